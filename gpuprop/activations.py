@@ -1,0 +1,331 @@
+"""Activation functions and their derivatives, in NumPy.
+
+Every activation ``a = f(z)`` is a pair of small functions. The derivative is taken from the output ``a`` wherever the
+output determines it, because then a layer need not remember its net input ``z``; gelu and silu are not monotonic, so
+theirs is taken from ``z``. All of them stay finite for net inputs of +-1e4 in float32 and float64.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuprop.errors import unknown_name
+
+__all__ = ["ACTIVATIONS", "OUTPUT_ACTIVATIONS", "Activation", "get_activation"]
+
+Array = NDArray[np.floating[Any]]
+OutputRange = Literal["real", "nonnegative", "positive", "unit"]
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An activation function together with its derivative.
+
+    Parameters
+    ----------
+    name : str
+        What it is called in messages and model files.
+    function : callable
+        ``function(z) -> a``, elementwise on an array of any shape; keeps the shape.
+    derivative : callable
+        ``derivative(a) -> da/dz`` or ``derivative(z) -> da/dz``, elementwise, see `derivative_of`.
+    derivative_of : {"output", "z"}, default="output"
+        What `derivative` takes. With ``"z"`` the workspace keeps the net input of the layer.
+    cuda : tuple of two callables or None, default=None
+        The same pair as scalar functions that Numba can compile for a CUDA device.
+    output_range : {"real", "nonnegative", "positive", "unit"}, default="real"
+        The values that `function` takes: any, ``>= 0``, ``> 0`` or between 0 and 1. It decides which losses may follow.
+    kinks : tuple of float, default=()
+        Net inputs where the derivative or its slope jumps; gradient checks step around them.
+
+    Raises
+    ------
+    ValueError
+        If the derivative disagrees with central differences of the function, or shapes change.
+
+    Examples
+    --------
+    >>> import numpy as np, gpuprop
+    >>> cube = gpuprop.Activation("cube", lambda z: z**3, lambda z: 3 * z**2, derivative_of="z")
+    """
+
+    name: str
+    function: Callable[[Array], Array]
+    derivative: Callable[[Array], Array]
+    derivative_of: Literal["output", "z"] = "output"
+    cuda: tuple[Callable[..., Any], Callable[..., Any]] | None = None
+    output_range: OutputRange = "real"
+    kinks: tuple[float, ...] = ()
+    built_in: bool = field(default=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.derivative_of not in ("output", "z"):
+            raise ValueError(f"derivative_of must be 'output' or 'z', got {self.derivative_of!r}")
+        if self.output_range not in ("real", "nonnegative", "positive", "unit"):
+            raise unknown_name("output_range", self.output_range, ["real", "nonnegative", "positive", "unit"])
+        if not self.built_in:
+            _check_pair(self)
+
+    def source(self, z: Array | None, a: Array) -> Array:
+        """Return the array that `derivative` takes: the net input or the output."""
+        if self.derivative_of == "output":
+            return a
+        if z is None:
+            raise ValueError(f"activation {self.name!r} needs the net input z, which was not kept")
+        return z
+
+
+def _check_pair(activation: Activation) -> None:
+    """Refuse a derivative that is not the derivative: compare it with central differences in float64."""
+    if activation.name in _BUILT_IN:
+        raise ValueError(f"the name {activation.name!r} is taken by a built-in activation; choose another")
+    # An irregular grid, so that no point sits exactly on a kink of a piecewise function.
+    z = np.linspace(-4.0, 4.0, 161) + 0.0123456789
+    step = 1e-5
+    with np.errstate(all="ignore"):
+        a = np.asarray(activation.function(z.copy()))
+        if a.shape != z.shape:
+            raise ValueError(
+                f"activation {activation.name!r}: got output of shape {a.shape} for input of shape {z.shape}; "
+                "the function must work elementwise"
+            )
+        low, high = activation.function(z - step), activation.function(z + step)
+        expected = (np.asarray(high) - np.asarray(low)) / (2 * step)
+        got = np.asarray(activation.derivative(activation.source(z.copy(), a)))
+    if got.shape != z.shape:
+        raise ValueError(f"activation {activation.name!r}: got a derivative of shape {got.shape}, expected {z.shape}")
+    wrong = ~(np.abs(got - expected) <= 1e-5 * (1.0 + np.abs(expected)))
+    if wrong.any():
+        worst = int(np.argmax(wrong))
+        raise ValueError(
+            f"activation {activation.name!r}: its derivative is {got[worst]:.6g} at z = {z[worst]:.4f} where finite "
+            f"differences of the function give {expected[worst]:.6g}; "
+            f"correct it, or derivative_of={activation.derivative_of!r}"
+        )
+
+
+def identity(z: Array) -> Array:
+    """``a = z``; any z. The linear unit of Widrow and Hoff (1960)."""
+    return z
+
+
+def identity_derivative(a: Array) -> Array:
+    """``da/dz = 1``."""
+    return np.ones_like(a)
+
+
+def logistic(z: Array) -> Array:
+    """``a = 1 / (1 + exp(-z))``, in (0, 1); any z.
+
+    Written with ``exp(-|z|)``, which cannot overflow and keeps full relative precision in both tails.
+    Source: Rumelhart, Hinton, Williams (1986).
+    """
+    e = np.exp(-np.abs(z))
+    numerator = np.where(z >= 0, np.ones_like(e), e)
+    a: Array = numerator / (e + 1)
+    return a
+
+
+def logistic_derivative(a: Array) -> Array:
+    """``da/dz = a (1 - a)``."""
+    return a * (1 - a)
+
+
+def tanh(z: Array) -> Array:
+    """``a = tanh(z)``, in (-1, 1); any z. Source: LeCun et al., Efficient BackProp (1998)."""
+    return np.tanh(z)
+
+
+def tanh_derivative(a: Array) -> Array:
+    """``da/dz = 1 - a^2``, as ``(1 - a)(1 + a)``, which does not cancel near saturation."""
+    return (1 - a) * (1 + a)
+
+
+def relu(z: Array) -> Array:
+    """``a = max(0, z)``; any z. Source: Nair and Hinton (2010)."""
+    return np.maximum(z, 0)
+
+
+def relu_derivative(a: Array) -> Array:
+    """``da/dz = 1`` where ``a > 0``, else 0 (at the kink z = 0 too)."""
+    return np.asarray(np.heaviside(a, 0))
+
+
+def leaky_relu(z: Array, slope: float) -> Array:
+    """``a = z`` where ``z > 0``, else ``slope * z``; ``slope`` in (0, 1). Source: Maas, Hannun, Ng (2013)."""
+    return np.maximum(z, slope * z)
+
+
+def leaky_relu_derivative(a: Array, slope: float) -> Array:
+    """``da/dz = 1`` where ``a > 0``, else ``slope``."""
+    return np.where(a > 0, a.dtype.type(1), a.dtype.type(slope))
+
+
+def elu(z: Array, alpha: float) -> Array:
+    """``a = z`` where ``z > 0``, else ``alpha (exp(z) - 1)``. Source: Clevert, Unterthiner, Hochreiter (2015)."""
+    return np.where(z > 0, z, alpha * np.expm1(np.minimum(z, 0)))
+
+
+def elu_derivative(a: Array, alpha: float) -> Array:
+    """``da/dz = 1`` where ``a > 0``, else ``a + alpha``."""
+    return np.where(a > 0, a.dtype.type(1), a + alpha)
+
+
+def softplus(z: Array) -> Array:
+    """``a = log(1 + exp(z))``, positive; written ``max(z, 0) + log1p(exp(-|z|))``. Source: Dugas et al. (2001)."""
+    return np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
+
+
+def softplus_derivative(a: Array) -> Array:
+    """``da/dz = logistic(z) = 1 - exp(-a) = -expm1(-a)``."""
+    return -np.expm1(-a)
+
+
+def gelu(z: Array) -> Array:
+    """``a = z Phi(z)``, Phi the normal distribution function. Source: Hendrycks and Gimpel (2016), exact form."""
+    from scipy.special import ndtr
+
+    normal_distribution: Array = ndtr(z)
+    return z * normal_distribution
+
+
+def gelu_derivative(z: Array) -> Array:
+    """``da/dz = Phi(z) + z phi(z)``, phi the normal density; from z, since gelu is not monotonic."""
+    from scipy.special import ndtr
+
+    normal_distribution: Array = ndtr(z)
+    density = np.exp(-0.5 * z * z) * (1 / math.sqrt(2 * math.pi))
+    return normal_distribution + z * density
+
+
+def silu(z: Array) -> Array:
+    """``a = z logistic(z)``. Source: Elfwing, Uchibe, Doya (2017)."""
+    return z * logistic(z)
+
+
+def silu_derivative(z: Array) -> Array:
+    """``da/dz = s (1 + z (1 - s))`` with ``s = logistic(z)``; from z, since silu is not monotonic."""
+    s = logistic(z)
+    return s * (1 + z * (1 - s))
+
+
+def softmax(z: Array) -> Array:
+    """``a_k = exp(z_k) / sum_j exp(z_j)`` over the last axis; output layers only. Source: Bridle (1990).
+
+    The largest net input of the row is subtracted first: the result is the same, and no exponential overflows.
+    """
+    e = np.exp(z - z.max(axis=-1, keepdims=True))
+    a: Array = e / e.sum(axis=-1, keepdims=True)
+    return a
+
+
+def exponential(z: Array) -> Array:
+    """``a = exp(z)``, positive; output layers only (the inverse of Poisson regression's log link).
+
+    Saturates at the square root of the largest number of the dtype, so that sums of outputs stay finite.
+    """
+    limit = z.dtype.type(0.5 * np.log(np.finfo(z.dtype).max))
+    return np.exp(np.minimum(z, limit))
+
+
+def exponential_derivative(a: Array) -> Array:
+    """``da/dz = a``."""
+    return a
+
+
+def _no_elementwise_derivative(a: Array) -> Array:
+    raise ValueError("softmax has no elementwise derivative; losses.output_delta multiplies by its Jacobian")
+
+
+def _built_in(
+    name: str,
+    function: Callable[[Array], Array],
+    derivative: Callable[[Array], Array],
+    derivative_of: Literal["output", "z"] = "output",
+    output_range: OutputRange = "real",
+    kinks: tuple[float, ...] = (),
+) -> Activation:
+    return Activation(name, function, derivative, derivative_of, None, output_range, kinks, built_in=True)
+
+
+def _leaky_relu(slope: float) -> Activation:
+    if not 0 < slope < 1:
+        raise ValueError(f"the slope of leaky_relu must lie between 0 and 1, got {slope}")
+    function = partial(leaky_relu, slope=slope)
+    derivative = partial(leaky_relu_derivative, slope=slope)
+    name = "leaky_relu" if slope == 0.01 else f"leaky_relu({slope!r})"
+    return _built_in(name, function, derivative, kinks=(0.0,))
+
+
+def _elu(alpha: float) -> Activation:
+    if not 0 < alpha < np.inf:
+        raise ValueError(f"the alpha of elu must be positive, got {alpha}")
+    function = partial(elu, alpha=alpha)
+    derivative = partial(elu_derivative, alpha=alpha)
+    name = "elu" if alpha == 1.0 else f"elu({alpha!r})"
+    return _built_in(name, function, derivative, kinks=(0.0,))
+
+
+_BUILT_IN = {
+    "identity": _built_in("identity", identity, identity_derivative),
+    "logistic": _built_in("logistic", logistic, logistic_derivative, output_range="unit"),
+    "tanh": _built_in("tanh", tanh, tanh_derivative),
+    "relu": _built_in("relu", relu, relu_derivative, output_range="nonnegative", kinks=(0.0,)),
+    "leaky_relu": _leaky_relu(0.01),
+    "elu": _elu(1.0),
+    "softplus": _built_in("softplus", softplus, softplus_derivative, output_range="positive"),
+    "gelu": _built_in("gelu", gelu, gelu_derivative, "z"),
+    "silu": _built_in("silu", silu, silu_derivative, "z"),
+    "softmax": _built_in("softmax", softmax, _no_elementwise_derivative, output_range="unit"),
+    "exponential": _built_in("exponential", exponential, exponential_derivative, output_range="positive"),
+}
+_PARAMETRIC: dict[str, Callable[[float], Activation]] = {"leaky_relu": _leaky_relu, "elu": _elu}
+
+#: Names that a hidden layer may use; ``"leaky_relu(0.2)"`` and ``"elu(0.5)"`` set the parameter.
+ACTIVATIONS = tuple(name for name in _BUILT_IN if name not in ("softmax", "exponential"))
+#: Names that an output layer may use.
+OUTPUT_ACTIVATIONS = tuple(_BUILT_IN)
+
+
+def get_activation(activation: str | Activation, *, output: bool = False) -> Activation:
+    """Return the activation of this name; an `Activation` is returned as it is.
+
+    Parameters
+    ----------
+    activation : str or Activation
+        A name such as ``"relu"``, ``"leaky_relu(0.2)"``, or an object.
+    output : bool, default=False
+        Whether it is for an output layer, where softmax and exponential are allowed too.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, or only an output layer may use it.
+    """
+    if isinstance(activation, Activation):
+        found = activation
+    else:
+        match = re.fullmatch(r"(\w+)\(([^()]+)\)", str(activation).replace(" ", ""))
+        if match and match[1] in _PARAMETRIC:
+            try:
+                found = _PARAMETRIC[match[1]](float(match[2]))
+            except ValueError as error:
+                raise ValueError(f"activation {activation!r}: {error}") from None
+        elif activation in _BUILT_IN:
+            found = _BUILT_IN[activation]
+        else:
+            raise unknown_name("activation", activation, OUTPUT_ACTIVATIONS if output else ACTIVATIONS)
+    if not output and found.name in ("softmax", "exponential"):
+        raise ValueError(
+            f"activation {found.name!r} is for the output layer only; hidden layers take one of "
+            f"{', '.join(ACTIVATIONS)}"
+        )
+    return found

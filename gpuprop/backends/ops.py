@@ -1,0 +1,148 @@
+"""The Ops protocol: the closed set of primitives that a training step is written in. Contracts only.
+
+A backend is one implementation of these methods; `gpuprop.step` is the only caller of most of them. Arrays are
+C-contiguous, of one dtype and on the backend's device; that is established once, by `asarray`. Each primitive writes
+into the arguments named in its contract and changes nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike, NDArray
+
+    from gpuprop.activations import Activation
+    from gpuprop.losses import Loss, Metric
+    from gpuprop.network import Parameters
+    from gpuprop.optimizers import Optimizer
+    from gpuprop.scaling import InputScaling
+
+__all__ = ["Array", "Ops"]
+
+#: An array of the backend: ``numpy.ndarray`` on the CPU.
+Array = Any
+
+
+class Ops(Protocol):
+    """What a backend must offer."""
+
+    #: The device in use: "cpu", "numpy", ...
+    device: str
+    #: The library that computes: "numpy", ...
+    backend: str
+
+    def asarray(self, array: Any, dtype: DTypeLike) -> Array:
+        """Return `array` on the device: C-contiguous, of `dtype`; the same object where nothing has to change."""
+        ...
+
+    def to_numpy(self, array: Array) -> NDArray[Any]:
+        """Return a host copy of a device array (on the CPU: the array itself)."""
+        ...
+
+    def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> Array:
+        """Return a new array on the device, its contents undefined."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait until everything asked for has been computed."""
+        ...
+
+    def take_batch(self, data: Array, order: Array, start: int, scaling: InputScaling | None, out: Array) -> None:
+        """``out[i] = (data[order[start + i]] - shift) * scale`` for every row i of `out`.
+
+        `data` is (n_samples, n_features), of the dtype of `out` or uint8; without `scaling` rows are only converted.
+        """
+        ...
+
+    def drop(
+        self, a: Array, rate: float, seed: int, layer: int, step: int, first_row: int, mask: Array, out: Array
+    ) -> None:
+        """``mask = keep_mask(...) / (1 - rate)`` and ``out = a * mask``; see `gpuprop.dropout`."""
+        ...
+
+    def forward(
+        self,
+        inputs: Array,
+        weights: Array,
+        biases: Array,
+        activation: Activation,
+        z: Array | None,
+        out: Array,
+    ) -> None:
+        """``out = f(inputs @ weights + biases)``, the net input written to `z` unless that is None."""
+        ...
+
+    def output_delta(
+        self,
+        z: Array,
+        a: Array,
+        y: Array,
+        sample_weight: Array | None,
+        total_weight: float,
+        activation: Activation,
+        loss: Loss,
+        metric: Metric,
+        delta: Array,
+        totals: Array,
+    ) -> None:
+        """``delta = w_i dL_i/dz / total_weight``; ``totals += (sum_i w_i L_i, sum_i w_i s_i)``.
+
+        ``s_i`` is `gpuprop.losses.score` under `metric`; `totals` is a float64 pair.
+        """
+        ...
+
+    def hidden_delta(
+        self,
+        delta: Array,
+        weights: Array,
+        activation: Activation,
+        source: Array,
+        mask: Array | None,
+        out: Array,
+    ) -> None:
+        """``out = (delta @ weights.T) * mask * f'(source)``: fused activation-derivative-delta.
+
+        `delta` and `weights` are those of the layer above, `source` is the output or the net input of this layer,
+        whichever `activation` declares, taken before dropout's scaling.
+        """
+        ...
+
+    def accumulate_gradient(
+        self, inputs: Array, delta: Array, weight_grads: Array, bias_grads: Array, *, accumulate: bool
+    ) -> None:
+        """``weight_grads (+)= inputs.T @ delta``, ``bias_grads (+)= sum_i delta_i``: outer products over the batch.
+
+        `accumulate` says whether to add to what is there or to overwrite it.
+        """
+        ...
+
+    def add_penalty(
+        self,
+        parameters: Parameters,
+        gradients: Parameters,
+        l1: float,
+        l2: float,
+        total_weight: float,
+        totals: Array,
+    ) -> None:
+        """Add ``l1 sign(W) + l2 W`` to the weight gradients and `total_weight` times the penalty to ``totals[0]``.
+
+        The penalty is ``l1 sum |W| + l2 / 2 sum W^2``, over weights, not biases.
+        """
+        ...
+
+    def update(
+        self,
+        parameters: Parameters,
+        gradients: Parameters,
+        optimizer: Optimizer,
+        state: dict[str, Array],
+        scratch: tuple[Array, ...],
+        learning_rate: float,
+        step: int,
+        clip_norm: float | None,
+        max_norm: float | None,
+    ) -> None:
+        """Clip the gradient, take one step of the optimizer (`step` counts from 1), constrain incoming weights."""
+        ...

@@ -1,0 +1,654 @@
+"""The network: layer sizes, activations, loss, and all parameters in one flat buffer; and the workspace of a batch.
+
+A `Network` is what is trained, saved and asked for predictions. How it is trained is `gpuprop.training`'s business,
+what one step does is in `gpuprop.step`, and the arithmetic itself is done by the backend in ``network.ops``.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from gpuprop import step
+from gpuprop.activations import Activation, get_activation
+from gpuprop.backends import get_ops
+from gpuprop.backends.ops import Array, Ops
+from gpuprop.initializers import Initializer, default_initializer, get_initializer
+from gpuprop.losses import Loss, Metric, check_pair, get_loss, penalty
+from gpuprop.scaling import InputScaling
+from gpuprop.validation import check_inputs, check_integer, check_real, check_sample_weight, check_targets
+
+__all__ = ["Network", "Parameters", "TrainingData", "TrainingWorkspace", "Workspace"]
+
+#: Rows that inference and whole-data gradients work through at a time: large enough that the multiplications run at
+#: full speed, small enough that the activations of a wide network stay in tens of megabytes.
+CHUNK_ROWS = 4096
+
+
+class Parameters:
+    """One flat buffer, and the weights and biases of each layer as views of it.
+
+    All weights come first (W1, ..., WL, each row-major), then all biases, so that penalties and weight decay, which
+    spare the biases, touch one contiguous slice.
+
+    Parameters
+    ----------
+    flat : array of shape (Parameters.count(layer_sizes),)
+    layer_sizes : tuple of int
+    """
+
+    def __init__(self, flat: Array, layer_sizes: tuple[int, ...]) -> None:
+        self.flat = flat
+        self.weights: list[Array] = []
+        self.biases: list[Array] = []
+        start = 0
+        for fan_in, fan_out in pairwise(layer_sizes):
+            self.weights.append(flat[start : start + fan_in * fan_out].reshape(fan_in, fan_out))
+            start += fan_in * fan_out
+        self.n_weights = start
+        for fan_out in layer_sizes[1:]:
+            self.biases.append(flat[start : start + fan_out])
+            start += fan_out
+
+    @staticmethod
+    def count(layer_sizes: tuple[int, ...]) -> int:
+        """Return the number of weights and biases."""
+        return sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(layer_sizes))
+
+
+class Workspace:
+    """The arrays that a forward pass writes, allocated once for batches of up to `n_rows` rows.
+
+    Attributes
+    ----------
+    a : list of L + 1 arrays
+        ``a[0]`` is the batch itself, ``a[l]`` the output of layer l.
+    inputs : list of L arrays
+        What layer l + 1 reads: ``a[l]``, or a copy of it with units dropped.
+    z : list of L + 1 arrays or None
+        Net inputs, kept only where a derivative or the loss needs them (index 0 is None).
+    masks : list of L arrays or None
+        Dropout's factor for each unit of ``a[l]``: 0 or ``1 / (1 - rate)``.
+    """
+
+    _SLICED: tuple[str, ...] = ("a", "inputs", "z", "masks")
+
+    def __init__(self, network: Network, n_rows: int, *, keep_z: bool = False) -> None:
+        self.n_rows = n_rows
+
+        def rows_of(width: int) -> Array:
+            return network.ops.empty((n_rows, width), network.dtype)
+
+        self.a = [rows_of(width) for width in network.layer_sizes]
+        self.inputs = list(self.a[:-1])
+        self.masks: list[Array | None] = [None] * network.n_layers
+        self.z: list[Array | None] = [None]
+        for layer, activation in enumerate(network.layer_activations, start=1):
+            # The loss of the output layer is computed from z, where it is exact; see gpuprop.losses.
+            needed = keep_z or activation.derivative_of == "z" or layer == network.n_layers
+            self.z.append(rows_of(network.layer_sizes[layer]) if needed else None)
+        self._views: dict[int, Workspace] = {}
+
+    def rows(self, n_rows: int) -> Any:
+        """Return this workspace narrowed to its first `n_rows` rows, for the smaller last batch."""
+        if n_rows == self.n_rows:
+            return self
+        if n_rows not in self._views:
+            view = copy.copy(self)
+            view.n_rows = n_rows
+            for name in self._SLICED:
+                setattr(view, name, [None if array is None else array[:n_rows] for array in getattr(self, name)])
+            self._views = {n_rows: view}
+        return self._views[n_rows]
+
+
+class TrainingWorkspace(Workspace):
+    """The arrays of a training step: those of the forward pass, deltas, gradients, targets and running totals.
+
+    Attributes
+    ----------
+    delta : list of L + 1 arrays
+        ``delta[l] = dL/dz`` of layer l; index 0 is None, the input has no delta.
+    gradients : Parameters
+        In the layout of the parameters.
+    y, sample_weight : list of one array
+        Targets and weights of the batch.
+    totals : array of shape (2,), float64
+        Sums over the epoch so far: weighted loss (penalties included) and weighted score.
+    """
+
+    _SLICED = (*Workspace._SLICED, "delta", "y", "sample_weight")
+
+    def __init__(self, network: Network, n_rows: int, *, with_dropout: bool = True) -> None:
+        super().__init__(network, n_rows)
+        ops, dtype = network.ops, network.dtype
+        for layer, rate in enumerate(network.dropout):
+            if with_dropout and rate > 0:
+                self.inputs[layer] = ops.empty(self.a[layer].shape, dtype)
+                self.masks[layer] = ops.empty(self.a[layer].shape, dtype)
+        self.delta: list[Array | None] = [
+            None,
+            *(ops.empty((n_rows, width), dtype) for width in network.layer_sizes[1:]),
+        ]
+        self.gradients = Parameters(ops.empty(network.n_parameters, dtype), network.layer_sizes)
+        self.y = [ops.empty((n_rows, network.layer_sizes[-1]), dtype)]
+        self.sample_weight = [ops.empty(n_rows, dtype)]
+        self.totals = ops.asarray(np.zeros(2), np.float64)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """A data set that has been checked and brought to the device.
+
+    Attributes
+    ----------
+    inputs : array of shape (n_samples, n_features)
+        Of the network's dtype, or uint8.
+    scaling : InputScaling or None
+        What is left to do to each batch of `inputs`.
+    targets : array of shape (n_samples, n_outputs)
+    sample_weight : array of shape (n_samples,) or None
+        On the device.
+    host_weight : ndarray of shape (n_samples,) or None
+        The same, float64, on the host: batch totals are formed there.
+    metric : {"class", "labels", "residual"}
+    total_variation : float
+        Weighted sum of squares of the targets about their mean: the denominator of R2.
+    """
+
+    inputs: Array
+    scaling: InputScaling | None
+    targets: Array
+    sample_weight: Array | None
+    host_weight: NDArray[np.float64] | None
+    metric: Metric
+    total_variation: float
+
+    @property
+    def n_samples(self) -> int:
+        """Number of rows."""
+        return int(self.inputs.shape[0])
+
+    @property
+    def total_weight(self) -> float:
+        """Sum of the sample weights; their number where there are none."""
+        return float(self.n_samples) if self.host_weight is None else float(self.host_weight.sum())
+
+    def batch_weights(self, order: NDArray[np.int32], batch_size: int) -> NDArray[np.float64]:
+        """Return the sum of weights of each batch of `order`."""
+        starts = np.arange(0, len(order), batch_size)
+        weight = np.ones(len(order)) if self.host_weight is None else self.host_weight[order]
+        return np.asarray(np.add.reduceat(weight, starts))
+
+    def score(self, total: float) -> float:
+        """Turn the sum of scores over all samples into accuracy, or R2 for a regression."""
+        if self.metric != "residual":
+            return total / self.total_weight
+        if self.total_variation == 0:  # constant targets: as scikit-learn's r2_score has it
+            return 1.0 if total == 0 else 0.0
+        return 1.0 - total / self.total_variation
+
+
+class Network:
+    """A multilayer perceptron.
+
+    Parameters
+    ----------
+    layer_sizes : sequence of int
+        Units of each layer, input and output included: ``(784, 128, 10)``.
+    hidden_activation : str, Activation, or a sequence of them, default="relu"
+        For all hidden layers, or one for each.
+    output_activation : str, Activation or None, default=None
+        None takes the one that belongs to the loss: identity for squared_error, logistic for binary_cross_entropy,
+        softmax for categorical_cross_entropy, exponential for poisson.
+    loss : str or Loss, default="squared_error"
+    dtype : {"float32", "float64"}, default="float32"
+    seed : int or None, default=None
+        Initial weights, row orders and dropout masks follow from it. None draws one (see `seed`).
+    device : str, default="auto"
+        "auto", "cpu", "numpy", "cuda", "cuda:N" or "cuda-sim"; the variable ``GPUPROP_DEVICE`` overrides it.
+    init : str, callable or None, default=None
+        Initial weights: "zeros", "uniform", "uniform(EPSILON)", "glorot", "he", "lecun", or
+        ``init(rng, fan_in, fan_out)``. None chooses by the activation of the layer: "he" for rectifying units,
+        "glorot" otherwise.
+    dropout : float or sequence of float, default=0.0
+        Share of units dropped in training, in [0, 1): one number for the hidden layers, a pair (input, hidden), or
+        one number for the input and for each hidden layer.
+    l1, l2 : float, default=0.0
+        Penalties ``l1 sum |W|`` and ``l2 / 2 sum W^2`` on the weights; part of the reported loss.
+    input_scaling : InputScaling, mapping or None, default=None
+        What is done to inputs first; all methods take raw data.
+    classes : sequence of labels or None, default=None
+        What the class indices stand for; with them the network is a classifier under any loss.
+    feature_names : sequence of str or None, default=None
+        Names of the inputs, kept in the model file.
+
+    Attributes
+    ----------
+    weights, biases : list of arrays
+        ``weights[l]`` (fan_in, fan_out) and ``biases[l]`` (fan_out,), l from 0: writable views of `parameters`.
+    parameters : array of shape (n_parameters,)
+        The flat buffer: all weights, then all biases.
+    device_, backend_ : str
+        The device in use and the library that computes on it.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> net = gpuprop.Network((2, 4, 1), loss="binary_cross_entropy", seed=0)
+    >>> net.forward([[0.0, 1.0]]).shape
+    (1, 1)
+    """
+
+    def __init__(
+        self,
+        layer_sizes: Sequence[int],
+        *,
+        hidden_activation: str | Activation | Sequence[str | Activation] = "relu",
+        output_activation: str | Activation | None = None,
+        loss: str | Loss = "squared_error",
+        dtype: DTypeLike = "float32",
+        seed: int | None = None,
+        device: str = "auto",
+        init: str | Initializer | None = None,
+        dropout: float | Sequence[float] = 0.0,
+        l1: float = 0.0,
+        l2: float = 0.0,
+        input_scaling: InputScaling | Mapping[str, Any] | None = None,
+        classes: Sequence[Any] | None = None,
+        feature_names: Sequence[str] | None = None,
+    ) -> None:
+        self.layer_sizes = _check_layer_sizes(layer_sizes)
+        self.n_layers = len(self.layer_sizes) - 1
+        self.loss_function = get_loss(loss)
+        if output_activation is None:
+            output_activation = self.loss_function.canonical
+        self.layer_activations: tuple[Activation, ...] = (
+            *_check_hidden_activations(hidden_activation, self.n_layers - 1),
+            get_activation(output_activation, output=True),
+        )
+        check_pair(self.loss_function, self.layer_activations[-1])
+        self.dtype = _check_dtype(dtype)
+        self.seed = _check_seed(seed)
+        self.dropout = _check_dropout(dropout, self.n_layers)
+        self.l1 = check_real("l1", l1, 0.0)
+        self.l2 = check_real("l2", l2, 0.0)
+        self.classes = _check_classes(classes, self.layer_sizes[-1])
+        self.feature_names = _check_feature_names(feature_names, self.layer_sizes[0])
+        self.input_scaling = input_scaling
+        self.ops: Ops = get_ops(device)
+        self._place(self._initial_parameters(init))
+
+    # --- parameters and device ---------------------------------------------------------------------------------
+
+    def _initial_parameters(self, init: str | Initializer | None) -> NDArray[Any]:
+        """Draw the weights in float64, layer by layer from one stream; the biases are zero."""
+        size = Parameters.count(self.layer_sizes)
+        try:
+            flat = np.zeros(size, self.dtype)
+        except (MemoryError, ValueError):
+            gib = size * self.dtype.itemsize / 2**30
+            sizes = "-".join(map(str, self.layer_sizes))
+            raise MemoryError(
+                f"a network of {sizes} has {size:,} parameters, {gib:,.1f} GiB; use smaller layers"
+            ) from None
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed))
+        for weights, activation in zip(Parameters(flat, self.layer_sizes).weights, self.layer_activations, strict=True):
+            initializer = get_initializer(default_initializer(activation.name) if init is None else init)
+            drawn = np.asarray(initializer(rng, *weights.shape))
+            if drawn.shape != weights.shape:
+                raise ValueError(f"init: got weights of shape {drawn.shape}, expected {weights.shape}")
+            weights[...] = drawn
+        return flat
+
+    def _place(self, flat: NDArray[Any]) -> None:
+        self._parameters = Parameters(self.ops.asarray(flat, self.dtype), self.layer_sizes)
+
+    @property
+    def parameters(self) -> Array:
+        """The flat buffer of all weights, then all biases, on the device."""
+        return self._parameters.flat
+
+    @property
+    def weights(self) -> list[Array]:
+        """Views of the weight matrices, (fan_in, fan_out)."""
+        return self._parameters.weights
+
+    @property
+    def biases(self) -> list[Array]:
+        """Views of the bias vectors, (fan_out,)."""
+        return self._parameters.biases
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of weights and biases."""
+        return Parameters.count(self.layer_sizes)
+
+    @property
+    def n_weights(self) -> int:
+        """Number of weights: ``parameters[:n_weights]`` are the weights, the rest the biases."""
+        return self._parameters.n_weights
+
+    @property
+    def device_(self) -> str:
+        """The device in use."""
+        return self.ops.device
+
+    @property
+    def backend_(self) -> str:
+        """The library that computes."""
+        return self.ops.backend
+
+    def to(self, device: str) -> Network:
+        """Move the parameters to another device, in place, and return the network."""
+        flat = self.ops.to_numpy(self.parameters).copy()
+        self.ops = get_ops(device)
+        self._place(flat)
+        return self
+
+    def copy(self, *, device: str | None = None, dtype: DTypeLike | None = None) -> Network:
+        """Return an independent network with the same parameters, on another device or in another dtype if asked."""
+        twin = copy.copy(self)
+        twin.ops = self.ops if device is None else get_ops(device)
+        twin.dtype = self.dtype if dtype is None else _check_dtype(dtype)
+        twin._place(np.array(self.ops.to_numpy(self.parameters), dtype=twin.dtype))
+        return twin
+
+    # --- what it is --------------------------------------------------------------------------------------------
+
+    @property
+    def hidden_activations(self) -> tuple[Activation, ...]:
+        """Activation of each hidden layer."""
+        return self.layer_activations[:-1]
+
+    @property
+    def output_activation(self) -> Activation:
+        """Activation of the output layer."""
+        return self.layer_activations[-1]
+
+    @property
+    def input_scaling(self) -> InputScaling | None:
+        """What is done to inputs first; may be set."""
+        return self._input_scaling
+
+    @input_scaling.setter
+    def input_scaling(self, scaling: InputScaling | Mapping[str, Any] | None) -> None:
+        if isinstance(scaling, Mapping):
+            scaling = InputScaling.from_config(scaling)
+        if scaling is not None and not isinstance(scaling, InputScaling):
+            raise TypeError(f"input_scaling: got {scaling!r}, expected a gpuprop.InputScaling or None")
+        if scaling is not None:
+            scaling.check_width(self.layer_sizes[0])
+        self._input_scaling = scaling
+
+    @property
+    def metric(self) -> Metric:
+        """What counts as right: the largest output, every output on its side of 0.5, or the squared residual."""
+        if self.loss_function.name == "categorical_cross_entropy":
+            return "class"
+        if self.classes is not None:
+            return "class" if self.layer_sizes[-1] > 1 else "labels"
+        return "labels" if self.loss_function.classification else "residual"
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether `predict` returns classes: under a cross-entropy, or where `classes` are given."""
+        return self.metric != "residual"
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments as JSON values, for model files; not the parameters, not the device."""
+        return {
+            "layer_sizes": list(self.layer_sizes),
+            "hidden_activation": [activation.name for activation in self.hidden_activations],
+            "output_activation": self.output_activation.name,
+            "loss": self.loss_function.name,
+            "dtype": self.dtype.name,
+            "seed": self.seed,
+            "dropout": list(self.dropout),
+            "l1": self.l1,
+            "l2": self.l2,
+            "input_scaling": None if self.input_scaling is None else self.input_scaling.get_config(),
+            "classes": None if self.classes is None else list(self.classes),
+            "feature_names": None if self.feature_names is None else list(self.feature_names),
+        }
+
+    def __repr__(self) -> str:
+        hidden = ", ".join(dict.fromkeys(activation.name for activation in self.hidden_activations))
+        return (
+            f"Network({'-'.join(map(str, self.layer_sizes))}{', ' + hidden if hidden else ''}, "
+            f"{self.output_activation.name} + {self.loss_function.name}, {self.dtype.name}, {self.device_})"
+        )
+
+    # --- asking it ---------------------------------------------------------------------------------------------
+
+    def _chunks(self, X: ArrayLike, keep_z: bool = False) -> Iterator[Workspace]:
+        """Run the forward pass over all rows, a chunk at a time."""
+        inputs, scaling = check_inputs(X, self.layer_sizes[0], self.dtype, self.input_scaling)
+        data = self.ops.asarray(inputs, inputs.dtype)
+        order = self.ops.asarray(np.arange(len(inputs)), np.int32)
+        work = Workspace(self, min(CHUNK_ROWS, len(inputs)), keep_z=keep_z)
+        for start in range(0, len(inputs), CHUNK_ROWS):
+            part = work.rows(min(CHUNK_ROWS, len(inputs) - start))
+            self.ops.take_batch(data, order, start, scaling, part.a[0])
+            step.forward_pass(self, part)
+            yield part
+
+    def _gather(self, X: ArrayLike, arrays: Callable[[Workspace], list[Array]], keep_z: bool) -> list[NDArray[Any]]:
+        parts = [[self.ops.to_numpy(a).copy() for a in arrays(work)] for work in self._chunks(X, keep_z)]
+        return [np.concatenate(pieces) if len(pieces) > 1 else pieces[0] for pieces in zip(*parts, strict=True)]
+
+    def forward(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the outputs for raw inputs of shape (n_samples, n_features): (n_samples, n_outputs)."""
+        return self._gather(X, lambda work: [work.a[-1]], keep_z=False)[0]
+
+    def activations(self, X: ArrayLike) -> list[NDArray[Any]]:
+        """Return every layer's outputs: the (scaled) inputs first, the network's outputs last."""
+        return self._gather(X, lambda work: work.a, keep_z=False)
+
+    def net_inputs(self, X: ArrayLike) -> list[NDArray[Any]]:
+        """Return every layer's net inputs z, from the first hidden layer to the output layer."""
+        return self._gather(X, lambda work: cast("list[Array]", work.z[1:]), keep_z=True)
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return what the network says about each sample.
+
+        Parameters
+        ----------
+        X : array_like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray
+            A classifier's class indices, (n_samples,); for several logistic outputs, which are classes of their own,
+            0 or 1 in each column; the outputs of a regression, (n_samples, n_outputs).
+        """
+        outputs = self.forward(X)
+        if self.metric == "class":
+            return np.asarray(outputs.argmax(axis=1))
+        if self.metric == "labels":
+            labels = (outputs > 0.5).astype(np.int64)
+            return labels[:, 0] if outputs.shape[1] == 1 else labels
+        return outputs
+
+    def prepare(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> TrainingData:
+        """Check a data set and bring it to the device; see `gpuprop.validation` for what is refused."""
+        inputs, scaling = check_inputs(X, self.layer_sizes[0], self.dtype, self.input_scaling)
+        targets, class_indices = check_targets(y, len(inputs), self.layer_sizes[-1], self.dtype, self.loss_function)
+        weight = check_sample_weight(sample_weight, len(inputs), self.dtype)
+        host_weight = None if weight is None else weight.astype(np.float64)
+        centred = targets - np.average(targets, axis=0, weights=host_weight)
+        metric = "class" if class_indices and self.metric == "residual" else self.metric
+        return TrainingData(
+            inputs=self.ops.asarray(inputs, inputs.dtype),
+            scaling=scaling,
+            targets=self.ops.asarray(targets, self.dtype),
+            sample_weight=None if weight is None else self.ops.asarray(weight, self.dtype),
+            host_weight=host_weight,
+            metric=metric,
+            total_variation=float(np.average(centred**2, axis=0, weights=host_weight).sum())
+            * (len(inputs) if host_weight is None else host_weight.sum()),
+        )
+
+    def loss(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, *, dropout_step: int | None = None
+    ) -> float:
+        """Return the loss, penalties included: what training minimises.
+
+        Parameters
+        ----------
+        X : array_like of shape (n_samples, n_features)
+        y : array_like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets; class indices or one-hot rows for a classifier.
+        sample_weight : array_like of shape (n_samples,) or None, default=None
+            The loss is then the weighted mean over the samples.
+        dropout_step : int or None, default=None
+            Apply the dropout masks of this update (counted from 0); None drops nothing.
+        """
+        return self._loss_and_score(self.prepare(X, y, sample_weight), dropout_step)[0]
+
+    def evaluate(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> tuple[float, float]:
+        """Return the loss, and the accuracy of a classifier or R2 of a regression (over all outputs together)."""
+        return self.evaluate_data(self.prepare(X, y, sample_weight))
+
+    def evaluate_data(self, data: TrainingData) -> tuple[float, float]:
+        """`evaluate` for data that `prepare` returned."""
+        return self._loss_and_score(data, None)
+
+    def _loss_and_score(self, data: TrainingData, dropout_step: int | None) -> tuple[float, float]:
+        work = TrainingWorkspace(self, min(CHUNK_ROWS, data.n_samples), with_dropout=dropout_step is not None)
+        order = self.ops.asarray(np.arange(data.n_samples), np.int32)
+        for start in range(0, data.n_samples, CHUNK_ROWS):
+            part = work.rows(min(CHUNK_ROWS, data.n_samples - start))
+            step.take_batch(self, part, data, order, start)
+            step.forward_pass(self, part, dropout_step, first_row=start)
+            step.output_delta(self, part, data, data.total_weight)
+        loss_total, score_total = self.ops.to_numpy(work.totals)
+        loss = float(loss_total) / data.total_weight
+        if self.l1 or self.l2:
+            loss += penalty(self.ops.to_numpy(self.parameters)[: self.n_weights], self.l1, self.l2)
+        return loss, data.score(float(score_total))
+
+    def loss_and_gradients(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, *, dropout_step: int | None = None
+    ) -> tuple[float, list[NDArray[Any]], list[NDArray[Any]]]:
+        """Return the loss and its gradient with respect to every weight and bias.
+
+        Parameters
+        ----------
+        X, y, sample_weight, dropout_step
+            As for `loss`.
+
+        Returns
+        -------
+        loss : float
+        weight_grads : list of ndarray
+            Shapes of `weights`.
+        bias_grads : list of ndarray
+            Shapes of `biases`. All arrays are the caller's own.
+        """
+        data = self.prepare(X, y, sample_weight)
+        work = TrainingWorkspace(self, min(CHUNK_ROWS, data.n_samples), with_dropout=dropout_step is not None)
+        order = self.ops.asarray(np.arange(data.n_samples), np.int32)
+        step.loss_and_gradients(self, work, data, order, 0, data.n_samples, data.total_weight, dropout_step)
+        gradients = Parameters(self.ops.to_numpy(work.gradients.flat), self.layer_sizes)
+        loss = float(self.ops.to_numpy(work.totals)[0]) / data.total_weight
+        return loss, gradients.weights, gradients.biases
+
+    # --- files -------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write the network to a model file, which `gpuprop.load` reads.
+
+        The file is safetensors; equal networks give equal bytes. It is written beside and renamed, so that an
+        existing file survives a failure.
+        """
+        from gpuprop.model_io import save_network
+
+        save_network(self, path)
+
+
+def _check_layer_sizes(layer_sizes: Sequence[int]) -> tuple[int, ...]:
+    if isinstance(layer_sizes, (str, int)) or not hasattr(layer_sizes, "__iter__"):
+        raise TypeError(f"layer_sizes: got {layer_sizes!r}, expected a sequence such as (784, 128, 10)")
+    sizes = tuple(check_integer("layer_sizes", size, 1) for size in layer_sizes)
+    if len(sizes) < 2:
+        raise ValueError(f"layer_sizes: got {sizes}, expected at least an input and an output layer, e.g. (2, 4, 1)")
+    return sizes
+
+
+def _check_hidden_activations(
+    given: str | Activation | Sequence[str | Activation], n_hidden: int
+) -> tuple[Activation, ...]:
+    if isinstance(given, (str, Activation)):
+        return (get_activation(given),) * n_hidden
+    if not isinstance(given, Sequence):
+        raise TypeError(f"hidden_activation: got {given!r}, expected a name, an Activation, or a list of them")
+    if len(given) != n_hidden:
+        raise ValueError(
+            f"hidden_activation: got {len(given)} activations, expected one for each of the {n_hidden} hidden layers"
+        )
+    return tuple(get_activation(one) for one in given)
+
+
+def _check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = np.dtype(object)
+    if found not in (np.float32, np.float64) or not found.isnative:
+        raise ValueError(f"dtype: got {dtype!r}, expected 'float32' or 'float64'")
+    return found
+
+
+def _check_seed(seed: int | None) -> int:
+    if seed is None:
+        return int(np.random.default_rng().integers(2**63))
+    number = check_integer("seed", seed, 0)
+    if number >= 2**64:
+        raise ValueError(f"seed: got {seed}, expected an integer below 2**64")
+    return number
+
+
+def _check_dropout(dropout: float | Sequence[float], n_layers: int) -> tuple[float, ...]:
+    """Return the rate of the input and of each hidden layer."""
+    if isinstance(dropout, Sequence) and not isinstance(dropout, str):
+        rates = [check_real("dropout", rate, 0.0, 1.0, open_maximum=True) for rate in dropout]
+        if len(rates) == n_layers:
+            return tuple(rates)
+        if len(rates) == 2:
+            return (rates[0],) + (rates[1],) * (n_layers - 1)
+        raise ValueError(
+            f"dropout: got {len(rates)} rates, expected one number, a pair (input, hidden), or {n_layers} "
+            "(the input and each hidden layer)"
+        )
+    rate = check_real("dropout", dropout, 0.0, 1.0, open_maximum=True)
+    return (0.0,) + (rate,) * (n_layers - 1)
+
+
+def _check_classes(classes: Sequence[Any] | None, n_outputs: int) -> tuple[Any, ...] | None:
+    if classes is None:
+        return None
+    labels = tuple(label.item() if isinstance(label, np.generic) else label for label in classes)
+    expected = 2 if n_outputs == 1 else n_outputs
+    if len(labels) != expected:
+        raise ValueError(f"classes: got {len(labels)} labels, expected {expected} for {n_outputs} output(s)")
+    for label in labels:
+        if not isinstance(label, (str, int, float, bool)) or (isinstance(label, float) and not math.isfinite(label)):
+            raise TypeError(f"classes: got {label!r}, expected text, numbers or booleans")
+    return labels
+
+
+def _check_feature_names(names: Sequence[str] | None, n_features: int) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    if len(names) != n_features or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"feature_names: got {len(names)} names, expected {n_features} strings, one an input")
+    return tuple(names)

@@ -1,0 +1,441 @@
+"""The Trainer: epochs, row orders, validation, early stopping, callbacks. What one update does is in `gpuprop.step`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gpuprop import step
+from gpuprop.backends.ops import Array
+from gpuprop.callbacks import Callback
+from gpuprop.errors import NonFiniteLossError
+from gpuprop.network import Network, TrainingData, TrainingWorkspace
+from gpuprop.optimizers import Optimizer, get_optimizer
+from gpuprop.schedules import Position, Schedule, get_schedule
+from gpuprop.validation import check_integer, check_real
+
+__all__ = ["RowOrders", "Trainer", "counter_based_orders"]
+
+#: ``row_orders(epoch, n_samples)`` returns the order in which an epoch (counted from 0) visits the rows.
+RowOrders = Callable[[int, int], NDArray[Any]]
+
+
+def counter_based_orders(seed: int) -> RowOrders:
+    """Return row orders keyed by (seed, epoch): any epoch's order can be drawn without those before it."""
+
+    def orders(epoch: int, n_samples: int) -> NDArray[Any]:
+        key = np.array([seed & 0xFFFFFFFFFFFFFFFF, epoch], np.uint64)
+        return np.random.Generator(np.random.Philox(key=key)).permutation(n_samples)
+
+    return orders
+
+
+@dataclass
+class _Run:
+    """What a fit works with: data on the device, workspace, optimizer state, and the last good parameters."""
+
+    data: TrainingData
+    validation: TrainingData | None
+    work: TrainingWorkspace
+    rule: step.UpdateRule
+    last_good: NDArray[Any]
+
+
+class Trainer:
+    """Train a network by gradient descent.
+
+    Parameters
+    ----------
+    network : Network
+        It is trained in place.
+    optimizer : str or Optimizer, default="adam"
+        "sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamax", "nadam", "adamw", or an
+        object from `gpuprop.optimizers`.
+    learning_rate : float or None, default=None
+        None takes the optimizer's own default.
+    batch_size : int or None, default=128
+        Samples of a batch; None is all of them.
+    epochs : int, default=20
+        Passes over the data, at most.
+    validation : None, float or (X, y), default=None
+        Data that is not trained on, evaluated after each epoch: a seeded random share of the rows, or a set of its own.
+    schedule : str, Schedule or None, default=None
+        "constant" (also None), "invscaling", "adaptive", "exponential", "cosine", "one-cycle", "warmup", or an object
+        from `gpuprop.schedules`.
+    clip_norm : float or None, default=None
+        The gradient of all parameters together is shortened to at most this norm.
+    max_norm : float or None, default=None
+        After an update the incoming weights of each unit are shortened to at most this norm.
+    early_stopping : int or None, default=None
+        Stop after this many epochs without a lower validation loss (without validation data: training loss), and
+        restore the best parameters.
+    accumulation_steps : int, default=1
+        Batches whose gradients add up to one update, as if they were one batch of ``accumulation_steps * batch_size``.
+    shuffle : bool, default=True
+        Whether each epoch visits the rows in a new order.
+    row_orders : callable or None, default=None
+        Source of the orders, ``row_orders(epoch, n_samples)`` with the epoch counted from 0; None draws them by `seed`.
+    seed : int or None, default=None
+        For row orders and the validation share; None takes the network's.
+    callbacks : sequence of Callback, default=()
+
+    Attributes
+    ----------
+    history : dict of lists
+        One entry an epoch: "epoch" (from 1), "train_loss", "train_accuracy", "validation_loss",
+        "validation_accuracy", "learning_rate" (of the last update), "seconds"; for a regression "train_r2" and
+        "validation_r2" instead of the accuracies. Training figures are means over the epoch, while the parameters
+        move. Without validation data its columns hold None.
+    epochs_done, steps_done : int
+        Completed epochs and updates.
+    best_epoch : int or None
+        With `early_stopping`: the epoch whose parameters were restored, counted from 1.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> X, y = gpuprop.datasets.make_xor()
+    >>> net = gpuprop.Network((2, 8, 1), hidden_activation="tanh", loss="binary_cross_entropy", seed=0)
+    >>> trainer = gpuprop.Trainer(net, learning_rate=0.05, batch_size=4, epochs=200).fit(X, y)
+    >>> net.predict(X).tolist()
+    [0, 1, 1, 0]
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        optimizer: str | Optimizer = "adam",
+        learning_rate: float | None = None,
+        batch_size: int | None = 128,
+        epochs: int = 20,
+        validation: float | tuple[ArrayLike, ...] | None = None,
+        schedule: str | Schedule | None = None,
+        clip_norm: float | None = None,
+        max_norm: float | None = None,
+        early_stopping: int | None = None,
+        accumulation_steps: int = 1,
+        shuffle: bool = True,
+        row_orders: RowOrders | None = None,
+        seed: int | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        self.network = network
+        self.optimizer = get_optimizer(optimizer)
+        if learning_rate is None:
+            learning_rate = self.optimizer.default_learning_rate
+        self.learning_rate = check_real("learning_rate", learning_rate, 0.0, open_minimum=True)
+        self.batch_size = None if batch_size is None else check_integer("batch_size", batch_size, 1)
+        self.epochs = check_integer("epochs", epochs, 1)
+        self.validation = _check_validation(validation)
+        self.schedule = get_schedule(schedule)
+        self.clip_norm = None if clip_norm is None else check_real("clip_norm", clip_norm, 0.0, open_minimum=True)
+        self.max_norm = None if max_norm is None else check_real("max_norm", max_norm, 0.0, open_minimum=True)
+        self.early_stopping = None if early_stopping is None else check_integer("early_stopping", early_stopping, 1)
+        self.accumulation_steps = check_integer("accumulation_steps", accumulation_steps, 1)
+        self.seed = network.seed if seed is None else check_integer("seed", seed, 0)
+        self.row_orders = row_orders or (counter_based_orders(self.seed) if shuffle else _in_order)
+        self.callbacks = tuple(callbacks)
+        for callback in self.callbacks:
+            if not isinstance(callback, Callback):
+                raise TypeError(f"callbacks: got {callback!r}, expected objects derived from gpuprop.Callback")
+        self._step_callbacks = [c for c in self.callbacks if type(c).on_step_end is not Callback.on_step_end]
+        self._reset()
+
+    def _reset(self) -> None:
+        self.history: dict[str, list[Any]] = {}
+        self.epochs_done = 0
+        self.steps_done = 0
+        self.steps_per_epoch = 0
+        self.n_samples = 0
+        self.best_epoch: int | None = None
+        self._stop = False
+
+    def stop_training(self) -> None:
+        """End the training after the current epoch; for callbacks."""
+        self._stop = True
+
+    # --- the training --------------------------------------------------------------------------------------------
+
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Trainer:
+        """Train, starting from the network's parameters as they are, with a fresh optimizer and history.
+
+        Parameters
+        ----------
+        X : array_like of shape (n_samples, n_features)
+            Raw inputs; 8-bit data stays 8-bit in memory.
+        y : array_like of shape (n_samples,) or (n_samples, n_outputs)
+            Class indices, one-hot rows or regression targets.
+        sample_weight : array_like of shape (n_samples,) or None, default=None
+
+        Returns
+        -------
+        Trainer
+            This object.
+
+        Raises
+        ------
+        ValueError
+            If the data do not fit the network; see `gpuprop.validation`.
+        NonFiniteLossError
+            If training diverges; the network then has the parameters of the last completed epoch, as it also has
+            after a ``KeyboardInterrupt`` or an error in a callback.
+        """
+        self._reset()
+        run = self._begin(X, y, sample_weight)
+        best_loss, best_parameters = np.inf, run.last_good
+        try:
+            # Overflow is looked for at the end of each epoch; NumPy's warnings about it would only repeat that.
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
+                for callback in self.callbacks:
+                    callback.on_fit_begin(self)
+                for epoch in range(self.epochs):
+                    record = self._epoch(run, epoch)
+                    watched = record["train_loss" if run.validation is None else "validation_loss"]
+                    if self.early_stopping is not None and watched < best_loss:
+                        best_loss, best_parameters, self.best_epoch = watched, run.last_good, epoch + 1
+                    for callback in self.callbacks:
+                        callback.on_epoch_end(self, epoch + 1, record)
+                    if self._stop or self._out_of_patience(epoch + 1):
+                        break
+        except BaseException:
+            self._restore(run.last_good)
+            raise
+        if self.early_stopping is not None:
+            self._restore(best_parameters)
+        for callback in self.callbacks:
+            callback.on_fit_end(self)
+        return self
+
+    def _begin(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> _Run:
+        """Check the data, bring them to the device, and allocate everything that the epochs will need."""
+        network, ops = self.network, self.network.ops
+        validation: TrainingData | None = None
+        if isinstance(self.validation, float):
+            X, y, sample_weight, held_out = _hold_out(X, y, sample_weight, self.validation, self.seed)
+            validation = network.prepare(*held_out)
+        elif self.validation is not None:
+            validation = network.prepare(*self.validation)
+        data = network.prepare(X, y, sample_weight)
+        self.n_samples = data.n_samples
+        self.steps_per_epoch = -(-data.n_samples // self._update_size)
+        n_rows = min(self.batch_size or data.n_samples, data.n_samples)
+        size = network.n_parameters
+
+        def flat() -> Array:
+            return ops.asarray(np.zeros(size), network.dtype)
+
+        rule = step.UpdateRule(
+            self.optimizer,
+            state={name: flat() for name in self.optimizer.slots},
+            scratch=tuple(flat() for _ in range(max(1, self.optimizer.scratch_arrays))),  # clipping needs one
+            clip_norm=self.clip_norm,
+            max_norm=self.max_norm,
+        )
+        return _Run(data, validation, TrainingWorkspace(network, n_rows), rule, self._host_parameters())
+
+    @property
+    def _update_size(self) -> int:
+        """Samples of an update."""
+        return min((self.batch_size or self.n_samples) * self.accumulation_steps, self.n_samples)
+
+    def _epoch(self, run: _Run, epoch: int) -> dict[str, Any]:
+        """Train one epoch, evaluate, extend the history, and return its new row."""
+        begin = time.perf_counter()
+        for callback in self.callbacks:
+            callback.on_epoch_begin(self, epoch + 1)
+        state_before = {name: self.network.ops.to_numpy(array).copy() for name, array in run.rule.state.items()}
+        order = self._order(epoch)
+        rates = self._rates(epoch)
+        run.work.totals[...] = 0.0
+        self._updates(run, epoch, order, rates)
+        totals = self.network.ops.to_numpy(run.work.totals)
+        parameters = self._host_parameters()
+        if not (np.isfinite(totals).all() and np.isfinite(parameters).all()):
+            self._explain_divergence(run, epoch, order, rates, state_before)
+        run.last_good = parameters
+        self.epochs_done += 1
+        self.steps_done += self.steps_per_epoch
+
+        loss = float(totals[0]) / run.data.total_weight
+        score = run.data.score(float(totals[1]))
+        validation_loss, validation_score = (
+            (None, None) if run.validation is None else self.network.evaluate_data(run.validation)
+        )
+        metric = "r2" if run.data.metric == "residual" else "accuracy"
+        record: dict[str, Any] = {
+            "epoch": epoch + 1,
+            "train_loss": loss,
+            f"train_{metric}": score,
+            "validation_loss": validation_loss,
+            f"validation_{metric}": validation_score,
+            "learning_rate": float(rates[-1]),
+            "seconds": time.perf_counter() - begin,
+        }
+        for column, value in record.items():
+            self.history.setdefault(column, []).append(value)
+        return record
+
+    def _order(self, epoch: int) -> NDArray[np.int32]:
+        """Return the epoch's row order, checked: a wrong one would read rows that do not exist."""
+        order = np.asarray(self.row_orders(epoch, self.n_samples))
+        if order.shape != (self.n_samples,) or order.dtype.kind not in "iu":
+            raise ValueError(
+                f"row_orders: got {order.dtype} of shape {order.shape}, expected {self.n_samples} row numbers"
+            )
+        if order.min() < 0 or order.max() >= self.n_samples:
+            raise ValueError(f"row_orders: got rows {order.min()} to {order.max()}, expected 0 to {self.n_samples - 1}")
+        return np.ascontiguousarray(order, dtype=np.int32)
+
+    def _rates(self, epoch: int) -> NDArray[np.float64]:
+        """Return the learning rate of each update of the epoch."""
+        position = Position(
+            epoch=epoch,
+            step=self.steps_done,
+            steps_per_epoch=self.steps_per_epoch,
+            epochs=self.epochs,
+            batch_size=self._update_size,
+            n_samples=self.n_samples,
+            train_losses=self.history.get("train_loss", ()),
+        )
+        return self.schedule.rates(self.learning_rate, position)
+
+    def _updates(
+        self,
+        run: _Run,
+        epoch: int,
+        order: NDArray[np.int32],
+        rates: NDArray[np.float64],
+        after_update: Callable[[int], None] | None = None,
+    ) -> None:
+        """Make all updates of an epoch; `after_update` is called with the index of each."""
+        size, n_samples = self._update_size, self.n_samples
+        weights = run.data.batch_weights(order, size)
+        device_order = self.network.ops.asarray(order, np.int32)
+        for index in range(self.steps_per_epoch):
+            start = index * size
+            step.training_step(
+                self.network,
+                run.work,
+                run.data,
+                device_order,
+                start,
+                min(start + size, n_samples),
+                float(weights[index]),
+                run.rule,
+                float(rates[index]),
+                steps_done=self.steps_done + index,
+            )
+            if after_update is not None:
+                after_update(index)
+            else:
+                for callback in self._step_callbacks:
+                    callback.on_step_end(self, epoch + 1, index + 1)
+
+    def _out_of_patience(self, epoch: int) -> bool:
+        return self.early_stopping is not None and epoch - (self.best_epoch or 0) >= self.early_stopping
+
+    # --- parameters on the host, and what went wrong -------------------------------------------------------------
+
+    def _host_parameters(self) -> NDArray[Any]:
+        """Return a copy of the parameters on the host."""
+        return self.network.ops.to_numpy(self.network.parameters).copy()
+
+    def _restore(self, parameters: NDArray[Any]) -> None:
+        self.network.parameters[...] = self.network.ops.asarray(parameters, self.network.dtype)
+
+    def _explain_divergence(
+        self,
+        run: _Run,
+        epoch: int,
+        order: NDArray[np.int32],
+        rates: NDArray[np.float64],
+        state_before: dict[str, NDArray[Any]],
+    ) -> NoReturn:
+        """Find the update and the layer where the first non-finite number arose, and raise.
+
+        A step is deterministic, so the epoch is trained once more from where it began, now looking at every update;
+        that costs nothing while training goes well.
+        """
+        ops = self.network.ops
+        self._restore(run.last_good)
+        for name, array in run.rule.state.items():
+            array[...] = ops.asarray(state_before[name], self.network.dtype)
+        run.work.totals[...] = 0.0
+
+        def look(index: int) -> None:
+            place = _first_non_finite(self.network, run.work)
+            if place:
+                raise NonFiniteLossError(
+                    f"training diverged in epoch {epoch + 1}, step {index + 1} of {self.steps_per_epoch}: {place} "
+                    f"became infinite or NaN; the parameters of the last completed epoch ({epoch}) are kept; lower "
+                    f"the learning rate (now {rates[index]:g}), set clip_norm, or scale the inputs",
+                    epoch=epoch + 1,
+                    step=index + 1,
+                    layer=place,
+                )
+
+        self._updates(run, epoch, order, rates, after_update=look)
+        raise NonFiniteLossError(
+            f"training diverged in epoch {epoch + 1}, but not when the epoch was repeated: the device does not "
+            f"compute reproducibly; the parameters of the last completed epoch ({epoch}) are kept",
+            epoch=epoch + 1,
+            step=self.steps_per_epoch,
+            layer="unknown",
+        )
+
+
+def _first_non_finite(network: Network, work: TrainingWorkspace) -> str:
+    """Name the first array, in the order of the algorithm, that an update left with a non-finite number."""
+    top = network.n_layers
+    layers = range(1, top + 1)
+    places = [
+        *((f"the output of layer {layer}", work.a[layer]) for layer in layers),
+        ("the loss", work.totals),
+        *((f"the delta of layer {layer}", work.delta[layer]) for layer in reversed(layers)),
+        *((f"the weight gradient of layer {layer}", work.gradients.weights[layer - 1]) for layer in layers),
+        *((f"the bias gradient of layer {layer}", work.gradients.biases[layer - 1]) for layer in layers),
+        *((f"the updated weights of layer {layer}", network.weights[layer - 1]) for layer in layers),
+        *((f"the updated biases of layer {layer}", network.biases[layer - 1]) for layer in layers),
+    ]
+    for place, array in places:
+        if not np.isfinite(network.ops.to_numpy(array)).all():
+            return place
+    return ""
+
+
+def _in_order(epoch: int, n_samples: int) -> NDArray[Any]:
+    """The rows as they stand: ``shuffle=False``."""
+    return np.arange(n_samples)
+
+
+def _check_validation(validation: Any) -> float | tuple[Any, ...] | None:
+    if validation is None:
+        return None
+    if isinstance(validation, (tuple, list)):
+        if len(validation) not in (2, 3):
+            raise ValueError(f"validation: got {len(validation)} arrays, expected (X, y) or (X, y, sample_weight)")
+        return tuple(validation)
+    return check_real("validation", validation, 0.0, 1.0, open_minimum=True, open_maximum=True)
+
+
+def _hold_out(
+    X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, share: float, seed: int
+) -> tuple[Any, Any, Any, tuple[Any, Any, Any]]:
+    """Split off a seeded random share of the rows, at least one; return the rest, and the share."""
+    X, y = np.asarray(X), np.asarray(y)
+    if X.ndim < 1 or len(X) < 2 or y.shape[:1] != X.shape[:1]:
+        raise ValueError(f"validation={share:g}: got X of shape {X.shape} and y of shape {y.shape}, cannot be split")
+    weight = None if sample_weight is None else np.asarray(sample_weight)
+    if weight is not None and weight.shape != X.shape[:1]:
+        raise ValueError(f"sample_weight: got shape {weight.shape}, expected ({len(X)},)")
+    shuffled = np.random.default_rng(np.random.SeedSequence([seed, 1])).permutation(len(X))
+    n_held_out = min(max(1, round(share * len(X))), len(X) - 1)
+    held, kept = np.sort(shuffled[:n_held_out]), np.sort(shuffled[n_held_out:])
+    rest = (X[kept], y[kept], None if weight is None else weight[kept])
+    return (*rest, (X[held], y[held], None if weight is None else weight[held]))
