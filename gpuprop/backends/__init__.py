@@ -1,0 +1,211 @@
+"""Devices: their names, which of them this machine can use, and which one ``auto`` takes.
+
+Names: ``cpu``, ``numpy`` (always plain NumPy), ``cuda`` (the first NVIDIA GPU), ``cuda:N``, ``cuda-sim`` (the CUDA
+kernels in Numba's simulator, for learning and testing) and ``auto`` (a GPU if one works, else ``cpu``; never the
+simulator). The environment variable GPUPROP_DEVICE overrides whatever name a program asks for.
+
+Only ``auto`` falls back to another device, and says why. Importing this module imports neither CuPy nor Numba.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from gpuprop.errors import BackendUnavailableError, unknown_name
+
+if TYPE_CHECKING:
+    from gpuprop.backends.ops import Ops
+
+__all__ = ["DEVICES", "ENVIRONMENT_VARIABLE", "Availability", "Choice", "availability", "choose", "get_ops"]
+
+DEVICES = ("auto", "cpu", "numpy", "cuda", "cuda:N", "cuda-sim")
+"""The names that a device may be asked for by; N is the number of a GPU, from 0."""
+
+ENVIRONMENT_VARIABLE = "GPUPROP_DEVICE"
+"""Set to a device's name, it overrides the device that a program asks for; empty counts as not set."""
+
+_INSTALL_CUDA = "pip install 'gpuprop[cu13]' for CUDA 13 or 'gpuprop[cu12]' for CUDA 12"
+_NO_CUDA_BACKEND = "this version of gpuprop has no CUDA backend yet"
+
+# What other programs call the same things.
+_OTHER_NAMES = {"gpu": "cuda", "nvidia": "cuda", "host": "cpu", "sim": "cuda-sim", "simulator": "cuda-sim"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A device that can be used.
+
+    Attributes
+    ----------
+    device : str
+        Its name, never ``auto``; for a GPU always with its number.
+    backend : str
+        The library that computes there, e.g. ``"numpy"``.
+    reason : str
+        One line that says what was chosen and why.
+    """
+
+    device: str
+    backend: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Availability:
+    """What this machine can do with one device.
+
+    Attributes
+    ----------
+    device : str
+        Its name.
+    usable : bool
+        Whether a network can be put there.
+    reason : str
+        One line: what it is, or why it cannot be used and what to install.
+    versions : dict of str to str
+        The installed distributions that it rests on and their versions; one that is not installed is left out.
+    """
+
+    device: str
+    usable: bool
+    reason: str
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def choose(device: str = "auto") -> Choice:
+    """Return the device that a request for `device` gets on this machine.
+
+    Parameters
+    ----------
+    device : str, default="auto"
+        One of `DEVICES`. GPUPROP_DEVICE, where it is set, takes its place.
+
+    Returns
+    -------
+    Choice
+        Device, backend and, in one line, the reason.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown or malformed; TypeError if it is not a string.
+    BackendUnavailableError
+        If a device other than ``auto`` was asked for and cannot be used; the message says what is missing.
+    """
+    override = os.environ.get(ENVIRONMENT_VARIABLE)
+    asked = ENVIRONMENT_VARIABLE if override else "device"
+    name = _checked_name(override or device, asked)
+    if name in ("cpu", "numpy"):
+        return Choice(name, "numpy", f"{asked} {name!r}: plain NumPy")
+    usable, reason = _cuda_sim_usable() if name == "cuda-sim" else _cuda_usable(_gpu_index(name))
+    if usable:
+        chosen = "cuda-sim" if name == "cuda-sim" else f"cuda:{_gpu_index(name)}"
+        return Choice(chosen, "cuda", f"{asked} {name!r} chose {chosen}: {reason}")
+    if name == "auto":
+        return Choice("cpu", "numpy", f"{asked} {name!r} chose cpu: {reason}")
+    raise BackendUnavailableError(f"{asked} {name!r} cannot be used: {reason}")
+
+
+def get_ops(device: str = "auto") -> Ops:
+    """Return the primitives of the device that `choose` picks for `device`; it raises what `choose` raises."""
+    from gpuprop.backends.numpy_ops import NumpyOps
+
+    return NumpyOps(device=choose(device).device)
+
+
+def availability() -> list[Availability]:
+    """Return what this machine can do with each device, the ones that always work first."""
+    cuda = ("cupy", "cupy-cuda12x", "cupy-cuda13x", "numba", "numba-cuda")
+    return [
+        Availability("cpu", True, "plain NumPy", _versions("numpy")),
+        Availability("numpy", True, "plain NumPy", _versions("numpy")),
+        Availability("cuda", *_cuda_usable(0), _versions(*cuda)),
+        Availability("cuda-sim", *_cuda_sim_usable(), _versions("numba", "numba-cuda")),
+    ]
+
+
+def _checked_name(name: str, asked: str) -> str:
+    """Return `name` if it can name a device; ``cuda:007`` becomes ``cuda:7``."""
+    if not isinstance(name, str):
+        raise TypeError(f"got device {name!r} of type {type(name).__name__}, expected a string such as 'cuda'")
+    if re.fullmatch(r"cuda:[0-9]{1,9}", name):
+        return f"cuda:{_gpu_index(name)}"
+    if name in DEVICES and name != "cuda:N":
+        return name
+    kind, _, index = name.lower().partition(":")
+    kind = _OTHER_NAMES.get(kind, kind)
+    if kind == "cuda" and index and not re.fullmatch(r"[0-9]{1,9}", index):
+        raise ValueError(f"got {asked} {name!r}, expected 'cuda:' and the number of a GPU, from 0; use 'cuda:0'")
+    meant = f"{kind}:{index}" if index and kind == "cuda" else kind
+    if meant in DEVICES or meant.startswith("cuda:"):
+        raise ValueError(f"unknown {asked} {name!r}; did you mean {meant!r}? (known: {', '.join(DEVICES)})")
+    raise unknown_name(asked, name, DEVICES)
+
+
+def _gpu_index(name: str) -> int:
+    """Return the number in ``cuda:N``, 0 where there is none."""
+    return int(name.partition(":")[2] or 0)
+
+
+def _cuda_usable(index: int) -> tuple[bool, str]:
+    """Return whether the GPU of this number works here and, in one line, why or why not.
+
+    CuPy first, then the driver, then numba-cuda: the order in which a user would put things right.
+    """
+    cupy_flaw = _import_flaw("cupy", "CuPy")
+    if cupy_flaw:
+        return False, cupy_flaw
+    import cupy
+
+    try:
+        count = int(cupy.cuda.runtime.getDeviceCount())
+    except Exception as error:
+        # CuPy's own CUDARuntimeError; anything else that a broken driver makes it raise means the same here.
+        return False, f"CuPy finds no working NVIDIA GPU ({_root_cause(error)}); check the driver with nvidia-smi"
+    if index >= count:
+        return False, f"there is no GPU {index}: CuPy finds {count}, numbered from 0"
+    numba_flaw = _import_flaw("numba_cuda", "numba-cuda") or _import_flaw("numba.cuda", "numba-cuda")
+    return False, numba_flaw or _NO_CUDA_BACKEND
+
+
+def _cuda_sim_usable() -> tuple[bool, str]:
+    """Return whether Numba's CUDA simulator can be used and, in one line, why or why not."""
+    return False, _import_flaw("numba", "Numba", "pip install numba") or _NO_CUDA_BACKEND
+
+
+def _import_flaw(module: str, title: str, install: str = _INSTALL_CUDA) -> str:
+    """Return what is wrong with an optional module and how to install it; empty if it can be imported."""
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name == module.partition(".")[0]:
+            return f"{title} is not installed; {install}"
+        return f"{title} cannot be imported ({_root_cause(error)}); {install}"
+    except Exception as error:
+        # A module that was installed for other libraries or another driver may raise anything at import.
+        return f"{title} cannot be imported ({_root_cause(error)}); {install}"
+    return ""
+
+
+def _root_cause(error: BaseException) -> str:
+    """Return the first cause of `error` in one line: CuPy wraps a missing library into a page of advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _versions(*distributions: str) -> dict[str, str]:
+    """Return the versions of those distributions that are installed."""
+    found = {}
+    for name in distributions:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,236 @@
+"""Devices: names, what is said of missing ones, and machines that have CuPy or Numba in part or not at all.
+
+Each machine is a process of its own, in which stub packages on PYTHONPATH stand before the installed ones.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpuprop
+from gpuprop import backends
+from gpuprop.backends import ENVIRONMENT_VARIABLE, choose, get_ops
+from gpuprop.errors import BackendUnavailableError
+
+# As Python reports a module that is not there.
+ABSENT = "raise ModuleNotFoundError('No module named {0!r}'.format(__name__), name=__name__)"
+
+# CuPy's layout and its exception, https://docs.cupy.dev (cupy.cuda.runtime.CUDARuntimeError).
+CUPY = {
+    "cupy/__init__.py": "from cupy import cuda",
+    "cupy/cuda/__init__.py": "from cupy.cuda import runtime",
+}
+NO_DRIVER = """
+class CUDARuntimeError(RuntimeError):
+    def __init__(self, status, message):
+        self.status = status
+        super().__init__(message)
+
+def getDeviceCount():
+    raise CUDARuntimeError({status}, {message!r})
+"""
+ONE_GPU = "def getDeviceCount(): return 1"
+INSUFFICIENT_DRIVER = "cudaErrorInsufficientDriver: CUDA driver version is insufficient for CUDA runtime version"
+NO_DEVICE = "cudaErrorNoDevice: no CUDA-capable device is detected"
+
+# CuPy wraps the reason into a page of advice, with the reason as its cause.
+CUPY_BROKEN = """
+try:
+    raise ImportError("libcuda.so.1: cannot open shared object file: No such file or directory")
+except ImportError as exc:
+    raise ImportError("=====\\nFailed to import CuPy.\\n\\nIf you installed CuPy via wheels, ...\\n=====") from exc
+"""
+NUMBA_CUDA = {"numba_cuda/__init__.py": "", "numba/__init__.py": "", "numba/cuda/__init__.py": ""}
+
+REPORT = """
+import json, sys
+import gpuprop.backends as backends
+result = {"imported": sorted({"cupy", "numba", "numba_cuda"} & set(sys.modules))}
+result["info"] = {record.device: [record.usable, record.reason] for record in backends.availability()}
+result["auto"] = [backends.choose("auto").device, backends.choose("auto").reason]
+for device in ("cuda", "cuda:1", "cuda-sim"):
+    try:
+        result[device] = backends.choose(device).device
+    except backends.BackendUnavailableError as error:
+        result[device] = str(error)
+print(json.dumps(result))
+"""
+
+TRAIN = """
+import numpy as np, gpuprop
+X = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=np.float32)
+y = np.array([0, 1, 1, 0])
+for device in ("cpu", "numpy", "auto"):
+    network = gpuprop.Network([2, 8, 1], hidden_activation="tanh", loss="binary_cross_entropy", seed=0, device=device)
+    before = network.loss(X, y)
+    gpuprop.Trainer(network, learning_rate=0.05, batch_size=4, epochs=200, seed=0).fit(X, y)
+    assert network.loss(X, y) < 0.1 * before, device
+print("trained")
+"""
+
+
+@pytest.fixture(autouse=True)
+def _no_override(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
+
+
+def machine(folder: Path, stubs: dict[str, str], code: str, **environment: str) -> str:
+    """Run `code` on a machine with these stubs, warnings being errors, and return what it prints."""
+    for name, content in stubs.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    path = os.pathsep.join([str(folder), str(Path(gpuprop.__file__).parents[1])])
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def report(folder: Path, stubs: dict[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(machine(folder, stubs, REPORT))
+    assert found["imported"] == []  # import gpuprop.backends alone looks at neither
+    assert found["info"]["cpu"][0]
+    assert found["info"]["numpy"][0]
+    assert found["auto"] == ["cpu", f"device 'auto' chose cpu: {found['info']['cuda'][1]}"]
+    assert found["cuda"] == f"device 'cuda' cannot be used: {found['info']['cuda'][1]}"
+    assert not any("\n" in reason for _, reason in found["info"].values())
+    return found
+
+
+@pytest.mark.parametrize("name", ["cpu", "numpy"])
+def test_named_cpu_devices(name: str) -> None:
+    choice = choose(name)
+    assert (choice.device, choice.backend) == (name, "numpy")
+    ops = get_ops(name)
+    assert (ops.device, ops.backend) == (name, "numpy")
+    np.testing.assert_array_equal(ops.to_numpy(ops.asarray([1, 2], np.float32)), np.array([1, 2], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gpu", "unknown device 'gpu'; did you mean 'cuda'?"),
+        ("gpu:1", "unknown device 'gpu:1'; did you mean 'cuda:1'?"),
+        ("CUDA", "unknown device 'CUDA'; did you mean 'cuda'?"),
+        ("cuda:", "unknown device 'cuda:'; did you mean 'cuda'?"),
+        ("cudasim", "unknown device 'cudasim'; did you mean 'cuda-sim'?"),
+        ("nunpy", "unknown device 'nunpy'; did you mean 'numpy'?"),
+        ("cuda:x", "got device 'cuda:x', expected 'cuda:' and the number of a GPU, from 0"),
+        ("cuda:-1", "got device 'cuda:-1', expected 'cuda:' and the number of a GPU, from 0"),
+        ("cuda:1.0", "got device 'cuda:1.0', expected 'cuda:' and the number of a GPU, from 0"),
+        ("cuda:N", "got device 'cuda:N', expected 'cuda:' and the number of a GPU, from 0"),
+        ("cuda:\u0663", "got device 'cuda:\u0663', expected 'cuda:' and the number of a GPU, from 0"),
+        ("", "unknown device ''"),
+        ("cpu\n", "unknown device"),
+    ],
+)
+def test_unknown_names_are_refused_with_a_suggestion(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match="device") as caught:
+        choose(name)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_device_that_is_no_string() -> None:
+    with pytest.raises(TypeError, match="got device 0 of type int, expected a string"):
+        choose(0)  # type: ignore[arg-type]
+
+
+def test_environment_variable_overrides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, "numpy")
+    for asked in ("auto", "cpu", "cuda:7"):
+        assert choose(asked).device == "numpy"
+        assert get_ops(asked).device == "numpy"
+    assert "GPUPROP_DEVICE" in choose("cpu").reason
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, "")  # as good as not set
+    assert choose("cpu").device == "cpu"
+
+
+def test_environment_variable_is_validated_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, "gpu")
+    with pytest.raises(ValueError, match="unknown GPUPROP_DEVICE 'gpu'; did you mean 'cuda'"):
+        choose("cpu")
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, "cuda:-3")
+    with pytest.raises(ValueError, match="got GPUPROP_DEVICE 'cuda:-3', expected"):
+        choose("cpu")
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, "cuda-sim")
+    with pytest.raises(BackendUnavailableError, match="GPUPROP_DEVICE 'cuda-sim' cannot be used"):
+        choose("cpu")
+
+
+@pytest.mark.parametrize(("name", "device"), [("auto", "cuda:0"), ("cuda", "cuda:0"), ("cuda:007", "cuda:7")])
+def test_a_usable_gpu_is_taken(name: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "_cuda_usable", lambda index: (True, f"GPU {index}"))
+    choice = choose(name)
+    assert (choice.device, choice.backend) == (device, "cuda")
+    assert choice.reason == f"device '{'cuda:7' if ':' in name else name}' chose {device}: GPU {device[-1]}"
+
+
+def test_auto_never_takes_the_simulator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "_cuda_usable", lambda index: (False, "no GPU"))
+    monkeypatch.setattr(backends, "_cuda_sim_usable", lambda: (True, "simulator"))
+    assert choose("auto").device == "cpu"
+    assert choose("cuda-sim").device == "cuda-sim"
+
+
+def test_cupy_absent(tmp_path: Path) -> None:
+    found = report(tmp_path, {"cupy.py": ABSENT})
+    assert found["cuda"].endswith(
+        "CuPy is not installed; pip install 'gpuprop[cu13]' for CUDA 13 or 'gpuprop[cu12]' for CUDA 12"
+    )
+
+
+@pytest.mark.parametrize(("status", "message"), [(35, INSUFFICIENT_DRIVER), (100, NO_DEVICE)])
+def test_cupy_without_a_driver(tmp_path: Path, status: int, message: str) -> None:
+    runtime = NO_DRIVER.format(status=status, message=message)
+    found = report(tmp_path, {**CUPY, "cupy/cuda/runtime.py": runtime})
+    assert f"CuPy finds no working NVIDIA GPU (CUDARuntimeError: {message})" in found["cuda"]
+
+
+def test_cupy_broken_at_import(tmp_path: Path) -> None:
+    found = report(tmp_path, {"cupy/__init__.py": CUPY_BROKEN})
+    assert "CuPy cannot be imported (ImportError: libcuda.so.1: cannot open shared object file" in found["cuda"]
+    assert "gpuprop[cu13]" in found["cuda"]
+
+
+def test_cupy_that_misses_a_module_is_not_called_absent(tmp_path: Path) -> None:
+    found = report(tmp_path, {"cupy/__init__.py": "import a_module_that_cupy_needs"})
+    assert "CuPy cannot be imported (ModuleNotFoundError: No module named 'a_module_that_cupy_needs')" in found["cuda"]
+
+
+def test_gpu_without_numba_cuda(tmp_path: Path) -> None:
+    found = report(tmp_path, {**CUPY, "cupy/cuda/runtime.py": ONE_GPU, "numba_cuda.py": ABSENT})
+    assert "numba-cuda is not installed; pip install 'gpuprop[cu13]'" in found["cuda"]
+    assert "there is no GPU 1: CuPy finds 1, numbered from 0" in found["cuda:1"]
+
+
+def test_gpu_with_everything(tmp_path: Path) -> None:
+    found = report(tmp_path, {**CUPY, "cupy/cuda/runtime.py": ONE_GPU, **NUMBA_CUDA})
+    assert found["cuda"].endswith("this version of gpuprop has no CUDA backend yet")
+    assert found["cuda-sim"].endswith("this version of gpuprop has no CUDA backend yet")
+
+
+def test_numba_absent(tmp_path: Path) -> None:
+    stubs = {"numba.py": ABSENT, "cupy.py": ABSENT}
+    found = report(tmp_path, stubs)
+    assert found["cuda-sim"] == "device 'cuda-sim' cannot be used: Numba is not installed; pip install numba"
+    assert machine(tmp_path, stubs, TRAIN).split() == ["trained"]
+
+
+def test_training_without_a_driver(tmp_path: Path) -> None:
+    runtime = NO_DRIVER.format(status=35, message=INSUFFICIENT_DRIVER)
+    assert machine(tmp_path, {**CUPY, "cupy/cuda/runtime.py": runtime}, TRAIN).split() == ["trained"]

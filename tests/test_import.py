@@ -1,0 +1,62 @@
+"""Importing gpuprop: cheap, complete, and one version."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gpuprop
+
+HEAVY = ["numba", "scipy", "sklearn", "matplotlib", "pandas", "typer", "rich", "cupy", "safetensors"]
+
+
+def run(code: str) -> str:
+    """Run `code` in a Python of its own, warnings being errors, and return what it prints."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(gpuprop.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("statement", ["import gpuprop", "import gpuprop.backends", "from gpuprop import model_io"])
+def test_import_leaves_the_heavy_modules_alone(statement: str) -> None:
+    loaded = run(f"{statement}; import sys; print(*sys.modules)").split()
+    assert "gpuprop" in loaded
+    assert set(HEAVY).isdisjoint(loaded)
+
+
+def test_building_and_running_a_network_leaves_the_heavy_modules_alone() -> None:
+    code = "import gpuprop; gpuprop.Network([2, 3, 1], seed=0, device='cpu').forward([[0.0, 1.0]])"
+    loaded = run(f"{code}; import sys; print(*sys.modules)").split()
+    assert "gpuprop.network" in loaded
+    assert set(HEAVY).isdisjoint(loaded)
+
+
+@pytest.mark.parametrize("name", gpuprop.__all__)
+def test_every_public_name_resolves(name: str) -> None:
+    assert getattr(gpuprop, name) is not None
+    assert name in dir(gpuprop)
+    # The second time it is an ordinary attribute and the same object.
+    assert vars(gpuprop)[name] is getattr(gpuprop, name)
+
+
+def test_a_name_in_a_fresh_process_is_what_its_module_defines() -> None:
+    code = "import gpuprop; print(gpuprop.load.__module__, gpuprop.Network.__module__, gpuprop.trace.__name__)"
+    assert run(code).split() == ["gpuprop.model_io", "gpuprop.network", "gpuprop.trace"]
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'gpuprop' has no attribute 'Netwrok'"):
+        _ = gpuprop.Netwrok
+    assert not hasattr(gpuprop, "_sources")
+
+
+def test_the_package_is_typed_and_has_a_version() -> None:
+    assert (Path(gpuprop.__file__).parent / "py.typed").exists()
+    assert [part.isdigit() for part in gpuprop.__version__.split(".")[:2]] == [True, True]
