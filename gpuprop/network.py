@@ -127,8 +127,8 @@ class TrainingWorkspace(Workspace):
 
     _SLICED = (*Workspace._SLICED, "delta", "y", "sample_weight")
 
-    def __init__(self, network: Network, n_rows: int, *, with_dropout: bool = True) -> None:
-        super().__init__(network, n_rows)
+    def __init__(self, network: Network, n_rows: int, *, with_dropout: bool = True, keep_z: bool = False) -> None:
+        super().__init__(network, n_rows, keep_z=keep_z)
         ops, dtype = network.ops, network.dtype
         for layer, rate in enumerate(network.dropout):
             if with_dropout and rate > 0:
@@ -356,8 +356,12 @@ class Network:
 
     def copy(self, *, device: str | None = None, dtype: DTypeLike | None = None) -> Network:
         """Return an independent network with the same parameters, on another device or in another dtype if asked."""
+        return self.copy_to(self.ops if device is None else get_ops(device), dtype)
+
+    def copy_to(self, ops: Ops, dtype: DTypeLike | None = None) -> Network:
+        """`copy` for a backend that is at hand."""
         twin = copy.copy(self)
-        twin.ops = self.ops if device is None else get_ops(device)
+        twin.ops = ops
         twin.dtype = self.dtype if dtype is None else _check_dtype(dtype)
         twin._place(np.array(self.ops.to_numpy(self.parameters), dtype=twin.dtype))
         return twin
