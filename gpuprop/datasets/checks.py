@@ -1,0 +1,125 @@
+"""What every reader checks before it believes a file: that it is one, that it fits, that its numbers are finite."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuprop.errors import DataError
+
+# Deflate spends at least 2 bits on 258 bytes of output, so that no honest stream grows more than this
+# (zlib, "Technical details": 1032:1). A header that promises more is false, known without unpacking anything.
+DEFLATE_MAX_RATIO = 1032
+
+
+def data_error(source: object, message: object) -> DataError:
+    """Return the error for a data source: its name, then the message, on one line."""
+    return DataError(" ".join(f"{source}: {message}".split()))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the known name nearest to ``name``, or an empty string."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def listed(names: Sequence[object], limit: int = 8) -> str:
+    """Return the names as text, at most ``limit`` of them."""
+    shown = ", ".join(repr(name) for name in names[:limit])
+    return f"{shown}, and {len(names) - limit} more" if len(names) > limit else shown
+
+
+def open_file(path: Path) -> tuple[BinaryIO, int]:
+    """Open a regular, non-empty file for reading.
+
+    Returns
+    -------
+    stream : BinaryIO
+        The open file, for the caller to close.
+    n_bytes : int
+        Its size.
+
+    Raises
+    ------
+    DataError
+        If it is missing, a folder, no regular file, unreadable, empty or larger than the memory.
+    """
+    try:
+        if path.is_dir():
+            raise data_error(path, "is a folder, expected a file")
+        if path.exists() and not path.is_file():
+            raise data_error(path, "is not a regular file")  # reading a pipe or a terminal could wait for ever
+        n_bytes = path.stat().st_size
+        stream = path.open("rb")
+    except FileNotFoundError:
+        raise data_error(path, "no such file") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise data_error(path, f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if n_bytes == 0:
+        stream.close()
+        raise data_error(path, "is empty (0 bytes)")
+    return stream, n_bytes
+
+
+def check_file(path: Path) -> int:
+    """Check as ``open_file`` does, for a reader that opens the file itself; return the size in bytes."""
+    stream, n_bytes = open_file(path)
+    stream.close()
+    refuse_oversized(path, n_bytes)
+    return n_bytes
+
+
+def physical_memory() -> int | None:
+    """Return the machine's memory in bytes, or None where it cannot be asked for (Windows)."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def refuse_oversized(source: object, n_bytes: int) -> None:
+    """Raise ``DataError`` if ``n_bytes`` exceed the machine's memory, before anything is allocated."""
+    memory = physical_memory()
+    if memory is not None and n_bytes > memory:
+        raise data_error(source, f"holds {n_bytes} bytes of data, expected at most this machine's {memory} bytes")
+
+
+def refuse_nonfinite(
+    source: object,
+    values: NDArray[Any],
+    place: Callable[[int], str],
+    column_name: Callable[[int], str],
+) -> None:
+    """Raise ``DataError`` naming row and column of the first NaN or infinity in ``values`` (n,) or (n, K)."""
+    if values.dtype.kind != "f":
+        return
+    finite = np.isfinite(values)
+    if finite.all():
+        return
+    row, column = np.argwhere(~finite.reshape(len(values), -1))[0]
+    value = values.reshape(len(values), -1)[row, column]
+    got = "a missing value or NaN" if np.isnan(value) else str(value)
+    raise data_error(source, f"{place(int(row))}, {column_name(int(column))}: got {got}, expected a finite number")
+
+
+def as_features(values: NDArray[Any]) -> NDArray[Any]:
+    """Return values of shape (n, ...) as the matrix X (n, n_features) in the smallest dtype that training takes.
+
+    Images are flattened. uint8, float32 and float64 stay as they are; bool becomes uint8; float16 and integers of
+    8 and 16 bits become float32, which holds them exactly; larger integers become float64 (exact up to 2**53).
+    """
+    kind, size = values.dtype.kind, values.dtype.itemsize
+    dtype: np.dtype[Any]
+    if kind == "b" or (kind == "u" and size == 1):
+        dtype = np.dtype(np.uint8)
+    elif kind == "f" and size >= 4:
+        dtype = values.dtype.newbyteorder("=")
+    else:
+        dtype = np.dtype(np.float32 if size <= 2 else np.float64)
+    return np.ascontiguousarray(values, dtype=dtype).reshape(len(values), -1)

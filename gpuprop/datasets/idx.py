@@ -1,0 +1,151 @@
+"""IDX files, the format of MNIST: plain or gzip-compressed.
+
+Layout (Y. LeCun, "The MNIST database", section "File formats"): two zero bytes, a type code, the number of
+dimensions, then each dimension as a big-endian 32-bit integer, then the elements, big-endian, in row-major order.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuprop.datasets.checks import (
+    DEFLATE_MAX_RATIO,
+    as_features,
+    data_error,
+    open_file,
+    refuse_nonfinite,
+    refuse_oversized,
+)
+from gpuprop.datasets.request import Records, Request, check_n_features, row_place
+
+DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+CHUNK = 1 << 20
+
+
+def is_idx_name(path: Path) -> bool:
+    """Return whether a file name is that of an IDX file: ``train-images-idx3-ubyte.gz``, ``digits.idx``."""
+    return "idx" in path.name.lower()
+
+
+def read_idx(path: Path) -> NDArray[Any]:
+    """Read an IDX file; one whose name ends in ``.gz`` must be gzip-compressed.
+
+    Returns
+    -------
+    ndarray
+        The shape that the file declares, native byte order.
+
+    Raises
+    ------
+    DataError
+        If anything in the file is not as its header says, or the header is not one of an IDX file.
+    """
+    stream, n_bytes = open_file(path)
+    with stream:
+        return parse_idx(stream, n_bytes, str(path), compressed=path.name.lower().endswith(".gz"))
+
+
+def parse_idx(stream: BinaryIO, n_bytes: int, name: str, *, compressed: bool) -> NDArray[Any]:
+    """Read IDX data from a stream of ``n_bytes`` bytes; ``name`` stands for it in messages."""
+    if not compressed:
+        return _parse(stream, name, largest=n_bytes)
+    try:
+        with gzip.GzipFile(fileobj=stream, mode="rb") as unpacked:
+            return _parse(unpacked, name, largest=n_bytes * DEFLATE_MAX_RATIO)
+    except EOFError:
+        raise data_error(name, f"the compressed data break off at offset {n_bytes}; get the file again") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise data_error(name, f"is not a sound gzip file ({error}); get the file again") from None
+
+
+def _parse(stream: BinaryIO | gzip.GzipFile, name: str, largest: int) -> NDArray[Any]:
+    """Read header and elements; ``largest`` bounds what can possibly follow, so that no header is trusted."""
+    magic = _read_exactly(stream, 4, 0, name, "the IDX magic number")
+    if magic[:2] != b"\0\0":
+        raise data_error(name, f"got bytes {magic[:2].hex(' ')} at offset 0, expected 00 00, the start of an IDX file")
+    if magic[2] not in DTYPES:
+        known = ", ".join(f"{code:02x}" for code in DTYPES)
+        raise data_error(name, f"got IDX type code {magic[2]:02x} at offset 2, expected one of {known}")
+    n_dimensions = magic[3]
+    if n_dimensions == 0:
+        raise data_error(name, "got 0 dimensions at offset 3, expected at least 1")
+    sizes = _read_exactly(stream, 4 * n_dimensions, 4, name, f"{n_dimensions} dimension sizes")
+    shape = tuple(int(size) for size in np.frombuffer(sizes, ">u4"))
+    dtype = np.dtype(DTYPES[magic[2]])
+    start, n_bytes = 4 + 4 * n_dimensions, math.prod(shape) * dtype.itemsize
+    declared = f"{n_bytes} bytes ({' x '.join(map(str, shape))} of {dtype.newbyteorder('=').name})"
+    if n_bytes == 0 or n_dimensions > 32:
+        raise data_error(name, f"declares {declared} at offset 4, expected at least one row and one element a row")
+    if start + n_bytes > largest:
+        raise data_error(
+            name, f"declares {declared} from offset {start}, expected at most {largest - start}: truncated"
+        )
+    refuse_oversized(name, n_bytes)
+    values = np.empty(n_bytes, np.uint8)
+    read = _fill(stream, values)
+    if read < n_bytes:
+        raise data_error(name, f"ends at offset {start + read}, expected {declared} from offset {start}: truncated")
+    if stream.read(1):
+        raise data_error(name, f"goes on after offset {start + n_bytes}, expected {declared} from offset {start}")
+    array = values.view(dtype).reshape(shape)
+    return array.astype(dtype.newbyteorder("="), copy=False)
+
+
+def _read_exactly(stream: BinaryIO | gzip.GzipFile, count: int, offset: int, name: str, what: str) -> bytes:
+    data = stream.read(count)
+    if len(data) < count:
+        raise data_error(
+            name, f"ends at offset {offset + len(data)}, expected {what} ({count} bytes at offset {offset})"
+        )
+    return data
+
+
+def _fill(stream: BinaryIO | gzip.GzipFile, values: NDArray[np.uint8]) -> int:
+    """Fill the array from the stream, chunk by chunk (one large read would hold the data twice)."""
+    filled = 0
+    while filled < len(values):
+        chunk = stream.read(min(CHUNK, len(values) - filled))
+        if not chunk:
+            break
+        values[filled : filled + len(chunk)] = np.frombuffer(chunk, np.uint8)
+        filled += len(chunk)
+    return filled
+
+
+def read_images(path: Path, request: Request) -> Records:
+    """Read an IDX file of samples and, if the request wants targets, the IDX file of their labels.
+
+    Without ``request.labels``, the file of MNIST's naming beside it is taken: ``train-labels-idx1-ubyte`` for
+    ``train-images-idx3-ubyte``.
+    """
+    images = read_idx(path)
+    if images.ndim < 2:
+        raise data_error(
+            path, f"got {images.ndim} dimension, expected at least 2 (samples x features); is it the labels?"
+        )
+    X = as_features(images)
+    check_n_features(path, X.shape[1], request)
+    refuse_nonfinite(path, X, row_place, lambda column: f"element {column + 1}")
+    return Records(str(path), X, _read_labels(path, len(X), request) if request.with_target else None)
+
+
+def _read_labels(images: Path, n_images: int, request: Request) -> NDArray[Any]:
+    beside = images.with_name(images.name.replace("images", "labels").replace("idx3", "idx1"))
+    path = request.labels or (beside if beside != images and beside.exists() else None)
+    if path is None:
+        raise data_error(images, "got no labels; give their IDX file as labels")
+    labels = read_idx(path)
+    if labels.ndim != 1:
+        raise data_error(path, f"got {labels.ndim} dimensions at offset 3, expected 1, the labels; is it the images?")
+    if len(labels) != n_images:
+        raise data_error(
+            path, f"got {len(labels)} labels at offset 4, expected {n_images}, one for each sample of {images}"
+        )
+    return labels

@@ -1,0 +1,171 @@
+"""NumPy's files, NPY and NPZ: never unpickled, and measured before they are read."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+import zlib
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy_format
+from numpy.typing import NDArray
+
+from gpuprop.datasets.checks import (
+    DEFLATE_MAX_RATIO,
+    as_features,
+    data_error,
+    listed,
+    open_file,
+    refuse_nonfinite,
+    refuse_oversized,
+)
+from gpuprop.datasets.request import Records, Request, check_n_features, choose_columns, row_place
+from gpuprop.errors import DataError
+
+MAX_HEADER = 10_000  # numpy's own bound for a header that it parses
+
+
+def read_array(stream: IO[bytes], n_bytes: int, name: str) -> NDArray[Any]:
+    """Read one array in NPY format from a seekable stream that must hold exactly ``n_bytes`` bytes.
+
+    Returns
+    -------
+    ndarray
+        Bools, integers, floats of at most 8 bytes, or text (dtype U); native byte order, at least one element.
+
+    Raises
+    ------
+    DataError
+        If the header is not NPY's, the elements are of another type, or their size is not that of the file.
+    """
+    dtype, shape = _read_header(stream, n_bytes, name)
+    if dtype.kind not in "biufU" or dtype.itemsize == 0 or (dtype.kind == "f" and dtype.itemsize > 8):
+        raise data_error(name, f"holds elements of dtype {dtype}, expected bools, integers, floats or text (dtype U)")
+    size = math.prod(shape) * dtype.itemsize
+    if any(n < 0 for n in shape) or size == 0 or len(shape) > 32:
+        raise data_error(name, f"declares shape {listed(shape)}, expected at least one row and one element a row")
+    start = stream.tell()
+    if start + size != n_bytes:
+        kind = "truncated" if start + size > n_bytes else "oversized"
+        raise data_error(
+            name,
+            f"declares shape {listed(shape)} of {dtype}, {size} bytes from offset {start}, "
+            f"got {n_bytes - start} bytes: {kind}",
+        )
+    refuse_oversized(name, size)
+    stream.seek(0)
+    try:
+        array = npy_format.read_array(stream, allow_pickle=False)
+    except (ValueError, TypeError, EOFError) as error:
+        raise data_error(name, f"cannot be read: {error}") from None
+    return array.astype(dtype.newbyteorder("="), copy=False)
+
+
+def _read_header(stream: IO[bytes], n_bytes: int, name: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    start = stream.read(12)
+    if start[:6] != npy_format.MAGIC_PREFIX:
+        raise data_error(name, f"got bytes {start[:6].hex(' ')} at offset 0, expected 93 4e 55 4d 50 59 (NPY)")
+    version = tuple(start[6:8])
+    if version not in {(1, 0), (2, 0)}:
+        raise data_error(name, f"got NPY version {start[6:8].hex(' ')} at offset 6, expected 01 00 or 02 00")
+    width = 2 if version == (1, 0) else 4
+    length = int.from_bytes(start[8 : 8 + width], "little")
+    if length > min(MAX_HEADER, n_bytes - 8 - width) or len(start) < 8 + width:
+        raise data_error(
+            name, f"declares a header of {length} bytes at offset 8, expected at most {MAX_HEADER} within the file"
+        )
+    stream.seek(8)
+    parse = npy_format.read_array_header_1_0 if width == 2 else npy_format.read_array_header_2_0
+    try:
+        shape, _, dtype = parse(stream)
+    except Exception as error:  # the header is a Python literal: hostile ones fail in many ways, MemoryError among them
+        reason = f"{type(error).__name__}: {str(error)[:100]}"
+        raise data_error(name, f"got no valid NPY header at offset {8 + width} ({reason})") from None
+    return dtype, shape
+
+
+def read_npy(path: Path, request: Request) -> Records:
+    """Read an NPY file: features and target are columns of one matrix.
+
+    All its columns have one dtype, so that a target column of whole numbers counts as integers even in a matrix of
+    floats. Where no target is wanted, samples of more than one dimension are flattened.
+    """
+    stream, n_bytes = open_file(path)
+    with stream:
+        array = read_array(stream, n_bytes, str(path))
+    _check_numeric(path, array)
+    if not request.with_target:
+        return Records(str(path), _features(path, array, request), None)
+    if array.ndim != 2:
+        raise data_error(
+            path,
+            f"got an array of {array.ndim} dimension(s), expected 2 (samples x columns, one of them the target); "
+            "keep samples of another shape in an NPZ file with arrays X and y",
+        )
+    features, target = choose_columns(path, array.shape[1], None, request)
+    refuse_nonfinite(path, array, row_place, lambda column: f"column {column + 1}")
+    return Records(str(path), as_features(array[:, features]), _whole_as_integers(array[:, target]))
+
+
+def _whole_as_integers(values: NDArray[Any]) -> NDArray[Any]:
+    # Beyond 2**53 floats are no longer exact integers (and beyond 2**63 the conversion would be undefined).
+    if values.dtype.kind == "f" and np.all(np.trunc(values) == values) and np.all(np.abs(values) < 2.0**53):
+        return values.astype(np.int64)
+    return values
+
+
+def read_npz(path: Path, request: Request) -> Records:
+    """Read an NPZ file with the arrays ``X`` (n, ...) and, if the request wants targets, ``y`` (n,) or (n, K)."""
+    stream, n_bytes = open_file(path)
+    with stream:
+        try:
+            with zipfile.ZipFile(stream) as archive:
+                X = _read_member(archive, "X", n_bytes, path)
+                y = _read_member(archive, "y", n_bytes, path) if request.with_target else None
+        except DataError:
+            raise
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError, ValueError) as error:
+            raise data_error(path, f"is not a sound NPZ file ({error})") from None
+    _check_numeric(f"{path}[X]", X)
+    if y is not None and y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y is not None and (y.ndim > 2 or y.ndim == 0 or len(y) != len(X)):
+        raise data_error(path, f"got y of shape {y.shape}, expected {len(X)} rows, as X has, and 1 or 2 dimensions")
+    return Records(str(path), _features(path, X, request), y)
+
+
+def _read_member(archive: zipfile.ZipFile, key: str, n_bytes: int, path: Path) -> NDArray[Any]:
+    names = [name.removesuffix(".npy") for name in archive.namelist()]
+    if key not in names:
+        raise data_error(path, f"holds the arrays {listed(names) or 'none'}, expected X and y: no array {key!r}")
+    info = archive.infolist()[names.index(key)]
+    name = f"{path}[{key}]"
+    if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        raise data_error(name, "got an unusual compression, expected stored or deflated, as numpy.savez writes")
+    ratio = 1 if info.compress_type == zipfile.ZIP_STORED else DEFLATE_MAX_RATIO
+    if info.file_size > ratio * min(info.compress_size, n_bytes):
+        raise data_error(
+            name,
+            f"declares {info.file_size} bytes in {info.compress_size} packed ones at offset {info.header_offset}, "
+            f"more than {ratio} to 1, which no sound file has",
+        )
+    with archive.open(info) as member:
+        return read_array(member, info.file_size, name)
+
+
+def _check_numeric(source: object, X: NDArray[Any]) -> None:
+    if X.dtype.kind == "U":
+        raise data_error(source, f"holds text (dtype {X.dtype}), expected numbers")
+
+
+def _features(path: Path, array: NDArray[Any], request: Request) -> NDArray[Any]:
+    if array.ndim < 2:
+        raise data_error(
+            path, f"got features of shape {array.shape}, expected at least 2 dimensions (samples x features)"
+        )
+    X = as_features(array)
+    check_n_features(path, X.shape[1], request)
+    refuse_nonfinite(path, X, row_place, lambda column: f"column {column + 1}")
+    return X
