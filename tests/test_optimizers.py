@@ -203,6 +203,20 @@ def test_the_default_rate_goes_downhill(name: str) -> None:
     assert losses[-1] < 0.95 * losses[0]
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["momentum", "nesterov", "adadelta", "rmsprop", "adam", "adamax", "nadam", "adamw"])
+def test_nothing_stays_subnormal_after_the_last_gradient(name: str, dtype: str) -> None:
+    optimizer = get_optimizer(name)
+    gradients = np.zeros((2048 if dtype == "float32" else 15_360, 3), dtype)
+    gradients[0] = [1.0, -1.0, math.nan]
+    run = Run(optimizer, np.ones(3, dtype))
+    run.go(gradients, [0.1] * len(gradients))
+    for values in run.state.values():
+        sizes = np.abs(values[:2])
+        assert ((sizes == 0) | (sizes >= np.finfo(dtype).tiny)).all()
+        assert np.isnan(values[2])
+
+
 def test_nadam_computes_its_product_from_the_step_alone() -> None:
     for optimizer in (NAdam(), NAdam(beta_1=0.99, momentum_decay=1.0), NAdam(momentum_decay=0.0)):
         step, lr = 3000, 0.1
