@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -105,7 +106,7 @@ def _check_names(source: object, names: tuple[str, ...]) -> None:
             f"column {names.index('') + 1} has no name; name it, or write the file without its index "
             "(pandas: to_csv(..., index=False))",
         )
-    duplicates = sorted({name for name in names if names.count(name) > 1})
+    duplicates = sorted(name for name, count in Counter(names).items() if count > 1)
     if duplicates:
         raise data_error(source, f"got several columns named {listed(duplicates)}, expected distinct names")
 
