@@ -9,10 +9,16 @@ import numpy as np
 import pytest
 
 import gpuprop
-from gpuprop.activations import ACTIVATIONS, OUTPUT_ACTIVATIONS
+from gpuprop.activations import ACTIVATIONS, OUTPUT_ACTIVATIONS, get_activation
 from gpuprop.losses import LOSSES
 
 Arrays = Sequence[Any]
+DEFINED = [
+    (activation, loss.name)
+    for activation in OUTPUT_ACTIVATIONS
+    for loss in LOSSES.values()
+    if get_activation(activation, output=True).output_range in loss.output_ranges
+]
 
 
 def problem(n_outputs: int, loss: str, seed: int = 0) -> tuple[Any, Any, Any]:
@@ -42,15 +48,10 @@ def test_every_activation_with_every_loss(hidden: str, loss: str, n_outputs: int
 
 
 @pytest.mark.parametrize("n_outputs", [1, 3])
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("output", OUTPUT_ACTIVATIONS)
+@pytest.mark.parametrize(("output", "loss"), DEFINED)
 def test_every_output_activation_with_weights_penalties_and_dropout(output: str, loss: str, n_outputs: int) -> None:
     X, y, sample_weight = problem(n_outputs, loss)
-    try:
-        net = network(n_outputs, loss, "tanh", output, dropout=(0.2, 0.4), l1=0.01, l2=0.1)
-    except ValueError as error:
-        assert "not defined" in str(error)  # which pairs these are is the business of test_losses
-        return
+    net = network(n_outputs, loss, "tanh", output, dropout=(0.2, 0.4), l1=0.01, l2=0.1)
     report = gpuprop.check_gradients(net, X, y, sample_weight, dropout_step=3, tolerance=1e-6)
     assert report.passed, str(report)
     assert sum(layer.n_checked for layer in report.layers) == net.n_parameters
@@ -161,7 +162,7 @@ def test_bad_arguments() -> None:
     X, y, sample_weight = problem(1, "squared_error")
     with pytest.raises(ValueError, match="together"):
         gpuprop.check_gradients(net, X, y, sample_weight, gradients=one_wrong_entry)
-    with pytest.raises(ValueError, match="expected arrays|expected \\["):
+    with pytest.raises(ValueError, match="gradients: got arrays of shapes"):
         gpuprop.check_gradients(net, X, y, gradients=lambda n, a, b: (0.0, [np.zeros(2)], [np.zeros(2)]))
     with pytest.raises(ValueError, match="tolerance"):
         gpuprop.check_gradients(net, X, y, tolerance=0)
