@@ -156,7 +156,7 @@ def relu(z: Array) -> Array:
 
 def relu_derivative(a: Array) -> Array:
     """``da/dz = 1`` where ``a > 0``, else 0 (at the kink z = 0 too)."""
-    return np.asarray(np.heaviside(a, 0))
+    return np.asarray((a > 0).astype(a.dtype))
 
 
 def leaky_relu(z: Array, slope: float) -> Array:
