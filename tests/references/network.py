@@ -56,14 +56,15 @@ def jacobian(name: str, z: Vector) -> NDArray[np.float64]:
 
 
 def sample_loss(name: str, a: Vector, y: Vector) -> float:
+    pairs = [(float(aj), float(yj)) for aj, yj in zip(a, y, strict=True)]
     if name == "squared_error":
-        return sum((aj - yj) ** 2 / 2 for aj, yj in zip(a, y, strict=True))
+        return sum((aj - yj) ** 2 / 2 for aj, yj in pairs)
     if name == "binary_cross_entropy":
-        return -sum(yj * math.log(aj) + (1 - yj) * math.log(1 - aj) for aj, yj in zip(a, y, strict=True))
+        return -sum(yj * math.log(aj) + (1 - yj) * math.log(1 - aj) for aj, yj in pairs)
     if name == "categorical_cross_entropy":
-        return -sum(yj * math.log(aj) for aj, yj in zip(a, y, strict=True))
+        return -sum(yj * math.log(aj) for aj, yj in pairs)
     assert name == "poisson"
-    return sum((yj * math.log(yj / aj) if yj > 0 else 0.0) - yj + aj for aj, yj in zip(a, y, strict=True))
+    return sum((yj * math.log(yj / aj) if yj > 0 else 0.0) - yj + aj for aj, yj in pairs)
 
 
 def sample_loss_gradient(name: str, a: Vector, y: Vector) -> Vector:
