@@ -283,6 +283,14 @@ def test_info(cli: Cli) -> None:
     assert "\x1b" not in text
 
 
+def test_info_helps_where_the_environment_asks_for_the_impossible(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUPROP_DEVICE", "cuda:4711")
+    found = json.loads(cli.run("info", "--json").out)
+    assert found["auto"]["device"] is None
+    assert "GPUPROP_DEVICE 'cuda:4711'" in found["auto"]["reason"]
+    assert found["auto"]["reason"] in cli.run("info").out
+
+
 @pytest.mark.parametrize("loss", ["squared_error", "binary_cross_entropy", "categorical_cross_entropy", "poisson"])
 def test_gradcheck_of_a_small_network(cli: Cli, loss: str) -> None:
     result = cli.run("gradcheck", "--loss", loss, "--activation", "silu,softplus", "--hidden", "3,2", "--seed", 2)
