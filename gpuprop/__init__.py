@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         backends,
         callbacks,
         datasets,
+        estimators,
         initializers,
         losses,
         optimizers,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from gpuprop.activations import Activation
     from gpuprop.callbacks import Callback
     from gpuprop.errors import BackendUnavailableError, DataError, GpupropError, ModelFileError, NonFiniteLossError
+    from gpuprop.estimators import MLPClassifier, MLPRegressor
     from gpuprop.gradient_check import check_gradients
     from gpuprop.model_io import load_network as load
     from gpuprop.network import Network
@@ -47,6 +49,8 @@ __all__ = [
     "DataError",
     "GpupropError",
     "InputScaling",
+    "MLPClassifier",
+    "MLPRegressor",
     "ModelFileError",
     "Network",
     "NonFiniteLossError",
@@ -57,6 +61,7 @@ __all__ = [
     "callbacks",
     "check_gradients",
     "datasets",
+    "estimators",
     "initializers",
     "load",
     "losses",
@@ -74,6 +79,8 @@ _SOURCES = {
     "DataError": "errors.DataError",
     "GpupropError": "errors.GpupropError",
     "InputScaling": "scaling.InputScaling",
+    "MLPClassifier": "estimators.MLPClassifier",
+    "MLPRegressor": "estimators.MLPRegressor",
     "ModelFileError": "errors.ModelFileError",
     "Network": "network.Network",
     "NonFiniteLossError": "errors.NonFiniteLossError",

@@ -60,6 +60,10 @@ class Loss:
     classification: bool
     target_error: Callable[[Array], str]
 
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """Copy and pickle a loss of the package by its name."""
+        return (get_loss, (self.name,)) if LOSSES.get(self.name) is self else super().__reduce__()
+
 
 def _inside(a: Array) -> Array:
     """Keep ``a`` strictly between 0 and 1, as far as the dtype can tell, so that logarithms stay finite."""
