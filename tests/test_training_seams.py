@@ -1,4 +1,4 @@
-"""What the estimators need of the core: resumed trainings, scikit-learn's averages, sparse rows, copies of a network."""
+"""What the estimators need of the core: resumed trainings, scikit-learn's averages, sparse rows, copies of networks."""
 
 import copy
 import pickle
