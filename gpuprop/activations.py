@@ -156,7 +156,7 @@ def relu(z: Array) -> Array:
 
 def relu_derivative(a: Array) -> Array:
     """``da/dz = 1`` where ``a > 0``, else 0 (at the kink z = 0 too)."""
-    return np.asarray(np.heaviside(a, 0))
+    return np.asarray((a > 0).astype(a.dtype))
 
 
 def leaky_relu(z: Array, slope: float) -> Array:
@@ -230,9 +230,10 @@ def softmax(z: Array) -> Array:
 def exponential(z: Array) -> Array:
     """``a = exp(z)``, positive; output layers only (the inverse of Poisson regression's log link).
 
-    Saturates at the square root of the largest number of the dtype, so that sums of outputs stay finite.
+    Saturates at the fourth root of the largest number of the dtype (4e9 in float32), so that squared errors, their
+    gradients and sums of both stay finite.
     """
-    limit = z.dtype.type(0.5 * np.log(np.finfo(z.dtype).max))
+    limit = z.dtype.type(0.25 * np.log(np.finfo(z.dtype).max))
     return np.exp(np.minimum(z, limit))
 
 

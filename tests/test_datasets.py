@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.datasets import load_digits as load_digits_of_sklearn
@@ -251,6 +251,7 @@ def test_split_is_that_of_sklearn() -> None:
     fraction=st.floats(0.2, 0.8),
     seed=st.integers(0, 2**32 - 1),
 )
+@settings(deadline=None)
 def test_split_loses_and_repeats_nothing(y: np.ndarray[Any, Any], fraction: float, seed: int) -> None:
     data = classified(y.tolist())
     (X_train, y_train), (X_test, y_test) = datasets.split(data, fraction, seed)

@@ -8,6 +8,7 @@ import io
 import math
 import re
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -66,6 +67,7 @@ def refused(path: Path | str, message: str, function: Callable[..., Any] = datas
         function(path, **options)
     text = str(caught.value)
     assert text.startswith(str(path))
+    assert str(path) not in text[1:], text  # not one error wrapped in another
     assert re.search(message, text), text
     assert "\n" not in text
 
@@ -82,6 +84,7 @@ def test_missing_and_impossible_files(tmp_path: Path) -> None:
     refused(tmp_path / "folder.csv", "is a folder")
     refused(tmp_path / "data.doc", r"unknown kind '\.doc', expected \.csv, .*IDX")
     refused("mnits", "no such file or data set; did you mean 'mnist'")
+    refused("x" * 5000, "no such file or data set")
     refused("/dev/null", "is not a regular file")
     refused("a\0b.csv", "cannot be read")
     refused("x" * 5000 + ".npy", "cannot be read")
@@ -238,6 +241,7 @@ def test_idx_with_nan(tmp_path: Path) -> None:
     fortran=st.booleans(),
     version=st.sampled_from([(1, 0), (2, 0)]),
 )
+@settings(deadline=None)
 def test_npy_round_trip(array: np.ndarray[Any, Any], fortran: bool, version: tuple[int, int]) -> None:
     data = npy_bytes(np.asfortranarray(array) if fortran else array, version=version)
     read = read_array(io.BytesIO(data), len(data), "a.npy")
@@ -254,6 +258,7 @@ def test_npy_cut_anywhere_is_refused(tmp_path: Path) -> None:
 
 
 @given(position=st.integers(0, 127), byte=st.integers(0, 255))
+@settings(deadline=None)
 def test_npy_with_a_wrong_byte_never_escapes(position: int, byte: int) -> None:
     data = bytearray(npy_bytes(np.arange(6.0).reshape(3, 2)))
     data[position] = byte
@@ -531,13 +536,12 @@ def test_csv_loses_no_row(tmp_path: Path, header: list[str], labels: list[str], 
     assert [data.classes[i] for i in data.y] == labels
 
 
-@given(arrays(np.float64, (3, 2), elements=st.floats(allow_nan=False, allow_infinity=False)))
+@given(arrays(np.float64, (3, 2), elements=st.floats(-1e300, 1e300, allow_subnormal=False)))
 @in_one_folder
 def test_csv_numbers_are_those_of_the_file(tmp_path: Path, array: np.ndarray[Any, Any]) -> None:
     rows = "".join(f"{a!r},{b!r},t\n" for a, b in array.tolist())
-    np.testing.assert_array_equal(
-        datasets.load_features(written(tmp_path, "a,b,t\n" + rows), feature_names=["a", "b"], target="t"), array
-    )
+    X = datasets.load_features(written(tmp_path, "a,b,t\n" + rows), feature_names=["a", "b"], target="t")
+    np.testing.assert_allclose(X, array, rtol=1e-15)  # pandas before 3.1 reads some numbers to their neighbour
 
 
 @pytest.mark.parametrize(
@@ -552,7 +556,7 @@ def test_csv_numbers_are_those_of_the_file(tmp_path: Path, array: np.ndarray[Any
         (",5,x\n1,6,y\n", r"line 1, column 1: got a missing value"),  # a gap is no name
         ("a,b\n1,x\nnan,y\n", r"line 3, column 'a': got ('nan'|a missing value or NaN), expected a"),
         ("a,b\n1,x\n-inf,y\n", r"line 3, column 'a': got -inf"),
-        ("a,b\n1,x\n1e999,y\n", r"line 3, column 'a': got inf"),
+        ("a,b\n1,x\n1e999,y\n", r"line 3, column 'a': got (inf|'1e999'), expected a"),
         ("a,b\n1,x\n2,\n", r"line 3, column 'b': got a missing value, expected a target"),
         ("a,b,c\n1,red,x\n2,blue,y\n", r"line 2, column 'b': got 'red', expected a number"),
         ("1,red,x\n2,blue,y\n", r"line 1, column 2: got 'red', expected a number"),
@@ -717,6 +721,9 @@ def fetched(monkeypatch: pytest.MonkeyPatch, result: Any) -> list[Any]:
 
     def fetch(name: str, *, as_frame: bool) -> Any:
         asked.append((name, as_frame))
+        if isinstance(result, Warning):
+            warnings.warn(result, stacklevel=1)
+            raise OSError("no route")
         if isinstance(result, Exception):
             raise result
         return result
@@ -735,6 +742,10 @@ def bunch(targets: list[str]) -> SimpleNamespace:
         }
     )
     return SimpleNamespace(frame=frame, target_names=targets)
+
+
+def test_openml_without_a_name() -> None:
+    refused("openml:", "got no name")
 
 
 def test_openml(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -762,6 +773,7 @@ def test_openml(monkeypatch: pytest.MonkeyPatch) -> None:
         (RuntimeError(), {}, r"cannot be fetched: RuntimeError"),
         (bunch([]), {}, r"has the targets none; give one as target"),
         (bunch(["u", "v"]), {}, r"has the targets 'u', 'v'; give one as target"),
+        (UserWarning("A network error occurred while downloading"), {}, r"cannot be fetched: no route"),
         (bunch(["kind"]), {"target": "w"}, r"row 1, column 'kind': got 'b', expected a number"),
         (bunch(["kind"]), {"labels": "y.idx"}, r"labels file"),
     ],

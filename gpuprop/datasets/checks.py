@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import stat
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -51,16 +52,17 @@ def open_file(path: Path) -> tuple[BinaryIO, int]:
         If it is missing, a folder, no regular file, unreadable, empty or larger than the memory.
     """
     try:
-        if path.is_dir():
-            raise data_error(path, "is a folder, expected a file")
-        if path.exists() and not path.is_file():
-            raise data_error(path, "is not a regular file")  # reading a pipe or a terminal could wait for ever
-        n_bytes = path.stat().st_size
-        stream = path.open("rb")
+        state = path.stat()
+        if stat.S_ISREG(state.st_mode):  # reading a pipe or a terminal could wait for ever
+            stream = path.open("rb")
     except FileNotFoundError:
         raise data_error(path, "no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise data_error(path, f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if not stat.S_ISREG(state.st_mode):
+        kind = "a folder" if stat.S_ISDIR(state.st_mode) else "not a regular file"
+        raise data_error(path, f"is {kind}, expected a file")
+    n_bytes = state.st_size
     if n_bytes == 0:
         stream.close()
         raise data_error(path, "is empty (0 bytes)")

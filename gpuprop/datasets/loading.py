@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -195,7 +196,7 @@ def _read(source: Source, request: Request) -> Records:
     path = Path(source)
     reader = READERS.get(path.suffix.lower()) or (read_images if is_idx_name(path) else None)
     if reader is None:
-        if isinstance(source, str) and not path.exists():
+        if isinstance(source, str) and not os.path.exists(path):  # noqa: PTH110 - Path.exists raises for long names
             known = [*BUNDLED, OPENML + "NAME"]
             raise data_error(source, f"no such file or data set{nearest(source, BUNDLED)} (known: {', '.join(known)})")
         check_file(path)

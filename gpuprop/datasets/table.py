@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -104,7 +106,7 @@ def _check_names(source: object, names: tuple[str, ...]) -> None:
             f"column {names.index('') + 1} has no name; name it, or write the file without its index "
             "(pandas: to_csv(..., index=False))",
         )
-    duplicates = sorted({name for name in names if names.count(name) > 1})
+    duplicates = sorted(name for name, count in Counter(names).items() if count > 1)
     if duplicates:
         raise data_error(source, f"got several columns named {listed(duplicates)}, expected distinct names")
 
@@ -255,8 +257,12 @@ def read_openml(name: str, request: Request) -> Records:
     from sklearn.datasets import fetch_openml
 
     source = f"openml:{name}"
+    if not name:
+        raise data_error(source, "got no name, expected one, such as diabetes, after the colon")
     try:
-        bunch = fetch_openml(name, as_frame=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "A network error occurred")  # the error below says it once
+            bunch = fetch_openml(name, as_frame=True)
     except Exception as error:  # no network, no such data set, a broken cache: urllib's, scikit-learn's, ValueError
         raise data_error(source, f"cannot be fetched: {str(error)[:200] or type(error).__name__}") from None
     target = request.target
