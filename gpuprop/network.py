@@ -273,7 +273,7 @@ class Network:
         self.n_layers = len(self.layer_sizes) - 1
         self.loss_function = get_loss(loss)
         if output_activation is None:
-            output_activation = self.loss_function.canonical
+            output_activation = self.loss_function.default_activation
         self.layer_activations: tuple[Activation, ...] = (
             *_check_hidden_activations(hidden_activation, self.n_layers - 1),
             get_activation(output_activation, output=True),

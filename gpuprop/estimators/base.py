@@ -202,6 +202,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type 
     # --- the solvers ---------------------------------------------------------------------------------------------
 
     def _fit_lbfgs(self, samples: _Samples, epochs: int) -> None:
+        samples = replace(samples, targets=self._training_targets(samples.targets))
         data = self.network_.prepare(*samples.arrays())
         self.loss_, self.n_iter_ = lbfgs.minimize(
             self.network_,
@@ -224,6 +225,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type 
     ) -> None:
         if self.early_stopping and validation is None:
             samples, validation = self._hold_out(samples, random_state)
+        samples = replace(samples, targets=self._training_targets(samples.targets))
         resume_from = self._progress if incremental else None
         trainer = self._trainer(samples, validation, random_state, epochs, resume_from)
         convergence = Convergence(
@@ -324,6 +326,9 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type 
 
     def _weigh_classes(self, y: Any, weight: Array | None, incremental: bool) -> Array | None:
         return weight
+
+    def _training_targets(self, targets: Array) -> Array:
+        return targets
 
     def _network_loss(self) -> Any:
         raise NotImplementedError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import column_or_1d
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import (
     _check_partial_fit_first_call,
@@ -19,7 +22,7 @@ from sklearn.utils.multiclass import (
 )
 
 from gpuprop.estimators.base import BaseMLP
-from gpuprop.estimators.parameters import Method, fit_method, set_parameters
+from gpuprop.estimators.parameters import CONSTRAINTS, Method, fit_method, set_parameters
 
 __all__ = ["MLPClassifier"]
 
@@ -40,18 +43,23 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
     ----------
     hidden_layer_sizes : array_like of int, or int, default=(100,)
         Units of each hidden layer.
-    activation : str, default="relu"
-        Of the hidden layers: "identity", "logistic", "tanh" or "relu".
-    solver : {"adam", "sgd", "lbfgs"}, default="adam"
-        "sgd" has momentum, see `momentum`; "lbfgs" works on all samples at once and suits small data sets.
+    activation : str, Activation, or a list of them, default="relu"
+        Of the hidden layers, or one for each: "identity", "logistic", "tanh", "relu" as in scikit-learn; "leaky_relu",
+        "elu", "softplus", "gelu", "silu", or an object of your own.
+    solver : str or Optimizer, default="adam"
+        "adam", "sgd" and "lbfgs" as in scikit-learn: "sgd" has momentum, see `momentum`; "lbfgs" works on all samples
+        at once and suits small data sets. Also "adagrad", "adadelta", "rmsprop", "adamax", "nadam", "adamw", or an
+        object from `gpuprop.optimizers`.
     alpha : float, default=0.0001
         Strength of the L2 penalty ``alpha / 2 sum W^2``, which is divided by the sum of the batch's sample weights.
     batch_size : int or "auto", default="auto"
         "auto" is ``min(200, n_samples)``.
-    learning_rate : {"constant", "invscaling", "adaptive"}, default="constant"
-        With solver "sgd": "invscaling" is ``learning_rate_init / (samples seen + 1)^power_t`` from the second epoch
-        on; "adaptive" divides the rate by 5 where training would otherwise end.
-    learning_rate_init : float, default=0.001
+    learning_rate : str or Schedule, default="constant"
+        "invscaling" is ``learning_rate_init / (samples seen + 1)^power_t`` from the second epoch on; "adaptive"
+        divides the rate by 5 where training would otherwise end; as in scikit-learn, solver "adam" ignores these two.
+        With any solver: "exponential", "cosine", "one-cycle", "warmup", or an object from `gpuprop.schedules`.
+    learning_rate_init : float or None, default=0.001
+        None takes the solver's own default.
     power_t : float, default=0.5
     max_iter : int, default=200
         Most epochs; for "lbfgs" most iterations.
@@ -77,6 +85,26 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         Training ends when more epochs than this in a row have not improved by `tol`.
     max_fun : int, default=15000
         For "lbfgs": most evaluations of the loss.
+    max_epochs : int or None, default=None
+        What `max_iter` means under an honest name; set one of the two.
+    l1 : float, default=0.0
+        Penalty ``l1 sum |W|``, divided as `alpha` is.
+    weight_decay : float or None, default=None
+        Decoupled weight decay: solver "adam" becomes "adamw".
+    dropout : float or sequence of float, default=0.0
+        Share of units dropped in training: of the hidden layers, or (input, hidden), or one number for the input and
+        each hidden layer.
+    clip_norm : float or None, default=None
+        The gradient of all parameters together is shortened to at most this norm.
+    class_weight : dict, "balanced" or None, default=None
+        Weights of the classes, multiplied with the sample weights; "balanced" is inverse to their frequencies.
+    label_smoothing : float, default=0.0
+        Share of each training target that is spread evenly over all classes (of a label: over yes and no).
+    device : str, default="auto"
+        "auto", "cpu", "numpy", "cuda", "cuda:N" or "cuda-sim".
+    dtype : {"float32", "float64"} or None, default=None
+        Of all arithmetic; None takes float32 for float32 data, else float64.
+    callbacks : list of gpuprop.Callback or None, default=None
 
     Attributes
     ----------
@@ -120,6 +148,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
     (1, 2)
     """
 
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = CONSTRAINTS | {
+        "class_weight": [StrOptions({"balanced"}), dict, None],
+        "label_smoothing": [Interval(Real, 0, 1, closed="left")],
+    }
     #: As scikit-learn has it.
     loss: ClassVar[str] = "log_loss"
 
@@ -154,6 +186,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         weight_decay: float | None = None,
         dropout: Any = 0.0,
         clip_norm: float | None = None,
+        class_weight: Any = None,
+        label_smoothing: float = 0.0,
         device: str = "auto",
         dtype: Any = None,
         callbacks: Any = None,
@@ -246,6 +280,23 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
             raise ValueError(
                 f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. 'y' has {classes}."
             )
+
+    def _weigh_classes(self, y: Any, weight: Array | None, incremental: bool) -> Array | None:
+        if self.class_weight is None:
+            return weight
+        if incremental and self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight='balanced' is not supported for partial_fit, which does not see all classes; compute "
+                "the weights with sklearn.utils.class_weight.compute_class_weight and pass them as a dict"
+            )
+        of_class: Array = compute_sample_weight(self.class_weight, y)
+        return of_class if weight is None else weight * of_class
+
+    def _training_targets(self, targets: Array) -> Array:
+        if self.label_smoothing == 0:
+            return targets
+        n_choices = self.n_outputs_ if self.out_activation_ == "softmax" else 2
+        return np.asarray(targets * (1 - self.label_smoothing) + self.label_smoothing / n_choices)
 
     def _network_loss(self) -> Any:
         several_classes = self._label_binarizer.y_type_ == "multiclass"

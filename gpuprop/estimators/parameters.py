@@ -12,6 +12,7 @@ from sklearn.utils._param_validation import Interval, InvalidParameterError, Opt
 
 from gpuprop.activations import Activation, get_activation
 from gpuprop.errors import unknown_name
+from gpuprop.losses import LOSSES, Loss, get_loss
 from gpuprop.optimizers import OPTIMIZERS, Adam, AdaMax, AdamW, Momentum, NAdam, Nesterov, Optimizer
 from gpuprop.schedules import SCHEDULES, Schedule, get_schedule
 
@@ -23,6 +24,7 @@ __all__ = [
     "max_epochs",
     "optimizer_of",
     "rate_rule",
+    "regression_loss",
     "schedule_of",
     "set_parameters",
 ]
@@ -148,6 +150,15 @@ def _optimizer_kind(name: str) -> type[Optimizer]:
     if name not in OPTIMIZERS:
         raise unknown_name("solver", name, [*OPTIMIZERS, "lbfgs"])
     return OPTIMIZERS[name]
+
+
+def regression_loss(estimator: Any) -> Loss:
+    """Return the loss of a regression."""
+    loss = _named("loss", get_loss, estimator.loss)
+    if loss.classification:
+        known = ", ".join(repr(one.name) for one in LOSSES.values() if not one.classification)
+        raise InvalidParameterError(f"The 'loss' parameter: got {loss.name!r}, expected a loss for regression: {known}")
+    return loss
 
 
 def rate_rule(estimator: Any) -> str:

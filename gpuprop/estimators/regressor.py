@@ -13,7 +13,7 @@ from sklearn.utils import column_or_1d
 
 from gpuprop.estimators.base import BaseMLP
 from gpuprop.estimators.classifier import _if_stochastic
-from gpuprop.estimators.parameters import CONSTRAINTS, fit_method, set_parameters
+from gpuprop.estimators.parameters import CONSTRAINTS, fit_method, regression_loss, set_parameters
 
 __all__ = ["MLPRegressor"]
 
@@ -25,11 +25,12 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]  # scikit-lea
 
     Parameters
     ----------
-    loss : {"squared_error", "poisson"}, default="squared_error"
-        Half the squared error, or half the Poisson deviance (for ``y >= 0``; the outputs are then exponential). For
-        several outputs it is their sum.
+    loss : str, default="squared_error"
+        Summed over the outputs. "squared_error" is half the squared error; "poisson" half the Poisson deviance (for
+        ``y >= 0``; the outputs are then exponential). Beyond scikit-learn: "absolute_error" predicts medians, "huber"
+        or "huber(DELTA)" ignores how far off outliers are, "pinball(Q)" predicts Q-quantiles.
     hidden_layer_sizes, activation, solver, ... :
-        All further parameters are those of `MLPClassifier`.
+        All further parameters are those of `MLPClassifier`, but for `class_weight` and `label_smoothing`.
 
     Attributes
     ----------
@@ -150,7 +151,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]  # scikit-lea
         return np.asarray(y)
 
     def _network_loss(self) -> Any:
-        return self.loss
+        return regression_loss(self)
 
     def _score_of(self, validation: Any) -> Callable[[Mapping[str, Any]], float]:
         def score(record: Mapping[str, Any]) -> float:
