@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from gpuprop.errors import BackendUnavailableError, DataError, GpupropError, ModelFileError, NonFiniteLossError
     from gpuprop.estimators import MLPClassifier, MLPRegressor
     from gpuprop.gradient_check import check_gradients
-    from gpuprop.model_io import load_network as load
+    from gpuprop.model_io import load
     from gpuprop.network import Network
     from gpuprop.scaling import InputScaling
     from gpuprop.training import Trainer
@@ -86,7 +86,7 @@ _SOURCES = {
     "NonFiniteLossError": "errors.NonFiniteLossError",
     "Trainer": "training.Trainer",
     "check_gradients": "gradient_check.check_gradients",
-    "load": "model_io.load_network",
+    "load": "model_io.load",
 }
 
 

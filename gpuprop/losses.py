@@ -67,10 +67,6 @@ class Loss:
         """The output activation of a network that names none."""
         return self.canonical or "identity"
 
-    def __reduce__(self) -> str | tuple[Any, ...]:
-        """Copy and pickle a loss of the package by its name."""
-        return (get_loss, (self.name,)) if self.name.split("(")[0] in LOSSES else super().__reduce__()
-
 
 def _inside(a: Array) -> Array:
     """Keep ``a`` strictly between 0 and 1, as far as the dtype can tell, so that logarithms stay finite."""
@@ -188,6 +184,11 @@ def pinball_gradient(a: Array, y: Array, quantile: float) -> Array:
     return np.where(a < y, kind(-quantile), np.where(a > y, kind(1 - quantile), kind(0)))
 
 
+def _not_from_z(z: Array, a: Array, y: Array, value: Callable[[Array, Array], Array]) -> Array:
+    """The value from the outputs, where the net inputs say no more."""
+    return value(a, y)
+
+
 def _real_targets(y: Array) -> str:
     return ""
 
@@ -219,7 +220,7 @@ def _robust(name: str, value: Callable[[Array, Array], Array], gradient: Callabl
         name,
         value,
         gradient,
-        lambda z, a, y: value(a, y),
+        partial(_not_from_z, value=value),
         canonical=None,
         output_ranges=frozenset({"real", "nonnegative", "positive", "unit"}),
         classification=False,
@@ -251,7 +252,7 @@ LOSSES: dict[str, Loss] = {
             "squared_error",
             squared_error,
             squared_error_gradient,
-            lambda z, a, y: squared_error(a, y),
+            partial(_not_from_z, value=squared_error),
             canonical="identity",
             output_ranges=frozenset({"real", "nonnegative", "positive", "unit"}),
             classification=False,

@@ -21,6 +21,7 @@ from gpuprop.activations import Activation
 from gpuprop.errors import NonFiniteLossError
 from gpuprop.estimators import lbfgs
 from gpuprop.estimators.convergence import Convergence
+from gpuprop.estimators.exchange import Exchange
 from gpuprop.estimators.parameters import (
     CONSTRAINTS,
     hidden_activations,
@@ -67,7 +68,7 @@ class _Samples:
         return (self.X, self.targets) if self.weight is None else (self.X, self.targets, self.weight)
 
 
-class BaseMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type annotations
+class BaseMLP(Exchange, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type annotations
     """Base class of `MLPClassifier` and `MLPRegressor`; not for direct use.
 
     A subclass says what its targets are: `_check_targets` (labels to arrays), `_network_loss` (the loss for these
@@ -177,22 +178,29 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type 
         )
         if any(network.dropout):
             network.seed = int(random_state.randint(2**31 - 1))
-        self.network_ = network
+        self._set_network(network)
         self.n_iter_ = 0
         self.t_ = 0
-        self.n_outputs_ = sizes[-1]
-        self.n_layers_ = len(sizes)
+        if self.solver != "lbfgs":
+            self._begin_records()
+
+    def _begin_records(self) -> None:
+        self.history_: dict[str, list[Any]] = {}
+        self.loss_curve_: list[float] = []
+        self._no_improvement_count = 0
+        self.best_loss_ = None if self.early_stopping else np.inf
+        self.validation_scores_: list[float] | None = [] if self.early_stopping else None
+        self.best_validation_score_ = -np.inf if self.early_stopping else None
+
+    def _set_network(self, network: Network) -> None:
+        """Take `network` as the model, with nothing to go on from but its parameters."""
+        self.network_ = network
+        self.n_outputs_ = network.layer_sizes[-1]
+        self.n_layers_ = len(network.layer_sizes)
         name = network.output_activation.name
         self.out_activation_ = _SCIKIT_LEARN_NAMES.get(name, name)
         self._progress: Progress | None = None
         self._best_parameters = network.ops.to_numpy(network.parameters).copy()
-        if self.solver != "lbfgs":
-            self.history_: dict[str, list[Any]] = {}
-            self.loss_curve_: list[float] = []
-            self._no_improvement_count = 0
-            self.best_loss_ = None if self.early_stopping else np.inf
-            self.validation_scores_: list[float] | None = [] if self.early_stopping else None
-            self.best_validation_score_ = -np.inf if self.early_stopping else None
 
     def _logistic_layers(self, activations: list[Activation]) -> list[bool]:
         """Say for each layer whether it is drawn as for logistic units; the output layer follows the hidden ones."""
@@ -226,6 +234,8 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type 
         if self.early_stopping and validation is None:
             samples, validation = self._hold_out(samples, random_state)
         samples = replace(samples, targets=self._training_targets(samples.targets))
+        if not hasattr(self, "loss_curve_") or self.early_stopping != (self.validation_scores_ is not None):
+            self._begin_records()  # the fit before this one had another solver or rule
         resume_from = self._progress if incremental else None
         trainer = self._trainer(samples, validation, random_state, epochs, resume_from)
         convergence = Convergence(
@@ -312,8 +322,9 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type 
         self._progress = replace(progress, optimizer_state=state)
         self._current_rate = trainer.learning_rate
         known = 0 if resume_from is None else len(resume_from.history.get("epoch", ()))
+        before = len(self.history_.get("epoch", ()))
         for column, values in progress.history.items():
-            self.history_.setdefault(column, []).extend(values[known:])
+            self.history_.setdefault(column, [None] * before).extend(values[known:])
         self.history_["epoch"] = list(range(1, len(self.history_.get("epoch", ())) + 1))
 
     # --- what the subclasses say ---------------------------------------------------------------------------------
