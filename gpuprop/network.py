@@ -363,7 +363,8 @@ class Network:
 
     def copy_to(self, ops: Ops, dtype: DTypeLike | None = None) -> Network:
         """`copy` for a backend that is at hand."""
-        twin = copy.copy(self)
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self))
         twin.ops = ops
         twin.dtype = self.dtype if dtype is None else _check_dtype(dtype)
         twin._place(np.array(self.ops.to_numpy(self.parameters), dtype=twin.dtype))

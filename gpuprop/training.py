@@ -17,7 +17,7 @@ from gpuprop.errors import NonFiniteLossError, unknown_name
 from gpuprop.network import Network, TrainingData, TrainingWorkspace
 from gpuprop.optimizers import Optimizer, get_optimizer
 from gpuprop.schedules import Position, Schedule, get_schedule
-from gpuprop.validation import check_integer, check_real
+from gpuprop.validation import check_integer, check_real, is_sparse
 
 __all__ = ["Progress", "RowOrders", "Trainer", "counter_based_orders"]
 
@@ -504,17 +504,18 @@ def _check_validation(validation: Any) -> float | tuple[Any, ...] | None:
 
 
 def _hold_out(
-    X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, share: float, seed: int
+    X: Any, y: Any, sample_weight: ArrayLike | None, share: float, seed: int
 ) -> tuple[Any, Any, Any, tuple[Any, Any, Any]]:
     """Split off a seeded random share of the rows, at least one; return the rest, and the share."""
-    X, y = np.asarray(X), np.asarray(y)
-    if X.ndim < 1 or len(X) < 2 or y.shape[:1] != X.shape[:1]:
+    X, y = X.tocsr() if is_sparse(X) else np.asarray(X), np.asarray(y)
+    n_samples = X.shape[0] if X.ndim else 0
+    if n_samples < 2 or y.shape[:1] != X.shape[:1]:
         raise ValueError(f"validation={share:g}: got X of shape {X.shape} and y of shape {y.shape}, cannot be split")
     weight = None if sample_weight is None else np.asarray(sample_weight)
     if weight is not None and weight.shape != X.shape[:1]:
-        raise ValueError(f"sample_weight: got shape {weight.shape}, expected ({len(X)},)")
-    shuffled = np.random.default_rng(np.random.SeedSequence([seed, 1])).permutation(len(X))
-    n_held_out = min(max(1, round(share * len(X))), len(X) - 1)
+        raise ValueError(f"sample_weight: got shape {weight.shape}, expected ({n_samples},)")
+    shuffled = np.random.default_rng(np.random.SeedSequence([seed, 1])).permutation(n_samples)
+    n_held_out = min(max(1, round(share * n_samples)), n_samples - 1)
     held, kept = np.sort(shuffled[:n_held_out]), np.sort(shuffled[n_held_out:])
     rest = (X[kept], y[kept], None if weight is None else weight[kept])
     return (*rest, (X[held], y[held], None if weight is None else weight[held]))

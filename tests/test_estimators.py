@@ -1,6 +1,7 @@
 """The estimators within scikit-learn: data of all kinds, tools around them, and what bad input is answered with."""
 
 import copy
+import os
 import pickle
 import subprocess
 import sys
@@ -443,3 +444,32 @@ def test_divergence_with_early_stopping_restores_the_best(regression: Any) -> No
     assert model.validation_scores_ is not None
     assert np.isnan(model.validation_scores_[-1])
     assert np.isfinite(model.predict(X)).all()
+
+
+FOREIGN_ARRAYS = """
+import numpy as np, pytest, sklearn
+from gpuprop import MLPClassifier
+
+class Foreign:
+    def __init__(self, array):
+        self.array = array
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.array, dtype=dtype)
+    def __dlpack__(self):
+        raise AssertionError("never asked for")
+    def __len__(self):
+        return len(self.array)
+
+X, y = np.eye(4), [0, 1, 0, 1]
+model = MLPClassifier(tol=1.0).fit(Foreign(X), y)  # without dispatch it is converted, as scikit-learn does
+with sklearn.config_context(array_api_dispatch=True):
+    for call in (lambda: MLPClassifier().fit(Foreign(X), y), lambda: model.predict(Foreign(X))):
+        with pytest.raises(TypeError, match="array_api_dispatch is not supported"):
+            call()
+    assert model.predict(X).shape == (4,)
+"""
+
+
+def test_arrays_of_other_libraries_are_refused_under_dispatch() -> None:
+    """In a process of its own, because SciPy reads its variable when it is imported."""
+    subprocess.run([sys.executable, "-c", FOREIGN_ARRAYS], check=True, env=os.environ | {"SCIPY_ARRAY_API": "1"})

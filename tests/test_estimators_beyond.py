@@ -89,6 +89,13 @@ def test_validation_data_are_checked(classes: Any) -> None:
         MLPClassifier(**FAST).fit(X, y, X_val=X, y_val=y + 1)
 
 
+def test_validation_data_need_not_have_every_class(classes: Any) -> None:
+    X, y = classes
+    model = MLPClassifier(warm_start=True, **FAST).fit(X, y, X_val=X[y == 0], y_val=y[y == 0])
+    model.fit(X, y, X_val=X[y == 0], y_val=y[y == 0])
+    assert len(model.history_["validation_loss"]) == 24
+
+
 def test_callbacks_are_called_and_may_stop(classes: Any) -> None:
     class StopAtThree(gpuprop.Callback):
         def on_epoch_end(self, trainer: Any, epoch: int, record: Any) -> None:

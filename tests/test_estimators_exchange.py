@@ -138,7 +138,7 @@ def test_what_a_file_cannot_hold_is_refused(tmp_path: Any) -> None:
         name = "own"
 
     model.set_params(solver=Own())
-    with pytest.raises(ValueError, match="solver: got .*Own"):
+    with pytest.raises(ValueError, match=r"solver: got .*Own"):
         model.save(tmp_path / "another")
     assert not (tmp_path / "another").exists()
 

@@ -89,6 +89,14 @@ def test_sparse_rows_are_the_dense_ones(container: Any) -> None:
     np.testing.assert_array_equal(thin.parameters, dense.parameters)
 
 
+def test_a_share_of_sparse_rows_is_held_out() -> None:
+    X, y, weight = problem()
+    dense, thin = network(), network()
+    for net, data in ((dense, X), (thin, sparse.csr_array(X))):
+        Trainer(net, batch_size=4, epochs=2, validation=0.3).fit(data, y, weight)
+    np.testing.assert_array_equal(thin.parameters, dense.parameters)
+
+
 def test_sparse_data_with_an_infinity_are_refused() -> None:
     X = sparse.csr_matrix([[0.0, np.inf, 0.0, 0.0, 1.0]])
     with pytest.raises(ValueError, match="stored values of X: contains inf"):

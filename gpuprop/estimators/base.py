@@ -6,10 +6,11 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn import get_config
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
@@ -32,10 +33,13 @@ from gpuprop.estimators.parameters import (
 )
 from gpuprop.network import Network
 from gpuprop.training import Progress, RowOrders, Trainer
+from gpuprop.validation import is_sparse
 
-__all__ = ["BaseMLP"]
+__all__ = ["BaseMLP", "Role"]
 
 Array = NDArray[Any]
+#: What targets are for.
+Role = Literal["fit", "partial_fit", "validation"]
 
 #: gpuprop's names of output activations that scikit-learn calls otherwise.
 _SCIKIT_LEARN_NAMES = {"exponential": "exp"}
@@ -127,7 +131,20 @@ class BaseMLP(Exchange, BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
 
     def _check_samples(self, X: Any, y: Any, sample_weight: Any, incremental: bool, *, reset: bool) -> _Samples:
         dtype = (np.float64, np.float32) if self.dtype is None else (np.dtype(self.dtype),)
-        # scikit-learn checks that X, y and n_features_in_ agree, and reads data frames' column names.
+        X, y = self._validated(X, y, dtype, reset=reset)
+        targets = self._check_targets(y, "partial_fit" if incremental else "fit")
+        weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
+        weight = self._weigh_classes(y, weight, incremental)
+        return _Samples(X, targets.reshape(len(targets), -1), weight)
+
+    def _check_validation(self, X_val: Any, y_val: Any) -> _Samples:
+        X_val, y_val = self._validated(X_val, y_val, (np.float64, np.float32), reset=False)
+        targets = self._check_targets(y_val, "validation")
+        return _Samples(X_val, targets.reshape(len(targets), -1), None)
+
+    def _validated(self, X: Any, y: Any, dtype: tuple[Any, ...], *, reset: bool) -> tuple[Any, Any]:
+        """Return X, dense or CSR, and y after scikit-learn's checks, which also read the columns of data frames."""
+        _refuse_foreign(X)
         X, y = validate_data(
             self,
             X,
@@ -138,24 +155,7 @@ class BaseMLP(Exchange, BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
             dtype=dtype,
             reset=reset,
         )
-        targets = self._check_targets(y, incremental)
-        weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
-        weight = self._weigh_classes(y, weight, incremental)
-        return _Samples(X.tocsr() if hasattr(X, "tocsr") else X, targets.reshape(len(targets), -1), weight)
-
-    def _check_validation(self, X_val: Any, y_val: Any) -> _Samples:
-        X_val, y_val = validate_data(
-            self,
-            X_val,
-            y_val,
-            accept_sparse=("csr", "csc"),
-            multi_output=True,
-            y_numeric=not is_classifier(self),
-            dtype=(np.float64, np.float32),
-            reset=False,
-        )
-        targets = self._check_targets(y_val, incremental=True)
-        return _Samples(X_val, targets.reshape(len(targets), -1), None)
+        return (X.tocsr() if is_sparse(X) else X), y
 
     def _initialize(self, sizes: tuple[int, ...], dtype: Any, random_state: np.random.RandomState) -> None:
         """Build the network, draw its weights as scikit-learn does, and begin the records."""
@@ -332,7 +332,7 @@ class BaseMLP(Exchange, BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
     #: The reported loss is this many times scikit-learn's, see docs/scikit-learn.md.
     _loss_scale = 1.0
 
-    def _check_targets(self, y: Any, incremental: bool) -> Array:
+    def _check_targets(self, y: Any, role: Role) -> Array:
         raise NotImplementedError
 
     def _weigh_classes(self, y: Any, weight: Array | None, incremental: bool) -> Array | None:
@@ -351,6 +351,7 @@ class BaseMLP(Exchange, BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
 
     def _forward(self, X: Any) -> Array:
         check_is_fitted(self)
+        _refuse_foreign(X)
         X = validate_data(self, X, accept_sparse=("csr", "csc"), reset=False)
         return self.network_.forward(X)
 
@@ -405,6 +406,15 @@ class BaseMLP(Exchange, BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+def _refuse_foreign(X: Any) -> None:
+    """Refuse arrays of other libraries under ``array_api_dispatch``, where the same kind of array should come back."""
+    if get_config()["array_api_dispatch"] and hasattr(X, "__dlpack__") and not isinstance(X, np.ndarray):
+        raise TypeError(
+            f"got an array of {type(X).__module__}, expected one of NumPy or SciPy: array_api_dispatch is not "
+            "supported; convert it, e.g. with numpy.asarray, or switch array_api_dispatch off"
+        )
 
 
 def _initial_parameters(

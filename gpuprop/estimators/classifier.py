@@ -21,7 +21,7 @@ from sklearn.utils.multiclass import (
     unique_labels,
 )
 
-from gpuprop.estimators.base import BaseMLP
+from gpuprop.estimators.base import BaseMLP, Role
 from gpuprop.estimators.parameters import CONSTRAINTS, Method, fit_method, set_parameters
 
 __all__ = ["MLPClassifier"]
@@ -257,21 +257,21 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         labels: Array = self._label_binarizer.inverse_transform(outputs.ravel() if self.n_outputs_ == 1 else outputs)
         return labels
 
-    def _check_targets(self, y: Any, incremental: bool) -> Array:
+    def _check_targets(self, y: Any, role: Role) -> Array:
         """Return y as a column for each output, after checking it against the classes that are known."""
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         check_classification_targets(y)
-        if not hasattr(self, "classes_") or not (self.warm_start or incremental):
+        if not hasattr(self, "classes_") or (role == "fit" and not self.warm_start):
             self._label_binarizer = LabelBinarizer().fit(y)
             self.classes_ = self._label_binarizer.classes_
         else:
-            self._check_known(unique_labels(y))
+            self._check_known(unique_labels(y), all_of_them=self.warm_start and role != "validation")
         targets: Array = self._label_binarizer.transform(y).astype(bool)
         return targets
 
-    def _check_known(self, classes: Array) -> None:
-        if self.warm_start and set(classes) != set(self.classes_):
+    def _check_known(self, classes: Array, *, all_of_them: bool) -> None:
+        if all_of_them and set(classes) != set(self.classes_):
             raise ValueError(
                 "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
                 f"Previously got {self.classes_}, `y` has {classes}"

@@ -11,7 +11,7 @@ from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils import column_or_1d
 
-from gpuprop.estimators.base import BaseMLP
+from gpuprop.estimators.base import BaseMLP, Role
 from gpuprop.estimators.classifier import _if_stochastic
 from gpuprop.estimators.parameters import CONSTRAINTS, fit_method, regression_loss, set_parameters
 
@@ -145,7 +145,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]  # scikit-lea
         """scikit-learn averages the squared error over the outputs where this sums it."""
         return float(self.n_outputs_) if self.loss == "squared_error" else 1.0
 
-    def _check_targets(self, y: Any, incremental: bool) -> Array:
+    def _check_targets(self, y: Any, role: Role) -> Array:
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         return np.asarray(y)
