@@ -107,6 +107,46 @@ def test_callbacks_are_called_and_may_stop(classes: Any) -> None:
         assert MLPClassifier(callbacks=[StopAtThree()], **FAST).fit(*classes).n_iter_ == 3
 
 
+def test_scikit_learns_scoring_monitor_and_stop(classes: Any) -> None:
+    callback = pytest.importorskip("sklearn.callback", reason="scikit-learn has callbacks from 1.9 on")
+    X, y = classes
+    monitor = callback.ScoringMonitor(scoring="accuracy")
+    model = MLPClassifier(**FAST).set_callbacks(monitor).fit(X, y)
+    scores = [row["accuracy"] for row in monitor.get_logs().data if row["task_name"] == "epoch"]
+    assert len(scores) == 12
+    assert scores[-1] == model.score(X, y)
+    assert model.loss_curve_ == MLPClassifier(**FAST).fit(X, y).loss_curve_
+
+    class StopAtThree(Recorder):
+        def on_fit_task_end(self, estimator: Any, context: Any) -> bool:
+            super().on_fit_task_end(estimator, context)
+            return bool(context.task_id == 2)
+
+    stopper = StopAtThree()
+    assert MLPClassifier(**FAST).set_callbacks(stopper).fit(X, y).n_iter_ == 3
+    assert stopper.heard == ["setup", *["begin", "begin", "end", "begin", "end", "begin", "end", "end"], "teardown"]
+
+
+class Recorder:
+    """The least that makes a callback of scikit-learn 1.9."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def setup(self, estimator: Any, context: Any) -> None:
+        self.heard.append("setup")
+
+    def teardown(self, estimator: Any, context: Any) -> None:
+        self.heard.append("teardown")
+
+    def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
+        self.heard.append("begin")
+
+    def on_fit_task_end(self, estimator: Any, context: Any) -> bool:
+        self.heard.append("end")
+        return False
+
+
 # --- activations, optimizers, schedules ----------------------------------------------------------------------------
 
 

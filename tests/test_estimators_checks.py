@@ -16,7 +16,6 @@ from gpuprop import MLPClassifier, MLPRegressor
         MLPClassifier(learning_rate_init=0.01, max_iter=40, device="cpu"),
         MLPRegressor(learning_rate_init=0.01, max_iter=40, device="cpu"),
     ],
-    xfail_strict=True,
 )
 def test_scikit_learns_checks(estimator: Any, check: Any) -> None:
     check(estimator)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
@@ -19,6 +19,7 @@ from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from gpuprop.activations import Activation
+from gpuprop.callbacks import Callback
 from gpuprop.errors import NonFiniteLossError
 from gpuprop.estimators import lbfgs
 from gpuprop.estimators.convergence import Convergence
@@ -31,6 +32,7 @@ from gpuprop.estimators.parameters import (
     optimizer_of,
     schedule_of,
 )
+from gpuprop.estimators.scikit_learn_callbacks import CallbackSupportMixin, EpochTasks
 from gpuprop.network import Network
 from gpuprop.training import Progress, RowOrders, Trainer
 from gpuprop.validation import is_sparse
@@ -72,7 +74,7 @@ class _Samples:
         return (self.X, self.targets) if self.weight is None else (self.X, self.targets, self.weight)
 
 
-class BaseMLP(Exchange, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type annotations
+class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type annotations
     """Base class of `MLPClassifier` and `MLPRegressor`; not for direct use.
 
     A subclass says what its targets are: `_check_targets` (labels to arrays), `_network_loss` (the loss for these
@@ -112,7 +114,9 @@ class BaseMLP(Exchange, BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
         if self.solver == "lbfgs":
             self._fit_lbfgs(samples, epochs)
         else:
-            self._fit_stochastic(samples, validation, random_state, epochs, incremental)
+            watched = EpochTasks.wanted(self) and not incremental
+            watchers = [EpochTasks(self, X, y, sample_weight, epochs)] if watched else []
+            self._fit_stochastic(samples, validation, random_state, epochs, incremental, watchers)
         return self
 
     def _refuse_contradictions(self, incremental: bool, X_val: Any, y_val: Any) -> None:
@@ -230,6 +234,7 @@ class BaseMLP(Exchange, BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
         random_state: np.random.RandomState,
         epochs: int,
         incremental: bool,
+        watchers: Sequence[Callback],
     ) -> None:
         if self.early_stopping and validation is None:
             samples, validation = self._hold_out(samples, random_state)
@@ -244,7 +249,7 @@ class BaseMLP(Exchange, BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
             validation_score=self._score_of(validation) if self.early_stopping else None,
             single_epoch=incremental,
         )
-        trainer.callbacks = (convergence, *trainer.callbacks)
+        trainer.callbacks = (convergence, *watchers, *trainer.callbacks)
         self.n_iter_ = 0
         try:
             trainer.fit(*samples.arrays(), resume_from=resume_from)
