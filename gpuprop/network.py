@@ -232,7 +232,8 @@ class Network:
     classes : sequence of labels or None, default=None
         What the class indices stand for; with them the network is a classifier under any loss.
     feature_names : sequence of str or None, default=None
-        Names of the inputs, kept in the model file.
+    target_name : str or None, default=None
+        Names of the inputs and of what is predicted, kept in the model file.
 
     Attributes
     ----------
@@ -268,6 +269,7 @@ class Network:
         input_scaling: InputScaling | Mapping[str, Any] | None = None,
         classes: Sequence[Any] | None = None,
         feature_names: Sequence[str] | None = None,
+        target_name: str | None = None,
     ) -> None:
         self.layer_sizes = _check_layer_sizes(layer_sizes)
         self.n_layers = len(self.layer_sizes) - 1
@@ -286,6 +288,9 @@ class Network:
         self.l2 = check_real("l2", l2, 0.0)
         self.classes = _check_classes(classes, self.layer_sizes[-1])
         self.feature_names = _check_feature_names(feature_names, self.layer_sizes[0])
+        if target_name is not None and not isinstance(target_name, str):
+            raise TypeError(f"target_name: got {target_name!r}, expected text or None")
+        self.target_name = target_name
         self.input_scaling = input_scaling
         self.ops: Ops = get_ops(device)
         self._place(self._initial_parameters(init))
@@ -441,6 +446,7 @@ class Network:
             "input_scaling": None if self.input_scaling is None else self.input_scaling.get_config(),
             "classes": None if self.classes is None else list(self.classes),
             "feature_names": None if self.feature_names is None else list(self.feature_names),
+            "target_name": self.target_name,
         }
 
     def __repr__(self) -> str:
