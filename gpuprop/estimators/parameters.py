@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, TypeVar
@@ -111,7 +112,7 @@ def max_epochs(estimator: Any) -> int:
     """Return the most epochs of a fit: `max_epochs`, or `max_iter` where that is None."""
     if estimator.max_epochs is None:
         return int(estimator.max_iter)
-    default = type(estimator)().max_iter
+    default = inspect.signature(type(estimator)).parameters["max_iter"].default
     if estimator.max_iter != default:
         raise ValueError(
             f"got max_iter={estimator.max_iter} and max_epochs={estimator.max_epochs}, which are two names of one "
