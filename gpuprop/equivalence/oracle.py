@@ -21,15 +21,16 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 Elementwise = Callable[[Array], Array]
 
-_erf = np.vectorize(math.erf, otypes=[np.float64])
+_erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
 
 def _logistic(z: Array) -> Array:
-    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * z)))
+    e = np.exp(-np.abs(z))
+    return np.asarray(np.where(z >= 0, 1.0, e) / (1.0 + e))
 
 
 def _normal_cdf(z: Array) -> Array:
-    return np.asarray(0.5 * (1.0 + _erf(z / math.sqrt(2.0))))
+    return np.asarray(0.5 * _erfc(-z / math.sqrt(2.0)))
 
 
 def _normal_pdf(z: Array) -> Array:
@@ -228,6 +229,7 @@ def optimize(
     """Return the parameters after one update; only ``adamw`` looks at ``n_weights`` (decay spares the biases)."""
     h = {
         "momentum": 0.9, "rho": 0.9, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8, "weight_decay": 0.01,
+        "momentum_decay": 0.004,
     } | hyper  # fmt: skip
     b1, b2, eps, rho = h["beta_1"], h["beta_2"], h["epsilon"], h["rho"]
     if name == "sgd":
@@ -248,15 +250,16 @@ def optimize(
         return p - rate * change
     s["m"] = b1 * s["m"] + (1 - b1) * g
     if name == "adamax":  # Kingma & Ba, arXiv:1412.6980, section 7.1
-        s["u"] = np.maximum(b2 * s["u"], np.abs(g))
-        return p - rate / (1 - b1**t) * s["m"] / (s["u"] + eps)
+        s["u"] = np.maximum(b2 * s["u"], np.abs(g) + eps)
+        return p - rate / (1 - b1**t) * s["m"] / s["u"]
     s["v"] = b2 * s["v"] + (1 - b2) * g**2
     corrected = rate * math.sqrt(1 - b2**t) / (1 - b1**t)
     if name == "adam":  # the same paper, the end of section 2: epsilon as scikit-learn places it
         return p - corrected * s["m"] / (np.sqrt(s["v"]) + eps)
-    if name == "nadam":  # Dozat, ICLR workshop 2016, with a constant beta_1
-        m_hat = b1 * s["m"] / (1 - b1 ** (t + 1)) + (1 - b1) * g / (1 - b1**t)
-        return p - rate * m_hat / (np.sqrt(s["v"] / (1 - b2**t)) + eps)
+    if name == "nadam":  # Dozat, ICLR workshop 2016, algorithm 8, with PyTorch's schedule of the momentum
+        mu = [b1 * (1 - 0.5 * 0.96 ** (i * h["momentum_decay"])) for i in range(1, t + 2)]
+        share = mu[t] / (1 - math.prod(mu)) * s["m"] + (1 - mu[t - 1]) / (1 - math.prod(mu[:t])) * g
+        return p - rate * math.sqrt(1 - b2**t) * share / (np.sqrt(s["v"]) + eps)
     if name == "adamw":  # Loshchilov & Hutter, arXiv:1711.05101
         decay = np.where(np.arange(len(p)) < n_weights, rate * h["weight_decay"], 0.0)
         return p - decay * p - corrected * s["m"] / (np.sqrt(s["v"]) + eps)

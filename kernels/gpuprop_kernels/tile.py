@@ -39,7 +39,21 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
-from gpuprop_kernels.target import cuda, device, i32, int32, ld1, ldb4, ldg1, ldg4, st1, st4, sync, thread, vector
+from gpuprop_kernels.target import (
+    cuda,
+    device,
+    i32,
+    int32,
+    ld1,
+    ldb4,
+    ldg1,
+    ldg4,
+    st1,
+    st4,
+    sync,
+    thread,
+    vector,
+)
 
 __all__ = ["DENSE", "Loader", "SMALL", "TILES", "Multiply", "Tile", "multiply", "row_loader", "sweep"]
 
@@ -214,9 +228,9 @@ def _stage(tile: Tile, dt: Any, extent: int, loader: Loader, *, by_row: bool, cl
                 registers[4 * q] = registers[4 * q + 1] = registers[4 * q + 2] = registers[4 * q + 3] = zero
             if not clear or deep < k_end:
                 if by_row:
-                    v = load(source, starts[q], min(deep, i32(ld - 4)))
+                    v = load(source, starts[q], deep if clear else min(deep, i32(ld - 4)))
                 else:
-                    start = locate_row(source, min(deep, i32(k_end - 1)))
+                    start = locate_row(source, deep if clear else min(deep, i32(k_end - 1)))
                     v = load(source, start, min(i32(origin + along), i32(ld - 4)))
                 registers[4 * q] = v[0]
                 registers[4 * q + 1] = v[1]
@@ -261,7 +275,9 @@ class Multiply:
 
 
 @cache
-def multiply(tile: Tile, dt: Any, loader_a: Loader, loader_b: Loader, a_by_row: bool, b_by_row: bool) -> Multiply:
+def multiply(
+    tile: Tile, dt: Any, loader_a: Loader, loader_b: Loader, a_by_row: bool, b_by_row: bool
+) -> Multiply:
     """Build the multiply of one tile shape, dtype and pair of operands."""
     size_m, size_n = tile.thread_rows, tile.thread_columns
     width_m, width_n = min(4, size_m), min(4, size_n)
