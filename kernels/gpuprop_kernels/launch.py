@@ -1,7 +1,8 @@
 """Starting the kernels: the choice of tile, the grids, and the only ``kernel[grid, block]`` calls.
 
 A launcher takes flat, C-contiguous, 16-byte aligned device arrays of one dtype (NumPy arrays in the simulator) and
-sizes as Python integers. It allocates nothing and waits for nothing. Leading dimensions are the sizes rounded up to
+sizes as Python integers. It allocates nothing and waits for nothing. Where a kernel's argument has no use, some array
+that the kernel does not write stands in (the simulator copies each argument and copies it back). Leading dimensions are the sizes rounded up to
 multiples of 4 (`padded`), and padding holds exact zeros, which the kernels keep.
 
 Every launcher that looks at a batch works on the one that ``schedule[slot]`` describes, four int32: its start in the
@@ -161,7 +162,7 @@ def load_batch(
     check_indices(rows.data, out)
     ld = padded(n_features)
     run = load_batch_kernel(numba_type(out.dtype), rows.source, dropout is not None)
-    mask, keep = (batch.schedule, out) if dropout is None else (dropout.mask, dropout.keep)
+    mask, keep = (batch.schedule, rows.scale) if dropout is None else (dropout.mask, dropout.keep)
     run[(blocks(ld // 4, BATCH_BLOCK), batch.max_rows), BATCH_BLOCK, batch.stream](
         rows.data, batch.order, rows.shift, rows.scale, out, mask, keep, batch.schedule,
         *int32s(batch.slot, n_features, ld),
@@ -181,7 +182,7 @@ def forward_layer(
     mask, keep = (batch.schedule, biases) if dropout is None else (dropout.mask, dropout.keep)
     grid = (blocks(padded(n_out), tile.columns), blocks(batch.max_rows, tile.rows))
     run[grid, tile.threads, batch.stream](
-        rows.data, batch.order, rows.shift, rows.scale, weights, biases, out if z is None else z, out, mask, keep,
+        rows.data, batch.order, rows.shift, rows.scale, weights, biases, weights if z is None else z, out, mask, keep,
         batch.schedule, *int32s(batch.slot, n_in, n_out, padded(n_in), padded(n_out)),
     )  # fmt: skip
 
@@ -241,7 +242,7 @@ def hidden_delta(
     """``out = (delta_next W_next^T) * f'(source)``; `sums` gets one row of column sums per tile of rows."""
     check_indices(delta_next, weights_next, out)
     run = hidden_delta_kernel(tile, numba_type(out.dtype), activation, dropout is not None)
-    mask, keep = (batch.schedule, out) if dropout is None else (dropout.mask, dropout.keep)
+    mask, keep = (batch.schedule, weights_next) if dropout is None else (dropout.mask, dropout.keep)
     grid = (blocks(padded(n_units), tile.columns), blocks(batch.max_rows, tile.rows))
     run[grid, tile.threads, batch.stream](
         delta_next, weights_next, source, out, sums, mask, keep, batch.schedule,
@@ -263,7 +264,7 @@ def accumulate_gradients(
         raise ValueError(f"got {parts} parts with mode {mode!r}, expected 1; split a batch with mode 'slab'")
     check_indices(workspace, parameters, out)
     dtype = parameters.dtype
-    source = rows if rows is not None else Rows(parameters, "dense", parameters, parameters)
+    source = rows if rows is not None else Rows(workspace, "dense", workspace, workspace)
     run = gradient_kernel(tile, numba_type(dtype), mode, source.source)
     part_rows = blocks(batch.max_rows, parts)
     run[(n_blocks, 1, parts), tile.threads, batch.stream](

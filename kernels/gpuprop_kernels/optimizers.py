@@ -2,7 +2,7 @@
 
 Each is ``rule(p, g, s, t, c) -> (p, s, t)``: parameter, gradient, two state values (ignored where the optimizer has
 fewer), and `c`, the numbers of this update: ``c[0]`` the rate, ``c[1]`` and ``c[2]`` decay factors, ``c[3]`` epsilon,
-``c[4]`` the weight decay of adamw (0 for a bias) or the rate of nadam's gradient. They come from ``scalars[slot]`` in device memory
+``c[4]`` the weight decay (0 for a bias), ``c[5]`` the rate of nadam's gradient. They come from ``scalars[slot]`` in device memory
 (`update_scalars` makes them on the host in float64), so that a captured graph follows a schedule of learning rates.
 
 =========  ======================================================================================================
@@ -42,7 +42,7 @@ STATE_ARRAYS = {
 """How many state arrays an optimizer has, each as long as the parameters."""
 
 SCALARS = 8
-"""Numbers of one slot of `scalars`: 1 / sum of the batch's sample weights, the five of `c`, two unused."""
+"""Numbers of one slot of `scalars`: 1 / sum of the batch's sample weights, the six of `c`, one unused."""
 
 
 def update_scalars(
@@ -92,6 +92,7 @@ def update_scalars(
             beta_1,
             beta_2,
             epsilon,
+            0.0,
             rate * math.sqrt(second) * gradient_share,
         ),
         "adamw": (rate * math.sqrt(second) / first, beta_1, beta_2, epsilon, rate * weight_decay),
@@ -149,7 +150,7 @@ def optimizer_rule(name: str, dt: Any) -> Any:
     def nadam(p, g, s, t, c):  # type: ignore[no-untyped-def]
         m = c[1] * s + (one - c[1]) * g
         v = c[2] * t + (one - c[2]) * (g * g)
-        return p - (c[0] * m + c[4] * g) / (sqrt(v) + c[3]), m, v
+        return p - (c[0] * m + c[5] * g) / (sqrt(v) + c[3]), m, v
 
     def adamw(p, g, s, t, c):  # type: ignore[no-untyped-def]
         m = c[1] * s + (one - c[1]) * g

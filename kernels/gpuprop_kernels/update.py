@@ -29,7 +29,7 @@ from typing import Any
 from gpuprop_kernels.optimizers import SCALARS, STATE_ARRAYS, optimizer_rule
 from gpuprop_kernels.reduction import block_sum
 from gpuprop_kernels.target import (
-    block_x, cuda, device, grid_x, i32, kernel, ld1, ld4, ldg1, sqrt, st1, sync, thread, vector,
+    SIM, block_x, cuda, device, grid_x, i32, kernel, ld1, ld4, ldg1, sqrt, st1, sync, thread, vector,
 )  # fmt: skip
 
 __all__ = [
@@ -37,8 +37,8 @@ __all__ = [
     "sum_squares_kernel", "update_kernel",
 ]  # fmt: skip
 
-UPDATE_BLOCK = 128
-"""Threads of a block of the flat kernels, each with four parameters."""
+UPDATE_BLOCK = 16 if SIM else 128
+"""Threads of a block of the flat kernels, each with four parameters; few in the simulator, where a thread is dear."""
 
 REDUCTION_BLOCKS = 64
 """Most partial sums of the squares."""
@@ -62,6 +62,7 @@ def scalars_of(dt: Any) -> Any:
             ldg1(scalars, i32(at + 3)),
             ldg1(scalars, i32(at + 4)),
             decay if is_weight else zero,
+            ldg1(scalars, i32(at + 6)),
         )
 
     return read
@@ -200,7 +201,7 @@ def sum_slabs_kernel(dt: Any, accumulate: bool) -> Any:
         o = i32(4 * (block_x() * UPDATE_BLOCK + thread()))
         if o < n:
             add(slabs, n_slabs, n, o, g)
-            none = (zero, zero, zero, zero, zero)
+            none = (zero, zero, zero, zero, zero, zero)
             finish(parameters, gradients, n, o, g, 0, none, l1, l2, o < n_weights)
 
     return sum_slabs

@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+# The simulator polls its threads; handing over sooner than every 5 ms makes a block finish in two thirds of the time.
+sys.setswitchinterval(5e-4)
 
 DIRECT = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1" or os.environ.get("GPUPROP_TEST_DEVICE") == "cuda"
 
@@ -66,12 +68,12 @@ class SimulatedFailure(Exception):
     """The text of a case that failed in the subprocess."""
 
 
+_KEY = pytest.StashKey[dict[tuple[str, str], str]]()
+
+
 def _outcomes(session: pytest.Session) -> dict[tuple[str, str], str]:
     """Return the failure text of each simulated case of the session, empty where it passed."""
-    key = pytest.StashKey[dict[tuple[str, str], str]]() if not _KEY else _KEY[0]
-    if not _KEY:
-        _KEY.append(key)
-    if key not in session.stash:
+    if _KEY not in session.stash:
         cases = [item for item in session.items if isinstance(item, SimulatedCase)]
         ids = [f"{case.path}::{case.name}" for case in cases]
         with tempfile.TemporaryDirectory() as folder:
@@ -79,11 +81,8 @@ def _outcomes(session: pytest.Session) -> dict[tuple[str, str], str]:
             done = simulate("-q", f"--junitxml={report}", "-o", "junit_family=xunit1", *ids)
             if not report.exists():
                 raise SimulatedFailure(done.stdout + done.stderr)
-            session.stash[key] = dict(_read(report))
-    return session.stash[key]
-
-
-_KEY: list[Any] = []
+            session.stash[_KEY] = dict(_read(report))
+    return session.stash[_KEY]
 
 
 def _read(report: Path) -> Iterator[tuple[tuple[str, str], str]]:

@@ -55,7 +55,7 @@ def case_name(value: Any) -> str | None:
 
 def upload(array: Any) -> Any:
     """Return a flat device copy."""
-    return xp.asarray(np.ascontiguousarray(array).reshape(-1))
+    return xp.array(np.array(array).reshape(-1))
 
 
 def download(array: Any) -> Any:
