@@ -134,11 +134,12 @@ def _hidden(shape: HeadShape, dt: Any, n_classes: int, hidden: Activation, dropo
     """Return step 4: the last hidden layer's delta from the block's output deltas in shared memory."""
     rows_of_block, threads, zero = shape.rows, shape.threads, dt(0)
     groups = -(-n_classes // 4)
+    padded_classes = 4 * groups
     delta = unit_delta(dt, hidden, dropout)
 
     @device
     def hidden_delta(shared, weights, source, out, sums, mask, keep, step, first, rows, n_in, ldx, ldw):
-        w = cuda.local.array(4 * groups, dt)
+        w = cuda.local.array(padded_classes, dt)
         column = thread()
         while column < ldx:
             for g in range(groups):

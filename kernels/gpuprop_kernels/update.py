@@ -241,11 +241,11 @@ def limit_norm_kernel(dt: Any) -> Any:
 
     A block takes 16 columns, `NORM_ROWS` threads each, which add their rows' squares and then each other's, in order.
     """
-    zero = dt(0)
+    zero, threads = dt(0), 16 * NORM_ROWS
 
-    @kernel(16 * NORM_ROWS)
+    @kernel(threads)
     def limit_incoming_norm(parameters, offset, n_in, ld, limit):
-        shared = cuda.shared.array(16 * NORM_ROWS, dt, alignment=16)
+        shared = cuda.shared.array(threads, dt, alignment=16)
         t = thread()
         column, first = i32(16 * block_x() + (t & 15)), i32(t >> 4)
         total = zero
