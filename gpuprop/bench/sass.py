@@ -134,9 +134,9 @@ def _ptx(kernel: Any, signature: tuple[Any, ...], capability: Capability) -> str
     original = dispatcher.get_current_device
     dispatcher.get_current_device = _Device
     try:
-        text, _ = cuda.compile_ptx(
-            kernel.py_func, signature, cc=capability, launch_bounds=kernel.targetoptions["launch_bounds"]
-        )
+        bounds = kernel.targetoptions.get("launch_bounds")
+        options = {"launch_bounds": bounds} if bounds else {}
+        text, _ = cuda.compile_ptx(kernel.py_func, signature, cc=capability, **options)
     finally:
         dispatcher.get_current_device = original
     return str(text)

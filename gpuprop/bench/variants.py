@@ -36,6 +36,7 @@ def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> It
     from gpuprop_kernels.delta import hidden_delta_kernel
     from gpuprop_kernels.forward import forward_kernel
     from gpuprop_kernels.gradient import gradient_kernel
+    from gpuprop_kernels.optimizers import STATE_ARRAYS
     from gpuprop_kernels.tile import TILES
 
     tile, dt, chosen = TILES[tile_name], getattr(numba, dtype), Activation(activation)
@@ -61,9 +62,11 @@ def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> It
         ("store", "dense"), ("accumulate", "dense"), ("slab", "bytes"), ("sgd", "bytes"), ("adam", "bytes"),
         ("adamw", "floats"),
     ):  # fmt: skip
+        if mode in STATE_ARRAYS and tile.thread_rows * tile.thread_columns > 32:
+            continue
         kernel = gradient_kernel(tile, dt, mode, source)
         data = byte if source == "bytes" else a
-        family = "gradient update" if mode in ("sgd", "adam", "adamw") else "gradient"
+        family = "gradient update" if mode in STATE_ARRAYS else "gradient"
         signature = (data, i, a, a, a, a, a, i, i, integer, a, integer, integer, integer, dt, dt)
         yield variant(family, f"{mode} {source}", kernel, *signature)
 

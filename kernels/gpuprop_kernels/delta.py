@@ -32,9 +32,9 @@ from functools import cache
 from typing import Any
 
 from gpuprop_kernels.activations import Activation, device_pair
-from gpuprop_kernels.dropout import unit_is_kept
+from gpuprop_kernels.dropout import bit_is_set, tile_bits
 from gpuprop_kernels.target import (
-    block_x, block_y, cuda, device, i32, kernel, ld1, ldg1, ldg4, st1, sync, thread, vector,
+    block_x, block_y, cuda, device, i32, kernel, ld1, ldg1, ldg4, st1, sync, thread, u64, vector,
 )  # fmt: skip
 from gpuprop_kernels.tile import DENSE, Tile, multiply, sweep
 
@@ -43,21 +43,19 @@ __all__ = ["hidden_delta_kernel", "unit_delta"]
 
 @cache
 def unit_delta(dt: Any, activation: Activation, dropout: bool) -> Any:
-    """Return ``delta(error, source, mask, keep, row, column, step)`` of one unit: error * f'(source), through dropout.
+    """Return ``delta(error, source, kept, keep)`` of one unit: error * f'(source), through dropout.
 
     `source` is the stored output or the net input, whichever the activation's derivative takes.
     """
     derivative = device_pair(activation, dt).derivative
     rescale = activation.derivative_of == "output"
-    kept, zero = unit_is_kept(dropout), dt(0)
+    zero = dt(0)
 
     @device
-    def delta(error, source, mask, keep, row, column, step):
+    def delta(error, source, kept, keep):
         if dropout:
-            if not kept(mask, row, column, step):
-                return zero
             inner = source * ldg1(keep, i32(0)) if rescale else source
-            return error * ldg1(keep, i32(1)) * derivative(inner)
+            return error * ldg1(keep, i32(1)) * derivative(inner) if kept else zero
         return error * derivative(source)
 
     return delta
@@ -69,7 +67,7 @@ def hidden_delta_kernel(tile: Tile, dt: Any, activation: Activation, dropout: bo
     product = multiply(tile, dt, DENSE, DENSE, a_by_row=True, b_by_row=True)
     run, coordinates = product.run, product.coordinates
     shared_size, accumulators = product.shared_size, product.accumulators
-    delta = unit_delta(dt, activation, dropout)
+    delta, draw = unit_delta(dt, activation, dropout), tile_bits(tile)
     size_n, width = tile.thread_columns, min(4, tile.thread_columns)
     groups, down = size_n // width, tile.rows // tile.thread_rows
     gap = width * (tile.columns // size_n)
@@ -78,13 +76,13 @@ def hidden_delta_kernel(tile: Tile, dt: Any, activation: Activation, dropout: bo
 
     @device
     def finish(acc, at, j, m, n, context):
-        source, out, sums, mask, keep, step, n_units, ld = context
+        source, out, sums, bits, keep, n_units, ld = context
         o = i32(m * ld + n)
         values = cuda.local.array(width, dt)
         load(source, o, values, 0)
         for e in range(width):
             column = i32(n + e)
-            d = delta(acc[at + e], values[e], mask, keep, m, column, step)
+            d = delta(acc[at + e], values[e], bit_is_set(bits, at + e), keep)
             d = d if column < n_units else zero
             acc[at + e] = d
             sums[j + e] += d
@@ -92,7 +90,7 @@ def hidden_delta_kernel(tile: Tile, dt: Any, activation: Activation, dropout: bo
 
     walk = sweep(tile, finish)
 
-    @kernel(threads, tile.resident(dt))
+    @kernel(threads, tile.resident)
     def multiply_differentiate(
         delta_next,
         weights_next,
@@ -120,7 +118,8 @@ def hidden_delta_kernel(tile: Tile, dt: Any, activation: Activation, dropout: bo
         if part == 0:
             for j in range(size_n):
                 sums[j] = zero
-            walk(acc, tx, ty, m0, n0, rows, ld, (source, out, sums, mask, keep, step, n_units, ld))
+            bits = draw(mask, tx, ty, m0, n0, step) if dropout else u64(0)
+            walk(acc, tx, ty, m0, n0, rows, ld, (source, out, sums, bits, keep, n_units, ld))
             for g in range(groups):
                 store(shared, i32(ty * tile_columns + tx * width + g * gap), sums, width * g)
         sync()

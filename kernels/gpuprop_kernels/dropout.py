@@ -24,9 +24,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gpuprop_kernels.target import device, i32, ldg1, product32, u32
+from gpuprop_kernels.target import device, i32, ldg1, product32, u32, u64
+from gpuprop_kernels.tile import Tile
 
-__all__ = ["keep_word", "mask_constants", "philox", "unit_is_kept"]
+__all__ = ["bit_is_set", "keep_word", "mask_constants", "philox", "tile_bits", "unit_is_kept"]
 
 
 def mask_constants(
@@ -80,3 +81,40 @@ def unit_is_kept(dropout: bool) -> Any:
         return u32(keep_word(words, column) >> 8) < bound
 
     return kept
+
+
+@cache
+def tile_bits(tile: Tile) -> Any:
+    """Return ``draw(mask, tx, ty, m0, n0, step) -> 64 bits``: whether each of a thread's results in a tile is kept.
+
+    Bit ``at`` belongs to ``acc[at]`` (`tile.sweep`). Drawn ahead of the epilogue, in a loop that need not be unrolled:
+    64 copies of the generator would keep the compiler from unrolling the epilogue, and send the accumulators to
+    local memory. One call of the generator serves the neighbours that it covers.
+    """
+    size_m, size_n = tile.thread_rows, tile.thread_columns
+    width_m, width_n = min(4, size_m), min(4, size_n)
+    gap_m, gap_n = width_m * (tile.rows // size_m), width_n * (tile.columns // size_n)
+    groups = size_n // width_n
+
+    @device
+    def draw(mask, tx, ty, m0, n0, step):
+        key_0, key_1 = u32(ldg1(mask, i32(0))), u32(ldg1(mask, i32(1)))
+        layer, bound = u32(ldg1(mask, i32(2))), u32(ldg1(mask, i32(3)))
+        bits = u64(0)
+        for i in range(size_m):
+            row = i32(m0 + ty * width_m + i32(i // width_m) * gap_m + i32(i % width_m))
+            for g in range(groups):
+                first = i32(n0 + tx * width_n + g * gap_n)
+                words = philox(u32(first >> 2), u32(row), layer, u32(step), key_0, key_1)
+                for e in range(width_n):
+                    if u32(keep_word(words, i32(first + e)) >> 8) < bound:
+                        bits = u64(bits | u64(u64(1) << u64(i * size_n + g * width_n + e)))
+        return bits
+
+    return draw
+
+
+@device
+def bit_is_set(bits, at):
+    """Return one of the 64 bits."""
+    return u64(u64(bits >> u64(at)) & u64(1)) != u64(0)

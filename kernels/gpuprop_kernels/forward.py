@@ -31,7 +31,7 @@ from functools import cache
 from typing import Any
 
 from gpuprop_kernels.activations import Activation, device_pair
-from gpuprop_kernels.dropout import unit_is_kept
+from gpuprop_kernels.dropout import bit_is_set, tile_bits, unit_is_kept
 from gpuprop_kernels.target import (
     block_x,
     block_y,
@@ -42,6 +42,7 @@ from gpuprop_kernels.target import (
     ldg1,
     ldg4,
     thread,
+    u64,
     vector,
 )
 from gpuprop_kernels.tile import Tile, DENSE, multiply, row_loader, sweep
@@ -70,13 +71,13 @@ def forward_kernel(
     run, coordinates = product.run, product.coordinates
     shared_size, accumulators = product.shared_size, product.accumulators
     function = device_pair(activation, dt).function
-    kept = unit_is_kept(dropout)
+    draw = tile_bits(tile)
     width, tile_rows, tile_columns, zero = min(4, tile.thread_columns), tile.rows, tile.columns, dt(0)
     store = vector(width)[1]
 
     @device
     def finish(acc, at, j, m, n, context):
-        biases, z, out, mask, keep, step, n_out, ld = context
+        biases, z, out, bits, keep, n_out, ld = context
         o = i32(m * ld + n)
         for e in range(width):
             column = i32(n + e)
@@ -88,13 +89,13 @@ def forward_kernel(
             column = i32(n + e)
             value = function(acc[at + e])
             if dropout:
-                value = value * ldg1(keep, i32(1)) if kept(mask, m, column, step) else zero
+                value = value * ldg1(keep, i32(1)) if bit_is_set(bits, at + e) else zero
             acc[at + e] = value if column < n_out else zero
         store(out, o, acc, at)
 
     walk = sweep(tile, finish)
 
-    @kernel(tile.threads, tile.resident(dt))
+    @kernel(tile.threads, tile.resident)
     def multiply_bias_activate(
         x, order, shift, scale, weights, biases, z, out, mask, keep, schedule, slot, n_in, n_out, ldx, ldw
     ):
@@ -109,7 +110,8 @@ def forward_kernel(
         run(shared, acc, a, ldx, (weights, i32(0), ldw), ldw, m0, n0, rows, n_out, i32(0), n_in)
         part, tx, ty = coordinates(thread())
         if part == 0:
-            walk(acc, tx, ty, m0, n0, rows, ldw, (biases, z, out, mask, keep, step, n_out, ldw))
+            bits = draw(mask, tx, ty, m0, n0, step) if dropout else u64(0)
+            walk(acc, tx, ty, m0, n0, rows, ldw, (biases, z, out, bits, keep, n_out, ldw))
 
     return multiply_bias_activate
 

@@ -39,6 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuprop_kernels.forward import Source, source_loader
+from gpuprop_kernels.optimizers import STATE_ARRAYS
 from gpuprop_kernels.target import (
     block_x, block_z, cuda, device, i32, kernel, ldg1, ldg4, thread,
 )  # fmt: skip
@@ -126,8 +127,13 @@ def _product(tile: Tile, dt: Any, source: Source) -> Any:
 def gradient_kernel(tile: Tile, dt: Any, mode: str, source: Source) -> Any:
     """Build the kernel; `mode` is ``"store"``, ``"accumulate"``, ``"slab"`` or the name of an optimizer.
 
+    An optimizer in the epilogue takes tiles of at most 32 results a thread: 64 copies of it are more than the compiler
+    unrolls, and the accumulators would go to local memory.
+
     `source` says how the jobs marked as gathered read the data set; ``"dense"`` if none is.
     """
+    if mode in STATE_ARRAYS and tile.thread_rows * tile.thread_columns > 32:
+        raise ValueError(f"got tile {tile.name} with an optimizer, expected at most 32 results a thread")
     dense = multiply(tile, dt, DENSE, DENSE, a_by_row=False, b_by_row=False)
     coordinates, shared_size, accumulators = dense.coordinates, dense.shared_size, dense.accumulators
     product = _product(tile, dt, source)
@@ -168,7 +174,7 @@ def gradient_kernel(tile: Tile, dt: Any, mode: str, source: Source) -> Any:
             g[3] += v[3]
             row = i32(row + 1)
 
-    @kernel(threads, tile.resident(dt))
+    @kernel(threads, tile.resident)
     def multiply_accumulate(
         data, order, shift, scale, workspace, parameters, out, jobs, schedule, slot, scalars, n_jobs, n_parameters,
         part_rows, l1, l2

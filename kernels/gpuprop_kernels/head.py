@@ -35,6 +35,7 @@ from typing import Any
 
 from gpuprop_kernels.activations import Activation
 from gpuprop_kernels.delta import unit_delta
+from gpuprop_kernels.dropout import unit_is_kept
 from gpuprop_kernels.loss import metric_term, output_rule
 from gpuprop_kernels.optimizers import SCALARS
 from gpuprop_kernels.target import (
@@ -135,7 +136,7 @@ def _hidden(shape: HeadShape, dt: Any, n_classes: int, hidden: Activation, dropo
     rows_of_block, threads, zero = shape.rows, shape.threads, dt(0)
     groups = -(-n_classes // 4)
     padded_classes = 4 * groups
-    delta = unit_delta(dt, hidden, dropout)
+    delta, kept = unit_delta(dt, hidden, dropout), unit_is_kept(dropout)
 
     @device
     def hidden_delta(shared, weights, source, out, sums, mask, keep, step, first, rows, n_in, ldx, ldw):
@@ -157,7 +158,7 @@ def _hidden(shape: HeadShape, dt: Any, n_classes: int, hidden: Activation, dropo
                 row = i32(first + r)
                 if row < rows:
                     at = i32(row * ldx + column)
-                    d_unit = delta(error, ldg1(source, at), mask, keep, row, column, step)
+                    d_unit = delta(error, ldg1(source, at), kept(mask, row, column, step), keep)
                     d_unit = d_unit if column < n_in else zero
                     st1(out, at, d_unit)
                     total += d_unit

@@ -4,7 +4,7 @@ One source serves both. Compiled, each name here is an intrinsic or an inlined d
 ``NUMBA_ENABLE_CUDASIM=1`` it is a plain Python function that does the same with NumPy scalars.
 
 =====================  ====================================================================================
-``i32, u32``           cast to a 32-bit integer. Numba widens int32 + int32 to int64, so that every index
+``i32, u32, u64``      cast to an integer. Numba widens int32 + int32 to int64, so that every index
                        expression is wrapped; the simulator's are Python integers
 ``ld1 ld2 ld4``        load 1, 2 or 4 consecutive elements: one aligned access of 4 to 16 bytes (two of 16 for
                        four float64), without the select that Numba inserts for negative indices
@@ -59,7 +59,7 @@ if SIM:
         sync,
         tanh,
         thread,
-        u32,
+        u32, u64,
     )
 else:
     from gpuprop_kernels.target.compiled import (
@@ -90,13 +90,13 @@ else:
         sync,
         tanh,
         thread,
-        u32,
+        u32, u64,
     )
 
 __all__ = [
     "SIM", "block_x", "block_y", "block_z", "cuda", "device", "exp", "expm1", "erfc", "float32", "float64", "grid_x",
     "i32", "int32", "kernel", "ld1", "ld2", "ld4", "ldb4", "ldg1", "ldg4", "log", "log1p", "product32",
-    "sqrt", "st1", "st2", "st4", "sync", "tanh", "thread", "u32", "vector",
+    "sqrt", "st1", "st2", "st4", "sync", "tanh", "thread", "u32", "u64", "vector",
 ]  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from numba.cuda import cgutils, types
 from numba.cuda.extending import intrinsic
 from numba.cuda.np import arrayobj
 
-i32, u32 = int32, uint32
+i32, u32, u64 = int32, uint32, uint64
 exp, log, sqrt, tanh = math.exp, math.log, math.sqrt, math.tanh
 expm1, log1p, erfc = math.expm1, math.log1p, math.erfc
 
@@ -22,12 +22,14 @@ def device(function: Callable[..., Any]) -> Any:
     return cuda.jit(device=True, forceinline=True)(function)
 
 
-def kernel(threads: int, blocks: int = 1) -> Callable[[Callable[..., Any]], Any]:
-    """Return a decorator that makes a kernel for blocks of `threads`, `blocks` of them on a multiprocessor at once.
+def kernel(threads: int, blocks: int = 0) -> Callable[[Callable[..., Any]], Any]:
+    """Return a decorator that makes a kernel for blocks of `threads`.
 
-    The assembler keeps the registers within what that needs. Compilation waits for the first launch, so that modules
-    import on a machine without a driver.
+    With `blocks`, the assembler keeps the registers within what so many blocks on one multiprocessor leave each.
+    Compilation waits for the first launch, so that modules import on a machine without a driver.
     """
+    if not blocks:
+        return lambda function: cuda.jit(function)
     return lambda function: cuda.jit(launch_bounds=(threads, blocks))(function)
 
 

@@ -49,7 +49,7 @@ def device(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def kernel(threads: int, blocks: int = 1) -> Callable[[Callable[..., Any]], Any]:
+def kernel(threads: int, blocks: int = 0) -> Callable[[Callable[..., Any]], Any]:
     """Return a decorator that makes a simulated kernel; the bounds mean nothing here."""
     return numba_cuda.jit
 
@@ -67,6 +67,11 @@ def i32(x: Any) -> int:
 def u32(x: Any) -> int:
     """Return the low 32 bits."""
     return int(x) & 0xFFFFFFFF
+
+
+def u64(x: Any) -> int:
+    """Return a Python integer of 64 bits."""
+    return int(x) & 0xFFFFFFFFFFFFFFFF
 
 
 def product32(a: int, b: int) -> tuple[int, int]:
