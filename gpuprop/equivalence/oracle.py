@@ -262,7 +262,8 @@ def optimize(
         return p - rate * math.sqrt(1 - b2**t) * share / (np.sqrt(s["v"]) + eps)
     if name == "adamw":  # Loshchilov & Hutter, arXiv:1711.05101
         decay = np.where(np.arange(len(p)) < n_weights, rate * h["weight_decay"], 0.0)
-        return p - decay * p - corrected * s["m"] / (np.sqrt(s["v"]) + eps)
+        new: Array = p - decay * p - corrected * s["m"] / (np.sqrt(s["v"]) + eps)
+        return new
     raise KeyError(name)
 
 

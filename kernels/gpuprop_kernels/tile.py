@@ -186,37 +186,36 @@ def sweep(tile: Tile, visit: Any) -> Any:
     size_m, size_n = tile.thread_rows, tile.thread_columns
     width_m, width_n = min(4, size_m), min(4, size_n)
     gap_m, gap_n = width_m * (tile.rows // size_m), width_n * (tile.columns // size_n)
-    places = [
-        (i * size_n + g * width_n, g * width_n, i // width_m * gap_m + i % width_m, g * gap_n)
-        for g in range(size_n // width_n)
-        for i in range(size_m)
-    ]
-    visit_all = device(_nothing)
-    for at, j, down, right in reversed(places):
-        visit_all = _visit_then(visit, at, j, down, right, visit_all)
+    bits = log2(width_m)
+    two_groups, four_rows, eight_rows = size_n > width_n, size_m > 2, size_m > 4
+
+    @device
+    def visit_one(acc, i, j, m, n, n_rows, context):
+        row = i32(m + (i >> bits) * gap_m + (i & (width_m - 1)))
+        if row < n_rows:
+            visit(acc, i * size_n + j, j, row, n, context)
+
+    # Written out: the compiler unrolls a loop only as long as its body is small, and an accumulator whose index is not
+    # a constant goes to local memory (measured with tanh in a 128x128 tile).
+    @device
+    def visit_rows(acc, j, m, n, n_rows, ld, context):
+        if n < ld:
+            visit_one(acc, 0, j, m, n, n_rows, context)
+            visit_one(acc, 1, j, m, n, n_rows, context)
+            if four_rows:
+                visit_one(acc, 2, j, m, n, n_rows, context)
+                visit_one(acc, 3, j, m, n, n_rows, context)
+            if eight_rows:
+                visit_one(acc, 4, j, m, n, n_rows, context)
+                visit_one(acc, 5, j, m, n, n_rows, context)
+                visit_one(acc, 6, j, m, n, n_rows, context)
+                visit_one(acc, 7, j, m, n, n_rows, context)
 
     @device
     def walk(acc, tx, ty, m0, n0, n_rows, ld, context):
-        visit_all(acc, i32(m0 + ty * width_m), i32(n0 + tx * width_n), n_rows, ld, context)
+        m, n = i32(m0 + ty * width_m), i32(n0 + tx * width_n)
+        visit_rows(acc, 0, m, n, n_rows, ld, context)
+        if two_groups:
+            visit_rows(acc, width_n, m, i32(n + gap_n), n_rows, ld, context)
 
     return walk
-
-
-def _nothing(acc, m, n, n_rows, ld, context):
-    pass
-
-
-def _visit_then(visit: Any, at: int, j: int, down: int, right: int, rest: Any) -> Any:
-    """Return one visit followed by the rest.
-
-    A chain of inlined functions instead of a loop: the compiler unrolls a loop only as long as its body is small, and
-    an accumulator whose index is not a constant goes to local memory (measured with tanh in a 128x128 tile).
-    """
-
-    @device
-    def visit_then(acc, m, n, n_rows, ld, context):
-        if i32(m + down) < n_rows and i32(n + right) < ld:
-            visit(acc, at, j, i32(m + down), i32(n + right), context)
-        rest(acc, m, n, n_rows, ld, context)
-
-    return visit_then
