@@ -14,7 +14,7 @@ class Variant:
     """A kernel to compile."""
 
     family: str
-    """``forward``, ``delta`` (each also with `` dropout``), ``forward gathering``, ``gradient``, ``gradient update``, or
+    """``forward`` or ``delta`` (also with `` dropout``), ``forward gathering``, ``gradient``, ``gradient update``, or
     the name of a kernel without a tile."""
     option: str
     tile: str
