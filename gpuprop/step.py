@@ -22,6 +22,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from gpuprop.backends.ops import Array
     from gpuprop.network import Network, TrainingData, TrainingWorkspace, Workspace
     from gpuprop.optimizers import Optimizer
 

@@ -214,7 +214,7 @@ class Trainer:
 
     def _begin(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> _Run:
         """Check the data, bring them to the device, and allocate everything that the epochs will need."""
-        network, ops = self.network, self.network.ops
+        network = self.network
         validation: TrainingData | None = None
         if isinstance(self.validation, float):
             X, y, sample_weight, held_out = _hold_out(X, y, sample_weight, self.validation, self.seed)
