@@ -38,7 +38,7 @@ def test_kernels_live_in_their_package_only() -> None:
 
 def test_every_module_of_the_kernels_is_in_the_index() -> None:
     folder = ROOT / "kernels" / "gpuprop_kernels"
-    index = (folder / "README.md").read_text(encoding="utf-8")
+    index = (ROOT / "kernels" / "README.md").read_text(encoding="utf-8")
     for path in folder.glob("*.py"):
         if path.name != "__init__.py":
             assert f"`{path.name}`" in index, f"{path.name} is missing from the index"

@@ -173,9 +173,7 @@ def _inner_loop(instructions: list[str], labels: dict[str, int]) -> dict[str, in
     return best
 
 
-def analyse(
-    name: str, kernel: Any, signature: tuple[Any, ...], threads: int, capability: Capability
-) -> Report:
+def analyse(name: str, kernel: Any, signature: tuple[Any, ...], threads: int, capability: Capability) -> Report:
     """Compile one kernel for one architecture and report on the machine code.
 
     Parameters

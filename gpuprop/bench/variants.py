@@ -14,7 +14,8 @@ class Variant:
     """A kernel to compile."""
 
     family: str
-    """``forward``, ``forward gathering``, ``delta``, ``gradient``, ``gradient update``, or a flat kernel's name."""
+    """``forward`` or ``delta`` (also with `` dropout``), ``forward gathering``, ``gradient``, ``gradient update``, or
+    the name of a kernel without a tile."""
     option: str
     tile: str
     """Name of the tile; empty for a kernel without one."""
@@ -53,11 +54,11 @@ def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> It
         option = activation if source == "dense" else f"{activation} {source}"
         yield variant(family, option, kernel, data, i, a, a, a, a, a, a, i, a, i, *[integer] * 5)
     kernel = forward_kernel(tile, dt, chosen, "dense", keep_z, True)
-    yield variant("forward", f"{activation} dropout", kernel, a, i, a, a, a, a, a, a, i, a, i, *[integer] * 5)
+    yield variant("forward dropout", f"{activation} dropout", kernel, a, i, a, a, a, a, a, a, i, a, i, *[integer] * 5)
     for dropout in (False, True):
         kernel = hidden_delta_kernel(tile, dt, chosen, dropout)
         option = f"{activation} dropout" if dropout else activation
-        yield variant("delta", option, kernel, a, a, a, a, a, i, a, i, *[integer] * 5)
+        yield variant("delta dropout" if dropout else "delta", option, kernel, a, a, a, a, a, i, a, i, *[integer] * 5)
     for mode, source in (
         ("store", "dense"), ("accumulate", "dense"), ("slab", "bytes"), ("sgd", "bytes"), ("adam", "bytes"),
         ("adamw", "floats"),

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 Elementwise = Callable[[Array], Array]
 
 _erfc = np.vectorize(math.erfc, otypes=[np.float64])
@@ -83,7 +83,7 @@ def sample_losses(loss: str, activation: str, z: Array, y: Array) -> Array:
     if loss == "squared_error":
         terms = 0.5 * (a - y) ** 2
     elif loss == "binary_cross_entropy":
-        if activation == "logistic":
+        if activation == "logistic":  # noqa: SIM108  (the formulas stand below each other)
             terms = np.logaddexp(0.0, z) - y * z
         else:
             terms = -_xlogy(y, a) - _xlogy(1.0 - y, 1.0 - a)
@@ -224,10 +224,10 @@ def optimizer_state(name: str, n: int) -> dict[str, Array]:
 
 
 def optimize(
-    name: str, p: Array, g: Array, s: dict[str, Array], rate: float, t: int, n_weights: int, **hyper: Any
+    name: str, p: Array, g: Array, s: dict[str, Array], rate: float, t: int, n_weights: int, **hyper: float
 ) -> Array:
     """Return the parameters after one update; only ``adamw`` looks at ``n_weights`` (decay spares the biases)."""
-    h = {
+    h: dict[str, float] = {
         "momentum": 0.9, "rho": 0.9, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8, "weight_decay": 0.01,
         "momentum_decay": 0.004,
     } | hyper  # fmt: skip
@@ -253,16 +253,17 @@ def optimize(
         s["u"] = np.maximum(b2 * s["u"], np.abs(g) + eps)
         return p - rate / (1 - b1**t) * s["m"] / s["u"]
     s["v"] = b2 * s["v"] + (1 - b2) * g**2
-    corrected = rate * math.sqrt(1 - b2**t) / (1 - b1**t)
+    corrected: float = rate * math.sqrt(1 - b2**t) / (1 - b1**t)
     if name == "adam":  # the same paper, the end of section 2: epsilon as scikit-learn places it
         return p - corrected * s["m"] / (np.sqrt(s["v"]) + eps)
     if name == "nadam":  # Dozat, ICLR workshop 2016, algorithm 8, with PyTorch's schedule of the momentum
         mu = [b1 * (1 - 0.5 * 0.96 ** (i * h["momentum_decay"])) for i in range(1, t + 2)]
-        share = mu[t] / (1 - math.prod(mu)) * s["m"] + (1 - mu[t - 1]) / (1 - math.prod(mu[:t])) * g
+        share: Array = mu[t] / (1 - math.prod(mu)) * s["m"] + (1 - mu[t - 1]) / (1 - math.prod(mu[:t])) * g
         return p - rate * math.sqrt(1 - b2**t) * share / (np.sqrt(s["v"]) + eps)
     if name == "adamw":  # Loshchilov & Hutter, arXiv:1711.05101
         decay = np.where(np.arange(len(p)) < n_weights, rate * h["weight_decay"], 0.0)
-        return p - decay * p - corrected * s["m"] / (np.sqrt(s["v"]) + eps)
+        new: Array = p - decay * p - corrected * s["m"] / (np.sqrt(s["v"]) + eps)
+        return new
     raise KeyError(name)
 
 
@@ -295,7 +296,5 @@ def dropout_mask(rows: int, columns: int, keep: float, seed: int, layer: int, st
     """Return the dropout factors (0 or 1/keep) of one layer, shape (rows, columns)."""
     key = (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF)
     bound = round(keep * 2**24)
-    words = [
-        [philox4x32((c >> 2, r, layer, step), key)[c & 3] >> 8 for c in range(columns)] for r in range(rows)
-    ]
+    words = [[philox4x32((c >> 2, r, layer, step), key)[c & 3] >> 8 for c in range(columns)] for r in range(rows)]
     return np.where(np.array(words).reshape(rows, columns) < bound, 1.0 / keep, 0.0)

@@ -139,7 +139,7 @@ def _elu(dt: Any, parameter: float = 1.0) -> tuple[Any, Any]:
 def _softplus(dt: Any) -> tuple[Any, Any]:
     zero = dt(0)
 
-    def softplus(z):  # type: ignore[no-untyped-def]
+    def softplus(z):
         if z > zero:
             return z + log1p(exp(-z))
         return log1p(exp(z))
@@ -159,7 +159,7 @@ def _gelu(dt: Any) -> tuple[Any, Any]:
 def _silu(dt: Any) -> tuple[Any, Any]:
     one = dt(1)
 
-    def derivative(z):  # type: ignore[no-untyped-def]
+    def derivative(z):
         s = one / (one + exp(-z))
         return s * (one + z * (one - s))
 

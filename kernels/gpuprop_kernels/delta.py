@@ -33,10 +33,24 @@ from typing import Any
 
 from gpuprop_kernels.activations import Activation, device_pair
 from gpuprop_kernels.dropout import bit_is_set, tile_bits
+from gpuprop_kernels.staging import DENSE
 from gpuprop_kernels.target import (
-    block_x, block_y, cuda, device, i32, kernel, ld1, ldg1, ldg4, st1, sync, thread, u64, vector,
+    block_x,
+    block_y,
+    cuda,
+    device,
+    i32,
+    kernel,
+    ld1,
+    ldg1,
+    ldg4,
+    st1,
+    sync,
+    thread,
+    u64,
+    vector,
 )  # fmt: skip
-from gpuprop_kernels.tile import DENSE, Tile, multiply, sweep
+from gpuprop_kernels.tile import Tile, multiply, sweep
 
 __all__ = ["hidden_delta_kernel", "unit_delta"]
 

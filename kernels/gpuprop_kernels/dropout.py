@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from gpuprop_kernels.shapes import Tile
 from gpuprop_kernels.target import device, i32, ldg1, product32, u32, u64
-from gpuprop_kernels.tile import Tile
 
 __all__ = ["bit_is_set", "keep_word", "mask_constants", "philox", "tile_bits", "unit_is_kept"]
 
@@ -35,9 +35,7 @@ def mask_constants(
 ) -> tuple[NDArray[np.int32], NDArray[np.generic]]:
     """Return the arrays ``mask`` and ``keep`` that the kernels take, for the share `rate` of units dropped."""
     keep = 1.0 - rate
-    words = np.array(
-        [seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF, layer, round(keep * 2**24)], dtype=np.uint32
-    )
+    words = np.array([seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF, layer, round(keep * 2**24)], dtype=np.uint32)
     return words.view(np.int32), np.array([keep, 1.0 / keep, 0, 0], dtype=dtype)
 
 

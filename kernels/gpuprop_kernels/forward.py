@@ -32,6 +32,7 @@ from typing import Any
 
 from gpuprop_kernels.activations import Activation, device_pair
 from gpuprop_kernels.dropout import bit_is_set, tile_bits, unit_is_kept
+from gpuprop_kernels.staging import DENSE, row_loader
 from gpuprop_kernels.target import (
     block_x,
     block_y,
@@ -45,7 +46,7 @@ from gpuprop_kernels.target import (
     u64,
     vector,
 )
-from gpuprop_kernels.tile import Tile, DENSE, multiply, row_loader, sweep
+from gpuprop_kernels.tile import Tile, multiply, sweep
 
 __all__ = ["Source", "forward_kernel", "load_batch_kernel", "source_loader"]
 
@@ -62,9 +63,7 @@ def source_loader(source: Source, dt: Any) -> Any:
 
 
 @cache
-def forward_kernel(
-    tile: Tile, dt: Any, activation: Activation, source: Source, keep_z: bool, dropout: bool
-) -> Any:
+def forward_kernel(tile: Tile, dt: Any, activation: Activation, source: Source, keep_z: bool, dropout: bool) -> Any:
     """Build the kernel; see the module for what it computes."""
     gathered = source != "dense"
     product = multiply(tile, dt, source_loader(source, dt), DENSE, a_by_row=True, b_by_row=False)
@@ -103,10 +102,10 @@ def forward_kernel(
         acc = cuda.local.array(accumulators, dt)
         start, rows, step, _ = ldg4(schedule, i32(4 * slot))
         m0, n0 = i32(block_y() * tile_rows), i32(block_x() * tile_columns)
-        if gathered:
+        if gathered:  # noqa: SIM108  (two types: only the branch that is known when compiling may remain)
             a = (x, order, start, shift, scale, ldg1(scale, i32(0)), ldx)
         else:
-            a = (x, i32(0), ldx)
+            a = (x, i32(0), ldx)  # type: ignore[assignment]
         run(shared, acc, a, ldx, (weights, i32(0), ldw), ldw, m0, n0, rows, n_out, i32(0), n_in)
         part, tx, ty = coordinates(thread())
         if part == 0:

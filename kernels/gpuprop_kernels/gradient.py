@@ -40,10 +40,19 @@ from numpy.typing import NDArray
 
 from gpuprop_kernels.forward import Source, source_loader
 from gpuprop_kernels.optimizers import STATE_ARRAYS
+from gpuprop_kernels.staging import DENSE
 from gpuprop_kernels.target import (
-    block_x, block_z, cuda, device, i32, kernel, ldg1, ldg4, thread,
+    block_x,
+    block_z,
+    cuda,
+    device,
+    i32,
+    kernel,
+    ldg1,
+    ldg4,
+    thread,
 )  # fmt: skip
-from gpuprop_kernels.tile import DENSE, Tile, multiply, sweep
+from gpuprop_kernels.tile import Tile, multiply, sweep
 from gpuprop_kernels.update import finisher, scalars_of
 
 __all__ = ["GradientJob", "gradient_kernel", "job_table"]

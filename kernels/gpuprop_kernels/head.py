@@ -39,7 +39,21 @@ from gpuprop_kernels.dropout import unit_is_kept
 from gpuprop_kernels.loss import metric_term, output_rule
 from gpuprop_kernels.optimizers import SCALARS
 from gpuprop_kernels.target import (
-    block_x, cuda, device, exp, grid_x, i32, kernel, ld1, ld4, ldg1, ldg4, log, st1, sync, thread,
+    block_x,
+    cuda,
+    device,
+    exp,
+    grid_x,
+    i32,
+    kernel,
+    ld1,
+    ld4,
+    ldg1,
+    ldg4,
+    log,
+    st1,
+    sync,
+    thread,
 )  # fmt: skip
 
 __all__ = ["HEAD", "MOST_CLASSES", "SMALL_HEAD", "HeadShape", "head_kernel"]
@@ -254,8 +268,6 @@ def head_kernel(
             for r in range(rows_of_block):
                 total += ld1(shared, i32(row_at + 2 * r + t))
             st1(losses, i32(2 * (slot * grid_x() + block_x()) + t), total)
-        hidden_delta(
-            shared, weights, source, hidden_out, hidden_sums, mask, keep, step, first, rows, n_in, ldx, ld_out
-        )
+        hidden_delta(shared, weights, source, hidden_out, hidden_sums, mask, keep, step, first, rows, n_in, ldx, ld_out)
 
     return output_loss_delta

@@ -2,8 +2,8 @@
 
 A launcher takes flat, C-contiguous, 16-byte aligned device arrays of one dtype (NumPy arrays in the simulator) and
 sizes as Python integers. It allocates nothing and waits for nothing. Where a kernel's argument has no use, some array
-that the kernel does not write stands in (the simulator copies each argument and copies it back). Leading dimensions are the sizes rounded up to
-multiples of 4 (`padded`), and padding holds exact zeros, which the kernels keep.
+that the kernel does not write stands in (the simulator copies each argument and copies it back). Leading dimensions
+are the sizes rounded up to multiples of 4 (`padded`), and padding holds exact zeros, which the kernels keep.
 
 Every launcher that looks at a batch works on the one that ``schedule[slot]`` describes, four int32: its start in the
 order, its rows, the number of its update (from 0), and 0. Grids cover `Batch.max_rows`, so that one captured graph
@@ -28,7 +28,13 @@ from gpuprop_kernels.rows import ROW_BLOCK, loss_rows_kernel, softmax_rows_kerne
 from gpuprop_kernels.target import SIM
 from gpuprop_kernels.tile import SMALL, Tile
 from gpuprop_kernels.update import (
-    NORM_ROWS, REDUCTION_BLOCKS, UPDATE_BLOCK, limit_norm_kernel, sum_slabs_kernel, sum_squares_kernel, update_kernel,
+    NORM_ROWS,
+    REDUCTION_BLOCKS,
+    UPDATE_BLOCK,
+    limit_norm_kernel,
+    sum_slabs_kernel,
+    sum_squares_kernel,
+    update_kernel,
 )  # fmt: skip
 
 __all__ = [
@@ -125,9 +131,7 @@ def check_indices(*arrays: Array) -> None:
             )
 
 
-def choose_tile(
-    rows: int, columns: int, dtype: Any, multiprocessors: int, capability: tuple[int, int]
-) -> Tile:
+def choose_tile(rows: int, columns: int, dtype: Any, multiprocessors: int, capability: tuple[int, int]) -> Tile:
     """Return the tile for a product of this size: the largest that still gives every multiprocessor a block.
 
     128x128 where it fills 4/5 of the multiprocessors (float32 only: float64 would not fit the registers), else 64x64,
@@ -155,9 +159,7 @@ def reduction_blocks(n: int) -> int:
     return min(REDUCTION_BLOCKS, blocks(n, 4 * UPDATE_BLOCK))
 
 
-def load_batch(
-    rows: Rows, out: Array, batch: Batch, *, n_features: int, dropout: Dropout | None = None
-) -> None:
+def load_batch(rows: Rows, out: Array, batch: Batch, *, n_features: int, dropout: Dropout | None = None) -> None:
     """Write the batch's scaled rows to `out` (max_rows, padded n_features), through the input's dropout."""
     check_indices(rows.data, out)
     ld = padded(n_features)
@@ -176,9 +178,7 @@ def forward_layer(
     """``out = f(x W + b)``, through dropout where given; the net input goes to `z` unless that is None."""
     rows = x if isinstance(x, Rows) else Rows(x, "dense", biases, biases)
     check_indices(rows.data, weights, out)
-    run = forward_kernel(
-        tile, numba_type(out.dtype), activation, rows.source, z is not None, dropout is not None
-    )
+    run = forward_kernel(tile, numba_type(out.dtype), activation, rows.source, z is not None, dropout is not None)
     mask, keep = (batch.schedule, biases) if dropout is None else (dropout.mask, dropout.keep)
     grid = (blocks(padded(n_out), tile.columns), blocks(batch.max_rows, tile.rows))
     run[grid, tile.threads, batch.stream](
@@ -315,6 +315,4 @@ def limit_incoming_norm(
     """Scale the columns of the weights at `offset` down to the norm `max_norm` where they are longer."""
     run = limit_norm_kernel(numba_type(parameters.dtype))
     ld = padded(n_out)
-    run[blocks(ld, 16), 16 * NORM_ROWS, stream](
-        parameters, *int32s(offset, n_in, ld), parameters.dtype.type(max_norm)
-    )
+    run[blocks(ld, 16), 16 * NORM_ROWS, stream](parameters, *int32s(offset, n_in, ld), parameters.dtype.type(max_norm))

@@ -107,7 +107,7 @@ def _inside(dt: Any) -> Any:
 def _gradient(loss: str, dt: Any) -> Any:
     one, tiny, inside = dt(1), dt(np.finfo(str(dt)).tiny), _inside(dt)
 
-    def binary(a, y):  # type: ignore[no-untyped-def]
+    def binary(a, y):
         p = inside(a)
         return (one - y) / (one - p) - y / p
 
@@ -129,17 +129,17 @@ def _term(loss: str, dt: Any) -> Any:
     one, half, tiny = dt(1), dt(0.5), dt(np.finfo(str(dt)).tiny)
     inside, times_log = _inside(dt), _times_log(dt)
 
-    def squared(z, a, y, peak, log_total):  # type: ignore[no-untyped-def]
+    def squared(z, a, y, peak, log_total):
         return half * (a - y) * (a - y)
 
-    def binary(z, a, y, peak, log_total):  # type: ignore[no-untyped-def]
+    def binary(z, a, y, peak, log_total):
         p = inside(a)
         return -times_log(y, p) - times_log(one - y, one - p)
 
-    def categorical(z, a, y, peak, log_total):  # type: ignore[no-untyped-def]
+    def categorical(z, a, y, peak, log_total):
         return -times_log(y, inside(a))
 
-    def poisson(z, a, y, peak, log_total):  # type: ignore[no-untyped-def]
+    def poisson(z, a, y, peak, log_total):
         p = a if a > tiny else tiny
         return times_log(y, y) - y * log(p) - y + p
 
@@ -155,14 +155,14 @@ def _term_from_z(loss: str, dt: Any) -> Any:
     zero = dt(0)
     times_log = _times_log(dt)
 
-    def binary(z, a, y, peak, log_total):  # type: ignore[no-untyped-def]
+    def binary(z, a, y, peak, log_total):
         size = -z if z > zero else z
         return (z if z > zero else zero) + log1p(exp(size)) - y * z
 
-    def categorical(z, a, y, peak, log_total):  # type: ignore[no-untyped-def]
+    def categorical(z, a, y, peak, log_total):
         return zero if y == zero else y * (log_total - (z - peak))
 
-    def poisson(z, a, y, peak, log_total):  # type: ignore[no-untyped-def]
+    def poisson(z, a, y, peak, log_total):
         return times_log(y, y) - y * z - y + a
 
     return {

@@ -2,8 +2,9 @@
 
 Each is ``rule(p, g, s, t, c) -> (p, s, t)``: parameter, gradient, two state values (ignored where the optimizer has
 fewer), and `c`, the numbers of this update: ``c[0]`` the rate, ``c[1]`` and ``c[2]`` decay factors, ``c[3]`` epsilon,
-``c[4]`` the weight decay (0 for a bias), ``c[5]`` the rate of nadam's gradient. They come from ``scalars[slot]`` in device memory
-(`update_scalars` makes them on the host in float64), so that a captured graph follows a schedule of learning rates.
+``c[4]`` the weight decay (0 for a bias), ``c[5]`` the rate of nadam's gradient. They come from ``scalars[slot]`` in
+device memory (`update_scalars` makes them on the host in float64), so that a captured graph follows a schedule of
+learning rates.
 
 =========  ======================================================================================================
 sgd        p -= lr g
@@ -75,9 +76,7 @@ def update_scalars(
     if name not in STATE_ARRAYS:
         raise ValueError(f"got optimizer {name!r}, expected one of {', '.join(STATE_ARRAYS)}")
     first, second = 1 - beta_1**step, 1 - beta_2**step
-    gradient_share, moment_share = (
-        _nadam_shares(beta_1, momentum_decay, step) if name == "nadam" else (0.0, 0.0)
-    )
+    gradient_share, moment_share = _nadam_shares(beta_1, momentum_decay, step) if name == "nadam" else (0.0, 0.0)
     constants = {
         "sgd": (rate,),
         "momentum": (rate, momentum),
@@ -112,47 +111,47 @@ def optimizer_rule(name: str, dt: Any) -> Any:
     """Return the device function ``rule(p, g, s, t, c) -> (p, s, t)`` of an optimizer."""
     one = dt(1)
 
-    def sgd(p, g, s, t, c):  # type: ignore[no-untyped-def]
+    def sgd(p, g, s, t, c):
         return p - c[0] * g, s, t
 
-    def momentum(p, g, s, t, c):  # type: ignore[no-untyped-def]
+    def momentum(p, g, s, t, c):
         v = c[1] * s - c[0] * g
         return p + v, v, t
 
-    def nesterov(p, g, s, t, c):  # type: ignore[no-untyped-def]
+    def nesterov(p, g, s, t, c):
         v = c[1] * s - c[0] * g
         return p + (c[1] * v - c[0] * g), v, t
 
-    def adagrad(p, g, s, t, c):  # type: ignore[no-untyped-def]
+    def adagrad(p, g, s, t, c):
         v = s + g * g
         return p - c[0] * g / (sqrt(v) + c[3]), v, t
 
-    def rmsprop(p, g, s, t, c):  # type: ignore[no-untyped-def]
+    def rmsprop(p, g, s, t, c):
         v = c[1] * s + (one - c[1]) * (g * g)
         return p - c[0] * g / (sqrt(v) + c[3]), v, t
 
-    def adadelta(p, g, s, t, c):  # type: ignore[no-untyped-def]
+    def adadelta(p, g, s, t, c):
         v = c[1] * s + (one - c[1]) * (g * g)
         h = sqrt(t + c[3]) / sqrt(v + c[3]) * g
         return p - c[0] * h, v, c[1] * t + (one - c[1]) * (h * h)
 
-    def adam(p, g, s, t, c):  # type: ignore[no-untyped-def]
+    def adam(p, g, s, t, c):
         m = c[1] * s + (one - c[1]) * g
         v = c[2] * t + (one - c[2]) * (g * g)
         return p - c[0] * m / (sqrt(v) + c[3]), m, v
 
-    def adamax(p, g, s, t, c):  # type: ignore[no-untyped-def]
+    def adamax(p, g, s, t, c):
         m = c[1] * s + (one - c[1]) * g
         u, size = c[2] * t, abs(g) + c[3]
         u = size if size > u else u
         return p - c[0] * m / u, m, u
 
-    def nadam(p, g, s, t, c):  # type: ignore[no-untyped-def]
+    def nadam(p, g, s, t, c):
         m = c[1] * s + (one - c[1]) * g
         v = c[2] * t + (one - c[2]) * (g * g)
         return p - (c[0] * m + c[5] * g) / (sqrt(v) + c[3]), m, v
 
-    def adamw(p, g, s, t, c):  # type: ignore[no-untyped-def]
+    def adamw(p, g, s, t, c):
         m = c[1] * s + (one - c[1]) * g
         v = c[2] * t + (one - c[2]) * (g * g)
         return p - c[4] * p - c[0] * m / (sqrt(v) + c[3]), m, v

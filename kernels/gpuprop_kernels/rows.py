@@ -31,7 +31,19 @@ from gpuprop_kernels.loss import metric_term, output_rule
 from gpuprop_kernels.optimizers import SCALARS
 from gpuprop_kernels.reduction import block_max, block_sum
 from gpuprop_kernels.target import (
-    block_x, cuda, device, exp, grid_x, i32, kernel, ld1, ldg1, ldg4, log, st1, thread,
+    block_x,
+    cuda,
+    device,
+    exp,
+    grid_x,
+    i32,
+    kernel,
+    ld1,
+    ldg1,
+    ldg4,
+    log,
+    st1,
+    thread,
 )  # fmt: skip
 
 __all__ = ["ROW_BLOCK", "loss_rows_kernel", "softmax_rows_kernel"]
@@ -87,9 +99,7 @@ def _first_place(dt: Any, threads: int) -> Any:
 
 
 @cache
-def loss_rows_kernel(
-    dt: Any, output: Activation, loss: str, metric: str, weighted: bool, threads: int
-) -> Any:
+def loss_rows_kernel(dt: Any, output: Activation, loss: str, metric: str, weighted: bool, threads: int) -> Any:
     """Build the kernel; see the module for what it computes."""
     rule, miss = output_rule(output, loss, dt), metric_term(metric, dt)
     normalised, coupled, activate, term = rule.normalised, rule.coupled, rule.output, rule.term
@@ -100,9 +110,7 @@ def loss_rows_kernel(
     zero, one, lowest = dt(0), dt(1), _lowest(dt)
 
     @kernel(threads)
-    def row_loss_delta(
-        z, targets, sample_weights, order, delta, losses, schedule, slot, scalars, n_out, ld, ldy
-    ):
+    def row_loss_delta(z, targets, sample_weights, order, delta, losses, schedule, slot, scalars, n_out, ld, ldy):
         shared = cuda.shared.array(threads, dt, alignment=16)
         start, rows, _, _ = ldg4(schedule, i32(4 * slot))
         t, row = thread(), block_x()

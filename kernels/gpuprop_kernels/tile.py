@@ -37,230 +37,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
-from gpuprop_kernels.target import (
-    cuda,
-    device,
-    i32,
-    int32,
-    ld1,
-    ldb4,
-    ldg1,
-    ldg4,
-    st1,
-    st4,
-    sync,
-    thread,
-    vector,
-)
+from gpuprop_kernels.shapes import SMALL, TILES, Tile, log2
+from gpuprop_kernels.staging import Loader, stage
+from gpuprop_kernels.target import cuda, device, i32, int32, ld1, st1, sync, thread, vector
 
-__all__ = ["DENSE", "Loader", "SMALL", "TILES", "Multiply", "Tile", "multiply", "row_loader", "sweep"]
-
-
-@dataclass(frozen=True)
-class Tile:
-    """The shape of a tile; all sizes are powers of two.
-
-    Parameters
-    ----------
-    rows, columns : int
-        Size of the block's tile.
-    thread_rows, thread_columns : int
-        Size of one thread's part: 2, 4 or a multiple of 4.
-    depth : int
-        Length of a slab along k, over all slices; 8 or 16 a slice.
-    slices : int
-        Groups of threads that share the work along k.
-    """
-
-    rows: int
-    columns: int
-    thread_rows: int
-    thread_columns: int
-    depth: int = 8
-    slices: int = 1
-
-    @property
-    def group(self) -> int:
-        """Threads of one slice."""
-        return (self.rows // self.thread_rows) * (self.columns // self.thread_columns)
-
-    @property
-    def threads(self) -> int:
-        """Threads of a block."""
-        return self.group * self.slices
-
-    @property
-    def resident(self) -> int:
-        """Blocks that the assembler shall fit on one multiprocessor, 0 to let it choose.
-
-        128x128 with 8x8 results a thread needs the hint, or some architectures take 130 registers and lose the second
-        block. The smaller tiles are better off without: measured, the hint costs 3 to 8 % of the FMA share there.
-        """
-        return 2 if self.thread_rows * self.thread_columns == 64 else 0
-
-    @property
-    def name(self) -> str:
-        """Short name for tables, e.g. ``64x64_8x4``."""
-        return f"{self.rows}x{self.columns}_{self.thread_rows}x{self.thread_columns}"
-
-
-SMALL = Tile(8, 8, 2, 2)
-"""16 threads: for the simulator, where a thread costs a quarter of a millisecond."""
-
-TILES = {
-    tile.name: tile
-    for tile in (
-        Tile(128, 128, 8, 8, 8),
-        Tile(64, 64, 8, 4, 16),
-        Tile(64, 64, 4, 4, 16),
-        Tile(32, 32, 4, 4, 32, slices=4),
-        SMALL,
-    )
-}
-"""What `launch` chooses from."""
-
-
-def log2(n: int) -> int:
-    """Return the exponent of a power of two."""
-    if n < 1 or n & (n - 1):
-        raise ValueError(f"got {n}, expected a power of two")
-    return n.bit_length() - 1
-
-
-class Loader(NamedTuple):
-    """How an operand is read: which row of memory, then four elements of it."""
-
-    locate: Any
-    """``locate(source, row)``: where the row starts; hoisted out of the loop over k where the row stays the same."""
-    load: Any
-    """``load(source, start, column)``: four elements from there."""
-
-
-@device
-def _locate_dense(source, row):
-    array, offset, ld = source
-    return i32(offset + row * ld)
-
-
-@device
-def _load_dense(source, start, column):
-    array, offset, ld = source
-    return ldg4(array, i32(start + column))
-
-
-DENSE = Loader(_locate_dense, _load_dense)
-"""A matrix of the compute dtype: `source` is (array, offset, leading dimension)."""
-
-
-@cache
-def row_loader(dt: Any, of_bytes: bool, by_column: bool) -> Loader:
-    """Return the loader of a data set's rows in the order of the permutation, converted and scaled on the way.
-
-    `source` is (data, order, start, shift, scale, factor, leading dimension); the batch's row i is row
-    ``order[start + i]`` of the data. With `by_column`, (x - shift[column]) * scale[column], else x * factor.
-    """
-    load4 = ldb4 if of_bytes else ldg4
-
-    @device
-    def locate(source, row):
-        data, order, start, shift, scale, factor, ld = source
-        return i32(ldg1(order, i32(start + row)) * ld)
-
-    @device
-    def load(source, at, column):
-        data, order, start, shift, scale, factor, ld = source
-        x = load4(data, i32(at + column))
-        x0, x1, x2, x3 = dt(x[0]), dt(x[1]), dt(x[2]), dt(x[3])
-        if by_column:
-            u, s = ldg4(shift, column), ldg4(scale, column)
-            return (x0 - u[0]) * s[0], (x1 - u[1]) * s[1], (x2 - u[2]) * s[2], (x3 - u[3]) * s[3]
-        return x0 * factor, x1 * factor, x2 * factor, x3 * factor
-
-    return Loader(locate, load)
-
-
-@dataclass(frozen=True)
-class _Stage:
-    """How one operand gets from global to shared memory."""
-
-    locate: Any
-    fetch: Any
-    put: Any
-    loads: int
-    stride: int
-
-
-def _stage(tile: Tile, dt: Any, extent: int, loader: Loader, *, by_row: bool, clear: bool) -> _Stage:
-    """Build fetch (global -> registers) and put (registers -> shared) of one operand.
-
-    `extent` is the operand's size along the tile. Past the end of k, the operand with `clear` gives zeros, so that
-    whatever its partner holds there does not count; rows past the matrix repeat the last one and are not stored.
-    """
-    threads, zero = tile.threads, dt(0)
-    loads = extent * tile.depth // (4 * threads)
-    stride = extent + 4 if by_row else extent
-    bits = log2(extent)
-    locate_row, load = loader
-    if loads * 4 * threads != extent * tile.depth:
-        raise ValueError(f"{tile.name}: {threads} threads do not divide a slab of {extent} x {tile.depth}")
-
-    @device
-    def place(t, q):
-        """Return (along the tile, along k) of the q-th group of four of thread t."""
-        i = i32(t + q * threads)
-        if by_row:
-            return i32((i >> 1) & (extent - 1)), i32(((i >> (bits + 1)) << 3) + ((i & 1) << 2))
-        return i32((i & (extent // 4 - 1)) << 2), i32(i >> (bits - 2))
-
-    @device
-    def locate(source, t, origin, limit, starts):
-        """Find the rows of memory that the thread will read in every slab."""
-        if by_row:
-            for q in range(loads):
-                along, _ = place(t, q)
-                starts[q] = locate_row(source, min(i32(origin + along), i32(limit - 1)))
-
-    @device
-    def fetch(source, t, origin, ld, k, k_end, starts, registers):
-        for q in range(loads):
-            along, deep = place(t, q)
-            deep = i32(k + deep)
-            if clear:
-                registers[4 * q] = registers[4 * q + 1] = registers[4 * q + 2] = registers[4 * q + 3] = zero
-            if not clear or deep < k_end:
-                if by_row:
-                    v = load(source, starts[q], deep if clear else min(deep, i32(ld - 4)))
-                else:
-                    start = locate_row(source, deep if clear else min(deep, i32(k_end - 1)))
-                    v = load(source, start, min(i32(origin + along), i32(ld - 4)))
-                registers[4 * q] = v[0]
-                registers[4 * q + 1] = v[1]
-                registers[4 * q + 2] = v[2]
-                registers[4 * q + 3] = v[3]
-
-    @device
-    def put(shared, base, t, registers):
-        for q in range(loads):
-            along, deep = place(t, q)
-            o = i32(base + deep * stride + along)
-            if by_row:
-                st1(shared, o, registers[4 * q])
-                st1(shared, i32(o + stride), registers[4 * q + 1])
-                st1(shared, i32(o + 2 * stride), registers[4 * q + 2])
-                st1(shared, i32(o + 3 * stride), registers[4 * q + 3])
-            else:
-                st4(
-                    shared,
-                    o,
-                    registers[4 * q],
-                    registers[4 * q + 1],
-                    registers[4 * q + 2],
-                    registers[4 * q + 3],
-                )
-
-    return _Stage(locate, fetch, put, loads, stride)
+__all__ = ["SMALL", "TILES", "Multiply", "Tile", "multiply", "sweep"]
 
 
 @dataclass(frozen=True)
@@ -278,17 +61,15 @@ class Multiply:
 
 
 @cache
-def multiply(
-    tile: Tile, dt: Any, loader_a: Loader, loader_b: Loader, a_by_row: bool, b_by_row: bool
-) -> Multiply:
+def multiply(tile: Tile, dt: Any, loader_a: Loader, loader_b: Loader, a_by_row: bool, b_by_row: bool) -> Multiply:
     """Build the multiply of one tile shape, dtype and pair of operands."""
     size_m, size_n = tile.thread_rows, tile.thread_columns
     width_m, width_n = min(4, size_m), min(4, size_n)
     across, down = tile.columns // size_n, tile.rows // size_m
     gap_m, gap_n = width_m * down, width_n * across
     group, slices, zero = tile.group, tile.slices, dt(0)
-    a = _stage(tile, dt, tile.rows, loader_a, by_row=a_by_row, clear=True)
-    b = _stage(tile, dt, tile.columns, loader_b, by_row=b_by_row, clear=False)
+    a = stage(tile, dt, tile.rows, loader_a, by_row=a_by_row, clear=True)
+    b = stage(tile, dt, tile.columns, loader_b, by_row=b_by_row, clear=False)
     slab_a, slab_b = tile.depth * a.stride, tile.depth * b.stride
     base_b = 2 * slab_a
     stride_a, stride_b = a.stride, b.stride
@@ -405,37 +186,36 @@ def sweep(tile: Tile, visit: Any) -> Any:
     size_m, size_n = tile.thread_rows, tile.thread_columns
     width_m, width_n = min(4, size_m), min(4, size_n)
     gap_m, gap_n = width_m * (tile.rows // size_m), width_n * (tile.columns // size_n)
-    places = [
-        (i * size_n + g * width_n, g * width_n, i // width_m * gap_m + i % width_m, g * gap_n)
-        for g in range(size_n // width_n)
-        for i in range(size_m)
-    ]
-    visit_all = device(_nothing)
-    for at, j, down, right in reversed(places):
-        visit_all = _visit_then(visit, at, j, down, right, visit_all)
+    bits = log2(width_m)
+    two_groups, four_rows, eight_rows = size_n > width_n, size_m > 2, size_m > 4
+
+    @device
+    def visit_one(acc, i, j, m, n, n_rows, context):
+        row = i32(m + (i >> bits) * gap_m + (i & (width_m - 1)))
+        if row < n_rows:
+            visit(acc, i * size_n + j, j, row, n, context)
+
+    # Written out: the compiler unrolls a loop only as long as its body is small, and an accumulator whose index is not
+    # a constant goes to local memory (measured with tanh in a 128x128 tile).
+    @device
+    def visit_rows(acc, j, m, n, n_rows, ld, context):
+        if n < ld:
+            visit_one(acc, 0, j, m, n, n_rows, context)
+            visit_one(acc, 1, j, m, n, n_rows, context)
+            if four_rows:
+                visit_one(acc, 2, j, m, n, n_rows, context)
+                visit_one(acc, 3, j, m, n, n_rows, context)
+            if eight_rows:
+                visit_one(acc, 4, j, m, n, n_rows, context)
+                visit_one(acc, 5, j, m, n, n_rows, context)
+                visit_one(acc, 6, j, m, n, n_rows, context)
+                visit_one(acc, 7, j, m, n, n_rows, context)
 
     @device
     def walk(acc, tx, ty, m0, n0, n_rows, ld, context):
-        visit_all(acc, i32(m0 + ty * width_m), i32(n0 + tx * width_n), n_rows, ld, context)
+        m, n = i32(m0 + ty * width_m), i32(n0 + tx * width_n)
+        visit_rows(acc, 0, m, n, n_rows, ld, context)
+        if two_groups:
+            visit_rows(acc, width_n, m, i32(n + gap_n), n_rows, ld, context)
 
     return walk
-
-
-def _nothing(acc, m, n, n_rows, ld, context):  # type: ignore[no-untyped-def]
-    pass
-
-
-def _visit_then(visit: Any, at: int, j: int, down: int, right: int, rest: Any) -> Any:
-    """Return one visit followed by the rest.
-
-    A chain of inlined functions instead of a loop: the compiler unrolls a loop only as long as its body is small, and
-    an accumulator whose index is not a constant goes to local memory (measured with tanh in a 128x128 tile).
-    """
-
-    @device
-    def visit_then(acc, m, n, n_rows, ld, context):
-        if i32(m + down) < n_rows and i32(n + right) < ld:
-            visit(acc, at, j, i32(m + down), i32(n + right), context)
-        rest(acc, m, n, n_rows, ld, context)
-
-    return visit_then

@@ -29,7 +29,21 @@ from typing import Any
 from gpuprop_kernels.optimizers import SCALARS, STATE_ARRAYS, optimizer_rule
 from gpuprop_kernels.reduction import block_sum
 from gpuprop_kernels.target import (
-    SIM, block_x, cuda, device, grid_x, i32, kernel, ld1, ld4, ldg1, sqrt, st1, sync, thread, vector,
+    SIM,
+    block_x,
+    cuda,
+    device,
+    grid_x,
+    i32,
+    kernel,
+    ld1,
+    ld4,
+    ldg1,
+    sqrt,
+    st1,
+    sync,
+    thread,
+    vector,
 )  # fmt: skip
 
 __all__ = [

@@ -53,7 +53,7 @@ class SimulatedCase(pytest.Item):
         """Look the outcome up; the first case of the session runs them all."""
         outcome = _outcomes(self.session).get((self.path.name, self.name), "the simulated run did not report it")
         if outcome:
-            raise SimulatedFailure(outcome)
+            raise SimulatedError(outcome)
 
     def repr_failure(self, excinfo: Any, style: Any = None) -> str:
         """Return the subprocess's own report."""
@@ -64,7 +64,7 @@ class SimulatedCase(pytest.Item):
         return self.path, None, self.name
 
 
-class SimulatedFailure(Exception):
+class SimulatedError(Exception):
     """The text of a case that failed in the subprocess."""
 
 
@@ -80,7 +80,7 @@ def _outcomes(session: pytest.Session) -> dict[tuple[str, str], str]:
             report = Path(folder) / "report.xml"
             done = simulate("-q", f"--junitxml={report}", "-o", "junit_family=xunit1", *ids)
             if not report.exists():
-                raise SimulatedFailure(done.stdout + done.stderr)
+                raise SimulatedError(done.stdout + done.stderr)
             session.stash[_KEY] = dict(_read(report))
     return session.stash[_KEY]
 

@@ -22,10 +22,10 @@ def run(d_next: Any, w_next: Any, source: Any, tile: Any, name: str, **options: 
     out = s.poison(n * padded(units), source.dtype)
     n_sums = blocks(n, tile.rows)
     sums = s.poison(n_sums * padded(units), source.dtype)
-    options = {"batch": s.batch(n), "activation": Activation(name)} | options
+    given: dict[str, Any] = {"batch": s.batch(n), "activation": Activation(name)} | options
     launch.hidden_delta(
         s.matrix(d_next), s.matrix(w_next), s.matrix(source), out, sums,
-        n_units=units, n_next=d_next.shape[1], tile=tile, **options,
+        n_units=units, n_next=d_next.shape[1], tile=tile, **given,
     )  # fmt: skip
     return s.read(out, n, units), s.read(sums, n_sums, units).astype(np.float64).sum(axis=0)
 

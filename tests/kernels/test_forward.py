@@ -28,9 +28,9 @@ def operands(shape: tuple[int, int, int], dtype: Any, seed: int = 0) -> tuple[An
 def run(x: Any, w: Any, b: Any, tile: Any, **options: Any) -> Any:
     """Run the kernel on dense inputs and return its output."""
     out = s.poison(len(x) * padded(w.shape[1]), w.dtype)
-    options = {"activation": IDENTITY, "batch": s.batch(len(x))} | options
+    given: dict[str, Any] = {"activation": IDENTITY, "batch": s.batch(len(x))} | options
     launch.forward_layer(
-        s.matrix(x), s.matrix(w), s.vector(b), out, n_in=w.shape[0], n_out=w.shape[1], tile=tile, **options
+        s.matrix(x), s.matrix(w), s.vector(b), out, n_in=w.shape[0], n_out=w.shape[1], tile=tile, **given
     )
     return s.read(out, len(x), w.shape[1])
 
@@ -108,9 +108,7 @@ def test_gathered_rows(source: str, dtype: Any) -> None:
     rows = launch.Rows(s.matrix(data), source, s.vector(shift), s.vector(scale))
     w, b = s.normal(rng, (k, m), dtype), s.normal(rng, (m,), dtype)
     out = s.poison(n * padded(m), dtype)
-    launch.forward_layer(
-        rows, s.matrix(w), s.vector(b), out, batch, activation=IDENTITY, n_in=k, n_out=m, tile=SMALL
-    )
+    launch.forward_layer(rows, s.matrix(w), s.vector(b), out, batch, activation=IDENTITY, n_in=k, n_out=m, tile=SMALL)
     x = (s.rows_of(batch, data).astype(dtype) - shift) * scale
     s.check_product(s.read(out, n, m), x, w, b)
 

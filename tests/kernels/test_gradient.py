@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,7 +52,7 @@ def problem(dtype: Any, n: int = 17, sizes: tuple[int, int, int] = (13, 9, 7), m
         return at
 
     layers, at = [], 0
-    n_weights = sum(a * padded(b) for a, b in zip(sizes, sizes[1:], strict=False))
+    n_weights = sum(a * padded(b) for a, b in itertools.pairwise(sizes))
     biases_at = n_weights
     for index, (inputs, delta) in enumerate(operands):
         sums = np.stack([delta[:5].sum(axis=0), delta[5:].sum(axis=0)])
@@ -72,11 +73,11 @@ def problem(dtype: Any, n: int = 17, sizes: tuple[int, int, int] = (13, 9, 7), m
     return Problem(batch, rows, s.upload(np.concatenate(pieces)), s.upload(parameters), layers, operands, n_weights)
 
 
-def run(p: Problem, out: Any, mode: str, tile: Any, parts: int = 1, l1: float = 0.0, l2: float = 0.0, **hyper: Any) -> None:
+def run(p: Problem, out: Any, mode: str, tile: Any, parts: int = 1, l1: float = 0.0, l2: float = 0.0) -> None:
     """Launch the kernel."""
     table, n_blocks = job_table(p.layers, tile)
     dtype = p.parameters.dtype
-    one = update_scalars(mode if mode in STATE_ARRAYS else "sgd", 0.01, 3, **hyper)
+    one = update_scalars(mode if mode in STATE_ARRAYS else "sgd", 0.01, 3)
     scalars = np.concatenate([np.full(8, np.nan), one]).astype(dtype)
     launch.accumulate_gradients(
         p.rows, p.workspace, p.parameters, out, s.upload(table), s.upload(scalars), p.batch, mode=mode, tile=tile,
@@ -165,9 +166,7 @@ def test_split_batch(accumulate: bool, n: int) -> None:
     flat, bound = expected(p, 0.1, 0.2)
     before = np.where(flat == 0, 0, 1.5).astype(np.float32)
     out = s.upload(before) if accumulate else s.poison(size, np.float32)
-    launch.sum_slabs(
-        p.parameters, out, slabs, n_weights=p.n_weights, parts=3, accumulate=accumulate, l1=0.1, l2=0.2
-    )
+    launch.sum_slabs(p.parameters, out, slabs, n_weights=p.n_weights, parts=3, accumulate=accumulate, l1=0.1, l2=0.2)
     got = s.download(out)[:size]
     s.check(got, flat + (before if accumulate else 0), bound + 4e-7, "split")
 
@@ -180,7 +179,7 @@ def test_update_in_the_same_launch(optimizer: str) -> None:
     gradients = s.poison(n, np.float32)
     run(p, gradients, "store", SMALL, l1=0.1, l2=0.2)
     start = np.abs(np.random.default_rng(2).standard_normal(2 * n)).astype(np.float32) * 0.1
-    start[: n][s.download(p.parameters) == 0] = 0
+    start[:n][s.download(p.parameters) == 0] = 0
     fused, plain = s.upload(start), s.upload(start)
     alone = p._replace(parameters=s.upload(s.download(p.parameters)))
     scalars = np.concatenate([np.full(8, np.nan), update_scalars(optimizer, 0.01, 3)]).astype(np.float32)
@@ -206,7 +205,7 @@ def test_oracle_agrees_with_finite_differences() -> None:
     # The judge itself: central differences of the reported loss, penalties and weights included.
     rng = np.random.default_rng(8)
     sizes = (4, 5, 3)
-    w = [rng.standard_normal(shape) for shape in zip(sizes, sizes[1:], strict=False)]
+    w = [rng.standard_normal(shape) for shape in itertools.pairwise(sizes)]
     b = [rng.standard_normal(m) for m in sizes[1:]]
     x, y = rng.standard_normal((6, 4)), rng.dirichlet(np.ones(3), 6)
     options: dict[str, Any] = {"sample_weight": rng.uniform(0.5, 2, 6), "l1": 0.01, "l2": 0.1}

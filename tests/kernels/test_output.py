@@ -44,7 +44,9 @@ def targets_for(loss: str, rng: np.random.Generator, n: int, k: int, dtype: Any)
 class Case:
     """One output layer on host and device, its batch drawn from more samples by the permutation."""
 
-    def __init__(self, loss: str, dtype: Any, n: int, k: int, n_in: int, *, weighted: bool, max_rows: int | None = None):
+    def __init__(
+        self, loss: str, dtype: Any, n: int, k: int, n_in: int, *, weighted: bool, max_rows: int | None = None
+    ):
         rng = np.random.default_rng(12)
         self.batch = s.batch(n, (max_rows or n) + 4, max_rows=max_rows, step=5)
         samples = (max_rows or n) + 4
@@ -178,10 +180,7 @@ def run_rows(
     )  # fmt: skip
     wide = z.astype(np.float64)
     check_losses(losses, grid, case, wide, output, loss, metric, dtype)
-    if in_place:
-        got = s.download(inputs).reshape(grid, -1)[:, :k]
-    else:
-        got = s.read(delta, grid, k)
+    got = s.download(inputs).reshape(grid, -1)[:, :k] if in_place else s.read(delta, grid, k)
     expected = np.zeros((grid, k))
     expected[:n] = oracle.output_delta(loss, output, wide, case.y, case.weight)
     bound = np.zeros((grid, k))
@@ -226,5 +225,9 @@ def test_softmax_rows(dtype: Any) -> None:
     out = s.poison(4 * 24, dtype)
     launch.softmax_rows(s.matrix(z), out, n_rows=4, n_out=21)
     expected = oracle.activate("softmax", z.astype(np.float64))
-    bound = 2 * tolerances.elementwise_bound("activation", expected, dtype) * (1 + np.abs(z).max(axis=1, initial=1)[:, None])
+    bound = (
+        2
+        * tolerances.elementwise_bound("activation", expected, dtype)
+        * (1 + np.abs(z).max(axis=1, initial=1)[:, None])
+    )
     s.check(s.read(out, 4, 21), expected, bound, "softmax")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ class Device:
         self.data = rng.integers(0, 256, (SAMPLES, SIZES[0])).astype(np.uint8)
         self.y = np.eye(3)[rng.integers(0, 3, SAMPLES)]
         self.sample_weight = rng.uniform(0.5, 2, SAMPLES).astype(dtype)
-        pairs = list(zip(SIZES, SIZES[1:], strict=False))
+        pairs = list(itertools.pairwise(SIZES))
         self.weights = [(rng.standard_normal(shape) / np.sqrt(shape[0])).astype(dtype) for shape in pairs]
         self.biases = [(rng.standard_normal(m) * 0.1).astype(dtype) for m in SIZES[1:]]
         self.order = rng.permutation(SAMPLES).astype(np.int32)
@@ -99,7 +100,9 @@ class Device:
         """Run one epoch of three steps, the last one ragged; return losses per step and the parameters after it."""
         starts = [0, BATCH, 2 * BATCH]
         counts = [min(BATCH, SAMPLES - start) for start in starts]
-        schedule = s.upload(np.array([[a, n, t, 0] for t, (a, n) in enumerate(zip(starts, counts, strict=True))], np.int32))
+        schedule = s.upload(
+            np.array([[a, n, t, 0] for t, (a, n) in enumerate(zip(starts, counts, strict=True))], np.int32)
+        )
         weight = [self.sample_weight[self.order[a : a + n]].sum() for a, n in zip(starts, counts, strict=True)]
         table = [update_scalars("adam", 0.01, t + 1, inverse_weight=1 / weight[t]) for t in range(3)]
         scalars = s.upload(np.concatenate(table).astype(self.dtype))

@@ -12,6 +12,38 @@ from numba.cuda import cgutils, types
 from numba.cuda.extending import intrinsic
 from numba.cuda.np import arrayobj
 
+__all__ = [
+    "block_x",
+    "block_y",
+    "block_z",
+    "cuda",
+    "device",
+    "erfc",
+    "exp",
+    "expm1",
+    "grid_x",
+    "i32",
+    "kernel",
+    "ld1",
+    "ld2",
+    "ld4",
+    "ldb4",
+    "ldg1",
+    "ldg4",
+    "log",
+    "log1p",
+    "product32",
+    "sqrt",
+    "st1",
+    "st2",
+    "st4",
+    "sync",
+    "tanh",
+    "thread",
+    "u32",
+    "u64",
+]
+
 i32, u32, u64 = int32, uint32, uint64
 exp, log, sqrt, tanh = math.exp, math.log, math.sqrt, math.tanh
 expm1, log1p, erfc = math.expm1, math.log1p, math.erfc

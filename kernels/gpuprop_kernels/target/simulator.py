@@ -22,13 +22,18 @@ class _Registers:
 _allocation = threading.Lock()
 
 
+def _current() -> Any:
+    """Return the simulator's thread object, which knows its place in block and grid."""
+    return threading.current_thread()
+
+
 class _Shared:
     """`cuda.shared.array`: one buffer for each block, full of NaN before the first write."""
 
     @staticmethod
-    def array(shape: int, dtype: Any, alignment: int) -> np.ndarray:
+    def array(shape: int, dtype: Any, alignment: int) -> Any:
         # The object that the threads of one block share, and no other block does, is the block's manager.
-        manager = threading.current_thread()._manager
+        manager: Any = _current()._manager
         with _allocation:
             if not hasattr(manager, "buffer"):
                 manager.buffer = np.full(shape, np.nan, np.dtype(str(dtype)))
@@ -51,7 +56,8 @@ def device(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def kernel(threads: int, blocks: int = 0) -> Callable[[Callable[..., Any]], Any]:
     """Return a decorator that makes a simulated kernel; the bounds mean nothing here."""
-    return numba_cuda.jit
+    decorate: Callable[[Callable[..., Any]], Any] = numba_cuda.jit
+    return decorate
 
 
 def _raw(array: Any) -> Any:
@@ -114,16 +120,16 @@ def ldb4(array: Any, i: int) -> tuple[int, ...]:
 
 def sync() -> None:
     """Wait for the other threads of the block."""
-    threading.current_thread().syncthreads()
+    _current().syncthreads()
 
 
 def thread() -> int:
     """Return the index of the thread in its block."""
-    return int(threading.current_thread().threadIdx.x)
+    return int(_current().threadIdx.x)
 
 
 def _block(axis: str) -> Callable[[], int]:
-    return lambda: int(getattr(threading.current_thread().blockIdx, axis))
+    return lambda: int(getattr(_current().blockIdx, axis))
 
 
 block_x, block_y, block_z = _block("x"), _block("y"), _block("z")
@@ -131,7 +137,7 @@ block_x, block_y, block_z = _block("x"), _block("y"), _block("z")
 
 def grid_x() -> int:
     """Return the number of blocks along x."""
-    return int(threading.current_thread()._manager._grid_dim[0])
+    return int(_current()._manager._grid_dim[0])
 
 
 def _quiet(function: Any) -> Callable[[Any], Any]:
