@@ -70,13 +70,15 @@ def training_step(
     rule: UpdateRule,
     learning_rate: float,
     steps_done: int,
+    penalty_factor: float = 1.0,
 ) -> None:
     """Train on rows ``order[start:stop]``: one gradient, one update.
 
-    `total_weight` is the sum of the rows' sample weights, `steps_done` the number of updates before this one. A batch
-    larger than the workspace is worked through in parts whose gradients add up.
+    `total_weight` is the sum of the rows' sample weights, `steps_done` the number of updates before this one; the
+    network's penalties are multiplied by `penalty_factor`. A batch larger than the workspace is worked through in
+    parts whose gradients add up.
     """
-    loss_and_gradients(network, work, data, order, start, stop, total_weight, dropout_step=steps_done)
+    loss_and_gradients(network, work, data, order, start, stop, total_weight, steps_done, penalty_factor)
     network.ops.update(
         network._parameters,
         work.gradients,
@@ -101,10 +103,18 @@ class PlainUpdates:
         self._state_before = {name: array.copy() for name, array in rule.state.items()}
 
     def begin_epoch(  # noqa: D102  (contracts: see UpdatePlan)
-        self, order: NDArray[np.int32], weights: NDArray[np.float64], rates: NDArray[np.float64], steps_done: int
+        self,
+        data: TrainingData,
+        order: NDArray[np.int32],
+        weights: NDArray[np.float64],
+        penalty_factors: NDArray[np.float64],
+        rates: NDArray[np.float64],
+        steps_done: int,
     ) -> None:
+        self._data = data
         self._order = self._network.ops.asarray(order, np.int32)
-        self._weights, self._rates, self._steps_done = weights, rates, steps_done
+        self._weights, self._penalty_factors, self._rates = weights, penalty_factors, rates
+        self._steps_done = steps_done
         for name, array in self._rule.state.items():
             self._state_before[name][...] = array
         self._work.totals[...] = 0.0
@@ -122,7 +132,8 @@ class PlainUpdates:
                 float(self._weights[index]),
                 self._rule,
                 float(self._rates[index]),
-                steps_done=self._steps_done + index,
+                self._steps_done + index,
+                float(self._penalty_factors[index]),
             )
 
     def totals(self) -> NDArray[np.float64]:  # noqa: D102
@@ -153,6 +164,7 @@ def loss_and_gradients(
     stop: int,
     total_weight: float,
     dropout_step: int | None,
+    penalty_factor: float = 1.0,
 ) -> None:
     """Write the gradient of the batch's loss to ``work.gradients``; add loss and score to ``work.totals``."""
     for first in range(start, stop, work.n_rows):
@@ -163,7 +175,8 @@ def loss_and_gradients(
         hidden_deltas(network, part)
         accumulate_gradients(network, part, accumulate=first > start)
     if network.l1 or network.l2:
-        network.ops.add_penalty(network._parameters, work.gradients, network.l1, network.l2, total_weight, work.totals)
+        l1, l2 = network.l1 * penalty_factor, network.l2 * penalty_factor
+        network.ops.add_penalty(network._parameters, work.gradients, l1, l2, total_weight, work.totals)
 
 
 def take_batch(network: Network, work: TrainingWorkspace, data: TrainingData, order: Array, start: int) -> None:

@@ -196,9 +196,8 @@ def _cuda_usable(index: int) -> tuple[bool, str]:
 def _kernel_runs(index: int) -> tuple[bool, str]:
     """Return whether a small kernel runs on a GPU and gives the right numbers; and what GPU that is."""
     try:
-        from gpuprop_kernels import launch
-
         from gpuprop.backends.cuda_ops import CudaOps
+        from gpuprop_kernels import launch
 
         ops = CudaOps(_runtime(f"cuda:{index}"))
         values, sums = ops.asarray([3.0, -4.0, 12.0, 0.0], "float32"), ops.empty(2, "float32")

@@ -11,19 +11,22 @@ strides.
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from gpuprop_kernels import activations as kernel_activations
-from gpuprop_kernels import launch
-from gpuprop_kernels.gradient import GradientJob, job_table
-from gpuprop_kernels.launch import Batch, Rows, padded
-from gpuprop_kernels.optimizers import SCALARS, STATE_ARRAYS, update_scalars
-from gpuprop_kernels.tile import Tile
 
 from gpuprop.dropout import keep_mask
 from gpuprop.losses import LOSSES
 from gpuprop.optimizers import OPTIMIZERS
+from gpuprop.validation import is_sparse
+from gpuprop_kernels import activations as kernel_activations
+from gpuprop_kernels import launch
+from gpuprop_kernels.gradient import GradientJob, job_table
+from gpuprop_kernels.launch import Batch, Rows, padded
+from gpuprop_kernels.loss import CANONICAL as KERNEL_LOSSES
+from gpuprop_kernels.optimizers import SCALARS, STATE_ARRAYS, update_scalars
+from gpuprop_kernels.tile import Tile
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
@@ -64,6 +67,10 @@ class CudaOps:
     # --- arrays ----------------------------------------------------------------------------------------------------
 
     def asarray(self, array: Any, dtype: DTypeLike) -> Array:  # noqa: D102  (contracts: see Ops)
+        if is_sparse(array):
+            raise ValueError(f"got a sparse matrix, expected a dense one on {self.device}; use toarray(), or the cpu")
+        if hasattr(array, "__cuda_array_interface__"):
+            array = self.to_numpy(array)
         host = np.asarray(array, dtype)
         out = self.empty(host.shape, dtype)
         with self.runtime.active():
@@ -336,7 +343,7 @@ class CudaOps:
     def limit_incoming_norms(self, flat: Any, layer_sizes: tuple[int, ...], max_norm: float) -> None:
         """Shorten the incoming weights of each unit of each layer to at most `max_norm`."""
         offset = 0
-        for n_in, n_out in zip(layer_sizes, layer_sizes[1:], strict=False):
+        for n_in, n_out in pairwise(layer_sizes):
             launch.limit_incoming_norm(flat, offset, max_norm, n_in=n_in, n_out=n_out, stream=self.runtime.stream)
             offset += n_in * padded(n_out)
 
@@ -384,7 +391,8 @@ def kernel_activation(activation: Activation) -> kernel_activations.Activation:
 
 
 def kernel_loss(loss: Loss) -> str:
-    """Return the kernels' name of a loss; ``ValueError`` for one of the user's own."""
-    if LOSSES.get(loss.name) is not loss:
-        raise ValueError(f"loss {loss.name!r}: got a loss of your own, which has no CUDA kernel; use device='cpu'")
+    """Return the kernels' name of a loss; ``ValueError`` for one that they do not have."""
+    if loss.name not in KERNEL_LOSSES or LOSSES[loss.name] is not loss:
+        known = ", ".join(KERNEL_LOSSES)
+        raise ValueError(f"loss {loss.name!r}: got one without a CUDA kernel, expected {known}; use device='cpu'")
     return loss.name

@@ -137,7 +137,8 @@ class DeviceRuntime:
         runtime = self.xp.cuda.runtime
         with self._translated():
             name = runtime.getDeviceProperties(self._gpu.id)["name"].decode()
-            versions = [f"{v // 1000}.{v % 1000 // 10}" for v in (runtime.driverGetVersion(), runtime.runtimeGetVersion())]
+            numbers = runtime.driverGetVersion(), runtime.runtimeGetVersion()
+            versions = [f"{number // 1000}.{number % 1000 // 10}" for number in numbers]
         return (
             f"{name}, compute capability {self.capability[0]}.{self.capability[1]}, {self._memory()}, driver for CUDA "
             f"{versions[0]}, runtime {versions[1]}"

@@ -21,19 +21,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from gpuprop.backends.cuda_ops import IDENTITY, METRICS, kernel_activation, kernel_loss, slot_scalars
 from gpuprop_kernels import launch
-from gpuprop_kernels.activations import Activation
 from gpuprop_kernels.dropout import mask_constants
 from gpuprop_kernels.gradient import GradientJob, job_table
 from gpuprop_kernels.head import MOST_CLASSES
-from gpuprop_kernels.launch import Batch, Dropout, Rows, blocks, padded
+from gpuprop_kernels.launch import Batch, Dropout, blocks, padded
 from gpuprop_kernels.optimizers import SCALARS
 from gpuprop_kernels.tile import TILES, Tile
-
-from gpuprop.backends.cuda_ops import IDENTITY, METRICS, kernel_activation, kernel_loss, slot_scalars
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,6 +74,7 @@ class CudaUpdates:
             self._parts = _parts(data.n_samples, part_size, update_size)
             self._allocate()
         self._graphs: dict[tuple[int, int], Callable[[], None]] = {}
+        self._factors: dict[tuple[int, int], bytes] = {}
         self._replays = True
         self._state_before = self._step.memory.copy()
 
@@ -93,9 +94,15 @@ class CudaUpdates:
     # --- the plan ------------------------------------------------------------------------------------------------
 
     def begin_epoch(  # noqa: D102  (contracts: see UpdatePlan)
-        self, order: NDArray[np.int32], weights: NDArray[np.float64], rates: NDArray[np.float64], steps_done: int
+        self,
+        data: TrainingData,
+        order: NDArray[np.int32],
+        weights: NDArray[np.float64],
+        penalty_factors: NDArray[np.float64],
+        rates: NDArray[np.float64],
+        steps_done: int,
     ) -> None:
-        self._weights = weights
+        self._weights, self._penalty_factors = weights, penalty_factors
         self._totals = np.zeros(2)
         self._window: tuple[int, int] | None = None
         most, optimizer = self._most_parts, self._rule.optimizer
@@ -110,6 +117,8 @@ class CudaUpdates:
                 self._host_schedule[index, place] = start, n_rows, step, first_row
         with self._runtime.active():
             self._runtime.upload(order, self._order)
+            if data.sample_weight is not self._data.sample_weight:
+                self._data.sample_weight[...] = data.sample_weight
             self._state_before[...] = self._step.memory
 
     def run(self, first: int, last: int) -> None:  # noqa: D102
@@ -162,9 +171,11 @@ class CudaUpdates:
         self._totals += losses.reshape(-1, 2).sum(axis=0)
         network = self._network
         if network.l1 or network.l2:
-            sums = self._runtime.to_numpy(self._penalties).astype(np.float64).reshape(self._window_size, -1, 2).sum(axis=1)
+            partial = self._runtime.to_numpy(self._penalties).astype(np.float64)
+            sums = partial.reshape(self._window_size, -1, 2).sum(axis=1)
             penalties = 0.5 * network.l2 * sums[:, 0] + network.l1 * sums[:, 1]
-            self._totals[0] += float(self._weights[begin:end] @ penalties[: end - begin])
+            factors = self._weights[begin:end] * self._penalty_factors[begin:end]
+            self._totals[0] += float(factors @ penalties[: end - begin])
 
     # --- launches and their replay -------------------------------------------------------------------------------
 
@@ -172,11 +183,18 @@ class CudaUpdates:
         """Launch the updates one after the other."""
         for index in range(first, last):
             place = index % self._window_size
-            self._step.launch(place, place * self._most_parts, len(self._parts[index]))
+            factor = float(self._penalty_factors[index])
+            self._step.launch(place, place * self._most_parts, len(self._parts[index]), factor)
 
     def _replay(self, begin: int, end: int) -> None:
         """Make a window's updates by one graph: captured when it is first needed, launched ever after."""
+        # The factors of the penalties are arguments of launches, which a graph keeps; they change from epoch to epoch
+        # only under sample weights and scikit-learn's conventions together.
+        factors = self._penalty_factors[begin:end].tobytes()
         key = (end - begin, len(self._parts[end - 1]))
+        if self._step.penalised and self._factors.setdefault(key, factors) != factors:
+            self._launch(begin, end)
+            return
         if self._replays and key not in self._graphs:
             self._capture(key, begin, end)
         graph = self._graphs.get(key)
@@ -319,7 +337,7 @@ class _Step:
         self._n_weights = parameters.n_weights
         self._weights, self._biases, self._weights_at, self._biases_at = [None], [None], [0], [0]
         start = 0
-        for n_in, n_out in zip(self._sizes, self._sizes[1:], strict=False):
+        for n_in, n_out in pairwise(self._sizes):
             self._weights_at.append(start)
             self._weights.append(view(parameters.flat[start : start + n_in * padded(n_out)]))
             start += n_in * padded(n_out)
@@ -354,7 +372,7 @@ class _Step:
 
     def _choose_gradient_tile(self) -> Tile:
         """Return the tile of the largest layer; with the optimizer in it, registers allow 32 results a thread."""
-        largest = max(zip(self._sizes, self._sizes[1:], strict=False), key=lambda pair: pair[0] * pair[1])
+        largest = max(pairwise(self._sizes), key=lambda pair: pair[0] * pair[1])
         tile = self._ops.tile(*largest, self._dtype)
         if not self._keeps_gradients and tile.thread_rows * tile.thread_columns > 32:
             return TILES["64x64_8x4"]
@@ -364,12 +382,12 @@ class _Step:
         """Count launches, for the size of a window, and what a slot leaves of losses and penalties."""
         network, rule = self._network, self._rule
         self.launches_of_a_part = 2 * self._top - (1 if self._has_head else -1) + (self._drops[0] is not None)
-        self._penalised = bool(network.l1 or network.l2)
+        self.penalised = bool(network.l1 or network.l2)
         clips, limits = rule.clip_norm is not None, rule.max_norm is not None
-        self.launches_of_an_update = self._penalised + self._keeps_gradients + clips + limits * self._top
+        self.launches_of_an_update = self.penalised + self._keeps_gradients + clips + limits * self._top
         per_slot = blocks(self._max_rows, launch.head_rows().rows) if self._has_head else self._max_rows
         self.losses_of_a_slot = 2 * per_slot
-        self.penalties_of_an_update = 2 * launch.reduction_blocks(self._n_weights) if self._penalised else 0
+        self.penalties_of_an_update = 2 * launch.reduction_blocks(self._n_weights) if self.penalised else 0
 
     def bind(self, schedule: Array, scalars: Array, losses: Array, penalties: Array, order: Array) -> None:
         """Take the arrays of a window, which every launch reads or writes one slot of."""
@@ -380,15 +398,16 @@ class _Step:
 
     # --- launches ------------------------------------------------------------------------------------------------
 
-    def launch(self, place: int, first_slot: int, n_parts: int) -> None:
+    def launch(self, place: int, first_slot: int, n_parts: int, penalty_factor: float) -> None:
         """Launch the update at `place` of the window; its parts have the slots from `first_slot`."""
-        if self._penalised:
+        if self.penalised:
             launch.sum_squares(self._all_weights, self._penalties[place], n=self._n_weights, stream=self._stream)
         for part in range(n_parts):
             batch = Batch(self._schedule, first_slot + part, self._max_rows, self._order, self._stream)
             self._forward(batch)
             self._backward(batch)
-            self._gradients_of(batch, accumulate=part > 0)
+            # Penalties count once an update.
+            self._gradients_of(batch, accumulate=part > 0, penalty_factor=0.0 if part else penalty_factor)
         if self._keeps_gradients:
             self._update(first_slot + n_parts - 1)
         if self._rule.max_norm is not None:
@@ -486,7 +505,7 @@ class _Step:
             targets_ld=padded(self._sizes[top]),
         )
 
-    def _gradients_of(self, batch: Batch, *, accumulate: bool) -> None:
+    def _gradients_of(self, batch: Batch, *, accumulate: bool, penalty_factor: float) -> None:
         if self._keeps_gradients:
             out, mode = self._gradients, "accumulate" if accumulate else "store"
         else:
@@ -504,8 +523,8 @@ class _Step:
             tile=self._gradient_tile,
             n_jobs=self._n_jobs,
             n_blocks=self._n_blocks,
-            l1=0.0 if accumulate else network.l1,  # penalties count once an update
-            l2=0.0 if accumulate else network.l2,
+            l1=network.l1 * penalty_factor,
+            l2=network.l2 * penalty_factor,
         )
 
     def _update(self, slot: int) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from gpuprop.activations import Activation
     from gpuprop.losses import Loss, Metric
-    from gpuprop.network import Parameters
+    from gpuprop.network import Parameters, TrainingData
     from gpuprop.optimizers import Optimizer
     from gpuprop.scaling import InputScaling
 
@@ -40,7 +40,10 @@ class Ops(Protocol):
     row_padding: int
 
     def asarray(self, array: Any, dtype: DTypeLike) -> Array:
-        """Return `array` on the device: C-contiguous, of `dtype`; the same object where nothing has to change."""
+        """Return `array` on the device: C-contiguous, of `dtype`; the same object where nothing has to change.
+
+        A sparse matrix stays sparse, as CSR.
+        """
         ...
 
     def to_numpy(self, array: Array) -> NDArray[Any]:
@@ -58,7 +61,8 @@ class Ops(Protocol):
     def take_batch(self, data: Array, order: Array, start: int, scaling: InputScaling | None, out: Array) -> None:
         """``out[i] = (data[order[start + i]] - shift) * scale`` for every row i of `out`.
 
-        `data` is (n_samples, n_features), of the dtype of `out` or uint8; without `scaling` rows are only converted.
+        `data` is (n_samples, n_features), of the dtype of `out` or uint8, or CSR of the dtype of `out`, whose rows
+        become dense here; without `scaling` rows are only converted.
         """
         ...
 
@@ -164,14 +168,26 @@ class UpdatePlan(Protocol):
 
     def begin_epoch(
         self,
+        data: TrainingData,
         order: NDArray[np.int32],
         weights: NDArray[np.float64],
+        penalty_factors: NDArray[np.float64],
         rates: NDArray[np.float64],
         steps_done: int,
     ) -> None:
-        """Take the row order of an epoch, and for each update the sum of its sample weights and its learning rate.
+        """Take what is new in an epoch.
 
-        `steps_done` counts the updates before this epoch.
+        Parameters
+        ----------
+        data : TrainingData
+            That of the plan, or the same rows with other sample weights.
+        order : ndarray of shape (n_samples,)
+            The order of the rows.
+        weights, penalty_factors, rates : ndarray of shape (updates of an epoch,)
+            For each update the sum of its sample weights, what the network's penalties are multiplied by, and the
+            learning rate.
+        steps_done : int
+            Updates before this epoch.
         """
         ...
 

@@ -33,6 +33,7 @@ class Variant:
 def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> Iterator[Variant]:
     """Yield the kernels that multiply with this tile: forward, delta, gradient and their gathering variants."""
     import numba
+
     from gpuprop_kernels.activations import Activation
     from gpuprop_kernels.delta import hidden_delta_kernel
     from gpuprop_kernels.forward import forward_kernel
@@ -75,6 +76,7 @@ def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> It
 def flat_variants(dtype: str) -> Iterator[Variant]:
     """Yield the kernels without a tile: head, rows, updates, reductions."""
     import numba
+
     from gpuprop_kernels import update
     from gpuprop_kernels.activations import HIDDEN, Activation
     from gpuprop_kernels.forward import BATCH_BLOCK, load_batch_kernel

@@ -293,6 +293,7 @@ def _network(dataset: Dataset, part: Part, recipe: Recipe, loss: str | None, see
         input_scaling=scaling,
         classes=dataset.classes,
         feature_names=dataset.feature_names,
+        target_name=dataset.target_name,
     )
 
 
