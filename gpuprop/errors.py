@@ -12,6 +12,8 @@ from collections.abc import Iterable
 __all__ = [
     "BackendUnavailableError",
     "DataError",
+    "DeviceError",
+    "DeviceMemoryError",
     "GpupropError",
     "ModelFileError",
     "NonFiniteLossError",
@@ -25,6 +27,14 @@ class GpupropError(Exception):
 
 class BackendUnavailableError(GpupropError, RuntimeError):
     """A device was asked for by name and cannot be used; the message says what to install."""
+
+
+class DeviceError(GpupropError, RuntimeError):
+    """A GPU failed in the middle of its work; what was on it is lost."""
+
+
+class DeviceMemoryError(GpupropError, MemoryError):
+    """The memory of a GPU does not suffice; the message says what was needed and what to make smaller."""
 
 
 class DataError(GpupropError, ValueError):

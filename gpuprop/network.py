@@ -40,31 +40,60 @@ class Parameters:
     """One flat buffer, and the weights and biases of each layer as views of it.
 
     All weights come first (W1, ..., WL, each row-major), then all biases, so that penalties and weight decay, which
-    spare the biases, touch one contiguous slice.
+    spare the biases, touch one contiguous slice. A backend may pad the rows of the matrices, and the biases, with
+    zeros to a multiple of `row_padding` elements; on the host nothing is padded.
 
     Parameters
     ----------
-    flat : array of shape (Parameters.count(layer_sizes),)
+    flat : array of shape (Parameters.count(layer_sizes, row_padding),)
     layer_sizes : tuple of int
+    row_padding : int, default=1
     """
 
-    def __init__(self, flat: Array, layer_sizes: tuple[int, ...]) -> None:
+    def __init__(self, flat: Array, layer_sizes: tuple[int, ...], row_padding: int = 1) -> None:
         self.flat = flat
+        self.layer_sizes = layer_sizes
+        self.row_padding = row_padding
         self.weights: list[Array] = []
         self.biases: list[Array] = []
         start = 0
         for fan_in, fan_out in pairwise(layer_sizes):
-            self.weights.append(flat[start : start + fan_in * fan_out].reshape(fan_in, fan_out))
-            start += fan_in * fan_out
+            width = padded(fan_out, row_padding)
+            self.weights.append(flat[start : start + fan_in * width].reshape(fan_in, width)[:, :fan_out])
+            start += fan_in * width
         self.n_weights = start
         for fan_out in layer_sizes[1:]:
             self.biases.append(flat[start : start + fan_out])
-            start += fan_out
+            start += padded(fan_out, row_padding)
 
     @staticmethod
-    def count(layer_sizes: tuple[int, ...]) -> int:
-        """Return the number of weights and biases."""
-        return sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(layer_sizes))
+    def count(layer_sizes: tuple[int, ...], row_padding: int = 1) -> int:
+        """Return the number of weights and biases, padding included."""
+        return sum((fan_in + 1) * padded(fan_out, row_padding) for fan_in, fan_out in pairwise(layer_sizes))
+
+    def repacked(self, row_padding: int) -> Parameters:
+        """Return a copy of parameters on the host with another padding."""
+        flat = np.zeros(self.count(self.layer_sizes, row_padding), self.flat.dtype)
+        copy = Parameters(flat, self.layer_sizes, row_padding)
+        for own, other in zip(self.weights + self.biases, copy.weights + copy.biases, strict=True):
+            other[...] = own
+        return copy
+
+    def to_host(self, ops: Ops) -> NDArray[Any]:
+        """Return a flat copy on the host, without padding."""
+        return Parameters(ops.to_numpy(self.flat), self.layer_sizes, self.row_padding).repacked(1).flat
+
+    @staticmethod
+    def on_device(ops: Ops, flat: NDArray[Any], layer_sizes: tuple[int, ...]) -> Parameters:
+        """Return a device copy of a flat buffer of the host, in the backend's padding."""
+        if ops.row_padding > 1:
+            flat = Parameters(flat, layer_sizes).repacked(ops.row_padding).flat
+        return Parameters(ops.asarray(flat, flat.dtype), layer_sizes, ops.row_padding)
+
+
+def padded(n: int, multiple: int) -> int:
+    """Return `n` rounded up to a multiple."""
+    return -(-n // multiple) * multiple
 
 
 class Workspace:
@@ -141,7 +170,8 @@ class TrainingWorkspace(Workspace):
             None,
             *(ops.empty((n_rows, width), dtype) for width in network.layer_sizes[1:]),
         ]
-        self.gradients = Parameters(ops.empty(network.n_parameters, dtype), network.layer_sizes)
+        count = Parameters.count(network.layer_sizes, ops.row_padding)
+        self.gradients = Parameters(ops.empty(count, dtype), network.layer_sizes, ops.row_padding)
         self.y = [ops.empty((n_rows, network.layer_sizes[-1]), dtype)]
         self.sample_weight = [ops.empty(n_rows, dtype)]
         self.totals = ops.asarray(np.zeros(2), np.float64)
@@ -318,12 +348,21 @@ class Network:
         return flat
 
     def _place(self, flat: NDArray[Any]) -> None:
-        self._parameters = Parameters(self.ops.asarray(flat, self.dtype), self.layer_sizes)
+        self._parameters = Parameters.on_device(self.ops, flat, self.layer_sizes)
 
     @property
     def parameters(self) -> Array:
-        """The flat buffer of all weights, then all biases, on the device."""
+        """The flat buffer of all weights, then all biases, on the device; a GPU pads the rows, see `Parameters`."""
         return self._parameters.flat
+
+    def host_parameters(self) -> NDArray[Any]:
+        """Return a copy of all weights, then all biases, on the host: shape (n_parameters,), the same on any device."""
+        return self._parameters.to_host(self.ops)
+
+    def set_parameters(self, flat: NDArray[Any]) -> None:
+        """Overwrite weights and biases with what `host_parameters` returned."""
+        device = Parameters.on_device(self.ops, np.asarray(flat, self.dtype), self.layer_sizes)
+        self._parameters.flat[...] = device.flat
 
     @property
     def weights(self) -> list[Array]:
@@ -342,7 +381,7 @@ class Network:
 
     @property
     def n_weights(self) -> int:
-        """Number of weights: ``parameters[:n_weights]`` are the weights, the rest the biases."""
+        """Length of the weights in `parameters`: ``parameters[:n_weights]`` are the weights, the rest the biases."""
         return self._parameters.n_weights
 
     @property
@@ -357,8 +396,11 @@ class Network:
 
     def to(self, device: str) -> Network:
         """Move the parameters to another device, in place, and return the network."""
-        flat = self.ops.to_numpy(self.parameters).copy()
-        self.ops = get_ops(device)
+        return self.move_to(get_ops(device), self.host_parameters())
+
+    def move_to(self, ops: Ops, flat: NDArray[Any]) -> Network:
+        """Go on with these parameters on a backend that is at hand; the old one is not asked for anything."""
+        self.ops = ops
         self._place(flat)
         return self
 
@@ -372,13 +414,13 @@ class Network:
         vars(twin).update(vars(self))
         twin.ops = ops
         twin.dtype = self.dtype if dtype is None else _check_dtype(dtype)
-        twin._place(np.array(self.ops.to_numpy(self.parameters), dtype=twin.dtype))
+        twin._place(self.host_parameters().astype(twin.dtype))
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle holds: the parameters once, on the host, and the device's name."""
         state = {name: value for name, value in vars(self).items() if name not in ("ops", "_parameters")}
-        return state | {"device": self.device_, "flat": self.ops.to_numpy(self.parameters).copy()}
+        return state | {"device": self.device_, "flat": self.host_parameters()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore; a network of a GPU that this machine lacks comes back on the device that ``auto`` chooses."""
@@ -609,7 +651,7 @@ class Network:
             step.loss_and_gradients(
                 self, work, data, order, 0, data.n_samples, total_weight, dropout_step, penalty_factor
             )
-            gradient = self.ops.to_numpy(work.gradients.flat).copy()
+            gradient = work.gradients.to_host(self.ops)
             return float(self.ops.to_numpy(work.totals)[0]) / total_weight, gradient
 
         return loss_and_gradient

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpuprop import step
-from gpuprop.backends.ops import Array
+from gpuprop.backends.numpy_ops import NumpyOps
+from gpuprop.backends.ops import Array, UpdatePlan
 from gpuprop.callbacks import Callback
-from gpuprop.errors import NonFiniteLossError, unknown_name
+from gpuprop.errors import DeviceError, NonFiniteLossError, unknown_name
 from gpuprop.network import Network, TrainingData, TrainingWorkspace
 from gpuprop.optimizers import Optimizer, get_optimizer
 from gpuprop.schedules import Position, Schedule, get_schedule
@@ -57,12 +58,11 @@ class Progress:
 
 @dataclass
 class _Run:
-    """What a fit works with: data on the device, workspace, optimizer state, and the last good parameters."""
+    """What a fit works with: data on the device, the plan of its updates, and the last good parameters."""
 
     data: TrainingData
     validation: TrainingData | None
-    work: TrainingWorkspace
-    rule: step.UpdateRule
+    plan: UpdatePlan
     last_good: NDArray[Any]
 
 
@@ -257,7 +257,7 @@ class Trainer:
 
     def _begin(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> _Run:
         """Check the data, bring them to the device, and allocate everything that the epochs will need."""
-        network, ops = self.network, self.network.ops
+        network = self.network
         validation: TrainingData | None = None
         if isinstance(self.validation, float):
             X, y, sample_weight, held_out = _hold_out(X, y, sample_weight, self.validation, self.seed)
@@ -267,24 +267,35 @@ class Trainer:
         data = network.prepare(X, y, sample_weight)
         self.n_samples = data.n_samples
         self.steps_per_epoch = -(-data.n_samples // self._update_size)
-        n_rows = min(self.batch_size or data.n_samples, data.n_samples)
-        size = network.n_parameters
+        last_good = network.host_parameters()
+        return _Run(data, validation, self._plan(data), last_good)
+
+    def _plan(self, data: TrainingData) -> UpdatePlan:
+        """Return the backend's own way of making many updates, or else one step after the other."""
+        network, ops, optimizer = self.network, self.network.ops, self.optimizer
+        size = network.parameters.size
 
         def flat() -> Array:
             return ops.asarray(np.zeros(size), network.dtype)
 
         old = self._optimizer_state
         self._optimizer_state = {
-            name: ops.asarray(old[name], network.dtype) if name in old else flat() for name in self.optimizer.slots
+            name: ops.asarray(old[name], network.dtype) if name in old else flat() for name in optimizer.slots
         }
         rule = step.UpdateRule(
-            self.optimizer,
+            optimizer,
             state=self._optimizer_state,
-            scratch=tuple(flat() for _ in range(max(1, self.optimizer.scratch_arrays))),  # clipping needs one
+            scratch=tuple(flat() for _ in range(max(1, optimizer.scratch_arrays))),  # clipping needs one
             clip_norm=self.clip_norm,
             max_norm=self.max_norm,
         )
-        return _Run(data, validation, TrainingWorkspace(network, n_rows), rule, self._host_parameters())
+        part_size = min(self.batch_size or data.n_samples, data.n_samples)
+        own: UpdatePlan | None = None
+        if hasattr(ops, "plan_updates"):
+            own = ops.plan_updates(network, data, rule, part_size=part_size, update_size=self._update_size)
+        if own is not None:
+            return own
+        return step.PlainUpdates(network, TrainingWorkspace(network, part_size), data, rule, self._update_size)
 
     @property
     def _update_size(self) -> int:
@@ -296,16 +307,14 @@ class Trainer:
         begin = time.perf_counter()
         for callback in self.callbacks:
             callback.on_epoch_begin(self, epoch + 1)
-        state_before = {name: self.network.ops.to_numpy(array).copy() for name, array in run.rule.state.items()}
         order = self._order(epoch)
         rates = self._rates(epoch)
-        run.work.totals[...] = 0.0
         data = self._weighted_by_rows(run.data, order)
         self._updates(run, data, epoch, order, rates)
-        totals = self.network.ops.to_numpy(run.work.totals)
-        parameters = self._host_parameters()
+        totals = run.plan.totals()
+        parameters = self.network.host_parameters()
         if not (np.isfinite(totals).all() and np.isfinite(parameters).all()):
-            self._explain_divergence(run, epoch, order, rates, state_before)
+            self._explain_divergence(run, epoch, order, rates)
         run.last_good = parameters
         self.epochs_done += 1
         self.steps_done += self.steps_per_epoch
@@ -391,25 +400,19 @@ class Trainer:
         after_update: Callable[[int], None] | None = None,
     ) -> None:
         """Make all updates of an epoch on `data`; `after_update` is called with the index of each."""
-        size, n_samples = self._update_size, self.n_samples
-        weights = data.batch_weights(order, size)
-        penalty_factors = self._penalty_factors(run.data, order)
-        device_order = self.network.ops.asarray(order, np.int32)
+        run.plan.begin_epoch(
+            data,
+            order,
+            data.batch_weights(order, self._update_size),
+            self._penalty_factors(run.data, order),
+            rates,
+            self.steps_done,
+        )
+        if after_update is None and not self._step_callbacks:
+            run.plan.run(0, self.steps_per_epoch)
+            return
         for index in range(self.steps_per_epoch):
-            start = index * size
-            step.training_step(
-                self.network,
-                run.work,
-                data,
-                device_order,
-                start,
-                min(start + size, n_samples),
-                float(weights[index]),
-                run.rule,
-                float(rates[index]),
-                self.steps_done + index,
-                float(penalty_factors[index]),
-            )
+            run.plan.run(index, index + 1)
             if after_update is not None:
                 after_update(index)
             else:
@@ -421,12 +424,12 @@ class Trainer:
 
     # --- parameters on the host, and what went wrong -------------------------------------------------------------
 
-    def _host_parameters(self) -> NDArray[Any]:
-        """Return a copy of the parameters on the host."""
-        return self.network.ops.to_numpy(self.network.parameters).copy()
-
     def _restore(self, parameters: NDArray[Any]) -> None:
-        self.network.parameters[...] = self.network.ops.asarray(parameters, self.network.dtype)
+        """Give the network these parameters; on the CPU, if the device that it was on has failed."""
+        try:
+            self.network.set_parameters(parameters)
+        except DeviceError:
+            self.network.move_to(NumpyOps("cpu"), parameters)
 
     def _explain_divergence(
         self,
@@ -434,21 +437,17 @@ class Trainer:
         epoch: int,
         order: NDArray[np.int32],
         rates: NDArray[np.float64],
-        state_before: dict[str, NDArray[Any]],
     ) -> NoReturn:
         """Find the update and the layer where the first non-finite number arose, and raise.
 
         A step is deterministic, so the epoch is trained once more from where it began, now looking at every update;
         that costs nothing while training goes well.
         """
-        ops = self.network.ops
         self._restore(run.last_good)
-        for name, array in run.rule.state.items():
-            array[...] = ops.asarray(state_before[name], self.network.dtype)
-        run.work.totals[...] = 0.0
+        run.plan.rewind()
 
         def look(index: int) -> None:
-            place = _first_non_finite(self.network, run.work)
+            place = _first_non_finite(self.network, run.plan)
             if place:
                 raise NonFiniteLossError(
                     f"training diverged in epoch {epoch + 1}, step {index + 1} of {self.steps_per_epoch}: {place} "
@@ -469,20 +468,9 @@ class Trainer:
         )
 
 
-def _first_non_finite(network: Network, work: TrainingWorkspace) -> str:
+def _first_non_finite(network: Network, plan: UpdatePlan) -> str:
     """Name the first array, in the order of the algorithm, that an update left with a non-finite number."""
-    top = network.n_layers
-    layers = range(1, top + 1)
-    places = [
-        *((f"the output of layer {layer}", work.a[layer]) for layer in layers),
-        ("the loss", work.totals),
-        *((f"the delta of layer {layer}", work.delta[layer]) for layer in reversed(layers)),
-        *((f"the weight gradient of layer {layer}", work.gradients.weights[layer - 1]) for layer in layers),
-        *((f"the bias gradient of layer {layer}", work.gradients.biases[layer - 1]) for layer in layers),
-        *((f"the updated weights of layer {layer}", network.weights[layer - 1]) for layer in layers),
-        *((f"the updated biases of layer {layer}", network.biases[layer - 1]) for layer in layers),
-    ]
-    for place, array in places:
+    for place, array in plan.places():
         if not np.isfinite(network.ops.to_numpy(array)).all():
             return place
     return ""

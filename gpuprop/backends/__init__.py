@@ -9,9 +9,11 @@ Only ``auto`` falls back to another device, and says why. Importing this module 
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import re
+import sys
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING
 from gpuprop.errors import BackendUnavailableError, unknown_name
 
 if TYPE_CHECKING:
+    from gpuprop.backends.cuda_runtime import Runtime
     from gpuprop.backends.ops import Ops
 
 __all__ = ["DEVICES", "ENVIRONMENT_VARIABLE", "Availability", "Choice", "availability", "choose", "get_ops"]
@@ -30,7 +33,7 @@ ENVIRONMENT_VARIABLE = "GPUPROP_DEVICE"
 """Set to a device's name, it overrides the device that a program asks for; empty counts as not set."""
 
 _INSTALL_CUDA = "pip install 'gpuprop[cu13]' for CUDA 13 or 'gpuprop[cu12]' for CUDA 12"
-_NO_CUDA_BACKEND = "this version of gpuprop has no CUDA backend yet"
+_SIMULATOR_VARIABLE = "NUMBA_ENABLE_CUDASIM"
 
 # What other programs call the same things.
 _OTHER_NAMES = {"gpu": "cuda", "nvidia": "cuda", "host": "cpu", "sim": "cuda-sim", "simulator": "cuda-sim"}
@@ -113,9 +116,22 @@ def choose(device: str = "auto") -> Choice:
 
 def get_ops(device: str = "auto") -> Ops:
     """Return the primitives of the device that `choose` picks for `device`; it raises what `choose` raises."""
+    name = choose(device).device
+    if name.startswith("cuda"):
+        from gpuprop.backends.cuda_ops import CudaOps
+
+        return CudaOps(_runtime(name))
     from gpuprop.backends.numpy_ops import NumpyOps
 
-    return NumpyOps(device=choose(device).device)
+    return NumpyOps(device=name)
+
+
+@functools.cache
+def _runtime(name: str) -> Runtime:
+    """Return where the kernels of a device run: one object, and so one stream, for all networks on it."""
+    from gpuprop.backends.cuda_runtime import DeviceRuntime, SimulatorRuntime
+
+    return SimulatorRuntime() if name == "cuda-sim" else DeviceRuntime(_gpu_index(name))
 
 
 def availability() -> list[Availability]:
@@ -155,8 +171,11 @@ def _gpu_index(name: str) -> int:
 def _cuda_usable(index: int) -> tuple[bool, str]:
     """Return whether the GPU of this number works here and, in one line, why or why not.
 
-    CuPy first, then the driver, then numba-cuda: the order in which a user would put things right.
+    CuPy first, then the driver, then numba-cuda: the order in which a user would put things right. A GPU works when a
+    kernel has run on it and returned the right numbers.
     """
+    if _simulating():
+        return False, f"{_SIMULATOR_VARIABLE} is set, so that Numba only simulates CUDA; unset it"
     cupy_flaw = _import_flaw("cupy", "CuPy")
     if cupy_flaw:
         return False, cupy_flaw
@@ -170,12 +189,45 @@ def _cuda_usable(index: int) -> tuple[bool, str]:
     if index >= count:
         return False, f"there is no GPU {index}: CuPy finds {count}, numbered from 0"
     numba_flaw = _import_flaw("numba_cuda", "numba-cuda") or _import_flaw("numba.cuda", "numba-cuda")
-    return False, numba_flaw or _NO_CUDA_BACKEND
+    return (False, numba_flaw) if numba_flaw else _kernel_runs(index)
+
+
+@functools.cache
+def _kernel_runs(index: int) -> tuple[bool, str]:
+    """Return whether a small kernel runs on a GPU and gives the right numbers; and what GPU that is."""
+    try:
+        from gpuprop.backends.cuda_ops import CudaOps
+        from gpuprop_kernels import launch
+
+        ops = CudaOps(_runtime(f"cuda:{index}"))
+        values, sums = ops.asarray([3.0, -4.0, 12.0, 0.0], "float32"), ops.empty(2, "float32")
+        with ops.runtime.active():
+            launch.sum_squares(ops.flat(values), ops.flat(sums), n=4, stream=ops.runtime.stream)
+        found = ops.to_numpy(sums).tolist()
+        if found != [169.0, 19.0]:
+            return False, f"a kernel returned {found} instead of [169.0, 19.0]; the GPU or its driver is faulty"
+        return True, ops.runtime.describe()
+    except Exception as error:
+        # Whatever it is, this GPU cannot be used; `cuda` says why, and `auto` takes the CPU.
+        return False, f"a kernel does not run on GPU {index} ({_root_cause(error)}); {_INSTALL_CUDA}"
 
 
 def _cuda_sim_usable() -> tuple[bool, str]:
     """Return whether Numba's CUDA simulator can be used and, in one line, why or why not."""
-    return False, _import_flaw("numba", "Numba", "pip install numba") or _NO_CUDA_BACKEND
+    flaw = _import_flaw("numba", "Numba", "pip install numba")
+    if flaw:
+        return False, flaw
+    if not _simulating():
+        return False, f"Numba's simulator is off; set {_SIMULATOR_VARIABLE}=1 in the environment before Python starts"
+    return True, "the CUDA kernels in Numba's simulator, a Python thread for each CUDA thread: slow, for learning"
+
+
+def _simulating() -> bool:
+    """Return whether Numba simulates CUDA here, or would if it were imported: it decides that when it is."""
+    config = getattr(getattr(sys.modules.get("numba"), "core", None), "config", None)
+    if config is not None:
+        return bool(config.ENABLE_CUDASIM)
+    return os.environ.get(_SIMULATOR_VARIABLE, "0") not in ("", "0")
 
 
 def _import_flaw(module: str, title: str, install: str = _INSTALL_CUDA) -> str:

@@ -34,6 +34,7 @@ class NumpyOps:
     """
 
     backend = "numpy"
+    row_padding = 1
 
     def __init__(self, device: str = "numpy") -> None:
         self.device = device

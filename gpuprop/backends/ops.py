@@ -1,24 +1,29 @@
 """The Ops protocol: the closed set of primitives that a training step is written in. Contracts only.
 
 A backend is one implementation of these methods; `gpuprop.step` is the only caller of most of them. Arrays are
-C-contiguous, of one dtype and on the backend's device; that is established once, by `asarray`. Each primitive writes
-into the arguments named in its contract and changes nothing else.
+C-contiguous but for the backend's padding of rows, of one dtype and on the backend's device; that is established once,
+by `asarray`. Each primitive writes into the arguments named in its contract and changes nothing else.
+
+A backend that can do better than one primitive after the other has a method ``plan_updates`` beside them, which the
+training loop asks for once: see `UpdatePlan`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import DTypeLike, NDArray
 
     from gpuprop.activations import Activation
     from gpuprop.losses import Loss, Metric
-    from gpuprop.network import Parameters
+    from gpuprop.network import Parameters, TrainingData
     from gpuprop.optimizers import Optimizer
     from gpuprop.scaling import InputScaling
 
-__all__ = ["Array", "Ops"]
+__all__ = ["Array", "Ops", "UpdatePlan"]
 
 #: An array of the backend: ``numpy.ndarray`` on the CPU.
 Array = Any
@@ -31,6 +36,8 @@ class Ops(Protocol):
     device: str
     #: The library that computes: "numpy", ...
     backend: str
+    #: Rows of matrices lie this many elements, or a multiple of it, apart; what is between them holds zeros.
+    row_padding: int
 
     def asarray(self, array: Any, dtype: DTypeLike) -> Array:
         """Return `array` on the device: C-contiguous, of `dtype`; the same object where nothing has to change.
@@ -149,4 +156,53 @@ class Ops(Protocol):
         max_norm: float | None,
     ) -> None:
         """Clip the gradient, take one step of the optimizer (`step` counts from 1), constrain incoming weights."""
+        ...
+
+
+class UpdatePlan(Protocol):
+    """The updates of a training run, with everything that they need allocated once.
+
+    ``ops.plan_updates(network, data, rule, part_size=..., update_size=...)`` returns one, or None where the primitives
+    are all there is. An update takes `update_size` rows of the epoch's order, in parts of at most `part_size`.
+    """
+
+    def begin_epoch(
+        self,
+        data: TrainingData,
+        order: NDArray[np.int32],
+        weights: NDArray[np.float64],
+        penalty_factors: NDArray[np.float64],
+        rates: NDArray[np.float64],
+        steps_done: int,
+    ) -> None:
+        """Take what is new in an epoch.
+
+        Parameters
+        ----------
+        data : TrainingData
+            That of the plan, or the same rows with other sample weights.
+        order : ndarray of shape (n_samples,)
+            The order of the rows.
+        weights, penalty_factors, rates : ndarray of shape (updates of an epoch,)
+            For each update the sum of its sample weights, what the network's penalties are multiplied by, and the
+            learning rate.
+        steps_done : int
+            Updates before this epoch.
+        """
+        ...
+
+    def run(self, first: int, last: int) -> None:
+        """Make the updates `first` to `last` - 1 of the epoch, counted from 0; each once, in order."""
+        ...
+
+    def totals(self) -> NDArray[np.float64]:
+        """Return the sums over the epoch so far: weighted loss (penalties included) and weighted score."""
+        ...
+
+    def rewind(self) -> None:
+        """Bring the optimizer's memory back to where it was at the beginning of the epoch."""
+        ...
+
+    def places(self) -> Iterator[tuple[str, Array]]:
+        """Yield what the last update left, in the order of the algorithm: a name for messages, and an array."""
         ...

@@ -177,9 +177,7 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
             l1=self.l1,
             l2=self.alpha,
         )
-        network.parameters[...] = network.ops.asarray(
-            _initial_parameters(sizes, self._logistic_layers(activations), random_state), network.dtype
-        )
+        network.set_parameters(_initial_parameters(sizes, self._logistic_layers(activations), random_state))
         if any(network.dropout):
             network.seed = int(random_state.randint(2**31 - 1))
         self._set_network(network)
@@ -204,7 +202,7 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
         name = network.output_activation.name
         self.out_activation_ = _SCIKIT_LEARN_NAMES.get(name, name)
         self._progress: Progress | None = None
-        self._best_parameters = network.ops.to_numpy(network.parameters).copy()
+        self._best_parameters = network.host_parameters()
 
     def _logistic_layers(self, activations: list[Activation]) -> list[bool]:
         """Say for each layer whether it is drawn as for logistic units; the output layer follows the hidden ones."""
@@ -224,7 +222,7 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
             max_fun=self.max_fun,
             verbose=bool(self.verbose),
         )
-        if not np.isfinite(self.network_.ops.to_numpy(self.network_.parameters)).all():
+        if not np.isfinite(self.network_.host_parameters()).all():
             raise ValueError(_NON_FINITE)
 
     def _fit_stochastic(
@@ -264,7 +262,7 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
         finally:
             self._keep(trainer, resume_from)
         if self.early_stopping:
-            self.network_.parameters[...] = self.network_.ops.asarray(self._best_parameters, self.network_.dtype)
+            self.network_.set_parameters(self._best_parameters)
         if self.n_iter_ == epochs and not (incremental or convergence.stopped):
             warnings.warn(
                 f"Stochastic Optimizer: Maximum iterations ({epochs}) reached and the optimization hasn't converged "

@@ -99,7 +99,7 @@ class Convergence(Callback):
         estimator._no_improvement_count = estimator._no_improvement_count + 1 if failed else 0
         if score > estimator.best_validation_score_:
             estimator.best_validation_score_ = score
-            estimator._best_parameters = network.ops.to_numpy(network.parameters).copy()
+            estimator._best_parameters = network.host_parameters()
 
     def _give_up(self, trainer: Trainer) -> None:
         """End the training, or with the adaptive rule divide the rate and begin to count anew."""

@@ -47,7 +47,7 @@ def minimize(
     objective = network.objective(data, penalty_factor=1.0 / data.total_weight)
 
     def loss_and_gradient(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        network.parameters[...] = network.ops.asarray(flat, network.dtype)
+        network.set_parameters(flat)
         loss, gradient = objective()
         return loss, gradient.astype(np.float64)
 
@@ -63,13 +63,13 @@ def minimize(
     with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
         result = scipy.optimize.minimize(
             loss_and_gradient,
-            network.ops.to_numpy(network.parameters).astype(np.float64),
+            network.host_parameters().astype(np.float64),
             method="L-BFGS-B",
             jac=True,
             callback=report,
             options={"maxfun": max_fun, "maxiter": max_iter, "gtol": tol},
         )
-    network.parameters[...] = network.ops.asarray(result.x, network.dtype)
+    network.set_parameters(result.x)
     if result.status != 0:
         raise_bound = f"; increase max_iter (now {max_iter})" if result.nit >= max_iter else ""
         warnings.warn(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from gpuprop import step
+from gpuprop.backends.numpy_ops import NumpyOps
 from gpuprop.network import Parameters, TrainingWorkspace
 
 if TYPE_CHECKING:
@@ -107,13 +108,14 @@ class Descent:
         weights: Weights,
         train_biases: bool,
     ) -> None:
-        self.network = network.copy()
+        # On the host, whatever device the network is on: the numbers of one sample are read one by one.
+        self.network = network.copy_to(NumpyOps())
         self._x = x
         self._data = self.network.prepare(x, y)
         self._work = TrainingWorkspace(self.network, 1, with_dropout=False)
         self._learning_rate = learning_rate
         self._weights = weights
-        self._n_trained = network.n_parameters if train_biases else network.n_weights
+        self._n_trained = self.network.n_parameters if train_biases else self.network.n_weights
 
     def step(self) -> float:
         """Make one round; return the loss before its update."""
@@ -241,5 +243,5 @@ def updated_weights_gradients(
     data = network.prepare(X, y)
     work = TrainingWorkspace(network, data.n_samples, with_dropout=False)
     loss = _updated_weights_pass(network, work, data, learning_rate)
-    gradients = Parameters(network.ops.to_numpy(work.gradients.flat), network.layer_sizes)
+    gradients = Parameters(work.gradients.to_host(network.ops), network.layer_sizes)
     return loss, gradients.weights, gradients.biases
