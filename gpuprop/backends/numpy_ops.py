@@ -32,12 +32,14 @@ class NumpyOps:
         The name it was chosen by.
     """
 
-    backend = "numpy"
-
     def __init__(self, device: str = "numpy") -> None:
         self.device = device
 
-    def asarray(self, array: Any, dtype: DTypeLike) -> Array:  # noqa: D102  (contracts: see Ops)
+    @property
+    def backend(self) -> str:  # noqa: D102  (contracts: see Ops)
+        return "numpy"
+
+    def asarray(self, array: Any, dtype: DTypeLike) -> Array:  # noqa: D102
         return np.ascontiguousarray(array, dtype=dtype)
 
     def to_numpy(self, array: Array) -> NDArray[Any]:  # noqa: D102

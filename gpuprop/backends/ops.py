@@ -27,10 +27,15 @@ Array = Any
 class Ops(Protocol):
     """What a backend must offer."""
 
-    #: The device in use: "cpu", "numpy", ...
-    device: str
-    #: The library that computes: "numpy", ...
-    backend: str
+    @property
+    def device(self) -> str:
+        """The device in use: "cpu", "numpy", ..."""
+        ...
+
+    @property
+    def backend(self) -> str:
+        """The library that computes: "numpy", "numba", ..."""
+        ...
 
     def asarray(self, array: Any, dtype: DTypeLike) -> Array:
         """Return `array` on the device: C-contiguous, of `dtype`; the same object where nothing has to change."""
