@@ -43,6 +43,7 @@ class _Run:
     validation: TrainingData | None
     work: TrainingWorkspace
     rule: step.UpdateRule
+    planned: Callable[..., None] | None
     last_good: NDArray[Any]
 
 
@@ -237,7 +238,15 @@ class Trainer:
             clip_norm=self.clip_norm,
             max_norm=self.max_norm,
         )
-        return _Run(data, validation, TrainingWorkspace(network, n_rows), rule, self._host_parameters())
+        work = TrainingWorkspace(network, n_rows)
+        # A backend may know how to make many updates in one call; it decides by what the training asks for.
+        plan = getattr(ops, "plan_updates", None)
+        planned = (
+            None
+            if plan is None
+            else plan(network, work, data, rule, self._update_size, self.epochs * self.steps_per_epoch)
+        )
+        return _Run(data, validation, work, rule, planned, self._host_parameters())
 
     @property
     def _update_size(self) -> int:
@@ -317,20 +326,25 @@ class Trainer:
         size, n_samples = self._update_size, self.n_samples
         weights = run.data.batch_weights(order, size)
         device_order = self.network.ops.asarray(order, np.int32)
-        for index in range(self.steps_per_epoch):
-            start = index * size
-            step.training_step(
-                self.network,
-                run.work,
-                run.data,
-                device_order,
-                start,
-                min(start + size, n_samples),
-                float(weights[index]),
-                run.rule,
-                float(rates[index]),
-                steps_done=self.steps_done + index,
-            )
+        watched = after_update is not None or bool(self._step_callbacks)
+        at_once = 1 if watched or run.planned is None else self.steps_per_epoch
+        for index in range(0, self.steps_per_epoch, at_once):
+            if run.planned is not None:
+                run.planned(device_order, weights, rates, self.steps_done, index, index + at_once)
+            else:
+                start = index * size
+                step.training_step(
+                    self.network,
+                    run.work,
+                    run.data,
+                    device_order,
+                    start,
+                    min(start + size, n_samples),
+                    float(weights[index]),
+                    run.rule,
+                    float(rates[index]),
+                    steps_done=self.steps_done + index,
+                )
             if after_update is not None:
                 after_update(index)
             else:

@@ -57,7 +57,7 @@ def _forgiving_cache() -> type[Any]:
     base: Any = importlib.import_module("numba.core.caching").FunctionCache
     stamp = _source_stamp()
 
-    class Cache(base):  # type: ignore[misc, valid-type]
+    class Cache(base):  # type: ignore[misc]
         def __init__(self, function: Callable[..., Any]) -> None:
             super().__init__(function)
             self._cache_file._source_stamp = stamp

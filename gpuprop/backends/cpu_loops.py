@@ -27,10 +27,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "activate_rows",
+    "activation_loop",
     "add_penalty",
+    "base_name",
+    "derivative_loop",
     "drop_rows",
     "gather_rows",
     "knows",
+    "output_loop",
     "output_rows",
     "parameter_of",
     "scale",
@@ -173,7 +177,7 @@ _ELEMENTWISE = {
 }
 
 
-def _base_name(activation: Activation) -> str:
+def base_name(activation: Activation) -> str:
     """Return the name without a parameter: ``leaky_relu`` of ``leaky_relu(0.2)``."""
     return activation.name.partition("(")[0]
 
@@ -314,7 +318,8 @@ def row_activation(name: str) -> Callable[[Array, float], None]:
 
 
 @functools.cache
-def _activation_loop(name: str) -> Callable[..., None]:
+def activation_loop(name: str) -> Callable[..., None]:
+    """Return the loop behind `activate_rows`, for a name."""
     activate = row_activation(name)
 
     @compiled
@@ -341,7 +346,7 @@ def activate_rows(activation: Activation, biases: Array, z: Array | None, a: Arr
     After the bias everything happens in place in `a`: LLVM checks at run time that arrays do not overlap before it
     takes the vectorised loop, and two names for one array would send it to the slow one.
     """
-    loop = _activation_loop(_base_name(activation))
+    loop = activation_loop(base_name(activation))
     loop(parameter_of(activation, a.dtype), biases, z is not None, a if z is None else z, a)
 
 
@@ -360,7 +365,8 @@ def row_derivative(name: str) -> Callable[[Array, float, Array], None]:
 
 
 @functools.cache
-def _derivative_loop(name: str) -> Callable[..., None]:
+def derivative_loop(name: str) -> Callable[..., None]:
+    """Return the loop behind `times_derivative`, for a name."""
     multiply = row_derivative(name)
 
     @compiled
@@ -372,7 +378,7 @@ def _derivative_loop(name: str) -> Callable[..., None]:
 
 def times_derivative(activation: Activation, source: Array, delta: Array) -> None:
     """``delta *= f'(source)`` in place; source is a or z, whichever the activation declares."""
-    _derivative_loop(_base_name(activation))(source, parameter_of(activation, delta.dtype), delta)
+    derivative_loop(base_name(activation))(source, parameter_of(activation, delta.dtype), delta)
 
 
 @compiled
@@ -618,7 +624,7 @@ def output_rows(
     totals: Array,
 ) -> None:
     """Loss, score and delta of the output layer, row by row."""
-    loop = output_loop(_base_name(activation), activation.derivative_of, loss.name, metric)
+    loop = output_loop(base_name(activation), activation.derivative_of, loss.name, metric)
     weight = a[:0, 0] if sample_weight is None else sample_weight
     loop(parameter_of(activation, a.dtype), z, a, y, np.ascontiguousarray(weight), total_weight, delta, totals)
 

@@ -19,11 +19,13 @@ from gpuprop.optimizers import FLUSH_EVERY, AdamW, clip_by_norm, limit_incoming_
 
 if TYPE_CHECKING:
     from gpuprop.activations import Activation
+    from gpuprop.backends.cpu_epoch import PlannedUpdates
     from gpuprop.backends.ops import Array
     from gpuprop.losses import Loss, Metric
-    from gpuprop.network import Parameters
+    from gpuprop.network import Network, Parameters, TrainingData, TrainingWorkspace
     from gpuprop.optimizers import Optimizer
     from gpuprop.scaling import InputScaling
+    from gpuprop.step import UpdateRule
 
 __all__ = ["CpuOps", "compiled_loops"]
 
@@ -202,6 +204,26 @@ class CpuOps(NumpyOps):
         if max_norm is not None:
             for weights in parameters.weights:
                 limit_incoming_norm(weights, max_norm)
+
+    def plan_updates(
+        self,
+        network: Network,
+        work: TrainingWorkspace,
+        data: TrainingData,
+        rule: UpdateRule,
+        update_size: int,
+        n_updates: int,
+    ) -> PlannedUpdates | None:
+        """Return the updates of a small network as one compiled call; None where the step is made by primitives.
+
+        `gpuprop.backends.cpu_epoch` says what is small, and what is covered.
+        """
+        if compiled_loops() is None:
+            return None
+        from gpuprop.backends import cpu_epoch
+
+        columns = self._scaling_columns(data.scaling, work.a[0])
+        return cpu_epoch.plan(network, work, data, rule, update_size, n_updates, columns)
 
 
 def _clip(loops: Any, gradients: Array, max_norm: float, scratch: Array) -> None:
