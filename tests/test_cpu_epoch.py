@@ -65,8 +65,8 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return plans
 
 
-@pytest.mark.parametrize("options", KINDS, ids=str)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+# Each kind in one dtype: compiling one takes seconds, and the loops inside are tested in both dtypes on their own.
+@pytest.mark.parametrize(("options", "dtype"), [*zip(KINDS, ["float32", "float64", "float64"], strict=True)], ids=str)
 def test_planned_updates_equal_plain_numpy(options: Any, dtype: str, planned: list[Any]) -> None:
     """Over odd shapes, with and without weights; bounds as for the curves of whole runs."""
     bound = 1e-9 if dtype == "float64" else 1e-4
