@@ -23,6 +23,7 @@ from gpuprop.errors import unknown_name
 from gpuprop.hyperparameters import check_hyperparameters, hyperparameter
 
 __all__ = [
+    "FLUSH_EVERY",
     "OPTIMIZERS",
     "SGD",
     "AdaDelta",
@@ -46,7 +47,8 @@ State = Mapping[str, Array]
 # A velocity whose gradient stays zero decays below the normal numbers and stays there, because 0.9 times the
 # smallest ones rounds to themselves; arithmetic with those is slow. Measured after five epochs of MNIST
 # (784-128-10, ReLU): 1.6 % of Adam's first moments were subnormal and made its update 1.5 times as long.
-_FLUSH_EVERY = 32
+FLUSH_EVERY = 32
+"""Updates between two flushes of subnormal numbers in the state."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class Optimizer(ABC):
         """
         # A NumPy float64 scalar would promote float32 arithmetic to float64; a Python float does not.
         self.apply(parameters, gradients, state, float(learning_rate), int(step), scratch)
-        if step % _FLUSH_EVERY == 0:
+        if step % FLUSH_EVERY == 0:
             for values in state.values():
                 _flush_subnormals(values, scratch[0])
 

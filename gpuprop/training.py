@@ -18,6 +18,7 @@ from gpuprop.errors import DeviceError, NonFiniteLossError, unknown_name
 from gpuprop.network import Network, TrainingData, TrainingWorkspace
 from gpuprop.optimizers import Optimizer, get_optimizer
 from gpuprop.schedules import Position, Schedule, get_schedule
+from gpuprop.updates import PlainUpdates
 from gpuprop.validation import check_integer, check_real, is_sparse
 
 __all__ = ["Progress", "RowOrders", "Trainer", "counter_based_orders"]
@@ -292,10 +293,17 @@ class Trainer:
         part_size = min(self.batch_size or data.n_samples, data.n_samples)
         own: UpdatePlan | None = None
         if hasattr(ops, "plan_updates"):
-            own = ops.plan_updates(network, data, rule, part_size=part_size, update_size=self._update_size)
+            own = ops.plan_updates(
+                network,
+                data,
+                rule,
+                part_size=part_size,
+                update_size=self._update_size,
+                n_updates=self.epochs * self.steps_per_epoch,
+            )
         if own is not None:
             return own
-        return step.PlainUpdates(network, TrainingWorkspace(network, part_size), data, rule, self._update_size)
+        return PlainUpdates(network, TrainingWorkspace(network, part_size), data, rule, self._update_size)
 
     @property
     def _update_size(self) -> int:

@@ -105,18 +105,20 @@ def report(folder: Path, stubs: dict[str, str]) -> dict[str, Any]:
     assert found["imported"] == []  # import gpuprop.backends alone looks at neither
     assert found["info"]["cpu"][0]
     assert found["info"]["numpy"][0]
-    assert found["auto"] == ["cpu", f"device 'auto' chose cpu: {found['info']['cuda'][1]}"]
+    device, reason = found["auto"]
+    assert device == "cpu"
+    assert reason.partition("; plain NumPy: ")[0] == f"device 'auto' chose cpu: {found['info']['cuda'][1]}"
     assert found["cuda"] == f"device 'cuda' cannot be used: {found['info']['cuda'][1]}"
     assert not any("\n" in reason for _, reason in found["info"].values())
     return found
 
 
-@pytest.mark.parametrize("name", ["cpu", "numpy"])
-def test_named_cpu_devices(name: str) -> None:
+@pytest.mark.parametrize(("name", "backend"), [("cpu", "numba"), ("numpy", "numpy")])
+def test_named_cpu_devices(name: str, backend: str) -> None:
     choice = choose(name)
-    assert (choice.device, choice.backend) == (name, "numpy")
+    assert (choice.device, choice.backend) == (name, backend)
     ops = get_ops(name)
-    assert (ops.device, ops.backend) == (name, "numpy")
+    assert (ops.device, ops.backend) == (name, backend)
     np.testing.assert_array_equal(ops.to_numpy(ops.asarray([1, 2], np.float32)), np.array([1, 2], np.float32))
 
 
@@ -228,7 +230,37 @@ def test_numba_absent(tmp_path: Path) -> None:
     stubs = {"numba.py": ABSENT, "cupy.py": ABSENT}
     found = report(tmp_path, stubs)
     assert found["cuda-sim"] == "device 'cuda-sim' cannot be used: Numba is not installed; pip install numba"
+    assert found["info"]["cpu"][1] == "plain NumPy: Numba is not installed; pip install numba"
+    assert found["auto"][1].endswith("; plain NumPy: Numba is not installed; pip install numba")
     assert machine(tmp_path, stubs, TRAIN).split() == ["trained"]
+
+
+def test_numba_broken_at_import(tmp_path: Path) -> None:
+    stubs = {"numba/__init__.py": "raise ImportError('Numba needs NumPy 2.3 or less. Got NumPy 2.4.')"}
+    found = report(tmp_path, stubs)
+    flaw = "Numba cannot be imported (ImportError: Numba needs NumPy 2.3 or less. Got NumPy 2.4.); pip install numba"
+    assert found["info"]["cpu"] == [True, f"plain NumPy: {flaw}"]
+    assert machine(tmp_path, stubs, TRAIN).split() == ["trained"]
+
+
+def test_numba_switched_off(tmp_path: Path) -> None:
+    code = "import gpuprop.backends as b; print(b.choose('cpu').backend, '|', b.choose('cpu').reason)"
+    said = machine(tmp_path, {}, code, NUMBA_DISABLE_JIT="1").strip()
+    assert said == "numpy | device 'cpu': NumPy with compiled loops; plain NumPy: NUMBA_DISABLE_JIT is set"
+    assert machine(tmp_path, {}, TRAIN, NUMBA_DISABLE_JIT="1").split() == ["trained"]
+
+
+def test_a_broken_cache_of_compiled_code_is_as_good_as_none(tmp_path: Path) -> None:
+    """Files cut short, files that are no cache at all, and a folder that is none."""
+    cache = tmp_path / "cache"
+    assert machine(tmp_path, {}, TRAIN, NUMBA_CACHE_DIR=str(cache)).split() == ["trained"]
+    kept = sorted(path for path in cache.rglob("*") if path.suffix in (".nbi", ".nbc"))
+    assert {path.suffix for path in kept} == {".nbi", ".nbc"}
+    for index, path in enumerate(kept):
+        path.write_bytes(path.read_bytes()[: 100 * (index % 3)])
+    assert machine(tmp_path, {}, TRAIN, NUMBA_CACHE_DIR=str(cache)).split() == ["trained"]
+    (tmp_path / "file").write_text("not a folder")
+    assert machine(tmp_path, {}, TRAIN, NUMBA_CACHE_DIR=str(tmp_path / "file")).split() == ["trained"]
 
 
 def test_training_without_a_driver(tmp_path: Path) -> None:

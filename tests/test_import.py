@@ -32,7 +32,10 @@ def test_import_leaves_the_heavy_modules_alone(statement: str) -> None:
 
 
 def test_building_and_running_a_network_leaves_the_heavy_modules_alone() -> None:
-    code = "import gpuprop; gpuprop.Network([2, 3, 1], seed=0, device='cpu').forward([[0.0, 1.0]])"
+    code = (
+        "import gpuprop; gpuprop.Network([2, 3, 1], seed=0, device='cpu'); "
+        "gpuprop.Network([2, 3, 1], seed=0, device='numpy').forward([[0.0, 1.0]])"
+    )
     loaded = run(f"{code}; import sys; print(*sys.modules)").split()
     assert "gpuprop.network" in loaded
     assert set(HEAVY).isdisjoint(loaded)

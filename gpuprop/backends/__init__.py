@@ -1,8 +1,9 @@
 """Devices: their names, which of them this machine can use, and which one ``auto`` takes.
 
-Names: ``cpu``, ``numpy`` (always plain NumPy), ``cuda`` (the first NVIDIA GPU), ``cuda:N``, ``cuda-sim`` (the CUDA
-kernels in Numba's simulator, for learning and testing) and ``auto`` (a GPU if one works, else ``cpu``; never the
-simulator). The environment variable GPUPROP_DEVICE overrides whatever name a program asks for.
+Names: ``cpu`` (NumPy with compiled loops; plain NumPy where Numba is missing), ``numpy`` (always plain NumPy), ``cuda``
+(the first NVIDIA GPU), ``cuda:N``, ``cuda-sim`` (the CUDA kernels in Numba's simulator, for learning and testing) and
+``auto`` (a GPU if one works, else ``cpu``; never the simulator). The environment variable GPUPROP_DEVICE overrides
+whatever name a program asks for.
 
 Only ``auto`` falls back to another device, and says why. Importing this module imports neither CuPy nor Numba.
 """
@@ -24,7 +25,16 @@ if TYPE_CHECKING:
     from gpuprop.backends.cuda_runtime import Runtime
     from gpuprop.backends.ops import Ops
 
-__all__ = ["DEVICES", "ENVIRONMENT_VARIABLE", "Availability", "Choice", "availability", "choose", "get_ops"]
+__all__ = [
+    "DEVICES",
+    "ENVIRONMENT_VARIABLE",
+    "Availability",
+    "Choice",
+    "availability",
+    "choose",
+    "get_ops",
+    "loops_flaw",
+]
 
 DEVICES = ("auto", "cpu", "numpy", "cuda", "cuda:N", "cuda-sim")
 """The names that a device may be asked for by; N is the number of a GPU, from 0."""
@@ -100,27 +110,24 @@ def choose(device: str = "auto") -> Choice:
     BackendUnavailableError
         If a device other than ``auto`` was asked for and cannot be used; the message says what is missing.
     """
-    override = os.environ.get(ENVIRONMENT_VARIABLE)
-    asked = ENVIRONMENT_VARIABLE if override else "device"
-    name = _checked_name(override or device, asked)
-    if name in ("cpu", "numpy"):
-        return Choice(name, "numpy", f"{asked} {name!r}: plain NumPy")
-    usable, reason = _cuda_sim_usable() if name == "cuda-sim" else _cuda_usable(_gpu_index(name))
-    if usable:
-        chosen = "cuda-sim" if name == "cuda-sim" else f"cuda:{_gpu_index(name)}"
-        return Choice(chosen, "cuda", f"{asked} {name!r} chose {chosen}: {reason}")
-    if name == "auto":
-        return Choice("cpu", "numpy", f"{asked} {name!r} chose cpu: {reason}")
-    raise BackendUnavailableError(f"{asked} {name!r} cannot be used: {reason}")
+    name, reason = _chosen(device)
+    if name != "cpu":
+        return Choice(name, name.partition("-")[0].partition(":")[0], reason)
+    flaw = loops_flaw()
+    return Choice("cpu", "numpy" if flaw else "numba", f"{reason}; plain NumPy: {flaw}" if flaw else reason)
 
 
 def get_ops(device: str = "auto") -> Ops:
     """Return the primitives of the device that `choose` picks for `device`; it raises what `choose` raises."""
-    name = choose(device).device
+    name, _ = _chosen(device)
     if name.startswith("cuda"):
         from gpuprop.backends.cuda_ops import CudaOps
 
         return CudaOps(_runtime(name))
+    if name == "cpu":
+        from gpuprop.backends.cpu_ops import CpuOps
+
+        return CpuOps()
     from gpuprop.backends.numpy_ops import NumpyOps
 
     return NumpyOps(device=name)
@@ -134,11 +141,38 @@ def _runtime(name: str) -> Runtime:
     return SimulatorRuntime() if name == "cuda-sim" else DeviceRuntime(_gpu_index(name))
 
 
+def _chosen(device: str) -> tuple[str, str]:
+    """Return the name of the device that a request for `device` gets, and why; Numba is not imported for that."""
+    override = os.environ.get(ENVIRONMENT_VARIABLE)
+    asked = ENVIRONMENT_VARIABLE if override else "device"
+    name = _checked_name(override or device, asked)
+    if name in ("cpu", "numpy"):
+        return name, f"{asked} {name!r}: {'plain NumPy' if name == 'numpy' else 'NumPy with compiled loops'}"
+    usable, reason = _cuda_sim_usable() if name == "cuda-sim" else _cuda_usable(_gpu_index(name))
+    if usable:
+        chosen = "cuda-sim" if name == "cuda-sim" else f"cuda:{_gpu_index(name)}"
+        return chosen, f"{asked} {name!r} chose {chosen}: {reason}"
+    if name == "auto":
+        return "cpu", f"{asked} {name!r} chose cpu: {reason}"
+    raise BackendUnavailableError(f"{asked} {name!r} cannot be used: {reason}")
+
+
+@functools.cache
+def loops_flaw() -> str:
+    """Return why ``cpu`` is plain NumPy here, in one line; empty if it has its compiled loops. Imports Numba."""
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+        return "NUMBA_DISABLE_JIT is set"
+    install = "pip install numba"
+    return _import_flaw("numba", "Numba", install) or _import_flaw("gpuprop.backends.cpu_loops", "Numba", install)
+
+
 def availability() -> list[Availability]:
     """Return what this machine can do with each device, the ones that always work first."""
+    flaw = loops_flaw()
+    cpu = f"plain NumPy: {flaw}" if flaw else "NumPy with compiled loops"
     cuda = ("cupy", "cupy-cuda12x", "cupy-cuda13x", "numba", "numba-cuda")
     return [
-        Availability("cpu", True, "plain NumPy", _versions("numpy")),
+        Availability("cpu", True, cpu, _versions("numpy", "numba")),
         Availability("numpy", True, "plain NumPy", _versions("numpy")),
         Availability("cuda", *_cuda_usable(0), _versions(*cuda)),
         Availability("cuda-sim", *_cuda_sim_usable(), _versions("numba", "numba-cuda")),

@@ -348,9 +348,16 @@ class CudaOps:
             offset += n_in * padded(n_out)
 
     def plan_updates(
-        self, network: Network, data: TrainingData, rule: UpdateRule, *, part_size: int, update_size: int
+        self,
+        network: Network,
+        data: TrainingData,
+        rule: UpdateRule,
+        *,
+        part_size: int,
+        update_size: int,
+        n_updates: int,
     ) -> UpdatePlan | None:
-        """Return the fused updates of a training run; None for an optimizer of the user's own."""
+        """Return the fused updates of a training run, however many; None for an optimizer of the user's own."""
         from gpuprop.backends.cuda_updates import CudaUpdates
 
         if not has_kernel(rule.optimizer):

@@ -33,13 +33,16 @@ class NumpyOps:
         The name it was chosen by.
     """
 
-    backend = "numpy"
     row_padding = 1
 
     def __init__(self, device: str = "numpy") -> None:
         self.device = device
 
-    def asarray(self, array: Any, dtype: DTypeLike) -> Array:  # noqa: D102  (contracts: see Ops)
+    @property
+    def backend(self) -> str:  # noqa: D102  (contracts: see Ops)
+        return "numpy"
+
+    def asarray(self, array: Any, dtype: DTypeLike) -> Array:  # noqa: D102
         if is_sparse(array):
             return array.tocsr().astype(dtype, copy=False)
         return np.ascontiguousarray(array, dtype=dtype)

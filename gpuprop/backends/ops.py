@@ -32,12 +32,20 @@ Array = Any
 class Ops(Protocol):
     """What a backend must offer."""
 
-    #: The device in use: "cpu", "numpy", ...
-    device: str
-    #: The library that computes: "numpy", ...
-    backend: str
-    #: Rows of matrices lie this many elements, or a multiple of it, apart; what is between them holds zeros.
-    row_padding: int
+    @property
+    def device(self) -> str:
+        """The device in use: "cpu", "numpy", ..."""
+        ...
+
+    @property
+    def backend(self) -> str:
+        """The library that computes: "numpy", "numba", ..."""
+        ...
+
+    @property
+    def row_padding(self) -> int:
+        """Rows of matrices lie this many elements, or a multiple of it, apart; what is between them holds zeros."""
+        ...
 
     def asarray(self, array: Any, dtype: DTypeLike) -> Array:
         """Return `array` on the device: C-contiguous, of `dtype`; the same object where nothing has to change.

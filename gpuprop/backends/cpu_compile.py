@@ -1,0 +1,127 @@
+"""How the loops of the CPU are compiled: the options of Numba, and where the machine code is kept.
+
+Compiled code is kept on disk, beside the modules or in the user's cache folder as Numba chooses (the variable
+NUMBA_CACHE_DIR names another), so that only the first process waits for the compiler. An entry is valid for the
+exact text of every module that is compiled into it. A cache that cannot be read or written is as good as none.
+
+Importing this module imports Numba.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+
+__all__ = ["compiled", "inlined", "inlined_sum"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+# error_model: Python's check for division by zero keeps LLVM from vectorising (Adam's update: ten times as long).
+# contract: a * b + c may become one fused operation. It changes the last bit and nothing else; the flags that assume
+# that there are no NaNs and infinities stay off, because a training that diverges is known by them.
+_OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True, "fastmath": {"contract"}}
+# Sums in several partial sums at once, which is how they vectorise; their error is smaller than that of a sum from
+# left to right. For loops that do nothing but add up.
+_SUM_OPTIONS: dict[str, Any] = {**_OPTIONS, "fastmath": {"contract", "reassoc", "nsz"}}
+
+
+def _source_stamp() -> str:
+    """Return a digest of all modules whose functions are compiled into each other."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("cpu_*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _identity(value: Any) -> Any:
+    """Describe a function, by its name and all that it closes over, or a number, by itself; equal in every process."""
+    function = getattr(value, "py_func", value)
+    if not hasattr(function, "__qualname__"):
+        return value
+    cells = function.__closure__ or ()
+    return (function.__module__, function.__qualname__, *(_identity(cell.cell_contents) for cell in cells))
+
+
+def _forgiving_cache() -> type[Any]:
+    """Return Numba's cache of a function, made to know all our modules and to forgive a broken file.
+
+    Numba's own stamp covers the function's file, but not the functions that are compiled in from other files, and it
+    raises what an unreadable entry raises.
+    """
+    base: Any = importlib.import_module("numba.core.caching").FunctionCache
+    stamp = _source_stamp()
+
+    class Cache(base):  # type: ignore[misc]
+        def __init__(self, function: Callable[..., Any]) -> None:
+            super().__init__(function)
+            self._cache_file._source_stamp = stamp
+
+        def _index_key(self, sig: Any, codegen: Any) -> Any:
+            """The stamp says what the source is; what is left is what a closure was made for.
+
+            Numba's own key has the bytes of the closed-over functions, which are new ones in every process.
+            """
+            return sig, codegen.magic_tuple(), _identity(self._py_func)
+
+        def load_overload(self, sig: Any, target_context: Any) -> Any:
+            try:
+                return super().load_overload(sig, target_context)
+            except Exception:
+                # Half written, or by another program: whatever unpickling it raises, compiling anew is the answer.
+                self._discard()
+                return None
+
+        def save_overload(self, sig: Any, data: Any) -> None:
+            try:
+                super().save_overload(sig, data)
+            except Exception:
+                # A full disk, a folder that became read-only, an unreadable index: the code in memory is good.
+                self._discard()
+
+        def _discard(self) -> None:
+            """Empty the index, so that the next process writes it anew."""
+            try:
+                self.flush()
+            except OSError:
+                self.disable()
+
+    return Cache
+
+
+try:
+    _CACHE: type[Any] | None = _forgiving_cache()
+except Exception:
+    # A Numba whose cache is built otherwise: everything works, each process compiles for itself.
+    _CACHE = None
+
+
+def compiled(function: Function) -> Function:
+    """Compile a function for the types that it is called with, on the first such call.
+
+    The function may close over numbers and over compiled functions: a loop over the rows, say, over the activation.
+    One compilation of everything, with the choice made by integers inside, was measured too: 9 seconds instead of 2,
+    because most of it is never used.
+    """
+    dispatcher: Any = numba.njit(**_OPTIONS)(function)
+    if _CACHE is not None:
+        with contextlib.suppress(Exception):  # no folder that can be written: uncached
+            dispatcher._cache = _CACHE(function)
+    return dispatcher  # type: ignore[no-any-return]
+
+
+def inlined(function: Function) -> Function:
+    """Compile a function into the loops that call it, so that those vectorise."""
+    dispatcher: Function = numba.njit(forceinline=True, **_OPTIONS)(function)
+    return dispatcher
+
+
+def inlined_sum(function: Function) -> Function:
+    """`inlined` for a function that does nothing but add up: the order of the sum is the compiler's."""
+    dispatcher: Function = numba.njit(forceinline=True, **_SUM_OPTIONS)(function)
+    return dispatcher

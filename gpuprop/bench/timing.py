@@ -1,0 +1,120 @@
+"""Timing programs against each other on a machine that is not quiet: warm processes that take turns.
+
+Each contender is a process of its own, started once and warmed up, that answers requests on its standard input with
+lines of JSON. They are asked in turn, A B C A B C, so that whatever else the machine does falls on all of them; what is
+reported is the median, the best, and ratios of medians of the same run.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gpuprop.errors import GpupropError
+
+__all__ = ["Timings", "Worker", "serve", "take_turns"]
+
+#: Seconds that one turn should take: long against the clock's and the scheduler's grain.
+TURN = 0.25
+
+
+class Worker:
+    """A contender in a warm process.
+
+    Parameters
+    ----------
+    name : str
+    command : sequence of str
+        Starts the process; it calls `serve`.
+    environment : mapping of str to str
+
+    Raises
+    ------
+    GpupropError
+        If the process ends before it is ready; its last words are in the message.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self.name = name
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=dict(environment),
+        )
+        self.info = self._answer()
+
+    def ask(self, request: str, **arguments: Any) -> Any:
+        """Send a request and return the answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"request": request, **arguments}) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            _, errors = self._process.communicate()
+            last = (errors.strip().splitlines() or ["it said nothing"])[-1]
+            raise GpupropError(f"{self.name}: the process ended with code {self._process.returncode}: {last}")
+        return json.loads(line)
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+
+def serve(info: Any, answers: Mapping[str, Callable[..., Any]]) -> None:
+    """Be a worker: say `info`, then answer requests by name until the standard input ends."""
+    print(json.dumps(info), flush=True)
+    for line in sys.stdin:
+        arguments = json.loads(line)
+        print(json.dumps(answers[arguments.pop("request")](**arguments)), flush=True)
+
+
+@dataclass
+class Timings:
+    """Seconds of one contender, one number a turn.
+
+    Attributes
+    ----------
+    seconds : list of float
+        Of one unit of work, e.g. an epoch.
+    """
+
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        """The median turn."""
+        return statistics.median(self.seconds)
+
+    @property
+    def best(self) -> float:
+        """The fastest turn: what the machine can do when nobody disturbs."""
+        return min(self.seconds)
+
+
+def take_turns(workers: Sequence[Worker], rounds: int) -> dict[str, Timings]:
+    """Time all workers `rounds` times each, alternating.
+
+    A worker answers ``run`` with ``units`` by the seconds that a unit took. How many units make a turn is found first.
+    """
+    units = {}
+    for worker in workers:
+        seconds = worker.ask("run", units=1)  # warm-up
+        seconds = worker.ask("run", units=max(1, min(10, round(TURN / max(seconds, 1e-4)))))
+        units[worker.name] = max(1, round(TURN / max(seconds, 1e-5)))
+    timings = {worker.name: Timings() for worker in workers}
+    for _ in range(rounds):
+        for worker in workers:
+            timings[worker.name].seconds.append(worker.ask("run", units=units[worker.name]))
+    return timings
