@@ -1,0 +1,59 @@
+"""Every lesson runs, in a short form, its claim holds, it saves its picture, and its page fits the program."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.example_tools import EXAMPLES, load_example
+
+ROOT = EXAMPLES.parent
+PAGES = sorted((ROOT / "docs" / "lessons").glob("[0-9]*.md"))
+
+
+def run(lesson: str, folder: Path, **options: Any) -> Any:
+    """Run a lesson's `main`, see that it saved a picture, and return what it found."""
+    picture = folder / f"{lesson}.png"
+    found = load_example(f"lesson_{lesson}").main(out=str(picture), **options)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    return found
+
+
+def test_every_lesson_is_tested_and_has_a_page() -> None:
+    lessons = {path.stem.removeprefix("lesson_") for path in EXAMPLES.glob("lesson_*.py")}
+    assert lessons == {name.removeprefix("test_lesson_") for name in globals() if name.startswith("test_lesson_")}
+    on_pages = {
+        name for page in PAGES for name in re.findall(r"^    python examples/lesson_(\w+)\.py$", page.read_text(), re.M)
+    }
+    assert on_pages == lessons
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_page(page: Path) -> None:
+    text = page.read_text()
+    assert "\n## In the library\n" in text
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert (page.parent / target).exists(), target
+    for picture in re.findall(r"\((images/[^)]+)\)", text):
+        assert (page.parent / picture).stat().st_size < 150_000
+    places = re.findall(r"\[`(\w+)`\]\((\S+\.py)\)", text)
+    assert places
+    for name, file in places:
+        assert re.search(rf"^\s*(def|class) {name}\b", (page.parent / file).read_text(), re.M), (name, file)
+
+
+def test_lesson_softmax(tmp_path: Path) -> None:
+    found = run("softmax", tmp_path)
+    # The lecture prints 0.13 where e^-2 = 0.1353: cut off, not rounded.
+    np.testing.assert_allclose(found["exponentials"], [164.0, 24.5, 0.18, 0.135], rtol=0.016)
+    np.testing.assert_array_equal(np.round(found["probabilities"], 2), [0.87, 0.13, 0.0, 0.0])
+    assert found["shifted"] < 1e-13
+    largest = {name: np.log(float(np.finfo(name).max)) for name in ("float32", "float64")}
+    assert found["failures"] == {name: int(np.ceil(value - 5.1)) for name, value in largest.items()}
+    exponentials = [np.e**score for score in (5.1, 3.2, -1.7, -2.0)]
+    shares = np.array(exponentials) / sum(exponentials)
+    np.testing.assert_allclose(found["delta"], shares - [1, 0, 0, 0], rtol=1e-12)
