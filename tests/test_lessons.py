@@ -57,3 +57,17 @@ def test_lesson_softmax(tmp_path: Path) -> None:
     exponentials = [np.e**score for score in (5.1, 3.2, -1.7, -2.0)]
     shares = np.array(exponentials) / sum(exponentials)
     np.testing.assert_allclose(found["delta"], shares - [1, 0, 0, 0], rtol=1e-12)
+
+
+def test_lesson_symmetry(tmp_path: Path) -> None:
+    found = run("symmetry", tmp_path, epochs=500, rows=160)
+    for equal in ("zeros", "all 0.1"):
+        assert max(found[equal]["spread"]) == 0.0
+        assert np.ptp(found[equal]["weights"][:, 0]) > 0.1  # it did learn something
+        assert found[equal]["rank"] == 1
+        assert found[equal]["accuracy"] < 0.7
+    for different in ("0.1 +- 1e-7", "uniform, +- 0.12"):
+        assert found[different]["spread"][-1] > 1.0
+        assert found[different]["rank"] == 16
+        assert found[different]["accuracy"] > 0.99
+    assert found["0.1 +- 1e-7"]["spread"][0] < 1e-5
