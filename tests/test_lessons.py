@@ -60,7 +60,7 @@ def test_lesson_softmax(tmp_path: Path) -> None:
 
 
 def test_lesson_symmetry(tmp_path: Path) -> None:
-    found = run("symmetry", tmp_path, epochs=500, rows=160)
+    found = run("symmetry", tmp_path, epochs=500, rows=96)
     for equal in ("zeros", "all 0.1"):
         assert max(found[equal]["spread"]) == 0.0
         assert np.ptp(found[equal]["weights"][:, 0]) > 0.1  # it did learn something
@@ -71,3 +71,11 @@ def test_lesson_symmetry(tmp_path: Path) -> None:
         assert found[different]["rank"] == 16
         assert found[different]["accuracy"] > 0.99
     assert found["0.1 +- 1e-7"]["spread"][0] < 1e-5
+
+
+def test_lesson_algorithm(tmp_path: Path) -> None:
+    found = run("algorithm", tmp_path, rows=120, updates=5)
+    assert max(found["gaps"]) < 1e-13
+    assert found["cost"] == pytest.approx(found["loss"], rel=1e-13)
+    assert found["same_bits"]
+    assert max(found["differences"]) < 1e-13
