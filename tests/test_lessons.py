@@ -60,7 +60,7 @@ def test_lesson_softmax(tmp_path: Path) -> None:
 
 
 def test_lesson_symmetry(tmp_path: Path) -> None:
-    found = run("symmetry", tmp_path, epochs=500, rows=96)
+    found = run("symmetry", tmp_path, epochs=500, rows=64)
     for equal in ("zeros", "all 0.1"):
         assert max(found[equal]["spread"]) == 0.0
         assert np.ptp(found[equal]["weights"][:, 0]) > 0.1  # it did learn something
@@ -69,7 +69,7 @@ def test_lesson_symmetry(tmp_path: Path) -> None:
     for different in ("0.1 +- 1e-7", "uniform, +- 0.12"):
         assert found[different]["spread"][-1] > 1.0
         assert found[different]["rank"] == 16
-        assert found[different]["accuracy"] > 0.99
+        assert found[different]["accuracy"] > 0.95
     assert found["0.1 +- 1e-7"]["spread"][0] < 1e-5
 
 
@@ -79,3 +79,41 @@ def test_lesson_algorithm(tmp_path: Path) -> None:
     assert found["cost"] == pytest.approx(found["loss"], rel=1e-13)
     assert found["same_bits"]
     assert max(found["differences"]) < 1e-13
+
+
+def test_lesson_activations(tmp_path: Path) -> None:
+    found = run("activations", tmp_path, size=1000, repeats=1)
+    assert found["logistic"]["largest"] == 0.25
+    # From where on 1 + e^-z rounds to 1 in float32, and from where on e^z underflows.
+    assert found["logistic"]["above"] == pytest.approx(24 * np.log(2), abs=0.02)
+    assert found["logistic"]["below"] == pytest.approx(150 * np.log(2), abs=0.02)
+    assert found["tanh"]["above"] == found["tanh"]["below"]
+    assert 9.0 <= found["tanh"]["above"] <= 10.0  # 9.01 where it is rounded correctly
+    assert (found["relu"]["above"], found["relu"]["below"]) == (None, 0.0)
+    for never in ("identity", "leaky_relu"):
+        assert (found[never]["above"], found[never]["below"]) == (None, None)
+    assert found["elu"]["below"] == pytest.approx(25 * np.log(2), abs=0.02)
+    assert found["gelu"]["largest"] > 1.1
+
+
+def test_lesson_gradients(tmp_path: Path) -> None:
+    found = run("gradients", tmp_path, steps_per_decade=2)
+    assert all(planted == named for planted, named in found["named"].items())
+    assert len(found["named"]) == 5
+    # The output layer stays right but for a factor that concerns all layers.
+    assert {name for name, (_, top) in found["errors"].items() if top > 1e-6} == {"forgotten 1/m"}
+    steps = found["steps"]
+    for curve, order in (("forward differences, float64", 1), ("central differences, float64", 2)):
+        error = np.array(found["curves"][curve])
+        best = int(error.argmin())
+        assert 0 < best < len(steps) - 1
+        right_arm = (steps > 10 * steps[best]) & (steps < 0.05)
+        slope = np.polyfit(np.log(steps[right_arm]), np.log(error[right_arm]), 1)[0]
+        assert slope == pytest.approx(order, abs=0.1)
+        left_arm = steps < steps[best] / 10
+        assert np.polyfit(np.log(steps[left_arm]), np.log(error[left_arm]), 1)[0] == pytest.approx(-1, abs=0.25)
+    assert (
+        min(found["curves"]["central differences, float64"])
+        < 1e-8
+        < min(found["curves"]["central differences, float32"])
+    )
