@@ -147,3 +147,9 @@ def test_lesson_depth(tmp_path: Path) -> None:
         for leaky in ("leaky_relu", "leaky_relu(0.1)"):
             assert found["shares"][leaky]["zero"][layer] < 0.01
             assert found["shares"][leaky]["dead"][layer] == 0.0
+
+
+def test_lesson_by_hand(tmp_path: Path) -> None:
+    found = run("by_hand", tmp_path)
+    assert found["f"] == (-12.0, -4.0, -4.0, 3.0)
+    assert found["graph"] == pytest.approx(found["library"], rel=1e-14)
