@@ -153,3 +153,20 @@ def test_lesson_by_hand(tmp_path: Path) -> None:
     found = run("by_hand", tmp_path)
     assert found["f"] == (-12.0, -4.0, -4.0, 3.0)
     assert found["graph"] == pytest.approx(found["library"], rel=1e-14)
+
+
+def test_lesson_optimizers(tmp_path: Path) -> None:
+    found = run("optimizers", tmp_path, steps=150, epochs=2)
+    needed = found["needed"]
+    assert len(needed["valley"]) == 10
+    assert all(steps is not None for steps in needed["valley"].values())
+    assert needed["valley"]["momentum"] < needed["valley"]["sgd"] / 2
+    # At the saddle the gradient is small; whoever divides by its size is off at once.
+    assert needed["saddle"]["sgd"] is None
+    adaptive = ("adagrad", "adadelta", "rmsprop", "adam", "adamax", "nadam", "adamw")
+    assert max(needed["saddle"][name] for name in adaptive) < 20
+    assert min(needed["saddle"][name] for name in ("momentum", "nesterov")) > 50
+    assert all(curve[-1] < curve[0] for curve in found["losses"].values())
+    animation = tmp_path / "paths.gif"
+    load_example("lesson_optimizers").draw_animation(found["paths"], str(animation), frames=2)
+    assert animation.read_bytes().startswith(b"GIF8")
