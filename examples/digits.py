@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -39,7 +40,8 @@ def main(epochs: int = 60, seed: int = 0, out: str = "digits.png") -> float:
     print(f"held-out images: loss {loss:.4f}, accuracy {accuracy:.4f}")
 
     figure = Figure(figsize=(11, 4.5), layout="constrained")
-    curves, images = figure.subfigures(1, 2, width_ratios=[1, 1.2])
+    panels: Any = figure.subfigures(1, 2, width_ratios=[1, 1.2])
+    curves, images = panels
     axes = curves.subplots()
     axes.plot(trainer.history["epoch"], trainer.history["train_accuracy"], "-", label="training")
     axes.plot(trainer.history["epoch"], trainer.history["validation_accuracy"], "--", label="held out")

@@ -50,7 +50,8 @@ def main(epochs: int = 10, rows: int = 60000, seed: int = 0, out: str = "mnist.p
     print(f"{network}: test accuracy {accuracy:.4f}")
 
     figure = Figure(figsize=(11, 4.5), layout="constrained")
-    curves, units = figure.subfigures(1, 2)
+    panels: Any = figure.subfigures(1, 2)
+    curves, units = panels
     axes = curves.subplots()
     axes.plot(trainer.history["epoch"], trainer.history["train_loss"], "-o", label="training")
     axes.plot(trainer.history["epoch"], trainer.history["validation_loss"], "--s", label="test")

@@ -82,13 +82,15 @@ def confusion_matrix(y: ArrayLike, predicted: ArrayLike, classes: Sequence[Any],
     n_classes = len(labels)
     counts = count(y, predicted, labels=np.arange(n_classes))
     side = float(np.clip(2.4 + 0.42 * n_classes, 3.8, 13.0))
-    figure = _figure(side + 1.0, side, title)
+    numbered = n_classes <= _MAX_NUMBERED
+    figure = _figure(side if numbered else 1.2 * side, side, title)
     axes = figure.subplots()
     display = ConfusionMatrixDisplay(counts, display_labels=labels)
     display.plot(
         ax=axes,
         cmap="Blues",
-        include_values=n_classes <= _MAX_NUMBERED,
+        colorbar=not numbered,  # else the numbers are in the cells
+        include_values=numbered,
         values_format="d",
         text_kw={"fontsize": 9},
         xticks_rotation="vertical" if max(map(len, labels)) > 3 else "horizontal",

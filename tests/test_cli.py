@@ -211,7 +211,8 @@ def test_predict_of_two_classes_has_both_probabilities(cli: Cli, tmp_path: Path)
 
 
 def test_predict_numbers(cli: Cli, runs: Path, tmp_path: Path) -> None:
-    cli.run("predict", runs / "prices", runs / "prices.csv", "--target", "price", "--out", "p.csv")
+    # The file still holds the column that the model was trained to predict; the model knows its name.
+    cli.run("predict", runs / "prices", runs / "prices.csv", "--out", "p.csv")
     X = np.loadtxt(runs / "prices.csv", delimiter=",", skiprows=1)[:, :2]
     rows = read_csv(tmp_path / "p.csv")
     assert list(rows[0]) == ["prediction"]
@@ -235,9 +236,13 @@ def test_outputs_that_are_no_probabilities_are_not_called_so(cli: Cli, tmp_path:
 
 
 def test_predict_drops_no_column_silently(cli: Cli, runs: Path, tmp_path: Path) -> None:
-    result = cli.fail("predict", runs / "plants", runs / "plants.csv", "--out", "p.csv")
-    assert (result.status, "species" in result.err) == (1, True)
-    assert contents(tmp_path) == {}
+    header, *lines = (runs / "plants.csv").read_text().splitlines()
+    wider = "\n".join([header + ",garden", *(line + ",1" for line in lines)])
+    (tmp_path / "wider.csv").write_text(wider)
+    result = cli.fail("predict", runs / "plants", "wider.csv", "--out", "p.csv")
+    assert (result.status, "'garden'" in result.err) == (1, True)
+    assert "species" not in result.err  # the model's own target
+    assert list(contents(tmp_path)) == ["wider.csv"]
 
 
 @pytest.mark.parametrize("place", ["a folder", "no folder", "below a file"])
@@ -281,6 +286,14 @@ def test_info(cli: Cli) -> None:
     assert text.splitlines()[-1] == found["auto"]["reason"]
     assert np.__version__ in text
     assert "\x1b" not in text
+
+
+def test_info_helps_where_the_environment_asks_for_the_impossible(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUPROP_DEVICE", "cuda:4711")
+    found = json.loads(cli.run("info", "--json").out)
+    assert found["auto"]["device"] is None
+    assert "GPUPROP_DEVICE 'cuda:4711'" in found["auto"]["reason"]
+    assert found["auto"]["reason"] in cli.run("info").out
 
 
 @pytest.mark.parametrize("loss", ["squared_error", "binary_cross_entropy", "categorical_cross_entropy", "poisson"])

@@ -38,14 +38,15 @@ def test_loss_curves_show_the_history(metric: str, label: str) -> None:
     figure = plots.loss_curves(history(metric=metric), title="a run")
     losses, scores = figure.axes
     train, validation = losses.get_lines()
-    np.testing.assert_allclose(train.get_xydata(), [[1, 2.0], [2, 1.0], [3, 2 / 3], [4, 0.5]])
-    np.testing.assert_allclose(validation.get_ydata(), [3.0, 1.5, 1.0, 0.75])
-    np.testing.assert_allclose(scores.get_lines()[1].get_ydata(), 1 - 0.7 / np.arange(1, 5))
+    legend: Any = losses.get_legend()
+    np.testing.assert_allclose(np.array(train.get_xydata()), np.array([[1, 2.0], [2, 1.0], [3, 2 / 3], [4, 0.5]]))
+    np.testing.assert_allclose(np.array(validation.get_ydata()), np.array([3.0, 1.5, 1.0, 0.75]))
+    np.testing.assert_allclose(np.array(scores.get_lines()[1].get_ydata()), 1 - 0.7 / np.arange(1, 5))
     assert scores.get_ylabel() == label
     # Told apart without colour.
     assert train.get_linestyle() != validation.get_linestyle()
     assert train.get_marker() != validation.get_marker()
-    assert [text.get_text() for text in losses.get_legend().get_texts()] == ["train", "validation"]
+    assert [text.get_text() for text in legend.get_texts()] == ["train", "validation"]
 
 
 def test_loss_curves_without_validation() -> None:

@@ -99,6 +99,9 @@ TARGETS: dict[str, Array] = {
     "binary_cross_entropy": np.array([0.0, 1.0, 0.3]),
     "categorical_cross_entropy": np.array([0.0, 0.75, 0.25]),
     "poisson": np.array([0.0, 3.0, 1.5]),
+    "absolute_error": np.array([0.3, -1.0, 2.0]),
+    "huber": np.array([0.3, -1.0, 2.0]),
+    "pinball": np.array([0.3, -1.0, 2.0]),
 }
 PAIRS = [
     ("squared_error", "identity"),
@@ -112,6 +115,9 @@ PAIRS = [
     ("categorical_cross_entropy", "logistic"),
     ("poisson", "exponential"),
     ("poisson", "softplus"),
+    ("absolute_error", "identity"),
+    ("huber", "tanh"),
+    ("pinball", "softmax"),
 ]
 
 

@@ -19,7 +19,7 @@ __all__ = ["application", "main"]
 
 FAILED, WRONG_OPTIONS, INTERRUPTED = 1, 2, 130  # exit statuses; 130 is what a shell reports after Ctrl-C
 
-# Later typers carry their own copy of click, earlier ones import it; either way this is click's ClickException.
+# The base class of typer's complaints about a command line, which typer itself does not export.
 _ClickError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
 import typer
 
 from gpuprop.cli.options import Json
+from gpuprop.errors import GpupropError
 
 __all__ = ["register"]
 
@@ -45,7 +47,10 @@ def _found() -> dict[str, Any]:
     from gpuprop import __version__
     from gpuprop.backends import availability, choose
 
-    choice = choose("auto")
+    try:
+        auto: dict[str, str | None] = asdict(choose("auto"))
+    except (GpupropError, ValueError) as error:  # GPUPROP_DEVICE names what is not here: this command says so
+        auto = {"device": None, "backend": None, "reason": str(error)}
     versions = {"gpuprop": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -57,5 +62,5 @@ def _found() -> dict[str, Any]:
         "platform": platform.platform(),
         "processors": os.cpu_count(),
         "devices": [{"device": d.device, "usable": d.usable, "reason": d.reason} for d in availability()],
-        "auto": {"device": choice.device, "backend": choice.backend, "reason": choice.reason},
+        "auto": auto,
     }

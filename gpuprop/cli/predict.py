@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gpuprop.cli.files import written_whole
 from gpuprop.cli.options import Device, Header, use_device
-from gpuprop.errors import GpupropError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -26,13 +22,13 @@ _HELP = """Predict each row of INPUT with the model in DIR (or a model file) and
 
 A classifier writes the column prediction (labels) and a probability p_CLASS for each class; a regression writes
 prediction, or prediction_1, prediction_2, ... for several outputs. Columns are found by their names where the
-model and INPUT have names. Nothing is dropped silently: name a target column that INPUT still holds with --target.
+model and INPUT have names, and the column that the model was trained to predict may still be among them. No other
+column is dropped silently: name one to leave out with --target.
 
 \b
 Examples:
   gpuprop predict gpuprop-mnist mnist --out digits.csv
   gpuprop predict gpuprop-iris new.csv --out species.csv
-  gpuprop predict gpuprop-iris iris.csv --target species --out species.csv
 """
 
 
@@ -57,10 +53,14 @@ def predict(
 
     network = load_network(model, device)
     X = load_features(
-        data, n_features=network.layer_sizes[0], feature_names=network.feature_names, target=target, header=header
+        data,
+        n_features=network.layer_sizes[0],
+        feature_names=network.feature_names,
+        target=target or network.target_name,
+        header=header,
     )
     columns = prediction_columns(network, X)
-    with _written_whole(out) as file:
+    with written_whole(out) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
@@ -84,19 +84,3 @@ def prediction_columns(network: Network, X: ArrayLike) -> dict[str, list[Any]]:
         shares = [1 - outputs[:, 0], outputs[:, 0]] if n_outputs == 1 else list(outputs.T)
         columns |= {f"p_{label}": list(share) for label, share in zip(classes, shares, strict=True)}
     return columns
-
-
-@contextmanager
-def _written_whole(path: Path) -> Iterator[IO[str]]:
-    """Open a file beside `path` that takes its place when all is written, and goes when anything fails."""
-    target = Path(os.path.realpath(path))
-    beside = target.with_name(f".gpuprop-{secrets.token_hex(8)}.tmp")
-    try:
-        with beside.open("x", newline="", encoding="utf-8") as file:
-            yield file
-        beside.replace(target)
-    except OSError as error:
-        raise GpupropError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)

@@ -45,8 +45,9 @@ class Recipe:
 
 
 BUILT_IN = {
-    # 97.9 % in 10 epochs; one-cycle reaches in 10 epochs what a constant rate reaches in 30.
-    "mnist": Recipe(hidden=(128,), epochs=10, batch_size=128, lr=0.003, scale="divide:255"),
+    # 97.9 %. One cycle reaches in 10 epochs what a constant rate reaches in 30; batches of 128 gain 0.05 % and take
+    # twice as long.
+    "mnist": Recipe(hidden=(128,), epochs=10, batch_size=256, lr=0.005, scale="divide:255"),
     # 98.1 %; grey values go to 16. Standardised columns blow up the noise of pixels that are nearly always
     # empty (97.7 %).
     "digits": Recipe(hidden=(256,), epochs=30, batch_size=32, lr=0.01, scale="divide:16"),

@@ -64,7 +64,7 @@ def trace(
     from dataclasses import replace
 
     from gpuprop.cli.console import print_json
-    from gpuprop.cli.predict import _written_whole
+    from gpuprop.cli.files import written_whole
     from gpuprop.trace import trace as compute
     from gpuprop.trace import worked_example
 
@@ -90,7 +90,7 @@ def trace(
         )
     result = replace(result, title=f"{subject}: {result.title}")
     if html is not None:
-        with _written_whole(html) as file:
+        with written_whole(html) as file:
             file.write(result.to_html())
     if json:
         print_json(result.to_dict())

@@ -45,7 +45,7 @@ Defaults marked "by data" are made for each built-in data set, and for files fol
 \b
 Examples:
   gpuprop train mnist
-  gpuprop train mnist --hidden 512 --dropout 0.1,0.3 --epochs 20 --batch-size 256
+  gpuprop train mnist --hidden 512 --dropout 0.1,0.3 --epochs 20
   gpuprop train iris.csv --target species --hidden 32,16 --activation tanh
   gpuprop train houses.csv --target price --task regression --early-stopping
   gpuprop train images-idx3-ubyte.gz --labels labels-idx1-ubyte.gz --scale divide:255
@@ -293,6 +293,7 @@ def _network(dataset: Dataset, part: Part, recipe: Recipe, loss: str | None, see
         input_scaling=scaling,
         classes=dataset.classes,
         feature_names=dataset.feature_names,
+        target_name=dataset.target_name,
     )
 
 
