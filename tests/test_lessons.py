@@ -182,3 +182,13 @@ def test_lesson_optimizers(tmp_path: Path) -> None:
     animation = tmp_path / "paths.gif"
     load_example("lesson_optimizers").draw_animation(found["paths"], str(animation), frames=2)
     assert animation.read_bytes().startswith(b"GIF8")
+
+
+def test_lesson_notations(tmp_path: Path) -> None:
+    found = run("notations", tmp_path)
+    values = {name: [term["value"] for term in terms] for name, terms in found["traces"].items()}
+    assert values["mazur"] == values["lecture"] == values["code"]
+    out_1, out_2 = 0.75136507, 0.772928465  # as published
+    squared = [(out_1 - 0.01) * out_1 * (1 - out_1), (out_2 - 0.99) * out_2 * (1 - out_2)]
+    np.testing.assert_allclose(found["deltas"]["squared error"], squared, rtol=1e-7)
+    np.testing.assert_allclose(found["deltas"]["cross-entropy"], [out_1 - 0.01, out_2 - 0.99], rtol=1e-7)
