@@ -1,0 +1,1 @@
+"""Measuring: what the scripts in ``benchmarks/`` and ``gpuprop bench`` stand on."""
