@@ -201,3 +201,19 @@ def test_lesson_digits(tmp_path: Path) -> None:
     assert textbook["accuracy"].mean() > 0.6  # after 12 epochs; .972 after 1,000, over 10 splits
     np.testing.assert_array_equal(textbook["curves"][:, -1], textbook["accuracy"])
     assert textbook["recall"].shape == (10,)
+
+
+def test_lesson_convergence(tmp_path: Path) -> None:
+    found = run("convergence", tmp_path, epochs=12, seeds=1)
+    last = {factor: {value: curves[:, -1].mean() for value, curves in runs.items()} for factor, runs in found.items()}
+    rates = last["learning rate"]
+    assert rates[0.001] < rates[0.01] < rates[0.1]
+    assert rates[5.0] < 0.3
+    assert last["width"][2,] < last["width"][32,] - 0.2
+    assert last["depth"][(32,) * 10] < last["depth"][32,]
+    assert last["activation"]["logistic"] < last["activation"]["tanh"]
+    assert last["initial weights"]["zeros"] < 0.2
+    assert last["wrong labels"][0.5] < last["wrong labels"][0.0]
+    assert last["wrong labels"][0.5] > 0.5
+    assert last["training images"][50] < last["training images"][200] < last["training images"][1347]
+    assert min(last["optimizer"].values()) > 0.85
