@@ -374,6 +374,40 @@ class Network:
         """Views of the bias vectors, (fan_out,)."""
         return self._parameters.biases
 
+    def theta(self, layer: int) -> NDArray[Any]:
+        """Return a layer's weights and biases as the lecture's matrix, a copy.
+
+        ``Theta^(l)`` leads from layer l to layer l + 1, where layer 1 holds the inputs: one row for each unit it leads
+        to, the biases in column 0, for inputs to which ``a_0 = 1`` has been prefixed. Notation of Andrew Ng's
+        Machine Learning course.
+
+        Parameters
+        ----------
+        layer : int
+            From 1 to ``n_layers``: ``theta(1)`` holds ``weights[0]`` and ``biases[0]``.
+
+        Returns
+        -------
+        ndarray of shape (fan_out, 1 + fan_in)
+        """
+        index = self._layer_index(layer)
+        return np.column_stack([self.ops.to_numpy(self.biases[index]), self.ops.to_numpy(self.weights[index]).T])
+
+    def set_theta(self, layer: int, theta: ArrayLike) -> None:
+        """Write a layer's weights and biases from the lecture's matrix; see `theta`."""
+        index = self._layer_index(layer)
+        fan_in, fan_out = self.weights[index].shape
+        values = np.asarray(theta, self.dtype)
+        if values.shape != (fan_out, 1 + fan_in):
+            raise ValueError(f"theta: got shape {values.shape}, expected {(fan_out, 1 + fan_in)}, biases in column 0")
+        self.biases[index][...] = self.ops.asarray(values[:, 0], self.dtype)
+        self.weights[index][...] = self.ops.asarray(values[:, 1:].T, self.dtype)
+
+    def _layer_index(self, layer: int) -> int:
+        if check_integer("layer", layer, 1) > self.n_layers:
+            raise ValueError(f"layer: got {layer}, expected 1 to {self.n_layers}")
+        return int(layer) - 1
+
     @property
     def n_parameters(self) -> int:
         """Number of weights and biases."""

@@ -150,6 +150,28 @@ def test_one_flat_buffer_with_writable_views() -> None:
     assert net.parameters[: net.n_weights].base is not None
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_theta_is_the_lectures_matrix(dtype: str) -> None:
+    net = gpuprop.Network((3, 7, 1), dtype=dtype, seed=0)
+    net.biases[0][...] = np.arange(7)
+    theta = net.theta(1)
+    assert theta.shape == (7, 4)
+    assert theta.dtype == net.dtype
+    assert (theta[2, 0], theta[2, 1], theta[5, 3]) == (2.0, net.weights[0][0, 2], net.weights[0][2, 5])
+    theta[...] = 0.0  # a copy
+    assert net.weights[0].any()
+    wanted = np.arange(8.0)[np.newaxis]
+    net.set_theta(2, wanted)
+    np.testing.assert_array_equal(net.theta(2), wanted)
+    assert net.biases[1][0] == 0.0
+    np.testing.assert_array_equal(net.weights[1][:, 0], np.arange(1.0, 8.0))
+    for layer in (0, 3):
+        with pytest.raises(ValueError, match="layer: got"):
+            net.theta(layer)
+    with pytest.raises(ValueError, match=r"theta: got shape \(8,\), expected \(1, 8\), biases in column 0"):
+        net.set_theta(2, np.arange(8.0))
+
+
 def test_copy_is_independent_and_converts() -> None:
     net = gpuprop.Network((3, 5, 2), seed=0)
     twin = net.copy()

@@ -255,6 +255,20 @@ def test_callbacks_are_called_in_order_and_may_stop() -> None:
     assert recorder.calls == [("begin", 2), *epochs[0], *epochs[1], ("done", 2)]
 
 
+def test_unit_activity_counts_zeros_and_dead_units() -> None:
+    network = gpuprop.Network((2, 3, 2, 1), init=lambda rng, fan_in, fan_out: np.ones((fan_in, fan_out)), seed=0)
+    network.weights[0][:, 1] = -1.0  # dead on inputs that are positive
+    X = np.array([[1.0, 1.0], [1.0, 1.0], [-3.0, -3.0], [2.0, 2.0]])
+    activity = gpuprop.callbacks.UnitActivity(X[:2])
+    trainer = gpuprop.Trainer(network, learning_rate=1e-9, epochs=2, callbacks=[activity]).fit(X, np.zeros(4))
+    assert trainer.history["zero_share_1"] == trainer.history["dead_share_1"] == [1 / 3, 1 / 3]
+    assert trainer.history["zero_share_2"] == [0.0, 0.0]
+    activity.X = X  # the second unit wakes up on the third row, where the two others are silent
+    trainer.fit(X, np.zeros(4))
+    assert trainer.history["zero_share_1"] == [5 / 12, 5 / 12]
+    assert trainer.history["dead_share_1"] == [0.0, 0.0]
+
+
 class Interrupt(gpuprop.Callback):
     """Raises in the middle of the third epoch, and remembers the parameters at the end of the second."""
 

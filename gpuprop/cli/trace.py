@@ -55,6 +55,13 @@ def trace(
         ),
     ] = "original",
     train_biases: Annotated[bool, typer.Option("--train-biases", help="Update the biases too.")] = False,
+    notation: Annotated[
+        str,
+        typer.Option(
+            metavar="code|mazur|lecture",
+            help="z[1][0] and weights, as in the library; net and out; or z^(2), a^(2) and Theta.",
+        ),
+    ] = "mazur",
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a self-contained page with typeset formulas.")
     ] = None,
@@ -87,6 +94,7 @@ def trace(
             rounds=rounds,
             weights=weights,  # type: ignore[arg-type]  # checked there
             train_biases=train_biases,
+            notation=notation,
         )
     result = replace(result, title=f"{subject}: {result.title}")
     if html is not None:

@@ -37,12 +37,13 @@ class Number:
 
 @dataclass(frozen=True)
 class Symbol:
-    """A named number: ``net_h1``, ``w5``, ``w5+`` (`new`)."""
+    """A named number: ``net_h1``, ``w5``, ``w5+`` (`new`), ``z^(2)_1`` (of layer 2, its `level`)."""
 
     name: str
     index: str
     value: float
     new: bool = False
+    level: str = ""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,15 @@ __all__ = ["MathWriter", "render"]
 
 _MINUS, _TIMES = "<mo>&minus;</mo>", "<mo>&times;</mo>"
 _EQUALS = '<mo form="infix">=</mo>'
-_LETTERS = {"delta": "δ", "eta": "η", "l": "λ", "Phi": "Φ", "phi": "φ"}
+_LETTERS = {
+    "alpha": "\N{GREEK SMALL LETTER ALPHA}",
+    "delta": "δ",
+    "eta": "η",
+    "Theta": "Θ",
+    "l": "λ",
+    "Phi": "Φ",
+    "phi": "φ",
+}
 _RELATIONS = {"<=": "≤"}
 
 _STYLE = """
@@ -173,6 +181,9 @@ def _parenthesised(markup: str) -> str:
 def _symbol(symbol: Symbol) -> str:
     name = f"<mi>{escape(_LETTERS.get(symbol.name, symbol.name))}</mi>"
     index = f"<mn>{symbol.index}</mn>" if symbol.index.isdecimal() else f"<mtext>{escape(symbol.index)}</mtext>"
+    if symbol.level:
+        level = f"<mtext>({escape(symbol.level)}){'+' * symbol.new}</mtext>"
+        return f"<msubsup>{name}{index}{level}</msubsup>"
     if symbol.index and symbol.new:
         return f"<msubsup>{name}{index}<mo>+</mo></msubsup>"
     if symbol.new:
@@ -267,6 +278,6 @@ def _closing(trace: Trace, writer: MathWriter) -> str:
     if trace.rounds > 1:
         losses = ((f"{done:,}", _math(_digits(significant(loss, trace.dtype)))) for done, loss in trace.losses)
         rows = "".join(f"<tr><td>{done}</td><td>{loss}</td></tr>" for done, loss in losses)
-        header = f"<tr><th>after round</th><th>{_math('<mi>E</mi>')}</th></tr>"
+        header = f"<tr><th>after round</th><th>{_math(writer.write(results[0][0]))}</th></tr>"
         parts.append(f"<h2>Error by round</h2>\n<table><thead>{header}</thead><tbody>{rows}</tbody></table>")
     return "\n".join(parts)

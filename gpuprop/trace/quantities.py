@@ -5,24 +5,24 @@ outputs o1, o2, .... Weights are counted as the texts count them: unit by unit, 
 inputs; in a large network they are named by their ends, ``w(i7,h3)``. Indices of methods count from 0, layers too,
 layer 0 being the inputs.
 
-Another notation is another class with these methods.
+Another notation is another class with these methods: `NOTATIONS` names the three.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from gpuprop.trace.expressions import Derivative, Symbol
 
 if TYPE_CHECKING:
     from gpuprop.trace.descent import LayerNumbers, Round
 
-__all__ = ["Quantities"]
+__all__ = ["NOTATIONS", "CodeQuantities", "LectureQuantities", "Quantities"]
 
 
 class Quantities:
-    """The symbols of one round.
+    """The symbols of one round, in the notation of the worked example.
 
     Parameters
     ----------
@@ -33,6 +33,10 @@ class Quantities:
         Whether weights are numbered through, ``w1, w2, ...``, or named by their ends.
     """
 
+    #: Error, output, net input, weight, delta and target in a general rule, which stands for no unit in particular.
+    GENERAL: ClassVar[tuple[str, ...]] = ("E", "out", "net", "w", "delta", "target")
+    LEARNING_RATE: ClassVar[str] = "eta"
+
     def __init__(self, numbers: Round, layer_sizes: tuple[int, ...], learning_rate: float, numbered: bool) -> None:
         self._round = numbers
         self._top = len(layer_sizes) - 1
@@ -41,8 +45,18 @@ class Quantities:
         self._weights_below = [0, 0]  # how many weights come before those that lead into layer 1, 2, ...
         for fan_in, fan_out in pairwise(layer_sizes):
             self._weights_below.append(self._weights_below[-1] + fan_in * fan_out)
-        self.error = Symbol("E", "", numbers.loss)
-        self.learning_rate = Symbol("eta", "", learning_rate)
+        self.error = self.final_error(numbers.loss)
+        self.learning_rate = Symbol(self.LEARNING_RATE, "", learning_rate)
+
+    @classmethod
+    def final_error(cls, value: float) -> Symbol:
+        """The error of the network."""
+        return Symbol(cls.GENERAL[0], "", value)
+
+    @classmethod
+    def final_output(cls, top: int, k: int, value: float) -> Symbol:
+        """Output k after the last round; `top` is the number of the output layer."""
+        return Symbol("out", f"o{k + 1}", value)
 
     def unit(self, layer: int, j: int) -> str:
         """The name of a unit: i1, h1, o1."""
@@ -115,3 +129,111 @@ class Quantities:
     def _value(self, layer: int, name: str, index: Any) -> float:
         numbers: LayerNumbers = self._round.layers[layer - 1]
         return float(getattr(numbers, name)[index])
+
+
+class CodeQuantities(Quantities):
+    """The symbols as the library's arrays: ``z[1][0]``, ``weights[0][1, 0]``, counted from 0, layer 0 the inputs."""
+
+    GENERAL = ("loss", "a", "z", "weights", "delta", "y")
+    LEARNING_RATE = "learning_rate"
+
+    @classmethod
+    def final_output(cls, top: int, k: int, value: float) -> Symbol:
+        """``a[L][k]``."""
+        return Symbol(f"a[{top}][{k}]", "", value)
+
+    def unit(self, layer: int, j: int) -> str:
+        """The unit's output."""
+        return f"a[{layer}][{j}]"
+
+    def net(self, layer: int, j: int) -> Symbol:
+        """``z[l][j]``."""
+        return Symbol(f"z[{layer}][{j}]", "", self._value(layer, "z", j))
+
+    def out(self, layer: int, j: int) -> Symbol:
+        """``a[l][j]``; ``a[0]`` is the sample."""
+        inputs = self._round.inputs
+        value = float(inputs[j]) if layer == 0 else self._value(layer, "activations", j)
+        return Symbol(f"a[{layer}][{j}]", "", value)
+
+    def target(self, k: int) -> Symbol:
+        """``y[k]``."""
+        return Symbol(f"y[{k}]", "", float(self._round.targets[k]))
+
+    def output_error(self, k: int) -> Symbol:
+        """``loss[k]``."""
+        return Symbol(f"loss[{k}]", "", float(self._round.errors[k]))
+
+    def weight(self, layer: int, i: int, j: int, *, new: bool = False) -> Symbol:
+        """``weights[l - 1][i, j]``."""
+        value = self._value(layer, "new_weights" if new else "weights", (i, j))
+        return Symbol(f"weights[{layer - 1}][{i}, {j}]", "", value, new)
+
+    def bias(self, layer: int, j: int, *, new: bool = False) -> Symbol:
+        """``biases[l - 1][j]``."""
+        value = self._value(layer, "new_biases" if new else "biases", j)
+        return Symbol(f"biases[{layer - 1}][{j}]", "", value, new)
+
+    def delta(self, layer: int, j: int) -> Symbol:
+        """``delta[l][j]``."""
+        return Symbol(f"delta[{layer}][{j}]", "", self._value(layer, "delta", j))
+
+
+class LectureQuantities(Quantities):
+    """The lecture's symbols: z^(l), a^(l), Theta^(l) with the biases in column 0; layers and units are counted from 1.
+
+    Layer 1 holds the inputs, so that layer l of the library is the lecture's l + 1; ``Theta^(l)`` leads from layer l to
+    layer l + 1 and is what `Network.theta` returns. Notation of Andrew Ng's Machine Learning course.
+    """
+
+    GENERAL = ("J", "a", "z", "Theta", "delta", "y")
+    LEARNING_RATE = "alpha"
+
+    @classmethod
+    def final_output(cls, top: int, k: int, value: float) -> Symbol:
+        """``a^(L)_k``."""
+        return Symbol("a", str(k + 1), value, level=str(top + 1))
+
+    def unit(self, layer: int, j: int) -> str:
+        """The unit's output."""
+        return f"a^({layer + 1})_{j + 1}"
+
+    def net(self, layer: int, j: int) -> Symbol:
+        """``z^(l)_j``."""
+        return Symbol("z", str(j + 1), self._value(layer, "z", j), level=str(layer + 1))
+
+    def out(self, layer: int, j: int) -> Symbol:
+        """``a^(l)_j``."""
+        inputs = self._round.inputs
+        value = float(inputs[j]) if layer == 0 else self._value(layer, "activations", j)
+        return Symbol("a", str(j + 1), value, level=str(layer + 1))
+
+    def target(self, k: int) -> Symbol:
+        """``y_k``."""
+        return Symbol("y", str(k + 1), float(self._round.targets[k]))
+
+    def output_error(self, k: int) -> Symbol:
+        """``J_k``."""
+        return Symbol("J", str(k + 1), float(self._round.errors[k]))
+
+    def weight(self, layer: int, i: int, j: int, *, new: bool = False) -> Symbol:
+        """``Theta^(l)_j,i``, the row of the unit that it leads to first."""
+        value = self._value(layer, "new_weights" if new else "weights", (i, j))
+        return Symbol("Theta", f"{j + 1},{i + 1}", value, new, level=str(layer))
+
+    def bias(self, layer: int, j: int, *, new: bool = False) -> Symbol:
+        """``Theta^(l)_j,0``."""
+        value = self._value(layer, "new_biases" if new else "biases", j)
+        return Symbol("Theta", f"{j + 1},0", value, new, level=str(layer))
+
+    def delta(self, layer: int, j: int) -> Symbol:
+        """``delta^(l)_j``."""
+        return Symbol("delta", str(j + 1), self._value(layer, "delta", j), level=str(layer + 1))
+
+
+#: The notations that a trace can be written in.
+NOTATIONS: dict[str, type[Quantities]] = {
+    "code": CodeQuantities,
+    "mazur": Quantities,
+    "lecture": LectureQuantities,
+}

@@ -11,6 +11,7 @@ import numpy as np
 from gpuprop.errors import GpupropError, unknown_name
 from gpuprop.trace.descent import Descent, Round, Weights
 from gpuprop.trace.expressions import Symbol
+from gpuprop.trace.quantities import NOTATIONS
 from gpuprop.trace.terms import Section, Term, TermBuilder
 from gpuprop.validation import check_integer, check_real
 
@@ -35,6 +36,7 @@ class Trace:
     learning_rate : float
     weights : {"original", "updated"}
     train_biases : bool
+    notation : {"code", "mazur", "lecture"}
     path : str
         Empty where the whole network is shown, else the units on the path that is.
     dtype : dtype
@@ -57,6 +59,7 @@ class Trace:
     learning_rate: float
     weights: Weights
     train_biases: bool
+    notation: str
     path: str
     dtype: np.dtype[Any]
     numbers: Round
@@ -91,6 +94,7 @@ class Trace:
             "learning_rate": self.learning_rate,
             "weights": self.weights,
             "train_biases": self.train_biases,
+            "notation": self.notation,
             "rounds": self.rounds,
             "path": self.path,
             "inputs": self.numbers.inputs.tolist(),
@@ -128,6 +132,7 @@ def trace(
     rounds: int = 1,
     weights: Weights = "original",
     train_biases: bool = False,
+    notation: str = "mazur",
 ) -> Trace:
     """Train a copy of a network on one sample by plain gradient descent, and record the last round in full.
 
@@ -150,6 +155,9 @@ def trace(
         layer's weights are updated before the delta of the layer below is formed with them, as some texts compute.
     train_biases : bool, default=False
         Whether the biases are updated too; the texts hold them fixed.
+    notation : {"code", "mazur", "lecture"}, default="mazur"
+        "mazur": net_h1, out_h1, w5, as the worked example has it. "code": z[1][0], a[1][0], weights[1][0, 0], as the
+        library's arrays are indexed. "lecture": z^(2)_1, a^(2)_1 and Theta^(2)_1,1, with the biases in column 0.
 
     Returns
     -------
@@ -174,6 +182,8 @@ def trace(
     rounds = check_integer("rounds", rounds, 1)
     if weights not in ("original", "updated"):
         raise unknown_name("weights", weights, ("original", "updated"))
+    if notation not in NOTATIONS:
+        raise unknown_name("notation", notation, NOTATIONS)
     x, y = _one_sample(network, x, y)
     descent = Descent(network, x, y, learning_rate, weights, train_biases)
     losses: list[tuple[int, float]] = []
@@ -189,13 +199,14 @@ def trace(
             losses.append((rounds - 1, numbers.loss))
         losses.append((rounds, descent.network.loss(x, y)))
         _check_finite(losses[-1][1], rounds, learning_rate)
-    builder = TermBuilder(network, numbers, learning_rate, weights, train_biases)
+    builder = TermBuilder(network, numbers, learning_rate, weights, train_biases, notation)
     return Trace(
         title=_title(network),
         rounds=rounds,
         learning_rate=learning_rate,
         weights=weights,
         train_biases=train_biases,
+        notation=notation,
         path="" if builder.whole else _path(network, builder),
         dtype=network.dtype,
         numbers=numbers,

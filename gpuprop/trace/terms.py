@@ -18,7 +18,7 @@ from gpuprop.trace import formulas
 from gpuprop.trace.descent import Weights
 from gpuprop.trace.expressions import Call, Derivative, Expression, Number, Quantity, Quotient, Sum, Symbol, evaluate
 from gpuprop.trace.formulas import minus, times
-from gpuprop.trace.quantities import Quantities
+from gpuprop.trace.quantities import NOTATIONS
 
 if TYPE_CHECKING:
     from gpuprop.network import Network
@@ -30,11 +30,6 @@ __all__ = ["MAX_WEIGHTS", "Section", "Term", "TermBuilder"]
 MAX_WEIGHTS = 32
 #: Likewise one with a layer of more units than this, whose sums would not fit on a line.
 MAX_UNITS = 8
-
-# The symbols of the general rules, which stand for no unit in particular.
-_E, _OUT, _NET, _W, _DELTA, _TARGET = (
-    Symbol(name, "", math.nan) for name in ("E", "out", "net", "w", "delta", "target")
-)
 
 
 @dataclass(frozen=True)
@@ -88,6 +83,7 @@ class TermBuilder:
     learning_rate : float
     weights : {"original", "updated"}
     train_biases : bool
+    notation : {"code", "mazur", "lecture"}, default="mazur"
 
     Attributes
     ----------
@@ -100,7 +96,13 @@ class TermBuilder:
     """
 
     def __init__(
-        self, network: Network, numbers: Round, learning_rate: float, weights: Weights, train_biases: bool
+        self,
+        network: Network,
+        numbers: Round,
+        learning_rate: float,
+        weights: Weights,
+        train_biases: bool,
+        notation: str = "mazur",
     ) -> None:
         self._network = network
         self._round = numbers
@@ -113,7 +115,9 @@ class TermBuilder:
         else:
             activity = [numbers.inputs, *(layer.activations for layer in numbers.layers[:-1]), numbers.errors]
             self.units = [[int(np.argmax(np.abs(a)))] for a in activity]
-        self.quantities = Quantities(numbers, network.layer_sizes, learning_rate, numbered=self.whole)
+        self.quantities = NOTATIONS[notation](numbers, network.layer_sizes, learning_rate, numbered=self.whole)
+        # The symbols of the general rules, which stand for no unit in particular.
+        self._general = [Symbol(name, "", math.nan) for name in self.quantities.GENERAL]
 
     def given(self) -> list[tuple[str, list[Symbol]]]:
         """Return what the round starts from: inputs, targets, weights and biases."""
@@ -151,7 +155,8 @@ class TermBuilder:
         return Section(f"Forward: {self._name(layer)} ({activation})", remark, (), tuple(self._forward(layer)))
 
     def _delta_section(self, layer: int) -> Section:
-        rule: tuple[Expression, ...] = (_DELTA, Derivative(_E, _NET, math.nan))
+        error, out, net, _, delta, target = self._general
+        rule: tuple[Expression, ...] = (delta, Derivative(error, net, math.nan))
         if layer < self._top and self._weights == "updated":
             remark = "The variant: these deltas are formed with weights that have already been updated."
         elif layer < self._top:
@@ -160,22 +165,24 @@ class TermBuilder:
             )
         elif self._canonical:
             remark = f"With this loss the derivative of {self._network.output_activation.name} cancels."
-            rule += (minus(_OUT, _TARGET),)
+            rule += (minus(out, target),)
         else:
             remark = "How the error changes with each unit's net input."
         return Section(f"Backward: {self._name(layer)}", remark, rule, tuple(self._deltas(layer)))
 
     def _gradient_section(self, layer: int) -> Section:
-        last = times(_DELTA, Derivative(_NET, _W, math.nan))
-        chain = (Derivative(_E, _OUT, math.nan), Derivative(_OUT, _NET, math.nan), Derivative(_NET, _W, math.nan))
+        error, out, net, weight, delta, _ = self._general
+        last = times(delta, Derivative(net, weight, math.nan))
+        chain = (Derivative(error, out, math.nan), Derivative(out, net, math.nan), Derivative(net, weight, math.nan))
         softmax = self._network.layer_activations[layer - 1].name == "softmax"  # it has no dout/dnet of one unit
-        rule = (Derivative(_E, _W, math.nan), *(() if softmax else (times(*chain),)), last)
+        rule = (Derivative(error, weight, math.nan), *(() if softmax else (times(*chain),)), last)
         return Section(f"Gradients: {self._name(layer)}", "The chain rule.", rule, tuple(self._gradients(layer)))
 
     def _update_section(self, name: str, layers: Iterable[int]) -> Section:
+        error, _, _, weight, _, _ = self._general
         rule = (
-            Symbol("w", "", math.nan, new=True),
-            minus(_W, times(self.quantities.learning_rate, Derivative(_E, _W, math.nan))),
+            Symbol(weight.name, "", math.nan, new=True),
+            minus(weight, times(self.quantities.learning_rate, Derivative(error, weight, math.nan))),
         )
         terms = [term for layer in layers for term in self._updates(layer)]
         return Section(f"Update: {name}", "A step against the gradient.", rule, tuple(terms))

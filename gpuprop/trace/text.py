@@ -20,6 +20,7 @@ from gpuprop.trace.expressions import (
     Symbol,
     binding,
 )
+from gpuprop.trace.quantities import NOTATIONS
 
 if TYPE_CHECKING:
     from gpuprop.trace.report import Trace
@@ -106,7 +107,9 @@ class TextWriter:
 
 
 def _symbol(symbol: Symbol) -> str:
-    if "," in symbol.index:
+    if symbol.level:
+        name = f"{symbol.name}^({symbol.level})_{symbol.index}"
+    elif "," in symbol.index:
         name = f"{symbol.name}({symbol.index})"
     elif not symbol.index or symbol.index.isdecimal():
         name = symbol.name + symbol.index
@@ -159,9 +162,10 @@ def closing(trace: Trace) -> tuple[str, list[tuple[Symbol, str]]]:
     outputs = [float(value) for value in trace.outputs_after]
     if len(outputs) > MAX_OUTPUTS:
         title += f" (the first {MAX_OUTPUTS} of {len(outputs)} outputs)"
-    lines = [(Symbol("E", "", trace.loss_after), significant(trace.loss_after, trace.dtype))]
-    for k, value in enumerate(outputs[:MAX_OUTPUTS], start=1):
-        lines.append((Symbol("out", f"o{k}", value), format_number(value, trace.dtype)))
+    symbols, top = NOTATIONS[trace.notation], len(trace.numbers.layers)
+    lines = [(symbols.final_error(trace.loss_after), significant(trace.loss_after, trace.dtype))]
+    for k, value in enumerate(outputs[:MAX_OUTPUTS]):
+        lines.append((symbols.final_output(top, k, value), format_number(value, trace.dtype)))
     return title, lines
 
 
