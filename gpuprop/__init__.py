@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         backends,
         callbacks,
         datasets,
+        estimators,
         initializers,
         losses,
         optimizers,
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
     from gpuprop.activations import Activation
     from gpuprop.callbacks import Callback
     from gpuprop.errors import BackendUnavailableError, DataError, GpupropError, ModelFileError, NonFiniteLossError
+    from gpuprop.estimators import MLPClassifier, MLPRegressor
     from gpuprop.gradient_check import check_gradients
-    from gpuprop.model_io import load_network as load
+    from gpuprop.model_io import load
     from gpuprop.network import Network
     from gpuprop.scaling import InputScaling
     from gpuprop.training import Trainer
@@ -47,6 +49,8 @@ __all__ = [
     "DataError",
     "GpupropError",
     "InputScaling",
+    "MLPClassifier",
+    "MLPRegressor",
     "ModelFileError",
     "Network",
     "NonFiniteLossError",
@@ -57,6 +61,7 @@ __all__ = [
     "callbacks",
     "check_gradients",
     "datasets",
+    "estimators",
     "initializers",
     "load",
     "losses",
@@ -74,12 +79,14 @@ _SOURCES = {
     "DataError": "errors.DataError",
     "GpupropError": "errors.GpupropError",
     "InputScaling": "scaling.InputScaling",
+    "MLPClassifier": "estimators.MLPClassifier",
+    "MLPRegressor": "estimators.MLPRegressor",
     "ModelFileError": "errors.ModelFileError",
     "Network": "network.Network",
     "NonFiniteLossError": "errors.NonFiniteLossError",
     "Trainer": "training.Trainer",
     "check_gradients": "gradient_check.check_gradients",
-    "load": "model_io.load_network",
+    "load": "model_io.load",
 }
 
 

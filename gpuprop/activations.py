@@ -156,12 +156,14 @@ def relu(z: Array) -> Array:
 
 def relu_derivative(a: Array) -> Array:
     """``da/dz = 1`` where ``a > 0``, else 0 (at the kink z = 0 too)."""
-    return np.asarray(np.heaviside(a, 0))
+    active: NDArray[np.bool_] = a > 0
+    return active.astype(a.dtype)
 
 
 def leaky_relu(z: Array, slope: float) -> Array:
     """``a = z`` where ``z > 0``, else ``slope * z``; ``slope`` in (0, 1). Source: Maas, Hannun, Ng (2013)."""
-    return np.maximum(z, slope * z)
+    scaled: Array = slope * z
+    return np.maximum(z, scaled)
 
 
 def leaky_relu_derivative(a: Array, slope: float) -> Array:

@@ -66,6 +66,7 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
         The names that exist.
     """
     names = sorted(known)
-    near = difflib.get_close_matches(str(name).lower(), names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(name).lower(), names, n=3, cutoff=0.5)
+    near.sort(key=lambda other: sorted(other) != sorted(str(name).lower()))  # two letters exchanged: the likeliest slip
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return ValueError(f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})")

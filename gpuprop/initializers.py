@@ -39,7 +39,7 @@ def glorot(rng: np.random.Generator, fan_in: int, fan_out: int) -> NDArray[np.fl
 
 
 def he(rng: np.random.Generator, fan_in: int, fan_out: int) -> NDArray[np.float64]:
-    """Uniform with variance ``2 / fan_in``, for units that pass half of their input. Source: He et al. (2015), eq. 10."""
+    """Uniform with variance ``2 / fan_in``, for units that pass on half of it. Source: He et al. (2015), eq. 10."""
     limit = math.sqrt(6.0 / fan_in)
     return rng.uniform(-limit, limit, (fan_in, fan_out))
 

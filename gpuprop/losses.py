@@ -11,8 +11,10 @@ another loss it is ``a * (g - sum(g * a))`` with ``g = dL/da``, the softmax's Ja
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -41,8 +43,8 @@ class Loss:
         ``gradient(a, y) -> (n_samples, n_outputs)``, ``dL/da`` of one sample.
     value_from_z : callable
         ``value_from_z(z, a, y) -> (n_samples,)``: the same value where the output activation is `canonical`.
-    canonical : str
-        The output activation for which the delta is ``a - y``; also the default one.
+    canonical : str or None
+        The output activation for which the delta is ``a - y``, where there is one; also the default one.
     output_ranges : frozenset of str
         Output ranges on which the loss is defined, see `gpuprop.Activation`.
     classification : bool
@@ -55,10 +57,15 @@ class Loss:
     value: Callable[[Array, Array], Array]
     gradient: Callable[[Array, Array], Array]
     value_from_z: Callable[[Array, Array, Array], Array]
-    canonical: str
+    canonical: str | None
     output_ranges: frozenset[str]
     classification: bool
     target_error: Callable[[Array], str]
+
+    @property
+    def default_activation(self) -> str:
+        """The output activation of a network that names none."""
+        return self.canonical or "identity"
 
 
 def _inside(a: Array) -> Array:
@@ -137,6 +144,51 @@ def poisson_from_z(z: Array, a: Array, y: Array) -> Array:
     return np.asarray((y * (np.log(safe) - z) - y + a).sum(axis=1))
 
 
+def absolute_error(a: Array, y: Array) -> Array:
+    """``sum_k |a_k - y_k|``; any a, y: outputs become medians. Source: Hastie et al. (2009), section 10.6."""
+    return np.asarray(np.abs(a - y).sum(axis=1))
+
+
+def absolute_error_gradient(a: Array, y: Array) -> Array:
+    """``sign(a - y)``, 0 at the kink."""
+    return np.sign(a - y)
+
+
+def huber(a: Array, y: Array, delta: float) -> Array:
+    """``sum_k h(a_k - y_k)``, ``h(r) = r^2 / 2`` up to ``|r| = delta``, from there ``delta (|r| - delta / 2)``.
+
+    Source: Huber (1964), "Robust estimation of a location parameter".
+    """
+    distance = np.abs(a - y)
+    inside = np.minimum(distance, delta)
+    return np.asarray((inside * (distance - 0.5 * inside)).sum(axis=1))
+
+
+def huber_gradient(a: Array, y: Array, delta: float) -> Array:
+    """``a - y``, cut off at ``-delta`` and ``delta``."""
+    return np.clip(a - y, -delta, delta)
+
+
+def pinball(a: Array, y: Array, quantile: float) -> Array:
+    """``sum_k max(q (y_k - a_k), (q - 1) (y_k - a_k))``; outputs become q-quantiles, 0 < q < 1.
+
+    Source: Koenker and Bassett (1978), "Regression quantiles".
+    """
+    above = y - a
+    return np.asarray(np.maximum(quantile * above, (quantile - 1) * above).sum(axis=1))
+
+
+def pinball_gradient(a: Array, y: Array, quantile: float) -> Array:
+    """``-q`` where ``a < y``, ``1 - q`` where ``a > y``, 0 at the kink."""
+    kind = a.dtype.type
+    return np.where(a < y, kind(-quantile), np.where(a > y, kind(1 - quantile), kind(0)))
+
+
+def _not_from_z(z: Array, a: Array, y: Array, value: Callable[[Array, Array], Array]) -> Array:
+    """The value from the outputs, where the net inputs say no more."""
+    return value(a, y)
+
+
 def _real_targets(y: Array) -> str:
     return ""
 
@@ -162,6 +214,37 @@ def _count_targets(y: Array) -> str:
     return f"a negative value {y.min():g}, expected counts of 0 and more" if y.min() < 0 else ""
 
 
+def _robust(name: str, value: Callable[[Array, Array], Array], gradient: Callable[[Array, Array], Array]) -> Loss:
+    """Return a loss of real targets and any outputs that has no canonical activation."""
+    return Loss(
+        name,
+        value,
+        gradient,
+        partial(_not_from_z, value=value),
+        canonical=None,
+        output_ranges=frozenset({"real", "nonnegative", "positive", "unit"}),
+        classification=False,
+        target_error=_real_targets,
+    )
+
+
+def _huber(delta: float) -> Loss:
+    if not 0 < delta < np.inf:
+        raise ValueError(f"the delta of huber must be positive, got {delta}")
+    name = "huber" if delta == 1.0 else f"huber({delta!r})"
+    return _robust(name, partial(huber, delta=delta), partial(huber_gradient, delta=delta))
+
+
+def _pinball(quantile: float) -> Loss:
+    if not 0 < quantile < 1:
+        raise ValueError(f"the quantile of pinball must lie between 0 and 1, got {quantile}")
+    name = "pinball" if quantile == 0.5 else f"pinball({quantile!r})"
+    return _robust(name, partial(pinball, quantile=quantile), partial(pinball_gradient, quantile=quantile))
+
+
+_PARAMETRIC: dict[str, Callable[[float], Loss]] = {"huber": _huber, "pinball": _pinball}
+
+#: The losses by name; ``"huber(1.35)"`` and ``"pinball(0.9)"`` set the parameter, which is else 1 and 0.5.
 LOSSES: dict[str, Loss] = {
     loss.name: loss
     for loss in (
@@ -169,7 +252,7 @@ LOSSES: dict[str, Loss] = {
             "squared_error",
             squared_error,
             squared_error_gradient,
-            lambda z, a, y: squared_error(a, y),
+            partial(_not_from_z, value=squared_error),
             canonical="identity",
             output_ranges=frozenset({"real", "nonnegative", "positive", "unit"}),
             classification=False,
@@ -205,14 +288,23 @@ LOSSES: dict[str, Loss] = {
             classification=False,
             target_error=_count_targets,
         ),
+        _robust("absolute_error", absolute_error, absolute_error_gradient),
+        _huber(1.0),
+        _pinball(0.5),
     )
 }
 
 
 def get_loss(loss: str | Loss) -> Loss:
-    """Return the loss of this name; a `Loss` is returned as it is."""
+    """Return the loss of this name, e.g. ``"poisson"`` or ``"pinball(0.9)"``; a `Loss` is returned as it is."""
     if isinstance(loss, Loss):
         return loss
+    match = re.fullmatch(r"(\w+)\(([^()]+)\)", str(loss).replace(" ", ""))
+    if match and match[1] in _PARAMETRIC:
+        try:
+            return _PARAMETRIC[match[1]](float(match[2]))
+        except ValueError as error:
+            raise ValueError(f"loss {loss!r}: {error}") from None
     if loss not in LOSSES:
         raise unknown_name("loss", loss, LOSSES)
     return LOSSES[loss]
@@ -230,7 +322,7 @@ def check_pair(loss: Loss, activation: Activation) -> None:
         needs = "0 < a < 1" if loss.output_ranges == {"unit"} else "a > 0"
         raise ValueError(
             f"loss {loss.name!r} is not defined on the outputs of activation {activation.name!r}: it needs {needs}; "
-            f"use output_activation={loss.canonical!r}, or loss='squared_error'"
+            f"use output_activation={loss.default_activation!r}, or loss='squared_error'"
         )
 
 

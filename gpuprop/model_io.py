@@ -1,12 +1,13 @@
-"""Model files: one network in one safetensors file, equal bytes for equal runs, nothing in it ever executed.
+"""Model files: one model in one safetensors file, equal bytes for equal runs, nothing in it ever executed.
 
 A file is, in this order, the length of the header (8 bytes, little-endian), the header (JSON: the type, shape
 and place of every tensor), and the bytes of the tensors. The header's only metadata key, ``gpuprop``, holds
 sorted JSON::
 
     format_version   FORMAT_VERSION of the gpuprop that wrote the file
-    kind             "network"
+    kind             "network", "classifier" or "regressor"
     parameters       the keyword arguments of gpuprop.Network, with classes and input scaling
+    estimator        of a classifier or regressor: its parameters, labels and records, see estimators.files
     sha256           of all the other metadata and all tensors, see _digest
 
 The tensors of a network are ``weights.0, biases.0, weights.1, ...``. There is no time and no path in a file.
@@ -38,9 +39,10 @@ from gpuprop.errors import ModelFileError
 
 if TYPE_CHECKING:
     from gpuprop.activations import Activation
+    from gpuprop.estimators.base import BaseMLP
     from gpuprop.network import Network
 
-__all__ = ["FORMAT_VERSION", "MODEL_FILE_NAME", "load_network", "read_file", "save_network", "write_file"]
+__all__ = ["FORMAT_VERSION", "MODEL_FILE_NAME", "load", "load_network", "read_file", "save_network", "write_file"]
 
 Array = NDArray[Any]
 
@@ -81,7 +83,13 @@ class _RefusedError(Exception):
 # --- networks ----------------------------------------------------------------------------------------------
 
 
-def save_network(network: Network, path: str | os.PathLike[str]) -> None:
+def save_network(
+    network: Network,
+    path: str | os.PathLike[str],
+    *,
+    kind: str = "network",
+    estimator: Mapping[str, Any] | None = None,
+) -> None:
     """Write `network` to a model file.
 
     Parameters
@@ -91,21 +99,26 @@ def save_network(network: Network, path: str | os.PathLike[str]) -> None:
     path : str or path
         The file, or an existing folder, which gets a ``model.safetensors``. A file that is there is replaced,
         and stays as it was if anything fails.
+    kind : {"network", "classifier", "regressor"}, default="network"
+    estimator : mapping of JSON values or None, default=None
+        What `gpuprop.estimators.files` says of the estimator around the network.
 
     Raises
     ------
     ModelFileError
         If the file cannot be written.
     """
-    metadata = {"kind": "network", "parameters": network.get_config()}
+    metadata: dict[str, Any] = {"kind": kind, "parameters": network.get_config()}
+    if estimator is not None:
+        metadata["estimator"] = estimator
     tensors = {name: network.ops.to_numpy(tensor) for name, tensor in _tensors_of(network).items()}
     write_file(_model_file(path), tensors, metadata)
 
 
-def load_network(
+def load(
     path: str | os.PathLike[str], device: str = "auto", *, activations: Iterable[Activation] = ()
-) -> Network:
-    """Read a network that `save_network` or ``Network.save`` wrote; ``gpuprop.load`` is this function.
+) -> Network | BaseMLP:
+    """Read a model that ``save`` of a network or an estimator wrote; ``gpuprop.load`` is this function.
 
     Parameters
     ----------
@@ -118,17 +131,41 @@ def load_network(
 
     Returns
     -------
-    Network
+    Network, MLPClassifier or MLPRegressor
         With the same parameters, bit for bit.
 
     Raises
     ------
     ModelFileError
-        If the file is missing, damaged, of a newer format, not a network, or names an activation that is
+        If the file is missing, damaged, of a newer format, no model, or names an activation that is
         neither gpuprop's nor in `activations`.
     ValueError, BackendUnavailableError
         If `device` is unknown or cannot be used here.
     """
+    activations = tuple(activations)
+    network, metadata = _read_network(path, device, activations)
+    if metadata["kind"] == "network":
+        return network
+    from gpuprop.estimators.files import restore
+
+    with _naming(_model_file(path), "read"):
+        try:
+            return restore(metadata["kind"], network, metadata["estimator"], {own.name: own for own in activations})
+        except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
+            _refuse(f"its metadata do not make a {metadata['kind']}: {_one_line(error)}")
+
+
+def load_network(
+    path: str | os.PathLike[str], device: str = "auto", *, activations: Iterable[Activation] = ()
+) -> Network:
+    """Read the network of a model file of any kind; arguments and errors are those of `load`."""
+    return _read_network(path, device, activations)[0]
+
+
+def _read_network(
+    path: str | os.PathLike[str], device: str, activations: Iterable[Activation]
+) -> tuple[Network, dict[str, Any]]:
+    """Return the network of a file, and all that the file says."""
     from gpuprop.backends import choose
     from gpuprop.network import Network
 
@@ -146,7 +183,7 @@ def load_network(
             _refuse(f"its parameters do not make a network: {_one_line(error)}")
     for name, own in _tensors_of(network).items():
         own[...] = network.ops.asarray(tensors[name], network.dtype)
-    return network
+    return network, metadata
 
 
 def _model_file(path: str | os.PathLike[str]) -> Path:
@@ -168,8 +205,8 @@ def _tensors_of(network: Network) -> dict[str, Any]:
 def _network_config(metadata: dict[str, Any], known: set[str]) -> dict[str, Any]:
     """Return the keyword arguments of Network, after checking that they are that."""
     kind, config = metadata.get("kind"), metadata.get("parameters")
-    if kind != "network":
-        _refuse(f"got a file of kind {_shown(kind)}, expected 'network'")
+    if kind not in ("network", "classifier", "regressor"):
+        _refuse(f"got a file of kind {_shown(kind)}, expected 'network', 'classifier' or 'regressor'")
     if not isinstance(config, dict):
         _refuse(f"got parameters {_shown(config)}, expected a JSON object")
     unknown = sorted(set(config) - known)
@@ -201,14 +238,16 @@ def _check_network_tensors(tensors: dict[str, Array], config: dict[str, Any]) ->
 
 def _insert_activations(config: dict[str, Any], activations: Iterable[Activation]) -> None:
     """Replace the names of the user's own activations in `config` by the objects."""
-    from gpuprop.activations import ACTIVATIONS, OUTPUT_ACTIVATIONS
+    from gpuprop.activations import get_activation
 
     own = {activation.name: activation for activation in activations}
 
     def resolve(name: object) -> object:
-        if name is None or not isinstance(name, str) or name in ACTIVATIONS or name in OUTPUT_ACTIVATIONS:
-            return name  # gpuprop's own, or something that Network refuses
+        if name is None or not isinstance(name, str):
+            return name  # something that Network refuses
         if name not in own:
+            with suppress(ValueError):
+                return get_activation(name, output=True)  # gpuprop's own, "leaky_relu(0.2)" too
             _refuse(
                 f"the network uses an activation {_shown(name)} that is not gpuprop's own; "
                 "pass the object: gpuprop.load(path, activations=(...,))"

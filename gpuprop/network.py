@@ -21,6 +21,7 @@ from gpuprop import step
 from gpuprop.activations import Activation, get_activation
 from gpuprop.backends import get_ops
 from gpuprop.backends.ops import Array, Ops
+from gpuprop.errors import BackendUnavailableError
 from gpuprop.initializers import Initializer, default_initializer, get_initializer
 from gpuprop.losses import Loss, Metric, check_pair, get_loss, penalty
 from gpuprop.scaling import InputScaling
@@ -31,6 +32,8 @@ __all__ = ["Network", "Parameters", "TrainingData", "TrainingWorkspace", "Worksp
 #: Rows that inference and whole-data gradients work through at a time: large enough that the multiplications run at
 #: full speed, small enough that the activations of a wide network stay in tens of megabytes.
 CHUNK_ROWS = 4096
+#: Numbers that the widest layer of a chunk may have: sparse data can have 100,000 columns and more.
+CHUNK_ELEMENTS = 2**24
 
 
 class Parameters:
@@ -150,7 +153,7 @@ class TrainingData:
 
     Attributes
     ----------
-    inputs : array of shape (n_samples, n_features)
+    inputs : array or CSR matrix of shape (n_samples, n_features)
         Of the network's dtype, or uint8.
     scaling : InputScaling or None
         What is left to do to each batch of `inputs`.
@@ -229,7 +232,8 @@ class Network:
     classes : sequence of labels or None, default=None
         What the class indices stand for; with them the network is a classifier under any loss.
     feature_names : sequence of str or None, default=None
-        Names of the inputs, kept in the model file.
+    target_name : str or None, default=None
+        Names of the inputs and of what is predicted, kept in the model file.
 
     Attributes
     ----------
@@ -265,12 +269,13 @@ class Network:
         input_scaling: InputScaling | Mapping[str, Any] | None = None,
         classes: Sequence[Any] | None = None,
         feature_names: Sequence[str] | None = None,
+        target_name: str | None = None,
     ) -> None:
         self.layer_sizes = _check_layer_sizes(layer_sizes)
         self.n_layers = len(self.layer_sizes) - 1
         self.loss_function = get_loss(loss)
         if output_activation is None:
-            output_activation = self.loss_function.canonical
+            output_activation = self.loss_function.default_activation
         self.layer_activations: tuple[Activation, ...] = (
             *_check_hidden_activations(hidden_activation, self.n_layers - 1),
             get_activation(output_activation, output=True),
@@ -283,6 +288,9 @@ class Network:
         self.l2 = check_real("l2", l2, 0.0)
         self.classes = _check_classes(classes, self.layer_sizes[-1])
         self.feature_names = _check_feature_names(feature_names, self.layer_sizes[0])
+        if target_name is not None and not isinstance(target_name, str):
+            raise TypeError(f"target_name: got {target_name!r}, expected text or None")
+        self.target_name = target_name
         self.input_scaling = input_scaling
         self.ops: Ops = get_ops(device)
         self._place(self._initial_parameters(init))
@@ -360,11 +368,27 @@ class Network:
 
     def copy_to(self, ops: Ops, dtype: DTypeLike | None = None) -> Network:
         """`copy` for a backend that is at hand."""
-        twin = copy.copy(self)
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self))
         twin.ops = ops
         twin.dtype = self.dtype if dtype is None else _check_dtype(dtype)
         twin._place(np.array(self.ops.to_numpy(self.parameters), dtype=twin.dtype))
         return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a pickle holds: the parameters once, on the host, and the device's name."""
+        state = {name: value for name, value in vars(self).items() if name not in ("ops", "_parameters")}
+        return state | {"device": self.device_, "flat": self.ops.to_numpy(self.parameters).copy()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore; a network of a GPU that this machine lacks comes back on the device that ``auto`` chooses."""
+        device, flat = state.pop("device"), state.pop("flat")
+        vars(self).update(state)
+        try:
+            self.ops = get_ops(device)
+        except BackendUnavailableError:
+            self.ops = get_ops("auto")
+        self._place(flat)
 
     # --- what it is --------------------------------------------------------------------------------------------
 
@@ -422,6 +446,7 @@ class Network:
             "input_scaling": None if self.input_scaling is None else self.input_scaling.get_config(),
             "classes": None if self.classes is None else list(self.classes),
             "feature_names": None if self.feature_names is None else list(self.feature_names),
+            "target_name": self.target_name,
         }
 
     def __repr__(self) -> str:
@@ -437,10 +462,11 @@ class Network:
         """Run the forward pass over all rows, a chunk at a time."""
         inputs, scaling = check_inputs(X, self.layer_sizes[0], self.dtype, self.input_scaling)
         data = self.ops.asarray(inputs, inputs.dtype)
-        order = self.ops.asarray(np.arange(len(inputs)), np.int32)
-        work = Workspace(self, min(CHUNK_ROWS, len(inputs)), keep_z=keep_z)
-        for start in range(0, len(inputs), CHUNK_ROWS):
-            part = work.rows(min(CHUNK_ROWS, len(inputs) - start))
+        n_samples = inputs.shape[0]
+        order = self.ops.asarray(np.arange(n_samples), np.int32)
+        work = Workspace(self, min(self._chunk_rows, n_samples), keep_z=keep_z)
+        for start in range(0, n_samples, work.n_rows):
+            part = work.rows(min(work.n_rows, n_samples - start))
             self.ops.take_batch(data, order, start, scaling, part.a[0])
             step.forward_pass(self, part)
             yield part
@@ -485,8 +511,9 @@ class Network:
     def prepare(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> TrainingData:
         """Check a data set and bring it to the device; see `gpuprop.validation` for what is refused."""
         inputs, scaling = check_inputs(X, self.layer_sizes[0], self.dtype, self.input_scaling)
-        targets, class_indices = check_targets(y, len(inputs), self.layer_sizes[-1], self.dtype, self.loss_function)
-        weight = check_sample_weight(sample_weight, len(inputs), self.dtype)
+        n_samples = inputs.shape[0]
+        targets, class_indices = check_targets(y, n_samples, self.layer_sizes[-1], self.dtype, self.loss_function)
+        weight = check_sample_weight(sample_weight, n_samples, self.dtype)
         host_weight = None if weight is None else weight.astype(np.float64)
         centred = targets - np.average(targets, axis=0, weights=host_weight)
         metric = "class" if class_indices and self.metric == "residual" else self.metric
@@ -498,7 +525,7 @@ class Network:
             host_weight=host_weight,
             metric=metric,
             total_variation=float(np.average(centred**2, axis=0, weights=host_weight).sum())
-            * (len(inputs) if host_weight is None else host_weight.sum()),
+            * (n_samples if host_weight is None else host_weight.sum()),
         )
 
     def loss(
@@ -522,22 +549,25 @@ class Network:
         """Return the loss, and the accuracy of a classifier or R2 of a regression (over all outputs together)."""
         return self.evaluate_data(self.prepare(X, y, sample_weight))
 
-    def evaluate_data(self, data: TrainingData) -> tuple[float, float]:
-        """`evaluate` for data that `prepare` returned."""
-        return self._loss_and_score(data, None)
+    def evaluate_data(self, data: TrainingData, penalty_factor: float = 1.0) -> tuple[float, float]:
+        """`evaluate` for data that `prepare` returned; the penalties are multiplied by `penalty_factor`."""
+        return self._loss_and_score(data, None, penalty_factor)
 
-    def _loss_and_score(self, data: TrainingData, dropout_step: int | None) -> tuple[float, float]:
-        work = TrainingWorkspace(self, min(CHUNK_ROWS, data.n_samples), with_dropout=dropout_step is not None)
+    def _loss_and_score(
+        self, data: TrainingData, dropout_step: int | None, penalty_factor: float = 1.0
+    ) -> tuple[float, float]:
+        work = self._whole_data_workspace(data.n_samples, dropout_step)
         order = self.ops.asarray(np.arange(data.n_samples), np.int32)
-        for start in range(0, data.n_samples, CHUNK_ROWS):
-            part = work.rows(min(CHUNK_ROWS, data.n_samples - start))
+        for start in range(0, data.n_samples, work.n_rows):
+            part = work.rows(min(work.n_rows, data.n_samples - start))
             step.take_batch(self, part, data, order, start)
             step.forward_pass(self, part, dropout_step, first_row=start)
             step.output_delta(self, part, data, data.total_weight)
         loss_total, score_total = self.ops.to_numpy(work.totals)
         loss = float(loss_total) / data.total_weight
         if self.l1 or self.l2:
-            loss += penalty(self.ops.to_numpy(self.parameters)[: self.n_weights], self.l1, self.l2)
+            weights = self.ops.to_numpy(self.parameters)[: self.n_weights]
+            loss += penalty_factor * penalty(weights, self.l1, self.l2)
         return loss, data.score(float(score_total))
 
     def loss_and_gradients(
@@ -559,12 +589,38 @@ class Network:
             Shapes of `biases`. All arrays are the caller's own.
         """
         data = self.prepare(X, y, sample_weight)
-        work = TrainingWorkspace(self, min(CHUNK_ROWS, data.n_samples), with_dropout=dropout_step is not None)
-        order = self.ops.asarray(np.arange(data.n_samples), np.int32)
-        step.loss_and_gradients(self, work, data, order, 0, data.n_samples, data.total_weight, dropout_step)
-        gradients = Parameters(self.ops.to_numpy(work.gradients.flat), self.layer_sizes)
-        loss = float(self.ops.to_numpy(work.totals)[0]) / data.total_weight
+        loss, flat = self.objective(data, dropout_step)()
+        gradients = Parameters(flat, self.layer_sizes)
         return loss, gradients.weights, gradients.biases
+
+    def objective(
+        self, data: TrainingData, dropout_step: int | None = None, penalty_factor: float = 1.0
+    ) -> Callable[[], tuple[float, NDArray[Any]]]:
+        """Return a function that gives the loss on `data` and its flat gradient, for the parameters of the moment.
+
+        The arrays that it works in are allocated here, once; the gradient is the caller's own.
+        """
+        work = self._whole_data_workspace(data.n_samples, dropout_step)
+        order = self.ops.asarray(np.arange(data.n_samples), np.int32)
+        total_weight = data.total_weight
+
+        def loss_and_gradient() -> tuple[float, NDArray[Any]]:
+            work.totals[...] = 0.0
+            step.loss_and_gradients(
+                self, work, data, order, 0, data.n_samples, total_weight, dropout_step, penalty_factor
+            )
+            gradient = self.ops.to_numpy(work.gradients.flat).copy()
+            return float(self.ops.to_numpy(work.totals)[0]) / total_weight, gradient
+
+        return loss_and_gradient
+
+    def _whole_data_workspace(self, n_samples: int, dropout_step: int | None) -> TrainingWorkspace:
+        return TrainingWorkspace(self, min(self._chunk_rows, n_samples), with_dropout=dropout_step is not None)
+
+    @property
+    def _chunk_rows(self) -> int:
+        """`CHUNK_ROWS`, or fewer where a row is so wide that a chunk would exceed `CHUNK_ELEMENTS`."""
+        return max(1, min(CHUNK_ROWS, CHUNK_ELEMENTS // max(self.layer_sizes)))
 
     # --- files -------------------------------------------------------------------------------------------------
 

@@ -57,13 +57,15 @@ def training_step(
     rule: UpdateRule,
     learning_rate: float,
     steps_done: int,
+    penalty_factor: float = 1.0,
 ) -> None:
     """Train on rows ``order[start:stop]``: one gradient, one update.
 
-    `total_weight` is the sum of the rows' sample weights, `steps_done` the number of updates before this one. A batch
-    larger than the workspace is worked through in parts whose gradients add up.
+    `total_weight` is the sum of the rows' sample weights, `steps_done` the number of updates before this one; the
+    network's penalties are multiplied by `penalty_factor`. A batch larger than the workspace is worked through in
+    parts whose gradients add up.
     """
-    loss_and_gradients(network, work, data, order, start, stop, total_weight, dropout_step=steps_done)
+    loss_and_gradients(network, work, data, order, start, stop, total_weight, steps_done, penalty_factor)
     network.ops.update(
         network._parameters,
         work.gradients,
@@ -86,6 +88,7 @@ def loss_and_gradients(
     stop: int,
     total_weight: float,
     dropout_step: int | None,
+    penalty_factor: float = 1.0,
 ) -> None:
     """Write the gradient of the batch's loss to ``work.gradients``; add loss and score to ``work.totals``."""
     for first in range(start, stop, work.n_rows):
@@ -96,7 +99,8 @@ def loss_and_gradients(
         hidden_deltas(network, part)
         accumulate_gradients(network, part, accumulate=first > start)
     if network.l1 or network.l2:
-        network.ops.add_penalty(network._parameters, work.gradients, network.l1, network.l2, total_weight, work.totals)
+        l1, l2 = network.l1 * penalty_factor, network.l2 * penalty_factor
+        network.ops.add_penalty(network._parameters, work.gradients, l1, l2, total_weight, work.totals)
 
 
 def take_batch(network: Network, work: TrainingWorkspace, data: TrainingData, order: Array, start: int) -> None:

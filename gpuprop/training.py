@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,13 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 from gpuprop import step
 from gpuprop.backends.ops import Array
 from gpuprop.callbacks import Callback
-from gpuprop.errors import NonFiniteLossError
+from gpuprop.errors import NonFiniteLossError, unknown_name
 from gpuprop.network import Network, TrainingData, TrainingWorkspace
 from gpuprop.optimizers import Optimizer, get_optimizer
 from gpuprop.schedules import Position, Schedule, get_schedule
-from gpuprop.validation import check_integer, check_real
+from gpuprop.validation import check_integer, check_real, is_sparse
 
-__all__ = ["RowOrders", "Trainer", "counter_based_orders"]
+__all__ = ["Progress", "RowOrders", "Trainer", "counter_based_orders"]
 
 #: ``row_orders(epoch, n_samples)`` returns the order in which an epoch (counted from 0) visits the rows.
 RowOrders = Callable[[int, int], NDArray[Any]]
@@ -33,6 +33,26 @@ def counter_based_orders(seed: int) -> RowOrders:
         return np.random.Generator(np.random.Philox(key=key)).permutation(n_samples)
 
     return orders
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands: everything beside the parameters that its next update depends on.
+
+    Attributes
+    ----------
+    epochs_done, steps_done : int
+        Completed epochs and updates.
+    optimizer_state : dict of arrays
+        What the optimizer remembers, by the names in its ``slots``; on the device, and not copied.
+    history : dict of lists
+        The epochs so far.
+    """
+
+    epochs_done: int
+    steps_done: int
+    optimizer_state: dict[str, Array]
+    history: dict[str, list[Any]]
 
 
 @dataclass
@@ -83,7 +103,11 @@ class Trainer:
         Source of the orders, ``row_orders(epoch, n_samples)`` with the epoch counted from 0; None draws them by `seed`.
     seed : int or None, default=None
         For row orders and the validation share; None takes the network's.
+    conventions : {"gpuprop", "scikit-learn"}, default="gpuprop"
+        What a batch's penalties and an epoch's mean loss are. "scikit-learn" divides the network's penalties by the
+        batch's sum of sample weights (without them: by its rows), and averages batches by their rows, not weights.
     callbacks : sequence of Callback, default=()
+        They may end the training, and change `learning_rate` between epochs.
 
     Attributes
     ----------
@@ -124,6 +148,7 @@ class Trainer:
         shuffle: bool = True,
         row_orders: RowOrders | None = None,
         seed: int | None = None,
+        conventions: Literal["gpuprop", "scikit-learn"] = "gpuprop",
         callbacks: Sequence[Callback] = (),
     ) -> None:
         self.network = network
@@ -141,17 +166,21 @@ class Trainer:
         self.accumulation_steps = check_integer("accumulation_steps", accumulation_steps, 1)
         self.seed = network.seed if seed is None else check_integer("seed", seed, 0)
         self.row_orders = row_orders or (counter_based_orders(self.seed) if shuffle else _in_order)
+        if conventions not in ("gpuprop", "scikit-learn"):
+            raise unknown_name("conventions", conventions, ("gpuprop", "scikit-learn"))
+        self.conventions = conventions
         self.callbacks = tuple(callbacks)
         for callback in self.callbacks:
             if not isinstance(callback, Callback):
                 raise TypeError(f"callbacks: got {callback!r}, expected objects derived from gpuprop.Callback")
         self._step_callbacks = [c for c in self.callbacks if type(c).on_step_end is not Callback.on_step_end]
-        self._reset()
+        self._reset(Progress(0, 0, {}, {}))
 
-    def _reset(self) -> None:
-        self.history: dict[str, list[Any]] = {}
-        self.epochs_done = 0
-        self.steps_done = 0
+    def _reset(self, progress: Progress) -> None:
+        self.history = {column: list(values) for column, values in progress.history.items()}
+        self.epochs_done = progress.epochs_done
+        self.steps_done = progress.steps_done
+        self._optimizer_state = progress.optimizer_state
         self.steps_per_epoch = 0
         self.n_samples = 0
         self.best_epoch: int | None = None
@@ -161,10 +190,22 @@ class Trainer:
         """End the training after the current epoch; for callbacks."""
         self._stop = True
 
+    @property
+    def progress(self) -> Progress:
+        """Where the training stands, for ``fit(..., resume_from=...)``."""
+        return Progress(self.epochs_done, self.steps_done, self._optimizer_state, self.history)
+
     # --- the training --------------------------------------------------------------------------------------------
 
-    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Trainer:
-        """Train, starting from the network's parameters as they are, with a fresh optimizer and history.
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        resume_from: Progress | None = None,
+    ) -> Trainer:
+        """Train, starting from the network's parameters as they are.
 
         Parameters
         ----------
@@ -173,6 +214,8 @@ class Trainer:
         y : array_like of shape (n_samples,) or (n_samples, n_outputs)
             Class indices, one-hot rows or regression targets.
         sample_weight : array_like of shape (n_samples,) or None, default=None
+        resume_from : Progress or None, default=None
+            Go on from there until `epochs` are completed in all. None begins with a fresh optimizer and history.
 
         Returns
         -------
@@ -187,7 +230,7 @@ class Trainer:
             If training diverges; the network then has the parameters of the last completed epoch, as it also has
             after a ``KeyboardInterrupt`` or an error in a callback.
         """
-        self._reset()
+        self._reset(resume_from or Progress(0, 0, {}, {}))
         run = self._begin(X, y, sample_weight)
         best_loss, best_parameters = np.inf, run.last_good
         try:
@@ -195,7 +238,7 @@ class Trainer:
             with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
                 for callback in self.callbacks:
                     callback.on_fit_begin(self)
-                for epoch in range(self.epochs):
+                for epoch in range(self.epochs_done, self.epochs):
                     record = self._epoch(run, epoch)
                     watched = record["train_loss" if run.validation is None else "validation_loss"]
                     if self.early_stopping is not None and watched < best_loss:
@@ -231,9 +274,13 @@ class Trainer:
         def flat() -> Array:
             return ops.asarray(np.zeros(size), network.dtype)
 
+        old = self._optimizer_state
+        self._optimizer_state = {
+            name: ops.asarray(old[name], network.dtype) if name in old else flat() for name in self.optimizer.slots
+        }
         rule = step.UpdateRule(
             self.optimizer,
-            state={name: flat() for name in self.optimizer.slots},
+            state=self._optimizer_state,
             scratch=tuple(flat() for _ in range(max(1, self.optimizer.scratch_arrays))),  # clipping needs one
             clip_norm=self.clip_norm,
             max_norm=self.max_norm,
@@ -262,7 +309,8 @@ class Trainer:
         order = self._order(epoch)
         rates = self._rates(epoch)
         run.work.totals[...] = 0.0
-        self._updates(run, epoch, order, rates)
+        data = self._weighted_by_rows(run.data, order)
+        self._updates(run, data, epoch, order, rates)
         totals = self.network.ops.to_numpy(run.work.totals)
         parameters = self._host_parameters()
         if not (np.isfinite(totals).all() and np.isfinite(parameters).all()):
@@ -271,11 +319,12 @@ class Trainer:
         self.epochs_done += 1
         self.steps_done += self.steps_per_epoch
 
-        loss = float(totals[0]) / run.data.total_weight
-        score = run.data.score(float(totals[1]))
-        validation_loss, validation_score = (
-            (None, None) if run.validation is None else self.network.evaluate_data(run.validation)
-        )
+        loss = float(totals[0]) / data.total_weight
+        score = data.score(float(totals[1]))
+        validation_loss, validation_score = None, None
+        if run.validation is not None:
+            factor = float(self._penalty_factors(run.data, order).mean())
+            validation_loss, validation_score = self.network.evaluate_data(run.validation, factor)
         metric = "r2" if run.data.metric == "residual" else "accuracy"
         record: dict[str, Any] = {
             "epoch": epoch + 1,
@@ -314,36 +363,67 @@ class Trainer:
         )
         return self.schedule.rates(self.learning_rate, position)
 
+    def _weighted_by_rows(self, data: TrainingData, order: NDArray[np.int32]) -> TrainingData:
+        """Under scikit-learn's conventions, rescale the weights so that each batch's sum is its number of rows.
+
+        The gradient of a batch stays what it is; in the sums over the epoch, batches then count by their rows.
+        """
+        if self.conventions == "gpuprop" or data.host_weight is None:
+            return data
+        sums = data.batch_weights(order, self._update_size)
+        batch = np.empty(len(order), np.int64)
+        batch[order] = np.arange(len(order)) // self._update_size
+        # A batch whose weights are all zero keeps them: it has no loss and no gradient.
+        factors = np.divide(np.bincount(batch), sums, out=np.zeros_like(sums), where=sums > 0)
+        weight = data.host_weight * factors[batch]
+        return replace(
+            data,
+            sample_weight=self.network.ops.asarray(weight, self.network.dtype),
+            host_weight=weight,
+            total_variation=data.total_variation * float(weight.sum()) / data.total_weight,
+        )
+
+    def _penalty_factors(self, data: TrainingData, order: NDArray[np.int32]) -> NDArray[np.float64]:
+        """Return what the penalties are multiplied by in each update of the epoch."""
+        if self.conventions == "gpuprop":
+            return np.ones(self.steps_per_epoch)
+        weights = data.batch_weights(order, self._update_size)
+        return np.divide(1.0, weights, out=np.zeros_like(weights), where=weights > 0)
+
     def _updates(
         self,
         run: _Run,
+        data: TrainingData,
         epoch: int,
         order: NDArray[np.int32],
         rates: NDArray[np.float64],
         after_update: Callable[[int], None] | None = None,
     ) -> None:
-        """Make all updates of an epoch; `after_update` is called with the index of each."""
+        """Make all updates of an epoch on `data`; `after_update` is called with the index of each."""
         size, n_samples = self._update_size, self.n_samples
-        weights = run.data.batch_weights(order, size)
+        weights = data.batch_weights(order, size)
+        penalty_factors = self._penalty_factors(run.data, order)
         device_order = self.network.ops.asarray(order, np.int32)
         watched = after_update is not None or bool(self._step_callbacks)
         at_once = 1 if watched or run.planned is None else self.steps_per_epoch
         for index in range(0, self.steps_per_epoch, at_once):
             if run.planned is not None:
-                run.planned(device_order, weights, rates, self.steps_done, index, index + at_once)
+                done = self.steps_done
+                run.planned(data, device_order, weights, penalty_factors, rates, done, index, index + at_once)
             else:
                 start = index * size
                 step.training_step(
                     self.network,
                     run.work,
-                    run.data,
+                    data,
                     device_order,
                     start,
                     min(start + size, n_samples),
                     float(weights[index]),
                     run.rule,
                     float(rates[index]),
-                    steps_done=self.steps_done + index,
+                    self.steps_done + index,
+                    float(penalty_factors[index]),
                 )
             if after_update is not None:
                 after_update(index)
@@ -394,7 +474,7 @@ class Trainer:
                     layer=place,
                 )
 
-        self._updates(run, epoch, order, rates, after_update=look)
+        self._updates(run, self._weighted_by_rows(run.data, order), epoch, order, rates, after_update=look)
         raise NonFiniteLossError(
             f"training diverged in epoch {epoch + 1}, but not when the epoch was repeated: the device does not "
             f"compute reproducibly; the parameters of the last completed epoch ({epoch}) are kept",
@@ -439,17 +519,18 @@ def _check_validation(validation: Any) -> float | tuple[Any, ...] | None:
 
 
 def _hold_out(
-    X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, share: float, seed: int
+    X: Any, y: Any, sample_weight: ArrayLike | None, share: float, seed: int
 ) -> tuple[Any, Any, Any, tuple[Any, Any, Any]]:
     """Split off a seeded random share of the rows, at least one; return the rest, and the share."""
-    X, y = np.asarray(X), np.asarray(y)
-    if X.ndim < 1 or len(X) < 2 or y.shape[:1] != X.shape[:1]:
+    X, y = X.tocsr() if is_sparse(X) else np.asarray(X), np.asarray(y)
+    n_samples = X.shape[0] if X.ndim else 0
+    if n_samples < 2 or y.shape[:1] != X.shape[:1]:
         raise ValueError(f"validation={share:g}: got X of shape {X.shape} and y of shape {y.shape}, cannot be split")
     weight = None if sample_weight is None else np.asarray(sample_weight)
     if weight is not None and weight.shape != X.shape[:1]:
-        raise ValueError(f"sample_weight: got shape {weight.shape}, expected ({len(X)},)")
-    shuffled = np.random.default_rng(np.random.SeedSequence([seed, 1])).permutation(len(X))
-    n_held_out = min(max(1, round(share * len(X))), len(X) - 1)
+        raise ValueError(f"sample_weight: got shape {weight.shape}, expected ({n_samples},)")
+    shuffled = np.random.default_rng(np.random.SeedSequence([seed, 1])).permutation(n_samples)
+    n_held_out = min(max(1, round(share * n_samples)), n_samples - 1)
     held, kept = np.sort(shuffled[:n_held_out]), np.sort(shuffled[n_held_out:])
     rest = (X[kept], y[kept], None if weight is None else weight[kept])
     return (*rest, (X[held], y[held], None if weight is None else weight[held]))

@@ -11,9 +11,14 @@ if TYPE_CHECKING:
     from gpuprop.losses import Loss
     from gpuprop.scaling import InputScaling
 
-__all__ = ["check_inputs", "check_integer", "check_real", "check_sample_weight", "check_targets"]
+__all__ = ["check_inputs", "check_integer", "check_real", "check_sample_weight", "check_targets", "is_sparse"]
 
 Array = NDArray[Any]
+
+
+def is_sparse(array: object) -> bool:
+    """Whether `array` is a sparse matrix (SciPy's or CuPy's), without importing either."""
+    return hasattr(array, "tocsr")
 
 
 def check_integer(name: str, value: object, minimum: int) -> int:
@@ -75,12 +80,12 @@ def check_inputs(
 ) -> tuple[Array, InputScaling | None]:
     """Return inputs ready for `take_batch`, and the scaling that is left for it to do.
 
-    8-bit data stays 8-bit and is scaled batch by batch; everything else is converted and scaled here, once, in
-    double precision where the data has it.
+    8-bit data stays 8-bit and is scaled batch by batch, and so is sparse data, which becomes CSR; everything else is
+    converted and scaled here, once, in double precision where the data has it.
 
     Parameters
     ----------
-    X : array_like of shape (n_samples, n_features)
+    X : array_like or sparse matrix of shape (n_samples, n_features)
         Finite numbers.
     n_features : int
     dtype : dtype
@@ -92,14 +97,18 @@ def check_inputs(
     ValueError
         If `X` is empty, not two-dimensional, of the wrong width, not numeric or not finite.
     """
-    array = _numeric("X", X)
+    array: Any = X if is_sparse(X) else _numeric("X", X)
     if array.ndim != 2:
         hint = f"; for one sample use X.reshape(1, -1), shape (1, {n_features})" if array.ndim == 1 else ""
         raise ValueError(f"X: got shape {array.shape}, expected (n_samples, {n_features}){hint}")
     if array.shape[1] != n_features:
         raise ValueError(f"X: got {array.shape[1]} columns, expected {n_features}, the size of the input layer")
-    if len(array) == 0:
+    if array.shape[0] == 0:
         raise ValueError("X: got no rows, expected at least one sample")
+    if is_sparse(array):
+        csr = array.tocsr().astype(dtype, copy=False)
+        _check_finite("the stored values of X", csr.data)
+        return csr, scaling
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array), scaling
     _check_finite("X", array)

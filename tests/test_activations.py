@@ -57,7 +57,7 @@ def test_stable_at_extreme_net_inputs(name: str, dtype: str) -> None:
     a = activation.function(z.copy())
     assert np.isfinite(a).all()
     if name == "softmax":
-        np.testing.assert_allclose(a, [[0, 1, 0], [1 / 3] * 3, [1 / 3] * 3], rtol=1e-6)
+        np.testing.assert_allclose(a, np.array([[0, 1, 0], [1 / 3] * 3, [1 / 3] * 3]), rtol=1e-6)
         return
     derivative = activation.derivative(activation.source(z, a))
     assert np.isfinite(derivative).all()

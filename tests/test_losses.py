@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.metrics import log_loss, mean_poisson_deviance
+from sklearn.metrics import log_loss, mean_pinball_loss, mean_poisson_deviance
 
 import gpuprop
 from gpuprop.activations import OUTPUT_ACTIVATIONS, get_activation
@@ -20,13 +20,16 @@ DEFINED = [
         "binary_cross_entropy": ("logistic", "softmax"),
         "categorical_cross_entropy": ("logistic", "softmax"),
         "poisson": ("logistic", "softmax", "softplus", "exponential"),
+        "absolute_error": OUTPUT_ACTIVATIONS,
+        "huber": OUTPUT_ACTIVATIONS,
+        "pinball": OUTPUT_ACTIVATIONS,
     }.items()
     for activation in activations
 ]
 
 
 def targets(loss: str, n_samples: int, n_outputs: int, rng: np.random.Generator) -> Any:
-    if loss == "squared_error":
+    if loss in ("squared_error", "absolute_error", "huber", "pinball"):
         return rng.normal(size=(n_samples, n_outputs))
     if loss == "poisson":
         return rng.poisson(1.5, size=(n_samples, n_outputs)).astype(float)
@@ -104,6 +107,39 @@ def test_values_agree_with_scikit_learn() -> None:
     counts = rng.poisson(2, 17)
     expected = mean_poisson_deviance(counts, net.forward(z)[:, 0], sample_weight=weight) / 2
     np.testing.assert_allclose(net.loss(z, counts, weight), expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("absolute_error", lambda r: abs(r)),
+        ("huber", lambda r: r**2 / 2 if abs(r) <= 1 else abs(r) - 0.5),
+        ("huber(0.3)", lambda r: r**2 / 2 if abs(r) <= 0.3 else 0.3 * (abs(r) - 0.15)),
+        ("pinball", lambda r: abs(r) / 2),
+        ("pinball(0.9)", lambda r: 0.1 * r if r > 0 else -0.9 * r),
+    ],
+)
+def test_parametric_losses(name: str, expected: Any) -> None:
+    loss = get_loss(name)
+    assert get_loss(loss.name).name == loss.name == name
+    residuals = np.array([-2.0, -0.8, -0.2, 0.0, 0.2, 0.8, 2.0])
+    values = loss.value(residuals[:, None] + 5, np.full((7, 1), 5.0))
+    np.testing.assert_allclose(values, [expected(r) for r in residuals], rtol=1e-12, atol=1e-15)
+    assert loss.gradient(np.full((1, 1), 5.0), np.full((1, 1), 5.0)) == 0
+
+
+@pytest.mark.parametrize("quantile", [0.1, 0.5, 0.9])
+def test_pinball_agrees_with_scikit_learn(quantile: float) -> None:
+    rng = np.random.default_rng(0)
+    a, y = rng.normal(size=(2, 17, 1))
+    expected = mean_pinball_loss(y, a, alpha=quantile)
+    np.testing.assert_allclose(get_loss(f"pinball({quantile})").value(a, y).mean(), expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize("name", ["huber(0)", "huber(x)", "pinball(1)", "pinball(-0.5)", "huber(nan)"])
+def test_wrong_parameters_of_losses(name: str) -> None:
+    with pytest.raises(ValueError, match=name.split("(")[0]):
+        get_loss(name)
 
 
 def test_score() -> None:

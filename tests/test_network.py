@@ -378,6 +378,7 @@ def test_bad_sample_weights_are_refused(weight: Any, message: str) -> None:
         ((3, 2), {"classes": ["a"]}, ValueError, "got 1 labels, expected 2"),
         ((3, 1), {"classes": ["a", None]}, TypeError, "got None"),
         ((3, 1), {"feature_names": ["a"]}, ValueError, "expected 3 strings"),
+        ((3, 1), {"target_name": 3}, TypeError, "expected text"),
         ((3, 1), {"device": "gpu0"}, ValueError, "unknown device"),
     ],
 )
@@ -409,6 +410,7 @@ def test_config_builds_the_same_network() -> None:
         l2=0.2,
         classes=["no", "yes"],
         feature_names=["a", "b", "c"],
+        target_name="answer",
         input_scaling=gpuprop.InputScaling([1, 2, 3], 0.1),
     )
     again = gpuprop.Network(**net.get_config())

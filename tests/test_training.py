@@ -348,6 +348,7 @@ def test_every_optimizer_learns_with_its_default_rate(optimizer: str) -> None:
     ("options", "error", "message"),
     [
         ({"optimizer": "adm"}, ValueError, "did you mean 'adam'"),
+        ({"optimizer": "adma"}, ValueError, "did you mean 'adam'"),
         ({"schedule": "cosin"}, ValueError, "did you mean 'cosine'"),
         ({"learning_rate": 0}, ValueError, "above 0"),
         ({"learning_rate": "fast"}, TypeError, "expected a number"),

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from gpuprop.backends import cpu_loops, cpu_optimizers
 from gpuprop.backends.cpu_compile import compiled, inlined
 from gpuprop.optimizers import FLUSH_EVERY, AdamW
+from gpuprop.validation import is_sparse
 
 if TYPE_CHECKING:
     from gpuprop.network import Network, TrainingData, TrainingWorkspace
@@ -30,8 +31,11 @@ __all__ = ["FEWEST_UPDATES", "LARGEST_STEP", "PlannedUpdates", "plan"]
 
 Array = NDArray[Any]
 
-#: ``planned(order, batch_weights, rates, steps_done, first, stop)`` makes the updates first, ..., stop - 1 of an epoch.
-PlannedUpdates = Callable[[Array, NDArray[np.float64], NDArray[np.float64], int, int, int], None]
+Floats = NDArray[np.float64]
+
+#: ``planned(data, order, batch_weights, penalty_factors, rates, steps_done, first, stop)`` makes the updates from
+#: `first` to before `stop` of an epoch; the three arrays of floats have one entry an update.
+PlannedUpdates = Callable[["TrainingData", Array, Floats, Floats, Floats, int, int, int], None]
 
 #: Rows of a batch times weights, up to which our multiplication and no calls beat BLAS and some twenty calls.
 #: Measured with AVX-512: even at 64-64-10 with batches of 32, which is 150,000.
@@ -104,6 +108,7 @@ class Batches(NamedTuple):
     sample_weight: Array
     order: Array
     batch_weights: Array
+    penalty_factors: Array
     size: int
     shift: Array
     factor: Array
@@ -232,7 +237,8 @@ def _epoch(
                 sum_rows(delta, False, gradients[b_start : b_start + fan_out])
                 here = below_start
             if penalised:
-                penalty = add_penalty(parameters[:n_weights], gradients[:n_weights], model.l1, model.l2)
+                l1, l2 = model.l1 * batches.penalty_factors[index], model.l2 * batches.penalty_factors[index]
+                penalty = add_penalty(parameters[:n_weights], gradients[:n_weights], l1, l2)
                 work.totals[0] += total_weight * penalty
 
             # update
@@ -304,11 +310,10 @@ def plan(
     columns : pair of arrays of shape (n_features,)
         Shift and factor of each input.
     """
-    if not _covered(network, rule, update_size, n_updates, work.n_rows):
+    if is_sparse(data.inputs) or not _covered(network, rule, update_size, n_updates, work.n_rows):
         return None
     units, dtype = network.layer_sizes, network.dtype
     a, z, delta = _lay_out(work, units)
-    sample_weight = np.empty(0, dtype) if data.sample_weight is None else data.sample_weight
     buffers = Buffers(
         n_rows=work.n_rows,
         units=np.array(units, np.int64),
@@ -335,9 +340,11 @@ def plan(
     )
 
     def planned(
+        data: TrainingData,
         order: Array,
-        batch_weights: NDArray[np.float64],
-        rates: NDArray[np.float64],
+        batch_weights: Floats,
+        penalty_factors: Floats,
+        rates: Floats,
         steps_done: int,
         first: int,
         stop: int,
@@ -345,9 +352,10 @@ def plan(
         batches = Batches(
             inputs=data.inputs,
             targets=data.targets,
-            sample_weight=sample_weight,
+            sample_weight=np.empty(0, dtype) if data.sample_weight is None else data.sample_weight,
             order=order,
             batch_weights=batch_weights,
+            penalty_factors=penalty_factors,
             size=update_size,
             shift=columns[0],
             factor=columns[1],

@@ -31,7 +31,7 @@ def power_of_two(exponent: float) -> float:
     return math.ldexp(1.0, int(exponent))
 
 
-@overload(power_of_two)
+@overload(power_of_two)  # type: ignore[untyped-decorator]
 def _power_of_two(exponent: Any) -> Any:
     if exponent == types.float32:
 
@@ -54,7 +54,7 @@ def _exp_constants(x: float) -> tuple[float, float, float]:
     return -708.0, 709.0, 1.5 * 2.0**52
 
 
-@overload(_exp_constants)
+@overload(_exp_constants)  # type: ignore[untyped-decorator]
 def _exp_constants_by_dtype(x: Any) -> Any:
     single = (np.float32(-87.0), np.float32(88.0), np.float32(1.5 * 2.0**23))
     constants = single if x == types.float32 else (-708.0, 709.0, 1.5 * 2.0**52)

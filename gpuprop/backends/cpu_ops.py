@@ -16,6 +16,7 @@ import numpy as np
 from gpuprop.backends.numpy_ops import NumpyOps
 from gpuprop.dropout import keep_threshold
 from gpuprop.optimizers import FLUSH_EVERY, AdamW, clip_by_norm, limit_incoming_norm
+from gpuprop.validation import is_sparse
 
 if TYPE_CHECKING:
     from gpuprop.activations import Activation
@@ -61,7 +62,7 @@ class CpuOps(NumpyOps):
         self, data: Array, order: Array, start: int, scaling: InputScaling | None, out: Array
     ) -> None:
         found = compiled_loops()
-        if found is None or data.ndim != 2 or (scaling is None and data.dtype == out.dtype):
+        if found is None or is_sparse(data) or data.ndim != 2 or (scaling is None and data.dtype == out.dtype):
             super().take_batch(data, order, start, scaling, out)
         else:
             shift, factor = self._scaling_columns(scaling, out)

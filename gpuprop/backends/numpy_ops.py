@@ -9,6 +9,7 @@ import numpy as np
 from gpuprop import losses
 from gpuprop.dropout import keep_mask
 from gpuprop.optimizers import clip_by_norm, limit_incoming_norm
+from gpuprop.validation import is_sparse
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
@@ -40,6 +41,8 @@ class NumpyOps:
         return "numpy"
 
     def asarray(self, array: Any, dtype: DTypeLike) -> Array:  # noqa: D102
+        if is_sparse(array):
+            return array.tocsr().astype(dtype, copy=False)
         return np.ascontiguousarray(array, dtype=dtype)
 
     def to_numpy(self, array: Array) -> NDArray[Any]:  # noqa: D102
@@ -55,7 +58,9 @@ class NumpyOps:
         self, data: Array, order: Array, start: int, scaling: InputScaling | None, out: Array
     ) -> None:
         rows = order[start : start + len(out)]
-        if data.dtype == out.dtype:
+        if is_sparse(data):
+            data[rows].toarray(out=out)
+        elif data.dtype == out.dtype:
             np.take(data, rows, axis=0, out=out, mode="clip")
         else:
             out[...] = data[rows]

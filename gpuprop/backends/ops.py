@@ -38,7 +38,10 @@ class Ops(Protocol):
         ...
 
     def asarray(self, array: Any, dtype: DTypeLike) -> Array:
-        """Return `array` on the device: C-contiguous, of `dtype`; the same object where nothing has to change."""
+        """Return `array` on the device: C-contiguous, of `dtype`; the same object where nothing has to change.
+
+        A sparse matrix stays sparse, as CSR.
+        """
         ...
 
     def to_numpy(self, array: Array) -> NDArray[Any]:
@@ -56,7 +59,8 @@ class Ops(Protocol):
     def take_batch(self, data: Array, order: Array, start: int, scaling: InputScaling | None, out: Array) -> None:
         """``out[i] = (data[order[start + i]] - shift) * scale`` for every row i of `out`.
 
-        `data` is (n_samples, n_features), of the dtype of `out` or uint8; without `scaling` rows are only converted.
+        `data` is (n_samples, n_features), of the dtype of `out` or uint8, or CSR of the dtype of `out`, whose rows
+        become dense here; without `scaling` rows are only converted.
         """
         ...
 

@@ -56,14 +56,19 @@ def jacobian(name: str, z: Vector) -> NDArray[np.float64]:
 
 
 def sample_loss(name: str, a: Vector, y: Vector) -> float:
+    pairs = [(float(aj), float(yj)) for aj, yj in zip(a, y, strict=True)]
     if name == "squared_error":
-        return sum((aj - yj) ** 2 / 2 for aj, yj in zip(a, y, strict=True))
+        return sum((aj - yj) ** 2 / 2 for aj, yj in pairs)
     if name == "binary_cross_entropy":
-        return -sum(yj * math.log(aj) + (1 - yj) * math.log(1 - aj) for aj, yj in zip(a, y, strict=True))
+        return -sum(yj * math.log(aj) + (1 - yj) * math.log(1 - aj) for aj, yj in pairs)
+    if name in ("absolute_error", "pinball"):
+        return sum(abs(aj - yj) for aj, yj in pairs) / (2 if name == "pinball" else 1)
+    if name == "huber":
+        return sum(r * r / 2 if r < 1 else r - 0.5 for r in (abs(aj - yj) for aj, yj in pairs))
     if name == "categorical_cross_entropy":
-        return -sum(yj * math.log(aj) for aj, yj in zip(a, y, strict=True))
+        return -sum(yj * math.log(aj) for aj, yj in pairs)
     assert name == "poisson"
-    return sum((yj * math.log(yj / aj) if yj > 0 else 0.0) - yj + aj for aj, yj in zip(a, y, strict=True))
+    return sum((yj * math.log(yj / aj) if yj > 0 else 0.0) - yj + aj for aj, yj in pairs)
 
 
 def sample_loss_gradient(name: str, a: Vector, y: Vector) -> Vector:
@@ -71,6 +76,10 @@ def sample_loss_gradient(name: str, a: Vector, y: Vector) -> Vector:
         return a - y
     if name == "binary_cross_entropy":
         return (a - y) / (a * (1 - a))
+    if name in ("absolute_error", "pinball"):
+        return np.array([math.copysign(1.0 if name == "absolute_error" else 0.5, r) for r in a - y])
+    if name == "huber":
+        return np.array([r if abs(r) < 1 else math.copysign(1.0, r) for r in a - y])
     if name == "categorical_cross_entropy":
         return -y / a
     assert name == "poisson"

@@ -1,0 +1,118 @@
+"""Every kernel that the launchers can choose, with the signature it is compiled for: what the compile proof covers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Variant", "flat_variants", "product_variants"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A kernel to compile."""
+
+    family: str
+    """``forward`` or ``delta`` (also with `` dropout``), ``forward gathering``, ``gradient``, ``gradient update``, or
+    the name of a kernel without a tile."""
+    option: str
+    tile: str
+    """Name of the tile; empty for a kernel without one."""
+    dtype: str
+    threads: int
+    kernel: Any
+    signature: tuple[Any, ...]
+
+    @property
+    def name(self) -> str:
+        """One line for tables."""
+        return " ".join(part for part in (self.family, self.tile, self.option, self.dtype) if part)
+
+
+def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> Iterator[Variant]:
+    """Yield the kernels that multiply with this tile: forward, delta, gradient and their gathering variants."""
+    import numba
+
+    from gpuprop_kernels.activations import Activation
+    from gpuprop_kernels.delta import hidden_delta_kernel
+    from gpuprop_kernels.forward import forward_kernel
+    from gpuprop_kernels.gradient import gradient_kernel
+    from gpuprop_kernels.optimizers import STATE_ARRAYS
+    from gpuprop_kernels.tile import TILES
+
+    tile, dt, chosen = TILES[tile_name], getattr(numba, dtype), Activation(activation)
+    a, i, integer, byte = dt[::1], numba.int32[::1], numba.int32, numba.uint8[::1]
+
+    def variant(family: str, option: str, kernel: Any, *signature: Any) -> Variant:
+        return Variant(family, option, tile_name, dtype, tile.threads, kernel, signature)
+
+    keep_z = chosen.derivative_of == "z"
+    for source in ("dense", "bytes", "floats", "bytes_by_column"):
+        kernel = forward_kernel(tile, dt, chosen, source, keep_z, False)
+        data = byte if source.startswith("bytes") else a
+        family = "forward" if source == "dense" else "forward gathering"
+        option = activation if source == "dense" else f"{activation} {source}"
+        yield variant(family, option, kernel, data, i, a, a, a, a, a, a, i, a, i, *[integer] * 5)
+    kernel = forward_kernel(tile, dt, chosen, "dense", keep_z, True)
+    yield variant("forward dropout", f"{activation} dropout", kernel, a, i, a, a, a, a, a, a, i, a, i, *[integer] * 5)
+    for dropout in (False, True):
+        kernel = hidden_delta_kernel(tile, dt, chosen, dropout)
+        option = f"{activation} dropout" if dropout else activation
+        yield variant("delta dropout" if dropout else "delta", option, kernel, a, a, a, a, a, i, a, i, *[integer] * 5)
+    for mode, source in (
+        ("store", "dense"), ("accumulate", "dense"), ("slab", "bytes"), ("sgd", "bytes"), ("adam", "bytes"),
+        ("adamw", "floats"),
+    ):  # fmt: skip
+        if mode in STATE_ARRAYS and tile.thread_rows * tile.thread_columns > 32:
+            continue
+        kernel = gradient_kernel(tile, dt, mode, source)
+        data = byte if source == "bytes" else a
+        family = "gradient update" if mode in STATE_ARRAYS else "gradient"
+        signature = (data, i, a, a, a, a, a, i, i, integer, a, integer, integer, integer, dt, dt)
+        yield variant(family, f"{mode} {source}", kernel, *signature)
+
+
+def flat_variants(dtype: str) -> Iterator[Variant]:
+    """Yield the kernels without a tile: head, rows, updates, reductions."""
+    import numba
+
+    from gpuprop_kernels import update
+    from gpuprop_kernels.activations import HIDDEN, Activation
+    from gpuprop_kernels.forward import BATCH_BLOCK, load_batch_kernel
+    from gpuprop_kernels.head import HEAD, head_kernel
+    from gpuprop_kernels.optimizers import STATE_ARRAYS
+    from gpuprop_kernels.rows import ROW_BLOCK, loss_rows_kernel, softmax_rows_kernel
+
+    dt = getattr(numba, dtype)
+    a, i, integer, byte = dt[::1], numba.int32[::1], numba.int32, numba.uint8[::1]
+
+    def variant(family: str, option: str, threads: int, kernel: Any, *signature: Any) -> Variant:
+        return Variant(family, option, "", dtype, threads, kernel, signature)
+
+    pairs = [
+        ("softmax", "categorical_cross_entropy", "class"), ("logistic", "binary_cross_entropy", "threshold"),
+        ("identity", "squared_error", "residual"), ("exponential", "poisson", "residual"),
+        ("softmax", "squared_error", "residual"),
+    ]  # fmt: skip
+    head_signature = (a, a, a, a, a, i, a, a, a, a, a, a, i, a, i, integer, a, integer, integer, integer)
+    for output, loss, metric in pairs:
+        out = Activation(output)
+        for hidden in HIDDEN if loss == "categorical_cross_entropy" else ("relu",):
+            head = head_kernel(HEAD, dt, 10, out, loss, metric, Activation(hidden), False, False)
+            yield variant("head", f"{output} {loss} {hidden}", HEAD.threads, head, *head_signature)
+        rows = loss_rows_kernel(dt, out, loss, metric, True, ROW_BLOCK)
+        signature = (a, a, a, i, a, a, i, integer, a, integer, integer, integer)
+        yield variant("rows", f"{output} {loss}", ROW_BLOCK, rows, *signature)
+    yield variant("softmax", "", ROW_BLOCK, softmax_rows_kernel(dt, ROW_BLOCK), a, a, integer, integer)
+    for optimizer in STATE_ARRAYS:
+        kernel = update.update_kernel(dt, optimizer, True)
+        signature = (a, a, a, a, a, *[integer] * 5, dt, dt, dt)
+        yield variant("update", optimizer, update.UPDATE_BLOCK, kernel, *signature)
+    kernel = update.sum_slabs_kernel(dt, False)
+    yield variant("sum slabs", "", update.UPDATE_BLOCK, kernel, a, a, a, integer, integer, integer, dt, dt)
+    yield variant("sum squares", "", update.UPDATE_BLOCK, update.sum_squares_kernel(dt), a, a, integer)
+    kernel = update.limit_norm_kernel(dt)
+    yield variant("limit norm", "", 16 * update.NORM_ROWS, kernel, a, integer, integer, integer, dt)
+    kernel = load_batch_kernel(dt, "bytes", True)
+    yield variant("load batch", "bytes dropout", BATCH_BLOCK, kernel, byte, i, a, a, a, i, a, i, *[integer] * 3)

@@ -1,0 +1,96 @@
+"""The command line: the typer application, and the one place where errors become one line and an exit status.
+
+Each module of this package holds one command (or two that share their options) and registers it on the application.
+What a command needs is imported when it runs, so that ``gpuprop --help`` and wrong options answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, cast
+
+import typer
+
+from gpuprop.errors import GpupropError
+
+__all__ = ["application", "main"]
+
+FAILED, WRONG_OPTIONS, INTERRUPTED = 1, 2, 130  # exit statuses; 130 is what a shell reports after Ctrl-C
+
+# The base class of typer's complaints about a command line, which typer itself does not export.
+_ClickError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
+
+
+def application() -> typer.Typer:
+    """Return the application with all its commands."""
+    from gpuprop.cli import evaluate, gradcheck, info, predict, trace, train
+
+    app = typer.Typer(
+        name="gpuprop",
+        help="Backpropagation, made fast and made visible: train, check and explain multilayer perceptrons.",
+        add_completion=False,
+        rich_markup_mode=None,  # plain help: readable in a pipe, and without boxes
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    app.callback(invoke_without_command=True)(_root)
+    for module in (train, evaluate, predict, trace, gradcheck, info):
+        module.register(app)
+    return app
+
+
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from gpuprop import __version__
+
+        print(f"gpuprop {__version__}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command line `argv`, print any error as one line on stderr, and return the exit status."""
+    try:
+        status = _answer(list(argv))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has gone (`gpuprop info | head -1`). Python would complain once more when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    return status
+
+
+def _answer(argv: list[str]) -> int:
+    try:
+        command = typer.main.get_command(application())
+        # Not command.main(): it answers Ctrl-C and broken pipes in its own way.
+        with command.make_context("gpuprop", argv) as context:
+            command.invoke(context)
+    except typer.Exit as stop:
+        return stop.exit_code
+    except _ClickError as error:
+        return _complain(error.format_message(), WRONG_OPTIONS)
+    except (KeyboardInterrupt, typer.Abort) as interrupt:
+        return _complain(str(interrupt) or "interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        place = "" if error.filename is None else f"{error.filename}: "
+        return _complain(f"{place}{error.strerror or error}", FAILED)
+    except (GpupropError, ValueError) as error:
+        return _complain(str(error), FAILED)
+    except MemoryError as error:
+        return _complain(str(error) or "not enough memory", FAILED)
+    except Exception as error:  # whatever went wrong, a user gets a line, not a traceback
+        return _complain(f"unexpected {type(error).__name__}: {error}", FAILED)
+    return 0
+
+
+def _complain(message: str, status: int) -> int:
+    print(f"gpuprop: error: {' '.join(message.split())}", file=sys.stderr)
+    return status

@@ -1,0 +1,125 @@
+"""What several commands have in common: their options, the values that are written in a short form, wrong options."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from gpuprop.errors import GpupropError
+
+__all__ = [
+    "Device",
+    "Header",
+    "Json",
+    "Labels",
+    "OptionError",
+    "Target",
+    "parse_activation",
+    "parse_dropout",
+    "parse_hidden",
+    "parse_scale",
+    "use_device",
+    "wrong_options",
+]
+
+DEVICE_HELP = "auto, cpu, numpy, cuda, cuda:N or cuda-sim (GPUPROP_DEVICE overrides it)."
+
+Device = Annotated[str, typer.Option("--device", metavar="NAME", help=DEVICE_HELP)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        "--target", metavar="NAME|INDEX", help="The target column of a CSV, Parquet or NPY file.  [default: the last]"
+    ),
+]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        "--labels", metavar="FILE", help="The labels of an IDX file.  [default: the file beside it, found by its name]"
+    ),
+]
+Header = Annotated[
+    bool | None,
+    typer.Option("--header/--no-header", help="Whether a CSV file starts with a line of names.  [default: found out]"),
+]
+
+
+class OptionError(typer.BadParameter):
+    """A wrong option, or options that contradict each other: exit status 2."""
+
+    def format_message(self) -> str:
+        """Return the message as it is; the library's own already says which value it means."""
+        return self.message
+
+
+@contextmanager
+def wrong_options() -> Iterator[None]:
+    """Make what the library refuses in the values of options an `OptionError`; gpuprop's own errors pass."""
+    try:
+        yield
+    except GpupropError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise OptionError(str(error)) from error
+
+
+def use_device(name: str) -> str:
+    """Check a device and return the line that says what was chosen.
+
+    Numba reads ``NUMBA_ENABLE_CUDASIM`` when it is imported, so the simulator is switched on here, before anything
+    heavy is loaded.
+    """
+    from gpuprop.backends import ENVIRONMENT_VARIABLE, choose
+
+    if (os.environ.get(ENVIRONMENT_VARIABLE) or name) == "cuda-sim":
+        os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
+    with wrong_options():
+        return choose(name).reason
+
+
+def parse_hidden(text: str) -> tuple[int, ...]:
+    """``"128,64"`` -> (128, 64); ``"none"`` -> ()."""
+    if text.strip().lower() == "none":
+        return ()
+    sizes = _numbers(text, int)
+    if not sizes or min(sizes) < 1:
+        raise typer.BadParameter(f"got {text!r}, expected sizes of 1 or more such as 128 or 128,64, or none")
+    return sizes
+
+
+def parse_dropout(text: str) -> tuple[float, ...]:
+    """``"0.5"`` -> (0.0, 0.5), ``"0.2,0.5"`` -> (0.2, 0.5): the rates of the input and of the hidden layers."""
+    rates = _numbers(text, float)
+    if len(rates) not in (1, 2) or not all(0 <= rate < 1 for rate in rates):
+        raise typer.BadParameter(
+            f"got {text!r}, expected HIDDEN or INPUT,HIDDEN, each at least 0 and below 1, such as 0.5 or 0.2,0.5"
+        )
+    return rates if len(rates) == 2 else (0.0, *rates)
+
+
+def parse_activation(text: str) -> tuple[str, ...]:
+    """``"relu"`` -> ("relu",), ``"relu,tanh"`` -> ("relu", "tanh")."""
+    return tuple(name.strip() for name in text.split(","))
+
+
+def parse_scale(text: str) -> str:
+    """Check ``"standard"``, ``"none"`` or ``"divide:NUMBER"``."""
+    kind, _, by = text.partition(":")
+    if text in ("standard", "none"):
+        return text
+    numbers = _numbers(by, float)
+    if kind == "divide" and len(numbers) == 1 and 0 < abs(numbers[0]) < float("inf"):
+        return text
+    raise typer.BadParameter(f"got {text!r}, expected standard, none or divide:NUMBER such as divide:255")
+
+
+def _numbers(text: str, kind: type[Any]) -> tuple[Any, ...]:
+    """Return comma-separated numbers; an empty tuple if any of them is none."""
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        return ()

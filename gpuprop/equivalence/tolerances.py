@@ -1,0 +1,56 @@
+"""How far a backend may lie from the float64 oracle: one table, a reason for each bound.
+
+With ``u`` the unit roundoff of the dtype, a dot product of length K in any order of summation errs by at most
+``K u |A||B|`` to first order (Higham, "Accuracy and Stability of Numerical Algorithms", section 3.1); the 4 on top
+pays for the rounding of the result, of the added bias and of the factor behind it. A bound is an array, element by
+element, because a relative bound on a sum that cancels means nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+Array = NDArray[np.float64]
+
+UNIT = {np.dtype(np.float32): 2.0**-24, np.dtype(np.float64): 2.0**-53}
+"""Unit roundoff of round-to-nearest."""
+
+ELEMENTWISE = {
+    # primitive: units of u relative to max(|value|, scale); the reason beside it
+    "activation": 8.0,  # CUDA's exp, tanh, log1p err by up to 2 ulp, and composing two of them doubles it
+    "derivative": 16.0,  # the activation's error passes through 1 - a*a or a*(1 - a)
+    "loss": 16.0,  # a logarithm of a quotient of exponentials
+    "optimizer": 16.0,  # a square root, a quotient, two or three sums
+}
+
+CURVE = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-9}
+"""Relative bound on a whole run's loss curve; float32 after 50 steps, rounding grows along the trajectory."""
+
+
+def unit(dtype: DTypeLike) -> float:
+    """Return the unit roundoff of a dtype."""
+    return UNIT[np.dtype(dtype)]
+
+
+def product_bound(magnitude: ArrayLike, length: int, dtype: DTypeLike) -> Array:
+    """Return the bound for a product of inner length ``length``; ``magnitude`` is ``|A| |B|`` (plus |bias|)."""
+    return np.asarray((length + 4) * unit(dtype) * np.asarray(magnitude, dtype=np.float64))
+
+
+def elementwise_bound(primitive: str, value: ArrayLike, dtype: DTypeLike, scale: ArrayLike = 0.0) -> Array:
+    """Return the bound for an elementwise primitive: relative to the value or to ``scale``, whichever is larger."""
+    size = np.maximum(np.abs(np.asarray(value, dtype=np.float64)), scale)
+    return np.asarray(ELEMENTWISE[primitive] * unit(dtype) * size + np.finfo(np.dtype(dtype)).tiny)
+
+
+def used(actual: ArrayLike, expected: ArrayLike, bound: ArrayLike) -> float:
+    """Return the largest share of the bound that the error uses: at most 1 passes, NaN is infinitely wrong.
+
+    Where the bound is 0 (a product with zeros, an exact operation) only the exact value passes.
+    """
+    error = np.abs(np.asarray(actual, dtype=np.float64) - np.asarray(expected, dtype=np.float64))
+    error, limit = np.broadcast_arrays(error, np.asarray(bound, dtype=np.float64))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.where(error == 0, 0.0, error / limit)
+    return float(np.nan_to_num(share, nan=np.inf, posinf=np.inf).max(initial=0.0))

@@ -1,0 +1,311 @@
+"""MLPClassifier: labels in, labels and probabilities out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from numbers import Real
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import ClassifierMixin
+from sklearn.preprocessing import LabelBinarizer
+from sklearn.utils import column_or_1d
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import (
+    _check_partial_fit_first_call,
+    check_classification_targets,
+    type_of_target,
+    unique_labels,
+)
+
+from gpuprop.estimators.base import BaseMLP, Role
+from gpuprop.estimators.parameters import CONSTRAINTS, Method, fit_method, set_parameters
+
+__all__ = ["MLPClassifier"]
+
+Array = NDArray[Any]
+
+
+def _if_stochastic(method: Method) -> Method:
+    available: Method = available_if(lambda estimator: estimator._stochastic())(method)
+    return available
+
+
+class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-learn has no type annotations
+    """Multilayer perceptron for classification, in place of scikit-learn's class of the same name.
+
+    It minimises the cross-entropy: binary for two classes or for several labels, categorical for more classes.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : array_like of int, or int, default=(100,)
+        Units of each hidden layer.
+    activation : str, Activation, or a list of them, default="relu"
+        Of the hidden layers, or one for each: "identity", "logistic", "tanh", "relu" as in scikit-learn; "leaky_relu",
+        "elu", "softplus", "gelu", "silu", or an object of your own.
+    solver : str or Optimizer, default="adam"
+        "adam", "sgd" and "lbfgs" as in scikit-learn: "sgd" has momentum, see `momentum`; "lbfgs" works on all samples
+        at once and suits small data sets. Also "adagrad", "adadelta", "rmsprop", "adamax", "nadam", "adamw", or an
+        object from `gpuprop.optimizers`.
+    alpha : float, default=0.0001
+        Strength of the L2 penalty ``alpha / 2 sum W^2``, which is divided by the sum of the batch's sample weights.
+    batch_size : int or "auto", default="auto"
+        "auto" is ``min(200, n_samples)``.
+    learning_rate : str or Schedule, default="constant"
+        "invscaling" is ``learning_rate_init / (samples seen + 1)^power_t`` from the second epoch on; "adaptive"
+        divides the rate by 5 where training would otherwise end; as in scikit-learn, solver "adam" ignores these two.
+        With any solver: "exponential", "cosine", "one-cycle", "warmup", or an object from `gpuprop.schedules`.
+    learning_rate_init : float or None, default=0.001
+        None takes the solver's own default.
+    power_t : float, default=0.5
+    max_iter : int, default=200
+        Most epochs; for "lbfgs" most iterations.
+    shuffle : bool, default=True
+        Whether each epoch visits the rows in a new order.
+    random_state : int, RandomState or None, default=None
+        For initial weights, held-out rows and row orders, drawn exactly as scikit-learn draws them.
+    tol : float, default=1e-4
+        The least improvement of loss or validation score that counts.
+    verbose : bool, default=False
+        Whether to print the loss of each epoch.
+    warm_start : bool, default=False
+        Whether `fit` begins with the parameters of the last one.
+    momentum : float, default=0.9
+    nesterovs_momentum : bool, default=True
+    early_stopping : bool, default=False
+        Hold out `validation_fraction` of the rows and end when their score stops improving; the parameters of the
+        best epoch are restored.
+    validation_fraction : float, default=0.1
+    beta_1, beta_2, epsilon : float, default=0.9, 0.999, 1e-8
+        Of "adam".
+    n_iter_no_change : int, default=10
+        Training ends when more epochs than this in a row have not improved by `tol`.
+    max_fun : int, default=15000
+        For "lbfgs": most evaluations of the loss.
+    max_epochs : int or None, default=None
+        What `max_iter` means under an honest name; set one of the two.
+    l1 : float, default=0.0
+        Penalty ``l1 sum |W|``, divided as `alpha` is.
+    weight_decay : float or None, default=None
+        Decoupled weight decay: solver "adam" becomes "adamw".
+    dropout : float or sequence of float, default=0.0
+        Share of units dropped in training: of the hidden layers, or (input, hidden), or one number for the input and
+        each hidden layer.
+    clip_norm : float or None, default=None
+        The gradient of all parameters together is shortened to at most this norm.
+    class_weight : dict, "balanced" or None, default=None
+        Weights of the classes, multiplied with the sample weights; "balanced" is inverse to their frequencies.
+    label_smoothing : float, default=0.0
+        Share of each training target that is spread evenly over all classes (of a label: over yes and no).
+    device : str, default="auto"
+        "auto", "cpu", "numpy", "cuda", "cuda:N" or "cuda-sim".
+    dtype : {"float32", "float64"} or None, default=None
+        Of all arithmetic; None takes float32 for float32 data, else float64.
+    callbacks : list of gpuprop.Callback or None, default=None
+
+    Attributes
+    ----------
+    classes_ : ndarray or list of ndarray of shape (n_classes,)
+    loss_, best_loss_ : float
+        Loss of the last epoch, and the lowest (None with early stopping).
+    loss_curve_ : list of float
+        Loss of each epoch, the mean while the parameters move; not for "lbfgs".
+    validation_scores_, best_validation_score_ : list of float, float
+        Accuracy on the held-out rows after each epoch, and the best; None without early stopping.
+    history_ : dict of lists
+        Columns "epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "learning_rate",
+        "seconds"; not for "lbfgs".
+    coefs_, intercepts_ : list of ndarray
+        Weights (fan_in, fan_out) and biases (fan_out,) of each layer.
+    n_iter_, t_ : int
+        Epochs of the last fit; samples trained on so far.
+    n_layers_, n_outputs_ : int
+        Layers with the input's, and units of the output layer.
+    out_activation_ : str
+        "logistic" or "softmax".
+    n_features_in_ : int
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Where X had names of columns.
+    network_ : gpuprop.Network
+        The trained network; its ``l1`` and ``l2`` are the penalties before they are divided.
+    device_, backend_ : str
+        The device in use and the library that computes on it.
+
+    Notes
+    -----
+    docs/scikit-learn.md lists where and why this differs from scikit-learn.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_classification
+    >>> from gpuprop import MLPClassifier
+    >>> X, y = make_classification(n_samples=100, random_state=1)
+    >>> classifier = MLPClassifier(random_state=1, max_iter=300).fit(X, y)
+    >>> classifier.predict_proba(X[:1]).shape
+    (1, 2)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = CONSTRAINTS | {
+        "class_weight": [StrOptions({"balanced"}), dict, None],
+        "label_smoothing": [Interval(Real, 0, 1, closed="left")],
+    }
+    #: As scikit-learn has it.
+    loss: ClassVar[str] = "log_loss"
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Any = (100,),
+        activation: Any = "relu",
+        *,
+        solver: Any = "adam",
+        alpha: float = 0.0001,
+        batch_size: Any = "auto",
+        learning_rate: Any = "constant",
+        learning_rate_init: float | None = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool | int = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        max_fun: int = 15000,
+        max_epochs: int | None = None,
+        l1: float = 0.0,
+        weight_decay: float | None = None,
+        dropout: Any = 0.0,
+        clip_norm: float | None = None,
+        class_weight: Any = None,
+        label_smoothing: float = 0.0,
+        device: str = "auto",
+        dtype: Any = None,
+        callbacks: Any = None,
+    ) -> None:
+        set_parameters(self, locals())
+
+    @fit_method
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, X_val: Any = None, y_val: Any = None) -> MLPClassifier:
+        """Train.
+
+        Parameters
+        ----------
+        X : array_like or sparse matrix of shape (n_samples, n_features)
+        y : array_like of shape (n_samples,) or (n_samples, n_labels)
+            Classes of any type, or for several labels a column of 0 and 1 for each.
+        sample_weight : array_like of shape (n_samples,) or None, default=None
+        X_val, y_val : array_like or None, default=None
+            Rows that are not trained on, evaluated after each epoch; early stopping watches them instead of
+            holding out rows of its own.
+
+        Returns
+        -------
+        MLPClassifier
+            This object.
+        """
+        self._fit(X, y, sample_weight, X_val=X_val, y_val=y_val)
+        return self
+
+    @_if_stochastic
+    @fit_method
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> MLPClassifier:
+        """Train one epoch, going on with parameters and optimizer as they are; not for "lbfgs".
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As for `fit`; y need not contain all classes.
+        classes : array_like of shape (n_classes,) or None, default=None
+            All classes; needed by the first call.
+
+        Returns
+        -------
+        MLPClassifier
+            This object.
+        """
+        if _check_partial_fit_first_call(self, classes):
+            several = type_of_target(y).startswith("multilabel")
+            self._label_binarizer = LabelBinarizer().fit(y if several else classes)
+        self._fit(X, y, sample_weight, incremental=True)
+        return self
+
+    def predict(self, X: Any) -> Array:
+        """Return the class of each row of X, or its labels: shape (n_samples,) or (n_samples, n_labels)."""
+        return self._labels(self._forward(X))
+
+    def predict_proba(self, X: Any) -> Array:
+        """Return the probability of each class (or of each label), in the order of `classes_`."""
+        outputs = self._forward(X)
+        return np.hstack([1 - outputs, outputs]) if self.n_outputs_ == 1 else outputs
+
+    def predict_log_proba(self, X: Any) -> Array:
+        """Return the logarithm of `predict_proba`; minus infinity for a probability of 0."""
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.log(self.predict_proba(X)))
+
+    def _labels(self, outputs: Array) -> Array:
+        labels: Array = self._label_binarizer.inverse_transform(outputs.ravel() if self.n_outputs_ == 1 else outputs)
+        return labels
+
+    def _check_targets(self, y: Any, role: Role) -> Array:
+        """Return y as a column for each output, after checking it against the classes that are known."""
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
+        if not hasattr(self, "classes_") or (role == "fit" and not self.warm_start):
+            self._label_binarizer = LabelBinarizer().fit(y)
+            self.classes_ = self._label_binarizer.classes_
+        else:
+            self._check_known(unique_labels(y), all_of_them=self.warm_start and role != "validation")
+        targets: Array = self._label_binarizer.transform(y).astype(bool)
+        return targets
+
+    def _check_known(self, classes: Array, *, all_of_them: bool) -> None:
+        if all_of_them and set(classes) != set(self.classes_):
+            raise ValueError(
+                "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
+                f"Previously got {self.classes_}, `y` has {classes}"
+            )
+        if len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
+            raise ValueError(
+                f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. 'y' has {classes}."
+            )
+
+    def _weigh_classes(self, y: Any, weight: Array | None, incremental: bool) -> Array | None:
+        if self.class_weight is None:
+            return weight
+        if incremental and self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight='balanced' is not supported for partial_fit, which does not see all classes; compute "
+                "the weights with sklearn.utils.class_weight.compute_class_weight and pass them as a dict"
+            )
+        of_class: Array = compute_sample_weight(self.class_weight, y)
+        return of_class if weight is None else weight * of_class
+
+    def _training_targets(self, targets: Array) -> Array:
+        if self.label_smoothing == 0:
+            return targets
+        n_choices = self.n_outputs_ if self.out_activation_ == "softmax" else 2
+        return np.asarray(targets * (1 - self.label_smoothing) + self.label_smoothing / n_choices)
+
+    def _network_loss(self) -> Any:
+        several_classes = self._label_binarizer.y_type_ == "multiclass"
+        return "categorical_cross_entropy" if several_classes else "binary_cross_entropy"
+
+    def _score_of(self, validation: Any) -> Callable[[Mapping[str, Any]], float]:
+        return lambda record: float(record["validation_accuracy"])
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags

@@ -1,0 +1,123 @@
+"""When a fit ends: scikit-learn's rule, its learning rates that follow from it, and what it prints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from gpuprop.callbacks import Callback
+from gpuprop.estimators.parameters import rate_rule
+
+if TYPE_CHECKING:
+    from gpuprop.training import Trainer
+
+__all__ = ["Convergence"]
+
+#: A rate of this or less is not divided further: the training ends.
+SMALLEST_RATE = 1e-6
+
+
+class Convergence(Callback):
+    """Keep the estimator's records after each epoch, and end the training when it has converged.
+
+    It has converged when more than `n_iter_no_change` epochs in a row failed to improve the training loss, or with
+    `early_stopping` the validation score, by `tol`. With ``learning_rate="adaptive"`` the rate is then divided by 5,
+    and training ends when it is too small for that.
+
+    Parameters
+    ----------
+    estimator : MLPClassifier or MLPRegressor
+        Its fitted attributes are updated: ``loss_, loss_curve_, n_iter_, t_, best_loss_, validation_scores_,
+        best_validation_score_``.
+    tol : float
+        In the units of the loss, or of the score with early stopping.
+    validation_score : callable or None
+        ``validation_score(record) -> float``, with early stopping.
+    single_epoch : bool
+        Whether the training ends after one epoch: ``partial_fit``.
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        *,
+        tol: float,
+        validation_score: Callable[[Mapping[str, Any]], float] | None,
+        single_epoch: bool,
+    ) -> None:
+        self.estimator = estimator
+        self.tol = tol
+        self.validation_score = validation_score
+        self.single_epoch = single_epoch
+        self.rate_rule = rate_rule(estimator)
+        self.stopped = False
+
+    def on_epoch_end(self, trainer: Trainer, epoch: int, record: Mapping[str, Any]) -> None:
+        """Record the epoch; stop, or change the learning rate, where the rule says so."""
+        self.record_loss(trainer, float(record["train_loss"]))
+        if self.validation_score is None:
+            self._watch_loss()
+        else:
+            self._watch_score(trainer, self.validation_score(record))
+        estimator = self.estimator
+        if self.rate_rule == "invscaling":
+            trainer.learning_rate = self.initial_rate(trainer) / (estimator.t_ + 1) ** estimator.power_t
+        if estimator._no_improvement_count > estimator.n_iter_no_change:
+            self._give_up(trainer)
+        if self.single_epoch:
+            trainer.stop_training()
+
+    def initial_rate(self, trainer: Trainer) -> float:
+        """Return `learning_rate_init`, or where that is None the optimizer's own."""
+        given = self.estimator.learning_rate_init
+        return float(trainer.optimizer.default_learning_rate if given is None else given)
+
+    def record_loss(self, trainer: Trainer, loss: float) -> None:
+        """Count the epoch and note its training loss."""
+        estimator = self.estimator
+        estimator.n_iter_ += 1
+        estimator.loss_ = loss
+        estimator.t_ += trainer.n_samples
+        estimator.loss_curve_.append(loss)
+        self._say(f"Iteration {estimator.n_iter_}, loss = {loss:.8f}")
+
+    def record_score(self, score: float) -> None:
+        """Note the validation score, which is NaN after a divergence."""
+        self.estimator.validation_scores_.append(score)
+        self._say(f"Validation score: {score:f}")
+
+    def _watch_loss(self) -> None:
+        estimator, loss = self.estimator, self.estimator.loss_
+        failed = loss > estimator.best_loss_ - self.tol
+        estimator._no_improvement_count = estimator._no_improvement_count + 1 if failed else 0
+        estimator.best_loss_ = min(loss, estimator.best_loss_)
+
+    def _watch_score(self, trainer: Trainer, score: float) -> None:
+        estimator, network = self.estimator, trainer.network
+        self.record_score(score)
+        failed = score < estimator.best_validation_score_ + self.tol
+        estimator._no_improvement_count = estimator._no_improvement_count + 1 if failed else 0
+        if score > estimator.best_validation_score_:
+            estimator.best_validation_score_ = score
+            estimator._best_parameters = network.ops.to_numpy(network.parameters).copy()
+
+    def _give_up(self, trainer: Trainer) -> None:
+        """End the training, or with the adaptive rule divide the rate and begin to count anew."""
+        watched = "Training loss" if self.validation_score is None else "Validation score"
+        reason = (
+            f"{watched} did not improve more than tol={self.estimator.tol:f} "
+            f"for {self.estimator.n_iter_no_change} consecutive epochs."
+        )
+        if self.rate_rule == "adaptive" and trainer.learning_rate > SMALLEST_RATE:
+            trainer.learning_rate /= 5.0
+            self.estimator._no_improvement_count = 0
+            self._say(f"{reason} Setting learning rate to {trainer.learning_rate:f}")
+            return
+        too_small = " Learning rate too small." if self.rate_rule == "adaptive" else ""
+        self._say(f"{reason}{too_small} Stopping.")
+        self.stopped = True
+        trainer.stop_training()
+
+    def _say(self, line: str) -> None:
+        if self.estimator.verbose:
+            print(line)

@@ -1,0 +1,235 @@
+"""Estimators in other forms: model files, scikit-learn's estimators, ONNX graphs, PyTorch's state dicts."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import is_classifier
+from sklearn.utils.validation import check_is_fitted
+
+from gpuprop.network import Network
+
+__all__ = ["Exchange"]
+
+Array = NDArray[Any]
+
+#: scikit-learn's hidden activations.
+_SCIKIT_LEARNS = ("identity", "logistic", "tanh", "relu")
+#: Fitted attributes that both libraries have under one name.
+_COMMON_ATTRIBUTES = (
+    "n_features_in_",
+    "feature_names_in_",
+    "n_layers_",
+    "n_outputs_",
+    "out_activation_",
+    "n_iter_",
+    "t_",
+    "loss_",
+    "best_loss_",
+    "loss_curve_",
+    "validation_scores_",
+    "best_validation_score_",
+    "classes_",
+    "_label_binarizer",
+    "_no_improvement_count",
+)
+
+
+class Exchange:
+    """The methods of an estimator that lead to other forms of it and back."""
+
+    network_: Network
+
+    def save(self, path: str | Path) -> None:
+        """Write the fitted model to a file, which `gpuprop.load` reads, on any machine and in later versions.
+
+        The format is that of ``Network.save``; equal fits give equal bytes. The file holds the model and its records;
+        `callbacks`, `device` and the state of the optimizer it does not hold.
+
+        Raises
+        ------
+        ModelFileError
+            If the file cannot be written.
+        ValueError
+            If a parameter or a label is of a type that a file cannot hold.
+        """
+        from gpuprop.estimators.files import describe, kind_of
+        from gpuprop.model_io import save_network
+
+        check_is_fitted(self)
+        save_network(self.network_, path, kind=kind_of(self), estimator=describe(self))
+
+    # --- scikit-learn ------------------------------------------------------------------------------------------------
+
+    def to_sklearn(self) -> Any:
+        """Return scikit-learn's estimator with equal predictions.
+
+        Parameters that scikit-learn lacks are left out; a `solver`, `learning_rate` or `loss` that it does not know
+        becomes its default.
+
+        Raises
+        ------
+        ValueError
+            If the hidden layers do not all have one of scikit-learn's activations: it could not predict the same.
+        """
+        from sklearn import neural_network
+
+        check_is_fitted(self)
+        kind = getattr(neural_network, type(self).__name__)
+        activation = _one_of_scikit_learns(self.network_)
+        hidden = self.network_.layer_sizes[1:-1]
+        known = inspect.signature(kind).parameters
+        given = {name: value for name, value in self.get_params(deep=False).items() if name in known}  # type: ignore[attr-defined]
+        model = kind(**given | {"activation": activation, "hidden_layer_sizes": hidden})
+        if getattr(self, "max_epochs", None) is not None:
+            model.set_params(max_iter=self.max_epochs)  # type: ignore[attr-defined]
+        for name in ("solver", "learning_rate", "learning_rate_init", "loss"):
+            if name in given and not _accepts(model, name):
+                model.set_params(**{name: known[name].default})
+        for name in _COMMON_ATTRIBUTES:
+            if hasattr(self, name):
+                setattr(model, name, copy.deepcopy(getattr(self, name)))
+        model.coefs_, model.intercepts_ = _copies(self.network_)
+        model._best_coefs, model._best_intercepts = _copies(self.network_)
+        return model
+
+    @classmethod
+    def from_sklearn(cls, model: Any, *, device: str = "auto") -> Self:
+        """Return the estimator with the parameters and predictions of a fitted one of scikit-learn.
+
+        Parameters
+        ----------
+        model : sklearn.neural_network.MLPClassifier or MLPRegressor
+            Of the class of the same name.
+        device : str, default="auto"
+        """
+        from gpuprop.estimators.files import restore_records
+
+        if type(model).__name__ != cls.__name__:
+            raise TypeError(f"got {type(model).__name__}, expected scikit-learn's {cls.__name__}")
+        check_is_fitted(model)
+        constructor: Any = cls
+        own = constructor(**model.get_params(deep=False), device=device)
+        records = {name: copy.deepcopy(getattr(model, name)) for name in _COMMON_ATTRIBUTES if hasattr(model, name)}
+        if is_classifier(model):
+            own._label_binarizer = records["_label_binarizer"]
+        n_hidden = len(model.coefs_) - 1
+        network = Network(
+            [len(model.coefs_[0]), *(weights.shape[1] for weights in model.coefs_)],
+            hidden_activation=[model.activation] * n_hidden,
+            loss=own._network_loss(),
+            dtype=model.coefs_[0].dtype,
+            seed=0,
+            device=device,
+            init="zeros",
+            l2=model.alpha,
+        )
+        own.network_ = network
+        own.coefs_, own.intercepts_ = model.coefs_, model.intercepts_
+        restore_records(own, records)
+        fitted: Self = own
+        return fitted
+
+    # --- PyTorch -----------------------------------------------------------------------------------------------------
+
+    def to_torch_state_dict(self) -> dict[str, Any]:
+        """Return the parameters as the state dict of a ``torch.nn.Sequential`` of linear layers and activations.
+
+        The layers are ``Linear, activation, Linear, ..., Linear``, so the keys are "0.weight" (fan_out, fan_in),
+        "0.bias", "2.weight", and so on; the output activation is left to the loss, as usual there. Needs PyTorch.
+        """
+        import torch
+
+        check_is_fitted(self)
+        return {name: torch.from_numpy(array) for name, array in _torch_arrays(self.network_).items()}
+
+    def load_torch_state_dict(self, state: Mapping[str, Any]) -> Self:
+        """Take the parameters of a ``torch.nn.Sequential``, see `to_torch_state_dict`; the estimator must be fitted.
+
+        Parameters
+        ----------
+        state : mapping of str to tensors or arrays
+            Weights (fan_out, fan_in) and biases of each linear layer, in the order of the layers; names do not count.
+
+        Raises
+        ------
+        ValueError
+            If number or shapes do not match the network.
+        """
+        check_is_fitted(self)
+        arrays = [_as_numpy(tensor) for tensor in state.values()]
+        shapes = [array.shape for array in arrays]
+        expected = [array.shape for array in _torch_arrays(self.network_).values()]
+        if shapes != expected:
+            raise ValueError(
+                f"got a state dict of shapes {shapes}, expected {expected}: weights and bias of each layer"
+            )
+        own: Any = self
+        own.coefs_, own.intercepts_ = [array.T for array in arrays[0::2]], arrays[1::2]
+        return self
+
+    # --- ONNX --------------------------------------------------------------------------------------------------------
+
+    def to_onnx(self) -> Any:
+        """Return the model as an ``onnx.ModelProto``; needs the extra ``gpuprop[onnx]``.
+
+        Its input "X" has shape (n_samples, n_features) and the dtype of the network. A classifier's output is
+        "probabilities", a column for each class or label as `predict_proba` has them; a regressor's "prediction",
+        (n_samples, n_outputs).
+
+        Raises
+        ------
+        ValueError
+            If a layer has an activation of your own, which ONNX cannot know.
+        """
+        from gpuprop.estimators.onnx_graph import build
+
+        check_is_fitted(self)
+        return build(self.network_, classifier=is_classifier(self))
+
+
+def _one_of_scikit_learns(network: Network) -> str:
+    names = {activation.name for activation in network.hidden_activations} or {"relu"}
+    if len(names) > 1 or not names <= set(_SCIKIT_LEARNS):
+        raise ValueError(
+            f"got hidden activations {sorted(names)}, expected one of {', '.join(_SCIKIT_LEARNS)} for all layers: "
+            "scikit-learn has no others"
+        )
+    return names.pop()
+
+
+def _accepts(model: Any, name: str) -> bool:
+    """Whether scikit-learn takes the value that the parameter has."""
+    from sklearn.utils._param_validation import InvalidParameterError, validate_parameter_constraints
+
+    try:
+        validate_parameter_constraints(
+            {name: model._parameter_constraints[name]}, {name: getattr(model, name)}, type(model).__name__
+        )
+    except InvalidParameterError:
+        return False
+    return True
+
+
+def _copies(network: Network) -> tuple[list[Array], list[Array]]:
+    to_numpy = network.ops.to_numpy
+    return [to_numpy(w).copy() for w in network.weights], [to_numpy(b).copy() for b in network.biases]
+
+
+def _torch_arrays(network: Network) -> dict[str, Array]:
+    """Return weights (fan_out, fan_in) and biases under PyTorch's names; every second place is an activation's."""
+    arrays = {}
+    for layer, (weights, biases) in enumerate(zip(*_copies(network), strict=True)):
+        arrays[f"{2 * layer}.weight"] = np.ascontiguousarray(weights.T)
+        arrays[f"{2 * layer}.bias"] = biases
+    return arrays
+
+
+def _as_numpy(tensor: Any) -> Array:
+    return np.asarray(tensor.detach().cpu() if hasattr(tensor, "detach") else tensor)

@@ -1,0 +1,85 @@
+"""A network as an ONNX graph: a Gemm and an activation for each layer. Needs the package onnx."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto, checker, helper, numpy_helper
+
+from gpuprop.activations import Activation
+from gpuprop.network import Network
+
+__all__ = ["build"]
+
+#: Operators of ONNX for activations, by gpuprop's names without the parameter.
+_OPERATORS = {
+    "logistic": "Sigmoid",
+    "tanh": "Tanh",
+    "relu": "Relu",
+    "leaky_relu": "LeakyRelu",
+    "elu": "Elu",
+    "softplus": "Softplus",
+    "gelu": "Gelu",
+    "softmax": "Softmax",
+    "exponential": "Exp",
+}
+#: Gelu came with version 20 of the operators.
+_OPERATORS_VERSION = 20
+_FORMAT_VERSION = 9
+
+
+def build(network: Network, *, classifier: bool) -> Any:
+    """Return the network as an ``onnx.ModelProto``; see ``to_onnx`` of the estimators for inputs and outputs."""
+    kind = TensorProto.FLOAT if network.dtype == np.float32 else TensorProto.DOUBLE
+    nodes, constants, below = [], [], "X"
+    layers = zip(network.weights, network.biases, network.layer_activations, strict=True)
+    for layer, (weights, biases, activation) in enumerate(layers, start=1):
+        constants += [_constant(f"W{layer}", network, weights), _constant(f"b{layer}", network, biases)]
+        nodes.append(helper.make_node("Gemm", [below, f"W{layer}", f"b{layer}"], [f"z{layer}"]))
+        nodes += _activation_nodes(activation, f"z{layer}", f"a{layer}")
+        below = f"a{layer}"
+    output, n_columns = ("probabilities" if classifier else "prediction"), network.layer_sizes[-1]
+    if classifier and n_columns == 1:
+        n_columns = 2
+        constants.append(numpy_helper.from_array(np.ones(1, network.dtype), "one"))
+        nodes.append(helper.make_node("Sub", ["one", below], ["other"]))
+        nodes.append(helper.make_node("Concat", ["other", below], [output], axis=1))
+    else:
+        nodes.append(helper.make_node("Identity", [below], [output]))
+    graph = helper.make_graph(
+        nodes,
+        "gpuprop",
+        [helper.make_tensor_value_info("X", kind, ["n_samples", network.layer_sizes[0]])],
+        [helper.make_tensor_value_info(output, kind, ["n_samples", n_columns])],
+        constants,
+    )
+    model = helper.make_model(
+        graph,
+        producer_name="gpuprop",
+        ir_version=_FORMAT_VERSION,
+        opset_imports=[helper.make_opsetid("", _OPERATORS_VERSION)],
+    )
+    checker.check_model(model, full_check=True)
+    return model
+
+
+def _constant(name: str, network: Network, array: Any) -> Any:
+    values: NDArray[Any] = network.ops.to_numpy(array)
+    return numpy_helper.from_array(np.ascontiguousarray(values), name)
+
+
+def _activation_nodes(activation: Activation, z: str, a: str) -> list[Any]:
+    name, parameter = re.fullmatch(r"(\w+)(?:\(([^()]+)\))?", activation.name).groups()  # type: ignore[union-attr]
+    if not activation.built_in:
+        raise ValueError(f"activation {activation.name!r}: got one of your own, expected gpuprop's; ONNX has no others")
+    if name == "identity":
+        return [helper.make_node("Identity", [z], [a])]
+    if name == "silu":
+        return [helper.make_node("Sigmoid", [z], [f"s_{a}"]), helper.make_node("Mul", [z, f"s_{a}"], [a])]
+    settings: dict[str, Any] = {"alpha": float(parameter)} if parameter else {}
+    if name == "softmax":
+        settings["axis"] = 1
+    return [helper.make_node(_OPERATORS[name], [z], [a], **settings)]

@@ -1,0 +1,186 @@
+"""What the estimators' parameters mean: scikit-learn's names and values, translated into gpuprop's objects."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any, TypeVar
+
+import numpy as np
+from sklearn.base import _fit_context
+from sklearn.utils._param_validation import Interval, InvalidParameterError, Options, StrOptions
+
+from gpuprop.activations import Activation, get_activation
+from gpuprop.errors import unknown_name
+from gpuprop.losses import LOSSES, Loss, get_loss
+from gpuprop.optimizers import OPTIMIZERS, Adam, AdaMax, AdamW, Momentum, NAdam, Nesterov, Optimizer
+from gpuprop.schedules import SCHEDULES, Schedule, get_schedule
+
+__all__ = [
+    "CONSTRAINTS",
+    "fit_method",
+    "hidden_activations",
+    "hidden_layer_sizes",
+    "max_epochs",
+    "optimizer_of",
+    "rate_rule",
+    "regression_loss",
+    "schedule_of",
+    "set_parameters",
+]
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+T = TypeVar("T")
+
+#: scikit-learn's three schedules, which look at losses, scores and `tol`: `gpuprop.estimators.convergence` has them.
+RATE_RULES = ("constant", "invscaling", "adaptive")
+
+#: The type and range of every parameter, in scikit-learn's notation; names of solvers, schedules and activations are
+#: looked up by the functions below, whose errors suggest the nearest known name.
+CONSTRAINTS: dict[str, list[Any]] = {
+    "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+    "activation": [str, Activation, list, tuple],
+    "solver": [str, Optimizer],
+    "alpha": [Interval(Real, 0, None, closed="left")],
+    "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+    "learning_rate": [str, Schedule],
+    "learning_rate_init": [Interval(Real, 0, None, closed="neither"), None],
+    "power_t": [Interval(Real, 0, None, closed="left")],
+    "max_iter": [Interval(Integral, 1, None, closed="left")],
+    "shuffle": ["boolean"],
+    "random_state": ["random_state"],
+    "tol": [Interval(Real, 0, None, closed="left")],
+    "verbose": ["verbose"],
+    "warm_start": ["boolean"],
+    "momentum": [Interval(Real, 0, 1, closed="both")],
+    "nesterovs_momentum": ["boolean"],
+    "early_stopping": ["boolean"],
+    "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+    "beta_1": [Interval(Real, 0, 1, closed="left")],
+    "beta_2": [Interval(Real, 0, 1, closed="left")],
+    "epsilon": [Interval(Real, 0, None, closed="neither")],
+    "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
+    "max_fun": [Interval(Integral, 1, None, closed="left")],
+    "max_epochs": [Interval(Integral, 1, None, closed="left"), None],
+    "l1": [Interval(Real, 0, None, closed="left")],
+    "weight_decay": [Interval(Real, 0, None, closed="left"), None],
+    "dropout": [Interval(Real, 0, 1, closed="left"), list, tuple],
+    "clip_norm": [Interval(Real, 0, None, closed="neither"), None],
+    "device": [str],
+    "dtype": [Options(object, {"float32", "float64", np.float32, np.float64}), np.dtype, None],
+    "callbacks": [list, tuple, None],
+}
+
+
+def fit_method(method: Method) -> Method:
+    """Validate the estimator's parameters before `method` runs, as scikit-learn does; a decorator."""
+    decorated: Method = _fit_context(prefer_skip_nested_validation=True)(method)
+    return decorated
+
+
+def set_parameters(estimator: Any, arguments: dict[str, Any]) -> None:
+    """Set every constructor argument as an attribute of its name, unchanged: all that scikit-learn allows there."""
+    for name in estimator._get_param_names():
+        setattr(estimator, name, arguments[name])
+
+
+def hidden_layer_sizes(estimator: Any) -> tuple[int, ...]:
+    """Return the sizes of the hidden layers; there may be none."""
+    given = estimator.hidden_layer_sizes
+    sizes = list(given) if hasattr(given, "__iter__") else [given]
+    if any(not isinstance(size, Integral) or size <= 0 for size in sizes):
+        raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}; use whole numbers such as (100,)")
+    return tuple(int(size) for size in sizes)
+
+
+def hidden_activations(estimator: Any, n_hidden: int) -> list[Activation]:
+    """Return the activation of each hidden layer."""
+    given = estimator.activation
+    names = list(given) if isinstance(given, (list, tuple)) else [given] * n_hidden
+    if len(names) != n_hidden:
+        raise InvalidParameterError(
+            f"The 'activation' parameter: got {len(names)} activations, expected one for each of the {n_hidden} hidden "
+            "layers, or a single one"
+        )
+    if not n_hidden and not isinstance(given, (list, tuple)):
+        _named("activation", get_activation, given)  # a wrong name is wrong without hidden layers too
+    return [_named("activation", get_activation, name) for name in names]
+
+
+def max_epochs(estimator: Any) -> int:
+    """Return the most epochs of a fit: `max_epochs`, or `max_iter` where that is None."""
+    if estimator.max_epochs is None:
+        return int(estimator.max_iter)
+    default = inspect.signature(type(estimator)).parameters["max_iter"].default
+    if estimator.max_iter != default:
+        raise ValueError(
+            f"got max_iter={estimator.max_iter} and max_epochs={estimator.max_epochs}, which are two names of one "
+            "thing; set only one"
+        )
+    return int(estimator.max_epochs)
+
+
+def optimizer_of(estimator: Any) -> Optimizer:
+    """Return the optimizer that a stochastic `solver` stands for, with the estimator's hyperparameters.
+
+    scikit-learn's "sgd" has momentum; plain gradient descent is ``momentum=0`` or ``optimizers.SGD()``.
+    """
+    solver = "adamw" if estimator.solver == "adam" and estimator.weight_decay is not None else estimator.solver
+    if estimator.weight_decay is not None and solver != "adamw":
+        raise InvalidParameterError(
+            f"The 'weight_decay' parameter needs solver 'adam' or 'adamw', got {estimator.solver!r}; "
+            "use alpha for a penalty with any solver"
+        )
+    if isinstance(solver, Optimizer):
+        return solver
+    if solver == "sgd":
+        solver = "nesterov" if estimator.nesterovs_momentum else "momentum"
+    kind = _named("solver", _optimizer_kind, solver)
+    settings: dict[str, float] = {}
+    if issubclass(kind, (Momentum, Nesterov)):
+        settings = {"momentum": estimator.momentum}
+    elif issubclass(kind, (Adam, AdaMax, NAdam)):
+        settings = {name: getattr(estimator, name) for name in ("beta_1", "beta_2", "epsilon")}
+    if issubclass(kind, AdamW) and estimator.weight_decay is not None:
+        settings["weight_decay"] = estimator.weight_decay
+    return kind(**settings)
+
+
+def _optimizer_kind(name: str) -> type[Optimizer]:
+    if name not in OPTIMIZERS:
+        raise unknown_name("solver", name, [*OPTIMIZERS, "lbfgs"])
+    return OPTIMIZERS[name]
+
+
+def regression_loss(estimator: Any) -> Loss:
+    """Return the loss of a regression."""
+    loss = _named("loss", get_loss, estimator.loss)
+    if loss.classification:
+        known = ", ".join(repr(one.name) for one in LOSSES.values() if not one.classification)
+        raise InvalidParameterError(f"The 'loss' parameter: got {loss.name!r}, expected a loss for regression: {known}")
+    return loss
+
+
+def rate_rule(estimator: Any) -> str:
+    """Return which of scikit-learn's schedules applies; as there, adam has none of them."""
+    given = estimator.learning_rate
+    return given if isinstance(given, str) and given in RATE_RULES and estimator.solver != "adam" else "constant"
+
+
+def schedule_of(estimator: Any) -> Schedule | None:
+    """Return the schedule where it is one of gpuprop's; None for scikit-learn's three, see `rate_rule`."""
+    given = estimator.learning_rate
+    if isinstance(given, str) and given in RATE_RULES:
+        return None
+    if isinstance(given, str) and given.lower().replace("-", "_") not in (*SCHEDULES, "warm_up", "onecycle"):
+        raise InvalidParameterError(f"The 'learning_rate' parameter: {unknown_name('schedule', given, SCHEDULES)}")
+    return get_schedule(given)
+
+
+def _named(parameter: str, look_up: Callable[[Any], T], name: Any) -> T:
+    """Look `name` up; a failure is scikit-learn's error for a wrong parameter, with the nearest known name."""
+    try:
+        return look_up(name)
+    except (TypeError, ValueError) as error:
+        raise InvalidParameterError(f"The {parameter!r} parameter: {error}") from None

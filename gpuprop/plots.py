@@ -1,0 +1,174 @@
+"""Pictures of a training run: loss curves, the confusion matrix, predictions against true values.
+
+Every function returns a matplotlib ``Figure`` of its own, made without pyplot: there is no global state, no window,
+and nothing to close. ``figure.savefig(path)`` writes it; in a notebook a figure shows itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["confusion_matrix", "loss_curves", "predictions"]
+
+# Told apart by line and marker as well as by colour, for print and for colour-blind eyes (the colours are from
+# M. Okabe and K. Ito, "Color universal design", 2008).
+_TRAIN: dict[str, Any] = {"color": "#0072B2", "linestyle": "-", "marker": "o"}
+_VALIDATION: dict[str, Any] = {"color": "#D55E00", "linestyle": "--", "marker": "s"}
+_MARKED_POINTS = 12
+_DPI = 130
+
+# Up to this many classes each cell of a confusion matrix shows its number, and each class its label.
+_MAX_NUMBERED = 25
+_MAX_LABELLED = 50
+
+
+def loss_curves(history: Mapping[str, Sequence[float | None]], *, title: str = "") -> Figure:
+    """Draw loss and score by epoch.
+
+    Parameters
+    ----------
+    history : mapping of str to sequences
+        `Trainer.history`: the validation curves are left out where their columns hold None.
+    title : str, default=""
+
+    Returns
+    -------
+    Figure
+        With the losses on the left, accuracy (or R2) on the right.
+    """
+    metric, name = ("r2", "R²") if "train_r2" in history else ("accuracy", "accuracy")
+    figure = _figure(10.0, 4.0, title)
+    losses, scores = figure.subplots(1, 2)
+    _curves(losses, history, "loss")
+    losses.set_ylabel("loss")
+    values = [value for value in (*history["train_loss"], *history["validation_loss"]) if value is not None]
+    if min(values) > 0 and max(values) > 20 * min(values):
+        _logarithmic(losses)
+    _curves(scores, history, metric)
+    scores.set_ylabel(name)
+    losses.legend(loc="upper right")
+    scores.legend(loc="lower right")
+    return figure
+
+
+def confusion_matrix(y: ArrayLike, predicted: ArrayLike, classes: Sequence[Any], *, title: str = "") -> Figure:
+    """Draw how often each class was taken for each other.
+
+    Parameters
+    ----------
+    y, predicted : array_like of int, shape (n_samples,)
+        True and predicted class indices.
+    classes : sequence
+        What the indices stand for.
+    title : str, default=""
+
+    Returns
+    -------
+    Figure
+        scikit-learn's ``ConfusionMatrixDisplay``: rows are true classes, columns predicted ones.
+    """
+    from sklearn.metrics import ConfusionMatrixDisplay
+    from sklearn.metrics import confusion_matrix as count
+
+    labels = [_shortened(str(label)) for label in classes]
+    n_classes = len(labels)
+    counts = count(y, predicted, labels=np.arange(n_classes))
+    side = float(np.clip(2.4 + 0.42 * n_classes, 3.8, 13.0))
+    numbered = n_classes <= _MAX_NUMBERED
+    figure = _figure(side if numbered else 1.2 * side, side, title)
+    axes = figure.subplots()
+    display = ConfusionMatrixDisplay(counts, display_labels=labels)
+    display.plot(
+        ax=axes,
+        cmap="Blues",
+        colorbar=not numbered,  # else the numbers are in the cells
+        include_values=numbered,
+        values_format="d",
+        text_kw={"fontsize": 9},
+        xticks_rotation="vertical" if max(map(len, labels)) > 3 else "horizontal",
+    )
+    if n_classes > _MAX_LABELLED:
+        every = -(-n_classes // _MAX_LABELLED)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_ticks(np.arange(0, n_classes, every), labels[::every])
+    axes.set(xlabel="predicted class", ylabel="true class")
+    return figure
+
+
+def predictions(y: ArrayLike, predicted: ArrayLike, *, title: str = "") -> Figure:
+    """Draw a regression's predictions against the true values; on the dashed line they are equal.
+
+    Parameters
+    ----------
+    y, predicted : array_like of shape (n_samples,) or (n_samples, n_outputs)
+        One colour and marker for each output.
+    title : str, default=""
+    """
+    true, guess = (np.asarray(values, dtype=np.float64) for values in (y, predicted))
+    true, guess = true.reshape(len(true), -1), guess.reshape(len(guess), -1)
+    figure = _figure(5.6, 5.2, title)
+    axes = figure.subplots()
+    n_outputs = true.shape[1]
+    for output in range(n_outputs):
+        axes.scatter(
+            true[:, output],
+            guess[:, output],
+            s=14,
+            alpha=float(np.clip(30 / np.sqrt(true.size), 0.15, 0.8)),
+            marker="os^Dv"[output % 5],
+            edgecolors="none",
+            label=f"output {output + 1}",
+        )
+    ends = [float(min(true.min(), guess.min())), float(max(true.max(), guess.max()))]
+    axes.plot(ends, ends, color="black", linestyle="--", linewidth=1, label="equal")
+    axes.set(xlabel="true value", ylabel="predicted value", aspect="equal", adjustable="datalim")
+    axes.grid(alpha=0.3)
+    if n_outputs > 1:
+        axes.legend(frameon=False)
+    return figure
+
+
+def _figure(width: float, height: float, title: str) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+    if title:
+        figure.suptitle(title.replace("$", r"\$"))
+    return figure
+
+
+def _curves(axes: Axes, history: Mapping[str, Sequence[float | None]], quantity: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    epochs = history["epoch"]
+    for part, style in (("train", _TRAIN), ("validation", _VALIDATION)):
+        values = history[f"{part}_{quantity}"]
+        if values[0] is not None:
+            every = max(1, len(epochs) // _MARKED_POINTS)
+            axes.plot(epochs, values, label=part, markersize=4, linewidth=1.5, markevery=every, **style)  # type: ignore[arg-type]
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+
+
+def _logarithmic(axes: Axes) -> None:
+    """Make the vertical axis logarithmic, with plain numbers at 1, 2 and 5 of each decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _shortened(label: str) -> str:
+    """Return a label that fits beside an axis; a dollar sign would begin a formula."""
+    return (label if len(label) <= 20 else f"{label[:19]}…").replace("$", r"\$")

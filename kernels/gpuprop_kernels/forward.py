@@ -1,0 +1,154 @@
+"""The forward pass of one layer in one launch: a = f(x W + b).
+
+::
+
+    out[i, j] = f( sum_k x[i, k] W[k, j] + b[j] )        x (n, fan_in), W (fan_in, fan_out), b (fan_out,)
+
+            W  fan_in x fan_out
+          +-----+-----+--
+          |     |     |            grid: x over columns, y over rows of the batch, one tile a block
+          +-----+-----+--          x is transposed into shared memory, W goes in as it is (`tile`)
+    x     +-----+-----+--
+    n  |  |block|block|            epilogue in registers: + bias, f, dropout, zero in the padding, one store
+          +-----+-----+--
+
+The first layer reads its rows straight from the data set: row ``order[start + i]``, uint8 or float, converted and
+scaled as it is loaded; no batch is ever copied. A layer whose f' needs the net input keeps z beside the output.
+With dropout a unit's output is 0 or f(z) / keep.
+
+Rows of the batch, its start and the update's number come from ``schedule[slot]`` in device memory, so that a captured
+graph serves every epoch, the ragged last batch included. Leading dimensions are multiples of 4; the padding of `out`
+is written as exact zeros whatever f(0) is, because the next multiply reads it.
+
+Budget: 1 launch; reads x and W once per tile of the other, writes 4 bytes a unit (8 where z is kept) in float32;
+registers and shared memory are the tile's (`tile`). Why one launch: bias, activation and dropout as launches of their
+own would read and write the layer once more each, and a small layer's launch costs as much as its multiply.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from gpuprop_kernels.activations import Activation, device_pair
+from gpuprop_kernels.dropout import bit_is_set, tile_bits, unit_is_kept
+from gpuprop_kernels.staging import DENSE, row_loader
+from gpuprop_kernels.target import (
+    block_x,
+    block_y,
+    cuda,
+    device,
+    i32,
+    kernel,
+    ldg1,
+    ldg4,
+    thread,
+    u64,
+    vector,
+)
+from gpuprop_kernels.tile import Tile, multiply, sweep
+
+__all__ = ["Source", "forward_kernel", "load_batch_kernel", "source_loader"]
+
+Source = str
+"""Where the rows come from: ``"dense"`` a matrix of the compute dtype in the batch's own order, or rows of the data
+set by the permutation: ``"bytes"``, ``"floats"`` (x * scale[0]), ``"bytes_by_column"``, ``"floats_by_column"``."""
+
+
+def source_loader(source: Source, dt: Any) -> Any:
+    """Return the loader of an operand that comes from `source`."""
+    if source == "dense":
+        return DENSE
+    return row_loader(dt, source.startswith("bytes"), source.endswith("by_column"))
+
+
+@cache
+def forward_kernel(tile: Tile, dt: Any, activation: Activation, source: Source, keep_z: bool, dropout: bool) -> Any:
+    """Build the kernel; see the module for what it computes."""
+    gathered = source != "dense"
+    product = multiply(tile, dt, source_loader(source, dt), DENSE, a_by_row=True, b_by_row=False)
+    run, coordinates = product.run, product.coordinates
+    shared_size, accumulators = product.shared_size, product.accumulators
+    function = device_pair(activation, dt).function
+    draw = tile_bits(tile)
+    width, tile_rows, tile_columns, zero = min(4, tile.thread_columns), tile.rows, tile.columns, dt(0)
+    store = vector(width)[1]
+
+    @device
+    def finish(acc, at, j, m, n, context):
+        biases, z, out, bits, keep, n_out, ld = context
+        o = i32(m * ld + n)
+        for e in range(width):
+            column = i32(n + e)
+            value = acc[at + e] + ldg1(biases, column)
+            acc[at + e] = value if column < n_out else zero
+        if keep_z:
+            store(z, o, acc, at)
+        for e in range(width):
+            column = i32(n + e)
+            value = function(acc[at + e])
+            if dropout:
+                value = value * ldg1(keep, i32(1)) if bit_is_set(bits, at + e) else zero
+            acc[at + e] = value if column < n_out else zero
+        store(out, o, acc, at)
+
+    walk = sweep(tile, finish)
+
+    @kernel(tile.threads, tile.resident)
+    def multiply_bias_activate(
+        x, order, shift, scale, weights, biases, z, out, mask, keep, schedule, slot, n_in, n_out, ldx, ldw
+    ):
+        shared = cuda.shared.array(shared_size, dt, alignment=16)
+        acc = cuda.local.array(accumulators, dt)
+        start, rows, step, _ = ldg4(schedule, i32(4 * slot))
+        m0, n0 = i32(block_y() * tile_rows), i32(block_x() * tile_columns)
+        if gathered:  # noqa: SIM108  (two types: only the branch that is known when compiling may remain)
+            a = (x, order, start, shift, scale, ldg1(scale, i32(0)), ldx)
+        else:
+            a = (x, i32(0), ldx)  # type: ignore[assignment]
+        run(shared, acc, a, ldx, (weights, i32(0), ldw), ldw, m0, n0, rows, n_out, i32(0), n_in)
+        part, tx, ty = coordinates(thread())
+        if part == 0:
+            bits = draw(mask, tx, ty, m0, n0, step) if dropout else u64(0)
+            walk(acc, tx, ty, m0, n0, rows, ldw, (biases, z, out, bits, keep, n_out, ldw))
+
+    return multiply_bias_activate
+
+
+BATCH_BLOCK = 32
+"""Threads of a block of the next kernel."""
+
+
+@cache
+def load_batch_kernel(dt: Any, source: Source, dropout: bool) -> Any:
+    """Build the kernel that writes a batch out: out[i] = scaled row order[start + i], with the input's dropout.
+
+    Only for dropout on the input, where forward and gradient would otherwise draw the input's mask once per tile.
+    One thread per four columns, one block row per row of the batch.
+    """
+    locate, load = source_loader(source, dt)
+    kept = unit_is_kept(dropout)
+    store = vector(4)[1]
+    zero = dt(0)
+
+    @kernel(BATCH_BLOCK)
+    def load_scale_drop(x, order, shift, scale, out, mask, keep, schedule, slot, n_in, ldx):
+        values = cuda.local.array(4, dt)
+        start, rows, step, _ = ldg4(schedule, i32(4 * slot))
+        row, column = block_y(), i32(4 * (block_x() * BATCH_BLOCK + thread()))
+        if row < rows and column < ldx:
+            rows_of = (x, order, start, shift, scale, ldg1(scale, i32(0)), ldx)
+            v = load(rows_of, locate(rows_of, row), column)
+            values[0] = v[0]
+            values[1] = v[1]
+            values[2] = v[2]
+            values[3] = v[3]
+            for e in range(4):
+                if dropout:
+                    is_kept = kept(mask, row, i32(column + e), step)
+                    values[e] = values[e] * ldg1(keep, i32(1)) if is_kept else zero
+                if i32(column + e) >= n_in:
+                    values[e] = zero
+            store(out, i32(row * ldx + column), values, 0)
+
+    return load_scale_drop

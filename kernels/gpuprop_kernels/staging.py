@@ -1,0 +1,158 @@
+"""How an operand of a multiply gets from global memory through registers into shared memory.
+
+::
+
+    global memory                     registers                shared memory, k-major
+    by_k:    row k:  x x x x ...      4 neighbours a load      row k:   x x x x ...        one 128-bit store
+    by_row:  row m:  x x x x ...      4 neighbours along k     column m of 4 rows k        four 32-bit stores
+
+A slab is fetched while the one before it is multiplied, so that a fetch is many instructions away from its store. For
+``by_row`` a warp takes 16 rows x 8 k: whole 32-byte sectors of global memory, and, with rows of shared memory padded by
+4, 32 different banks. A `Loader` says what four elements are: of a matrix, or of rows of the data set chosen by the
+permutation, converted from uint8 and scaled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+from gpuprop_kernels.shapes import Tile, log2
+from gpuprop_kernels.target import device, i32, ldb4, ldg1, ldg4, st1, st4
+
+__all__ = ["DENSE", "Loader", "Stage", "row_loader", "stage"]
+
+
+class Loader(NamedTuple):
+    """How an operand is read: which row of memory, then four elements of it."""
+
+    locate: Any
+    """``locate(source, row)``: where the row starts; hoisted out of the loop over k where the row stays the same."""
+    load: Any
+    """``load(source, start, column)``: four elements from there."""
+
+
+@device
+def _locate_dense(source, row):
+    _array, offset, ld = source
+    return i32(offset + row * ld)
+
+
+@device
+def _load_dense(source, start, column):
+    array, _offset, _ld = source
+    return ldg4(array, i32(start + column))
+
+
+DENSE = Loader(_locate_dense, _load_dense)
+"""A matrix of the compute dtype: `source` is (array, offset, leading dimension)."""
+
+
+@cache
+def row_loader(dt: Any, of_bytes: bool, by_column: bool) -> Loader:
+    """Return the loader of a data set's rows in the order of the permutation, converted and scaled on the way.
+
+    `source` is (data, order, start, shift, scale, factor, leading dimension); the batch's row i is row
+    ``order[start + i]`` of the data. With `by_column`, (x - shift[column]) * scale[column], else x * factor.
+    """
+    load4 = ldb4 if of_bytes else ldg4
+
+    @device
+    def locate(source, row):
+        _data, order, start, _shift, _scale, _factor, ld = source
+        return i32(ldg1(order, i32(start + row)) * ld)
+
+    @device
+    def load(source, at, column):
+        data, _order, _start, shift, scale, factor, _ld = source
+        x = load4(data, i32(at + column))
+        x0, x1, x2, x3 = dt(x[0]), dt(x[1]), dt(x[2]), dt(x[3])
+        if by_column:
+            u, s = ldg4(shift, column), ldg4(scale, column)
+            return (x0 - u[0]) * s[0], (x1 - u[1]) * s[1], (x2 - u[2]) * s[2], (x3 - u[3]) * s[3]
+        return x0 * factor, x1 * factor, x2 * factor, x3 * factor
+
+    return Loader(locate, load)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How one operand gets from global to shared memory."""
+
+    locate: Any
+    fetch: Any
+    put: Any
+    loads: int
+    stride: int
+
+
+def stage(tile: Tile, dt: Any, extent: int, loader: Loader, *, by_row: bool, clear: bool) -> Stage:
+    """Build fetch (global -> registers) and put (registers -> shared) of one operand.
+
+    `extent` is the operand's size along the tile. Past the end of k, the operand with `clear` gives zeros, so that
+    whatever its partner holds there does not count; rows past the matrix repeat the last one and are not stored.
+    """
+    threads, zero = tile.threads, dt(0)
+    loads = extent * tile.depth // (4 * threads)
+    stride = extent + 4 if by_row else extent
+    bits = log2(extent)
+    locate_row, load = loader
+    if loads * 4 * threads != extent * tile.depth:
+        raise ValueError(f"{tile.name}: {threads} threads do not divide a slab of {extent} x {tile.depth}")
+
+    @device
+    def place(t, q):
+        """Return (along the tile, along k) of the q-th group of four of thread t."""
+        i = i32(t + q * threads)
+        if by_row:
+            return i32((i >> 1) & (extent - 1)), i32(((i >> (bits + 1)) << 3) + ((i & 1) << 2))
+        return i32((i & (extent // 4 - 1)) << 2), i32(i >> (bits - 2))
+
+    @device
+    def locate(source, t, origin, limit, starts):
+        """Find the rows of memory that the thread will read in every slab."""
+        if by_row:
+            for q in range(loads):
+                along, _ = place(t, q)
+                starts[q] = locate_row(source, min(i32(origin + along), i32(limit - 1)))
+
+    @device
+    def fetch(source, t, origin, ld, k, k_end, starts, registers):
+        for q in range(loads):
+            along, deep = place(t, q)
+            deep = i32(k + deep)
+            if clear:
+                registers[4 * q] = registers[4 * q + 1] = registers[4 * q + 2] = registers[4 * q + 3] = zero
+            if not clear or deep < k_end:
+                if by_row:
+                    v = load(source, starts[q], deep if clear else min(deep, i32(ld - 4)))
+                else:
+                    start = locate_row(source, deep if clear else min(deep, i32(k_end - 1)))
+                    v = load(source, start, min(i32(origin + along), i32(ld - 4)))
+                registers[4 * q] = v[0]
+                registers[4 * q + 1] = v[1]
+                registers[4 * q + 2] = v[2]
+                registers[4 * q + 3] = v[3]
+
+    @device
+    def put(shared, base, t, registers):
+        for q in range(loads):
+            along, deep = place(t, q)
+            o = i32(base + deep * stride + along)
+            if by_row:
+                st1(shared, o, registers[4 * q])
+                st1(shared, i32(o + stride), registers[4 * q + 1])
+                st1(shared, i32(o + 2 * stride), registers[4 * q + 2])
+                st1(shared, i32(o + 3 * stride), registers[4 * q + 3])
+            else:
+                st4(
+                    shared,
+                    o,
+                    registers[4 * q],
+                    registers[4 * q + 1],
+                    registers[4 * q + 2],
+                    registers[4 * q + 3],
+                )
+
+    return Stage(locate, fetch, put, loads, stride)

@@ -1,0 +1,164 @@
+"""What a kernel may use, on the device and in Numba's simulator: the only package that imports ``numba.cuda``.
+
+One source serves both. Compiled, each name here is an intrinsic or an inlined device function; with
+``NUMBA_ENABLE_CUDASIM=1`` it is a plain Python function that does the same with NumPy scalars.
+
+=====================  ====================================================================================
+``i32, u32, u64``      cast to an integer. Numba widens int32 + int32 to int64, so that every index
+                       expression is wrapped; the simulator's are Python integers
+``ld1 ld2 ld4``        load 1, 2 or 4 consecutive elements: one aligned access of 4 to 16 bytes (two of 16 for
+                       four float64), without the select that Numba inserts for negative indices
+``ldg1 ldg4 ldb4``     the same from memory that no thread writes during the launch (the read-only path);
+                       ``ldb4`` takes four uint8 in one 32-bit load
+``st1 st2 st4``        store
+``vector(width)``      the pair (load, store) between memory and registers, ``width`` elements at a time
+``cuda.shared.array``  the shared memory of a kernel, always with ``alignment=16``; one buffer a kernel
+``cuda.local.array``   registers, where every index is known once loops are unrolled
+``exp log ...``        the functions of ``math``, in the dtype of their argument
+=====================  ====================================================================================
+
+All loads and stores go through here, so that the simulator checks every alignment, and so that the machine code has
+128-bit accesses throughout: measured, plain indexing gives four 32-bit ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+from numba import float32, float64, int32
+
+SIM = bool(numba.core.config.ENABLE_CUDASIM)
+
+if SIM:
+    from gpuprop_kernels.target.simulator import (
+        block_x,
+        block_y,
+        block_z,
+        cuda,
+        device,
+        erfc,
+        exp,
+        expm1,
+        grid_x,
+        i32,
+        kernel,
+        ld1,
+        ld2,
+        ld4,
+        ldb4,
+        ldg1,
+        ldg4,
+        log,
+        log1p,
+        product32,
+        sqrt,
+        st1,
+        st2,
+        st4,
+        sync,
+        tanh,
+        thread,
+        u32,
+        u64,
+    )
+else:
+    from gpuprop_kernels.target.compiled import (
+        block_x,
+        block_y,
+        block_z,
+        cuda,
+        device,
+        erfc,
+        exp,
+        expm1,
+        grid_x,
+        i32,
+        kernel,
+        ld1,
+        ld2,
+        ld4,
+        ldb4,
+        ldg1,
+        ldg4,
+        log,
+        log1p,
+        product32,
+        sqrt,
+        st1,
+        st2,
+        st4,
+        sync,
+        tanh,
+        thread,
+        u32,
+        u64,
+    )
+
+__all__ = [
+    "SIM",
+    "block_x",
+    "block_y",
+    "block_z",
+    "cuda",
+    "device",
+    "erfc",
+    "exp",
+    "expm1",
+    "float32",
+    "float64",
+    "grid_x",
+    "i32",
+    "int32",
+    "kernel",
+    "ld1",
+    "ld2",
+    "ld4",
+    "ldb4",
+    "ldg1",
+    "ldg4",
+    "log",
+    "log1p",
+    "product32",
+    "sqrt",
+    "st1",
+    "st2",
+    "st4",
+    "sync",
+    "tanh",
+    "thread",
+    "u32",
+    "u64",
+    "vector",
+]  # fmt: skip
+
+
+@device
+def _load2(array, i, registers, at):
+    v = ld2(array, i)
+    registers[at] = v[0]
+    registers[at + 1] = v[1]
+
+
+@device
+def _load4(array, i, registers, at):
+    v = ld4(array, i)
+    registers[at] = v[0]
+    registers[at + 1] = v[1]
+    registers[at + 2] = v[2]
+    registers[at + 3] = v[3]
+
+
+@device
+def _store2(array, i, registers, at):
+    st2(array, i, registers[at], registers[at + 1])
+
+
+@device
+def _store4(array, i, registers, at):
+    st4(array, i, registers[at], registers[at + 1], registers[at + 2], registers[at + 3])
+
+
+def vector(width: int) -> tuple[Any, Any]:
+    """Return ``load(array, i, registers, at)`` and ``store(array, i, registers, at)`` for `width` elements, 2 or 4."""
+    return {2: (_load2, _store2), 4: (_load4, _store4)}[width]

@@ -1,0 +1,221 @@
+"""The register-blocked tile multiply that forward, delta and gradient share.
+
+One block computes a ``rows x columns`` tile of C = A B, one thread ``thread_rows x thread_columns`` of it in
+registers. A and B pass through shared memory in slabs of ``depth`` along the inner index k, stored k-major, so that
+one k-step of a thread is a few 128-bit loads and an outer product::
+
+                     B slab  k x columns                    one thread, 8 x 8
+                   +----------------------+              4        gap       4
+                   |   |  tx  |      | tx |            +----+           +----+
+                   +----------------------+          4 |acc | .. .. ..  |acc |
+     A slab        +----------------------+            +----+           +----+
+     k x rows      |                      |        gap   :                 :
+     +------+      |      C tile          |            +----+           +----+
+     | ty   |      |                      |          4 |acc | .. .. ..  |acc |
+     |      |      |                      |            +----+           +----+
+     | ty   |      |                      |       groups of 4 lie columns*4/thread_columns apart: neighbouring
+     +------+      +----------------------+       threads read neighbouring 16 bytes, without bank conflicts
+
+An operand comes in one of two layouts. ``by_k``: a row of memory is one k (B of the forward pass, both operands of
+the gradient); it is stored as it comes, 128 bits at a time. ``by_row``: a row of memory is one row of the tile (A of
+the forward pass, both operands of the delta); it is transposed on the way. A warp then takes 16 rows x 8 k: whole
+32-byte sectors of global memory, and, with 4 columns of padding, 32 different banks of shared memory.
+
+Two slabs of shared memory alternate; the next slab is fetched into registers before the current one is multiplied,
+and one barrier a slab suffices. A tile of few threads has ``slices`` groups of warps that take their turn along k;
+their partial tiles are added in order. Sums have one fixed order, always: results repeat bit for bit.
+
+Budget per block (float32; twice the shared memory for float64): 128x128 with 8x8 a thread: 256 threads, <= 128
+registers, 16.9 KiB; 64x64 with 8x4: 128 threads, <= 96 registers, 17.4 KiB; 64x64 with 4x4: 256 threads, 64
+registers; 32x32 with 4x4 and 4 slices: 256 threads, 64 registers, 21 KiB. Each slab of 128x128 does 512 FMA on 32
+shared loads a thread; the compiled loop is 86 to 89 % FMA. What made it so, measured: 128-bit accesses (`target`),
+the k-step written out 8 times (a loop over k drops the share from .88 to .72), ``&`` and ``>>`` instead of ``%`` and
+``//``, and indices that stay int32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from gpuprop_kernels.shapes import SMALL, TILES, Tile, log2
+from gpuprop_kernels.staging import Loader, stage
+from gpuprop_kernels.target import cuda, device, i32, int32, ld1, st1, sync, thread, vector
+
+__all__ = ["SMALL", "TILES", "Multiply", "Tile", "multiply", "sweep"]
+
+
+@dataclass(frozen=True)
+class Multiply:
+    """What a kernel needs to multiply with a tile."""
+
+    tile: Tile
+    shared_size: int
+    """Elements of shared memory."""
+    run: Any
+    """``run(shared, acc, a, lda, b, ldb, m0, n0, m, n, k, k_end)``: acc = A B, for the thread's slice 0."""
+    coordinates: Any
+    """``coordinates(t) -> (slice, tx, ty)``."""
+    accumulators: int
+
+
+@cache
+def multiply(tile: Tile, dt: Any, loader_a: Loader, loader_b: Loader, a_by_row: bool, b_by_row: bool) -> Multiply:
+    """Build the multiply of one tile shape, dtype and pair of operands."""
+    size_m, size_n = tile.thread_rows, tile.thread_columns
+    width_m, width_n = min(4, size_m), min(4, size_n)
+    across, down = tile.columns // size_n, tile.rows // size_m
+    gap_m, gap_n = width_m * down, width_n * across
+    group, slices, zero = tile.group, tile.slices, dt(0)
+    a = stage(tile, dt, tile.rows, loader_a, by_row=a_by_row, clear=True)
+    b = stage(tile, dt, tile.columns, loader_b, by_row=b_by_row, clear=False)
+    slab_a, slab_b = tile.depth * a.stride, tile.depth * b.stride
+    base_b = 2 * slab_a
+    stride_a, stride_b = a.stride, b.stride
+    size = max(base_b + 2 * slab_b, (slices - 1) * tile.rows * tile.columns, down * tile.columns)
+    accumulators, partial = size_m * size_n, tile.rows * tile.columns
+    registers_a, registers_b = 4 * a.loads, 4 * b.loads
+    loads_a, loads_b, locate_a, locate_b = a.loads, b.loads, a.locate, b.locate
+    fetch_a, fetch_b, put_a, put_b = a.fetch, b.fetch, a.put, b.put
+    per_slice = tile.depth // slices
+    twice = per_slice == 16
+    if per_slice not in (8, 16):
+        raise ValueError(f"{tile.name}: got {per_slice} steps a slice, expected 8 or 16")
+    load_m, load_n = vector(width_m)[0], vector(width_n)[0]
+    # A warp covers a patch of lanes_x x lanes_y threads, so that its shared loads touch few different addresses.
+    lanes_x = min(8, across)
+    warps_x = across // lanes_x
+    group_bits, lane_bits, warp_bits = log2(group), log2(lanes_x), log2(warps_x)
+    lanes_y = max(1, 32 // lanes_x)
+
+    @device
+    def coordinates(t):
+        u = i32(t & (group - 1))
+        lane, warp = i32(u & 31), i32(u >> 5)
+        tx = i32((warp & (warps_x - 1)) * lanes_x + (lane & (lanes_x - 1)))
+        ty = i32((warp >> warp_bits) * lanes_y + (lane >> lane_bits))
+        return i32(t >> group_bits), tx, ty
+
+    @device
+    def step(shared, at_a, at_b, acc):
+        """One k: the outer product of a column of the A slab and a row of the B slab."""
+        x = cuda.local.array(size_m, dt)
+        y = cuda.local.array(size_n, dt)
+        for g in range(size_m // width_m):
+            load_m(shared, i32(at_a + g * gap_m), x, width_m * g)
+        for g in range(size_n // width_n):
+            load_n(shared, i32(at_b + g * gap_n), y, width_n * g)
+        for i in range(size_m):
+            for j in range(size_n):
+                acc[i * size_n + j] += x[i] * y[j]
+
+    @device
+    def eight_steps(shared, at_a, at_b, acc):
+        step(shared, at_a, at_b, acc)
+        step(shared, i32(at_a + stride_a), i32(at_b + stride_b), acc)
+        step(shared, i32(at_a + 2 * stride_a), i32(at_b + 2 * stride_b), acc)
+        step(shared, i32(at_a + 3 * stride_a), i32(at_b + 3 * stride_b), acc)
+        step(shared, i32(at_a + 4 * stride_a), i32(at_b + 4 * stride_b), acc)
+        step(shared, i32(at_a + 5 * stride_a), i32(at_b + 5 * stride_b), acc)
+        step(shared, i32(at_a + 6 * stride_a), i32(at_b + 6 * stride_b), acc)
+        step(shared, i32(at_a + 7 * stride_a), i32(at_b + 7 * stride_b), acc)
+
+    @device
+    def add_slices(shared, acc, part, u):
+        """Add the slices' partial tiles to slice 0's, in order."""
+        if part > 0:
+            for i in range(accumulators):
+                st1(shared, i32((part - 1) * partial + i * group + u), acc[i])
+        sync()
+        if part == 0:
+            for q in range(slices - 1):
+                for i in range(accumulators):
+                    acc[i] += ld1(shared, i32(q * partial + i * group + u))
+        sync()
+
+    @device
+    def run(shared, acc, a, lda, b, ldb, m0, n0, m, n, k, k_end):
+        next_a = cuda.local.array(registers_a, dt)
+        next_b = cuda.local.array(registers_b, dt)
+        starts_a = cuda.local.array(loads_a, int32)
+        starts_b = cuda.local.array(loads_b, int32)
+        t = thread()
+        locate_a(a, t, m0, m, starts_a)
+        locate_b(b, t, n0, n, starts_b)
+        part, tx, ty = coordinates(t)
+        at_a = i32(part * (per_slice * stride_a) + ty * width_m)
+        at_b = i32(base_b + part * (per_slice * stride_b) + tx * width_n)
+        for i in range(accumulators):
+            acc[i] = zero
+        fetch_a(a, t, m0, lda, k, k_end, starts_a, next_a)
+        fetch_b(b, t, n0, ldb, k, k_end, starts_b, next_b)
+        put_a(shared, i32(0), t, next_a)
+        put_b(shared, i32(base_b), t, next_b)
+        sync()
+        turn = i32(0)
+        while k < k_end:
+            k = i32(k + depth)
+            if k < k_end:
+                fetch_a(a, t, m0, lda, k, k_end, starts_a, next_a)
+                fetch_b(b, t, n0, ldb, k, k_end, starts_b, next_b)
+            from_a, from_b = i32(at_a + turn * slab_a), i32(at_b + turn * slab_b)
+            eight_steps(shared, from_a, from_b, acc)
+            if twice:
+                eight_steps(shared, i32(from_a + 8 * stride_a), i32(from_b + 8 * stride_b), acc)
+            turn = i32(1 - turn)
+            if k < k_end:
+                put_a(shared, i32(turn * slab_a), t, next_a)
+                put_b(shared, i32(base_b + turn * slab_b), t, next_b)
+            sync()
+        if slices > 1:
+            add_slices(shared, acc, part, i32(t & (group - 1)))
+
+    depth = tile.depth
+    return Multiply(tile, size, run, coordinates, accumulators)
+
+
+@cache
+def sweep(tile: Tile, visit: Any) -> Any:
+    """Build the walk over a thread's part of the tile after the multiply.
+
+    Calls ``visit(acc, at, j, m, n, context)`` for each group of ``min(4, thread_columns)`` neighbouring results that
+    lies in the matrix: they start at ``acc[at]`` and belong to row m, columns n and on; j is n counted within the
+    thread. Only slice 0 may call it.
+    """
+    size_m, size_n = tile.thread_rows, tile.thread_columns
+    width_m, width_n = min(4, size_m), min(4, size_n)
+    gap_m, gap_n = width_m * (tile.rows // size_m), width_n * (tile.columns // size_n)
+    bits = log2(width_m)
+    two_groups, four_rows, eight_rows = size_n > width_n, size_m > 2, size_m > 4
+
+    @device
+    def visit_one(acc, i, j, m, n, n_rows, context):
+        row = i32(m + (i >> bits) * gap_m + (i & (width_m - 1)))
+        if row < n_rows:
+            visit(acc, i * size_n + j, j, row, n, context)
+
+    # Written out: the compiler unrolls a loop only as long as its body is small, and an accumulator whose index is not
+    # a constant goes to local memory (measured with tanh in a 128x128 tile).
+    @device
+    def visit_rows(acc, j, m, n, n_rows, ld, context):
+        if n < ld:
+            visit_one(acc, 0, j, m, n, n_rows, context)
+            visit_one(acc, 1, j, m, n, n_rows, context)
+            if four_rows:
+                visit_one(acc, 2, j, m, n, n_rows, context)
+                visit_one(acc, 3, j, m, n, n_rows, context)
+            if eight_rows:
+                visit_one(acc, 4, j, m, n, n_rows, context)
+                visit_one(acc, 5, j, m, n, n_rows, context)
+                visit_one(acc, 6, j, m, n, n_rows, context)
+                visit_one(acc, 7, j, m, n, n_rows, context)
+
+    @device
+    def walk(acc, tx, ty, m0, n0, n_rows, ld, context):
+        m, n = i32(m0 + ty * width_m), i32(n0 + tx * width_n)
+        visit_rows(acc, 0, m, n, n_rows, ld, context)
+        if two_groups:
+            visit_rows(acc, width_n, m, i32(n + gap_n), n_rows, ld, context)
+
+    return walk

@@ -1,0 +1,124 @@
+"""The flat kernels: ten optimizers, clipping, sums of squares, max-norm; and the generator of dropout masks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpuprop.equivalence import oracle, tolerances
+from gpuprop_kernels import launch
+from gpuprop_kernels.dropout import keep_word, mask_constants, philox, unit_is_kept
+from gpuprop_kernels.launch import reduction_blocks
+from gpuprop_kernels.optimizers import STATE_ARRAYS, update_scalars
+from gpuprop_kernels.target import SIM
+from tests.kernels import support as s
+
+N, N_WEIGHTS = 44, 28
+
+
+def slots(name: str, rate: float, step: int, dtype: Any, **hyper: float) -> Any:
+    """Return scalars with the update in slot 1 and NaN in slot 0."""
+    return s.upload(np.concatenate([np.full(8, np.nan), update_scalars(name, rate, step, **hyper)]).astype(dtype))
+
+
+@pytest.mark.parametrize("dtype", s.DTYPES, ids=s.case_name)
+@pytest.mark.parametrize("name", STATE_ARRAYS)
+def test_optimizer(name: str, dtype: Any) -> None:
+    # Three steps, so that the state and its bias corrections count.
+    rng = np.random.default_rng(6)
+    p = s.normal(rng, (N,), dtype)
+    wide, state = p.astype(np.float64), oracle.optimizer_state(name, N)
+    parameters, flat = s.upload(p), s.upload(np.zeros(max(1, STATE_ARRAYS[name]) * N, dtype))
+    l1, l2, rate = 0.125, 0.25, 0.01
+    for step in (1, 2, 3):
+        g = s.normal(rng, (N,), dtype)
+        launch.update_parameters(
+            parameters, flat, s.upload(g), slots(name, rate, step, dtype), 1,
+            optimizer=name, n_weights=N_WEIGHTS, l1=l1, l2=l2,
+        )  # fmt: skip
+        is_weight = np.arange(N) < N_WEIGHTS
+        gradient = g + is_weight * (l2 * wide + l1 * np.sign(wide))
+        wide = oracle.optimize(name, wide, gradient, state, rate, step, N_WEIGHTS)
+    bound = 3 * tolerances.elementwise_bound("optimizer", wide, dtype, scale=1.0)
+    s.check(s.download(parameters), wide, bound, name)
+    for index, array in enumerate(state.values()):
+        got = s.download(flat)[index * N :][:N]
+        bound = 3 * tolerances.elementwise_bound("optimizer", array, dtype, scale=1.0)
+        s.check(got, array, bound, f"{name}: state {index}")
+
+
+@pytest.mark.parametrize("limit", [0.5, 100.0])
+def test_clipping(limit: float) -> None:
+    rng = np.random.default_rng(7)
+    p, slabs = s.normal(rng, (N,), np.float32), s.normal(rng, (2, N), np.float32)
+    total = slabs.astype(np.float64).sum(axis=0)
+    squares = s.poison(2 * reduction_blocks(N), np.float32)
+    launch.sum_squares(s.upload(slabs.sum(axis=0)), squares, n=N)
+    parameters = s.upload(p)
+    launch.update_parameters(
+        parameters, s.upload(np.zeros(4, np.float32)), s.upload(slabs), slots("sgd", 0.1, 1, np.float32), 1,
+        optimizer="sgd", n_weights=N_WEIGHTS, parts=2, squares=squares, clip_norm=limit,
+    )  # fmt: skip
+    expected = p - 0.1 * oracle.clip_by_norm(total, limit)
+    bound = tolerances.elementwise_bound("optimizer", expected, np.float32, scale=1.0)
+    s.check(s.download(parameters), expected, bound, "clipped")
+
+
+@pytest.mark.parametrize("n", [4, 516, 3000])
+def test_sum_squares(n: int) -> None:
+    values = s.normal(np.random.default_rng(9), (n + 8,), np.float32)
+    count = reduction_blocks(n)
+    out = s.poison(2 * count, np.float32)
+    launch.sum_squares(s.upload(values), out, n=n)
+    host = s.download(out)
+    assert np.isnan(host[2 * count :]).all()
+    got = host[: 2 * count].reshape(-1, 2).astype(np.float64).sum(axis=0)
+    wide = values[:n].astype(np.float64)
+    np.testing.assert_allclose(got, [(wide**2).sum(), np.abs(wide).sum()], rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", s.DTYPES, ids=s.case_name)
+def test_limit_incoming_norm(dtype: Any) -> None:
+    w = s.normal(np.random.default_rng(10), (19, 21), dtype) * np.linspace(0, 1, 21, dtype=dtype)
+    lead = np.full(8, 7, dtype)
+    parameters = s.upload(np.concatenate([lead, s.download(s.matrix(w)), lead]))
+    launch.limit_incoming_norm(parameters, 8, 1.5, n_in=19, n_out=21)
+    host = s.download(parameters)
+    np.testing.assert_array_equal(host[:8], lead)
+    np.testing.assert_array_equal(host[-8:], lead)
+    got = host[8:-8].reshape(19, 24)
+    assert (got[:, 21:] == 0).all()
+    expected = oracle.limit_incoming_norm(w.astype(np.float64), 1.5)
+    s.check(got[:, :21], expected, 3 * tolerances.elementwise_bound("optimizer", expected, dtype), "max-norm")
+    untouched = np.sqrt((w.astype(np.float64) ** 2).sum(axis=0)) < 1.49
+    np.testing.assert_array_equal(got[:, :21][:, untouched], w[:, untouched])
+
+
+# Known answers of Random123 (tests/kat_vectors, philox4x32 with 10 rounds).
+KNOWN = [
+    ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+    ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+    (
+        (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+        (0xA4093822, 0x299F31D0),
+        (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+    ),
+]
+
+
+@pytest.mark.skipif(not SIM, reason="calls device functions from the host; the masks are compared on every target")
+@pytest.mark.parametrize(("counter", "key", "words"), KNOWN)
+def test_philox_known_answers(counter: Any, key: Any, words: Any) -> None:
+    assert philox(*counter, *key) == words
+    assert oracle.philox4x32(counter, key) == words
+    assert [keep_word(words, column) for column in range(4)] == list(words)
+
+
+@pytest.mark.skipif(not SIM, reason="calls device functions from the host; the masks are compared on every target")
+def test_without_dropout_all_is_kept() -> None:
+    mask, keep = mask_constants(0.5, 3, 1, np.float32)
+    assert keep[0] * keep[1] == 1
+    assert unit_is_kept(False)(mask, 0, 0, 0)
+    assert not all(unit_is_kept(True)(mask, 0, column, 0) for column in range(64))

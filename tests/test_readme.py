@@ -1,0 +1,39 @@
+"""What the README says can be typed in, and works."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_ten_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["network"].evaluate(names["X_test"], names["y_test"])[1] > 0.96
+    assert (tmp_path / "mnist.safetensors").exists()
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_every_file_it_links_to_exists() -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert "gpuprop/step.py" in links
+    # A checkout has them all; a copy of the tests beside an installed wheel has the examples only.
+    root = Path(__file__).parent.parent
+    missing = [link for link in links if not (root / link).exists()]
+    assert not missing or not (root / "LICENSE").exists()
+
+
+def test_its_commands_exist() -> None:
+    from gpuprop.__main__ import main
+
+    commands = set(re.findall(r"^ +gpuprop (\w+)", README, re.MULTILINE))
+    assert {"train", "evaluate", "predict", "trace", "gradcheck"} <= commands
+    for command in commands:
+        assert main([command, "--help"]) == 0
