@@ -13,7 +13,15 @@ from gpuprop.backends import cpu_epoch
 KINDS: list[dict[str, Any]] = [
     {"hidden_activation": "relu", "loss": "categorical_cross_entropy", "optimizer": "adam", "batch_size": 7},
     {"hidden_activation": "logistic", "loss": "squared_error", "optimizer": "sgd", "batch_size": 1},
-    {"hidden_activation": "gelu", "loss": "poisson", "optimizer": "adamw", "l1": 0.01, "l2": 0.02, "batch_size": 17},
+    {
+        "hidden_activation": "gelu",
+        "loss": "poisson",
+        "optimizer": "adamw",
+        "l1": 0.01,
+        "l2": 0.02,
+        "batch_size": 17,
+        "conventions": "scikit-learn",
+    },
 ]
 
 

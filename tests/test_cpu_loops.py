@@ -7,6 +7,10 @@ were. Bounds are in units of rounding errors of the dtype, with the reason besid
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -389,3 +393,36 @@ def test_the_same_bits_twice() -> None:
     for options in (RUNS[1], RUNS[10], {"batch_size": 1}):
         first, again = (train("cpu", "float32", seed=0, **options)[0] for _ in range(2))
         np.testing.assert_array_equal(first, again)
+
+
+FORWARD = """
+import sys
+import numpy as np
+from gpuprop.activations import get_activation
+from gpuprop.backends.cpu_ops import CpuOps
+x = np.ones((3, 5), np.float32)
+z = np.empty_like(x) if sys.argv[1] == "softmax" else None
+activation = get_activation(sys.argv[1], output=True)
+CpuOps().forward(x, np.eye(5, dtype=np.float32), np.zeros(5, np.float32), activation, z, np.empty_like(x))
+"""
+TRAINING = """
+import numpy as np, gpuprop
+from gpuprop.backends import cpu_epoch
+cpu_epoch.FEWEST_UPDATES = 1
+X = np.random.default_rng(0).normal(size=(33, 5))
+parameters = []
+for device in ("cpu", "numpy"):
+    net = gpuprop.Network((5, 7, 3), loss="categorical_cross_entropy", seed=0, device=device)
+    gpuprop.Trainer(net, epochs=3, batch_size=4).fit(X, X[:, :3].argmax(axis=1))
+    parameters.append(net.parameters)
+np.testing.assert_allclose(*parameters, rtol=1e-4, atol=1e-5)
+"""
+
+
+def test_loops_that_two_processes_compiled_stay_apart_in_a_third(tmp_path: Path) -> None:
+    """Numba numbers functions from 0 in every process, so that two loops of one factory would get the same symbol."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    for arguments in ([FORWARD, "relu"], [FORWARD, "softmax"], [TRAINING]):
+        command = [sys.executable, "-W", "error", "-c", *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr

@@ -20,7 +20,7 @@ import numba
 
 __all__ = ["compiled", "inlined", "inlined_sum"]
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+Function = TypeVar("Function", bound=Any)
 
 # error_model: Python's check for division by zero keeps LLVM from vectorising (Adam's update: ten times as long).
 # contract: a * b + c may become one fused operation. It changes the last bit and nothing else; the flags that assume
@@ -46,6 +46,19 @@ def _identity(value: Any) -> Any:
         return value
     cells = function.__closure__ or ()
     return (function.__module__, function.__qualname__, *(_identity(cell.cell_contents) for cell in cells))
+
+
+def _told_apart(function: Function) -> Function:
+    """Give a closure a name of its own, after what it closes over.
+
+    The symbol of compiled code is the function's name and a number that begins at 0 in every process. Two loops of one
+    factory, compiled by two processes and loaded from the cache by a third, would have the same symbol, and one of
+    them would be called for both.
+    """
+    if function.__closure__:
+        made_for = hashlib.sha256(repr(_identity(function)).encode()).hexdigest()[:16]
+        function.__qualname__ = f"{function.__qualname__}_{made_for}"
+    return function
 
 
 def _forgiving_cache() -> type[Any]:
@@ -104,11 +117,11 @@ except Exception:
 def compiled(function: Function) -> Function:
     """Compile a function for the types that it is called with, on the first such call.
 
-    The function may close over numbers and over compiled functions: a loop over the rows, say, over the activation.
+    The function may close over numbers and over compiled functions: a loop over rows, say, over the activation.
     One compilation of everything, with the choice made by integers inside, was measured too: 9 seconds instead of 2,
     because most of it is never used.
     """
-    dispatcher: Any = numba.njit(**_OPTIONS)(function)
+    dispatcher: Any = numba.njit(**_OPTIONS)(_told_apart(function))
     if _CACHE is not None:
         with contextlib.suppress(Exception):  # no folder that can be written: uncached
             dispatcher._cache = _CACHE(function)
@@ -117,11 +130,11 @@ def compiled(function: Function) -> Function:
 
 def inlined(function: Function) -> Function:
     """Compile a function into the loops that call it, so that those vectorise."""
-    dispatcher: Function = numba.njit(forceinline=True, **_OPTIONS)(function)
+    dispatcher: Function = numba.njit(forceinline=True, **_OPTIONS)(_told_apart(function))
     return dispatcher
 
 
 def inlined_sum(function: Function) -> Function:
     """`inlined` for a function that does nothing but add up: the order of the sum is the compiler's."""
-    dispatcher: Function = numba.njit(forceinline=True, **_SUM_OPTIONS)(function)
+    dispatcher: Function = numba.njit(forceinline=True, **_SUM_OPTIONS)(_told_apart(function))
     return dispatcher

@@ -183,8 +183,11 @@ def base_name(activation: Activation) -> str:
 
 
 def knows(activation: Activation, loss: Loss | None = None) -> bool:
-    """Whether there are loops for this activation and this loss: whether neither is a user's own."""
-    return activation.built_in and (loss is None or LOSSES.get(loss.name) is loss)
+    """Whether there are loops for this activation and this loss.
+
+    There are none for a user's own, nor for the losses with kinks (absolute_error, huber, pinball).
+    """
+    return activation.built_in and (loss is None or (loss.name in _LOSS_TERMS and LOSSES.get(loss.name) is loss))
 
 
 def parameter_of(activation: Activation, dtype: np.dtype[Any]) -> float:
