@@ -10,10 +10,10 @@ import os
 from typing import Any
 
 import numpy as np
-from gpuprop_kernels.launch import Batch, padded
-from gpuprop_kernels.tile import SMALL, TILES, Tile
 
 from gpuprop.equivalence import tolerances
+from gpuprop_kernels.launch import Batch, padded
+from gpuprop_kernels.tile import SMALL, TILES, Tile
 
 ON_DEVICE = os.environ.get("GPUPROP_TEST_DEVICE") == "cuda"
 

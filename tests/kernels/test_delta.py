@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import support as s
+
+from gpuprop.equivalence import oracle, tolerances
 from gpuprop_kernels import launch
 from gpuprop_kernels.activations import HIDDEN, Activation
 from gpuprop_kernels.dropout import mask_constants
 from gpuprop_kernels.launch import blocks, padded
 from gpuprop_kernels.tile import SMALL
-
-from gpuprop.equivalence import oracle, tolerances
 
 
 def run(d_next: Any, w_next: Any, source: Any, tile: Any, name: str, **options: Any) -> tuple[Any, Any]:

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import support as s
+
+from gpuprop.equivalence import oracle, tolerances
 from gpuprop_kernels import launch
 from gpuprop_kernels.gradient import GradientJob, job_table
 from gpuprop_kernels.launch import padded
 from gpuprop_kernels.optimizers import STATE_ARRAYS, update_scalars
 from gpuprop_kernels.tile import SMALL
-
-from gpuprop.equivalence import oracle, tolerances
 
 
 class Problem(NamedTuple):

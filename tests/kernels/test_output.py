@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import support as s
+
+from gpuprop.equivalence import oracle, tolerances
 from gpuprop_kernels import launch
 from gpuprop_kernels.activations import Activation
 from gpuprop_kernels.dropout import mask_constants
 from gpuprop_kernels.head import HEAD, SMALL_HEAD, HeadShape
 from gpuprop_kernels.launch import blocks, padded
-
-from gpuprop.equivalence import oracle, tolerances
 
 PAIRS = [
     ("identity", "squared_error"),

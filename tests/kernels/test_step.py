@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import support as s
+
+from gpuprop.equivalence import oracle, tolerances
 from gpuprop_kernels import launch
 from gpuprop_kernels.activations import Activation
 from gpuprop_kernels.dropout import mask_constants
@@ -16,8 +18,6 @@ from gpuprop_kernels.head import SMALL_HEAD
 from gpuprop_kernels.launch import blocks, padded
 from gpuprop_kernels.optimizers import update_scalars
 from gpuprop_kernels.tile import SMALL
-
-from gpuprop.equivalence import oracle, tolerances
 
 SIZES = (13, 9, 7, 3)
 BATCH, SAMPLES = 12, 31

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import support as s
+
+from gpuprop.equivalence import oracle, tolerances
 from gpuprop_kernels import launch
 from gpuprop_kernels.dropout import keep_word, mask_constants, philox, unit_is_kept
 from gpuprop_kernels.launch import reduction_blocks
 from gpuprop_kernels.optimizers import STATE_ARRAYS, update_scalars
 from gpuprop_kernels.target import SIM
-
-from gpuprop.equivalence import oracle, tolerances
 
 N, N_WEIGHTS = 44, 28
 
