@@ -98,6 +98,7 @@ def test_other_kernels() -> None:
 def test_a_float64_constant_is_found() -> None:
     # The proof itself: a kernel with a bare literal must be seen to compute in float64.
     import numba
+
     from gpuprop_kernels.target import i32, kernel, ld1, st1, thread
 
     @kernel(32)
