@@ -10,9 +10,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import sass_bounds
 
 from gpuprop.bench import sass
+from tests import sass_bounds
 
 if TYPE_CHECKING:
     from gpuprop.bench.variants import Variant

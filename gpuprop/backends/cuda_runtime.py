@@ -27,8 +27,6 @@ class Runtime(Protocol):
 
     #: "cuda:0", "cuda-sim", ...
     device: str
-    #: "cuda"
-    backend: str
     #: The array namespace.
     xp: Any
     #: What a launch takes as its stream.
@@ -72,9 +70,8 @@ class SimulatorRuntime:
     """Numba's simulator, on NumPy arrays: a Python thread for each CUDA thread."""
 
     device = "cuda-sim"
-    backend = "cuda"
-    xp = np
-    stream = 0
+    xp: Any = np
+    stream: Any = 0
     multiprocessors = 1
     capability = (8, 0)
 
@@ -116,8 +113,6 @@ class DeviceRuntime:
     The stream is not the default one, which could not be captured; it waits for the default one and the other way
     round, so that what a user does to ``network.weights`` with CuPy comes in the order in which it is written.
     """
-
-    backend = "cuda"
 
     def __init__(self, index: int) -> None:
         import cupy

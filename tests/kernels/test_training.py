@@ -34,7 +34,11 @@ def blobs(n: int, features: int = 5, classes: int = 3, seed: int = 0) -> tuple[A
 
 
 def train(device: str, sizes: tuple[int, ...], data: tuple[Any, ...], network: dict[str, Any], **how: Any) -> Any:
-    options = {"loss": "categorical_cross_entropy", "seed": 3, "input_scaling": gpuprop.InputScaling.divide(255)}
+    options: dict[str, Any] = {
+        "loss": "categorical_cross_entropy",
+        "seed": 3,
+        "input_scaling": gpuprop.InputScaling.divide(255),
+    }
     net = gpuprop.Network(sizes, device=device, **(options | network))
     return gpuprop.Trainer(net, **how).fit(*data)
 
@@ -208,7 +212,12 @@ def test_windows_of_an_epoch_change_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("gpuprop.backends.cuda_updates.WINDOW_LAUNCHES", 8)  # two updates of four launches each
     entered: list[tuple[int, int]] = []
     enter = CudaUpdates._enter
-    monkeypatch.setattr(CudaUpdates, "_enter", lambda self, *window: (entered.append(window), enter(self, *window)))
+
+    def note(self: CudaUpdates, begin: int, end: int) -> None:
+        entered.append((begin, end))
+        enter(self, begin, end)
+
+    monkeypatch.setattr(CudaUpdates, "_enter", note)
     in_windows = train(DEVICE, (5, 4, 3), (X, y), {"l2": 0.1}, batch_size=2, epochs=1)
     assert entered == [(0, 2), (2, 4), (4, 5)]
     assert whole.network.host_parameters().tobytes() == in_windows.network.host_parameters().tobytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,8 @@ def mnist() -> Any:
 
 
 def network(device: str, sizes: tuple[int, ...] = (784, 128, 10), **options: Any) -> gpuprop.Network:
-    options = {"loss": "categorical_cross_entropy", "seed": 0, "input_scaling": PIXELS} | options
-    return gpuprop.Network(sizes, device=device, **options)
+    defaults: dict[str, Any] = {"loss": "categorical_cross_entropy", "seed": 0, "input_scaling": PIXELS}
+    return gpuprop.Network(sizes, device=device, **(defaults | options))
 
 
 def both(sizes: tuple[int, ...], options: dict[str, Any], data: tuple[Any, ...], **how: Any) -> list[gpuprop.Trainer]:
@@ -176,7 +177,7 @@ def test_a_lost_device_leaves_the_last_completed_epoch(monkeypatch: pytest.Monke
     kept: list[Any] = []
 
     class Loss(gpuprop.Callback):
-        def on_epoch_end(self, trainer: gpuprop.Trainer, epoch: int, record: dict[str, Any]) -> None:
+        def on_epoch_end(self, trainer: gpuprop.Trainer, epoch: int, record: Mapping[str, float | None]) -> None:
             kept.append(trainer.network.host_parameters())
             if epoch == 2:
 
