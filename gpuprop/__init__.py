@@ -32,7 +32,15 @@ if TYPE_CHECKING:
     )
     from gpuprop.activations import Activation
     from gpuprop.callbacks import Callback
-    from gpuprop.errors import BackendUnavailableError, DataError, GpupropError, ModelFileError, NonFiniteLossError
+    from gpuprop.errors import (
+        BackendUnavailableError,
+        DataError,
+        DeviceError,
+        DeviceMemoryError,
+        GpupropError,
+        ModelFileError,
+        NonFiniteLossError,
+    )
     from gpuprop.estimators import MLPClassifier, MLPRegressor
     from gpuprop.gradient_check import check_gradients
     from gpuprop.model_io import load
@@ -47,6 +55,8 @@ __all__ = [
     "BackendUnavailableError",
     "Callback",
     "DataError",
+    "DeviceError",
+    "DeviceMemoryError",
     "GpupropError",
     "InputScaling",
     "MLPClassifier",
@@ -77,6 +87,8 @@ _SOURCES = {
     "BackendUnavailableError": "errors.BackendUnavailableError",
     "Callback": "callbacks.Callback",
     "DataError": "errors.DataError",
+    "DeviceError": "errors.DeviceError",
+    "DeviceMemoryError": "errors.DeviceMemoryError",
     "GpupropError": "errors.GpupropError",
     "InputScaling": "scaling.InputScaling",
     "MLPClassifier": "estimators.MLPClassifier",

@@ -81,7 +81,8 @@ class Parameters:
 
     def to_host(self, ops: Ops) -> NDArray[Any]:
         """Return a flat copy on the host, without padding."""
-        return Parameters(ops.to_numpy(self.flat), self.layer_sizes, self.row_padding).repacked(1).flat
+        host = Parameters(ops.to_numpy(self.flat), self.layer_sizes, self.row_padding)
+        return np.asarray(host.repacked(1).flat)
 
     @staticmethod
     def on_device(ops: Ops, flat: NDArray[Any], layer_sizes: tuple[int, ...]) -> Parameters:

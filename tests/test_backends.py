@@ -221,9 +221,38 @@ def test_gpu_without_numba_cuda(tmp_path: Path) -> None:
 
 
 def test_gpu_with_everything(tmp_path: Path) -> None:
+    # A GPU counts when a kernel has run on it: these packages are all there, and do nothing.
     found = report(tmp_path, {**CUPY, "cupy/cuda/runtime.py": ONE_GPU, **NUMBA_CUDA})
-    assert found["cuda"].endswith("this version of gpuprop has no CUDA backend yet")
-    assert found["cuda-sim"].endswith("this version of gpuprop has no CUDA backend yet")
+    assert "a kernel does not run on GPU 0 (ImportError: " in found["cuda"]
+
+
+SIMULATE = """
+import json, gpuprop.backends as backends
+found = {"auto": backends.choose("auto").device}
+for device in ("cuda", "cuda-sim"):
+    try:
+        found[device] = backends.choose(device).device
+    except backends.BackendUnavailableError as error:
+        found[device] = str(error)
+print(json.dumps(found))
+"""
+
+
+def test_the_simulator_has_to_be_switched_on(tmp_path: Path) -> None:
+    found = json.loads(machine(tmp_path, {"cupy.py": ABSENT}, SIMULATE, NUMBA_ENABLE_CUDASIM="0"))
+    assert found["cuda-sim"] == (
+        "device 'cuda-sim' cannot be used: Numba's simulator is off; set NUMBA_ENABLE_CUDASIM=1 in the environment "
+        "before Python starts"
+    )
+
+
+def test_with_the_simulator_on_there_is_no_gpu(tmp_path: Path) -> None:
+    stubs = {**CUPY, "cupy/cuda/runtime.py": ONE_GPU}
+    found = json.loads(machine(tmp_path, stubs, SIMULATE, NUMBA_ENABLE_CUDASIM="1"))
+    assert (found["auto"], found["cuda-sim"]) == ("cpu", "cuda-sim")
+    assert found["cuda"] == (
+        "device 'cuda' cannot be used: NUMBA_ENABLE_CUDASIM is set, so that Numba only simulates CUDA; unset it"
+    )
 
 
 def test_numba_absent(tmp_path: Path) -> None:

@@ -57,12 +57,12 @@ class CudaOps:
         Where the kernels run.
     """
 
+    backend = "cuda"
     row_padding = 4
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.device = runtime.device
-        self.backend = runtime.backend
 
     # --- arrays ----------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ and the recording of launches as a CUDA graph. CuPy is imported here and nowhere
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
@@ -26,8 +27,6 @@ class Runtime(Protocol):
 
     #: "cuda:0", "cuda-sim", ...
     device: str
-    #: "cuda"
-    backend: str
     #: The array namespace.
     xp: Any
     #: What a launch takes as its stream.
@@ -71,9 +70,8 @@ class SimulatorRuntime:
     """Numba's simulator, on NumPy arrays: a Python thread for each CUDA thread."""
 
     device = "cuda-sim"
-    backend = "cuda"
-    xp = np
-    stream = 0
+    xp: Any = np
+    stream: Any = 0
     multiprocessors = 1
     capability = (8, 0)
 
@@ -86,7 +84,10 @@ class SimulatorRuntime:
         interval = sys.getswitchinterval()
         sys.setswitchinterval(min(interval, 5e-4))
         try:
-            yield
+            with warnings.catch_warnings():
+                # As on a GPU, what overflows becomes infinite. Its threads do not see a NumPy errstate of this one.
+                warnings.filterwarnings("ignore", r".*encountered in", RuntimeWarning)
+                yield
         finally:
             sys.setswitchinterval(interval)
 
@@ -112,8 +113,6 @@ class DeviceRuntime:
     The stream is not the default one, which could not be captured; it waits for the default one and the other way
     round, so that what a user does to ``network.weights`` with CuPy comes in the order in which it is written.
     """
-
-    backend = "cuda"
 
     def __init__(self, index: int) -> None:
         import cupy

@@ -117,8 +117,9 @@ class CudaUpdates:
                 self._host_schedule[index, place] = start, n_rows, step, first_row
         with self._runtime.active():
             self._runtime.upload(order, self._order)
-            if data.sample_weight is not self._data.sample_weight:
-                self._data.sample_weight[...] = data.sample_weight
+            row_weights = self._data.sample_weight
+            if row_weights is not None and row_weights is not data.sample_weight:
+                row_weights[...] = data.sample_weight
             self._state_before[...] = self._step.memory
 
     def run(self, first: int, last: int) -> None:  # noqa: D102
@@ -290,8 +291,8 @@ class _Step:
     def _lay_out(self) -> None:
         """Allocate one flat workspace, with a view of each array in it: "a1", "z1", "d1" and "sums1" of layer 1, ..."""
         tall, sizes, lengths = self._max_rows, self._sizes, {}
-        self._tiles = [None, *(self._ops.tile(tall, size, self._dtype) for size in sizes[1:])]
-        self._sum_rows = [0, *(blocks(tall, tile.rows) for tile in self._tiles[1:] if tile)]
+        self._tiles: list[Any] = [None, *(self._ops.tile(tall, size, self._dtype) for size in sizes[1:])]
+        self._sum_rows = [0, *(blocks(tall, tile.rows) for tile in self._tiles[1:])]
         if self._drops[0]:
             lengths["a0"] = tall * padded(sizes[0])
         for layer in range(1, self._top):

@@ -123,7 +123,7 @@ def hidden_delta_kernel(tile: Tile, dt: Any, activation: Activation, dropout: bo
         shared = cuda.shared.array(shared_size, dt, alignment=16)
         acc = cuda.local.array(accumulators, dt)
         sums = cuda.local.array(size_n, dt)
-        _, rows, step, _ = ldg4(schedule, i32(4 * slot))
+        _, rows, step, before = ldg4(schedule, i32(4 * slot))
         m0, n0 = i32(block_y() * tile_rows), i32(block_x() * tile_columns)
         a, b = (delta_next, i32(0), ld_next), (weights_next, i32(0), ld_next)
         run(shared, acc, a, ld_next, b, ld_next, m0, n0, rows, n_units, i32(0), n_next)
@@ -132,7 +132,7 @@ def hidden_delta_kernel(tile: Tile, dt: Any, activation: Activation, dropout: bo
         if part == 0:
             for j in range(size_n):
                 sums[j] = zero
-            bits = draw(mask, tx, ty, m0, n0, step) if dropout else u64(0)
+            bits = draw(mask, tx, ty, i32(m0 + before), n0, step) if dropout else u64(0)
             walk(acc, tx, ty, m0, n0, rows, ld, (source, out, sums, bits, keep, n_units, ld))
             for g in range(groups):
                 store(shared, i32(ty * tile_columns + tx * width + g * gap), sums, width * g)

@@ -3,7 +3,7 @@
 ::
 
     key     = (seed & 0xffffffff, seed >> 32)
-    counter = (column >> 2, row, layer, step)          row = position in the batch, step = updates done before
+    counter = (column >> 2, row, layer, step)          row = position in the update, step = updates done before
     words   = ten rounds of  (hi(M1 c2) ^ c1 ^ k0,  lo(M1 c2),  hi(M0 c0) ^ c3 ^ k1,  lo(M0 c0)),  keys += Weyl
     kept    = (words[column & 3] >> 8) < round(keep * 2**24)
 

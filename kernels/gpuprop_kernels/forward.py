@@ -100,7 +100,7 @@ def forward_kernel(tile: Tile, dt: Any, activation: Activation, source: Source, 
     ):
         shared = cuda.shared.array(shared_size, dt, alignment=16)
         acc = cuda.local.array(accumulators, dt)
-        start, rows, step, _ = ldg4(schedule, i32(4 * slot))
+        start, rows, step, before = ldg4(schedule, i32(4 * slot))
         m0, n0 = i32(block_y() * tile_rows), i32(block_x() * tile_columns)
         if gathered:  # noqa: SIM108  (two types: only the branch that is known when compiling may remain)
             a = (x, order, start, shift, scale, ldg1(scale, i32(0)), ldx)
@@ -109,7 +109,7 @@ def forward_kernel(tile: Tile, dt: Any, activation: Activation, source: Source, 
         run(shared, acc, a, ldx, (weights, i32(0), ldw), ldw, m0, n0, rows, n_out, i32(0), n_in)
         part, tx, ty = coordinates(thread())
         if part == 0:
-            bits = draw(mask, tx, ty, m0, n0, step) if dropout else u64(0)
+            bits = draw(mask, tx, ty, i32(m0 + before), n0, step) if dropout else u64(0)
             walk(acc, tx, ty, m0, n0, rows, ldw, (biases, z, out, bits, keep, n_out, ldw))
 
     return multiply_bias_activate
@@ -134,7 +134,7 @@ def load_batch_kernel(dt: Any, source: Source, dropout: bool) -> Any:
     @kernel(BATCH_BLOCK)
     def load_scale_drop(x, order, shift, scale, out, mask, keep, schedule, slot, n_in, ldx):
         values = cuda.local.array(4, dt)
-        start, rows, step, _ = ldg4(schedule, i32(4 * slot))
+        start, rows, step, before = ldg4(schedule, i32(4 * slot))
         row, column = block_y(), i32(4 * (block_x() * BATCH_BLOCK + thread()))
         if row < rows and column < ldx:
             rows_of = (x, order, start, shift, scale, ldg1(scale, i32(0)), ldx)
@@ -145,7 +145,7 @@ def load_batch_kernel(dt: Any, source: Source, dropout: bool) -> Any:
             values[3] = v[3]
             for e in range(4):
                 if dropout:
-                    is_kept = kept(mask, row, i32(column + e), step)
+                    is_kept = kept(mask, i32(row + before), i32(column + e), step)
                     values[e] = values[e] * ldg1(keep, i32(1)) if is_kept else zero
                 if i32(column + e) >= n_in:
                     values[e] = zero

@@ -153,7 +153,7 @@ def _hidden(shape: HeadShape, dt: Any, n_classes: int, hidden: Activation, dropo
     delta, kept = unit_delta(dt, hidden, dropout), unit_is_kept(dropout)
 
     @device
-    def hidden_delta(shared, weights, source, out, sums, mask, keep, step, first, rows, n_in, ldx, ldw):
+    def hidden_delta(shared, weights, source, out, sums, mask, keep, step, before, first, rows, n_in, ldx, ldw):
         w = cuda.local.array(padded_classes, dt)
         column = thread()
         while column < ldx:
@@ -172,7 +172,7 @@ def _hidden(shape: HeadShape, dt: Any, n_classes: int, hidden: Activation, dropo
                 row = i32(first + r)
                 if row < rows:
                     at = i32(row * ldx + column)
-                    d_unit = delta(error, ldg1(source, at), kept(mask, row, column, step), keep)
+                    d_unit = delta(error, ldg1(source, at), kept(mask, i32(row + before), column, step), keep)
                     d_unit = d_unit if column < n_in else zero
                     st1(out, at, d_unit)
                     total += d_unit
@@ -216,7 +216,7 @@ def head_kernel(
         mask, keep, schedule, slot, scalars, n_in, ldx, ldy
     ):  # fmt: skip
         shared = cuda.shared.array(shared_size, dt, alignment=16)
-        start, rows, step, _ = ldg4(schedule, i32(4 * slot))
+        start, rows, step, before = ldg4(schedule, i32(4 * slot))
         t = thread()
         lane, part = i32(t & (MOST_CLASSES - 1)), i32(t // cells)
         cell = i32(t - part * cells)
@@ -268,6 +268,8 @@ def head_kernel(
             for r in range(rows_of_block):
                 total += ld1(shared, i32(row_at + 2 * r + t))
             st1(losses, i32(2 * (slot * grid_x() + block_x()) + t), total)
-        hidden_delta(shared, weights, source, hidden_out, hidden_sums, mask, keep, step, first, rows, n_in, ldx, ld_out)
+        hidden_delta(
+            shared, weights, source, hidden_out, hidden_sums, mask, keep, step, before, first, rows, n_in, ldx, ld_out
+        )
 
     return output_loss_delta

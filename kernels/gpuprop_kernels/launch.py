@@ -6,8 +6,9 @@ that the kernel does not write stands in (the simulator copies each argument and
 are the sizes rounded up to multiples of 4 (`padded`), and padding holds exact zeros, which the kernels keep.
 
 Every launcher that looks at a batch works on the one that ``schedule[slot]`` describes, four int32: its start in the
-order, its rows, the number of its update (from 0), and 0. Grids cover `Batch.max_rows`, so that one captured graph
-serves every epoch and the ragged last batch too.
+order, its rows, the number of its update (from 0), and the rows of that update before it (0, unless the gradients of
+several batches add up to one update). Grids cover `Batch.max_rows`, so that one captured graph serves every epoch and
+the ragged last batch too.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Batch:
     Attributes
     ----------
     schedule : int32 array of shape (4 * n_slots,)
-        Start in the order, rows, number of the update, 0; for each slot.
+        Start in the order, rows, number of the update, rows of the update before this batch; for each slot.
     slot : int
     max_rows : int
         Rows that the grid covers.

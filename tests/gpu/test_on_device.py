@@ -1,0 +1,205 @@
+"""Trainings on a GPU: the CPU's curve at full size, nothing between two updates, graphs and their fallback, faults."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpuprop
+from gpuprop.backends import choose, get_ops
+from gpuprop.backends.cuda_runtime import DeviceRuntime
+from gpuprop.backends.cuda_updates import CudaUpdates
+from gpuprop.equivalence import tolerances
+from gpuprop.errors import DeviceError, DeviceMemoryError
+
+pytestmark = pytest.mark.gpu
+
+PIXELS = gpuprop.InputScaling.divide(255)
+
+
+@pytest.fixture(scope="module")
+def mnist() -> Any:
+    from gpuprop import datasets
+
+    return datasets.load_mnist()
+
+
+def network(device: str, sizes: tuple[int, ...] = (784, 128, 10), **options: Any) -> gpuprop.Network:
+    defaults: dict[str, Any] = {"loss": "categorical_cross_entropy", "seed": 0, "input_scaling": PIXELS}
+    return gpuprop.Network(sizes, device=device, **(defaults | options))
+
+
+def both(sizes: tuple[int, ...], options: dict[str, Any], data: tuple[Any, ...], **how: Any) -> list[gpuprop.Trainer]:
+    """Train on the GPU and with plain NumPy."""
+    return [gpuprop.Trainer(network(d, sizes, **options), **how).fit(*data) for d in ("cuda", "numpy")]
+
+
+def largest_difference(ours: gpuprop.Trainer, plain: gpuprop.Trainer) -> float:
+    """Return the largest relative difference of the loss curves, and print it."""
+    names = [name for name in ("train_loss", "validation_loss") if plain.history[name][0] is not None]
+    share = max(float(np.abs(np.array(ours.history[n]) / np.array(plain.history[n]) - 1).max()) for n in names)
+    print(f"curves differ by {share:.3g}")
+    return share
+
+
+def small(n: int = 700, features: int = 20) -> tuple[Any, Any, Any]:
+    """Return bytes around ten centres, classes and sample weights."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 10, n)
+    X = np.clip(rng.integers(60, 190, (10, features))[y] + 30 * rng.standard_normal((n, features)), 0, 255)
+    return X.astype(np.uint8), y, rng.uniform(0.5, 2.0, n)
+
+
+def test_auto_takes_a_gpu_that_has_run_a_kernel() -> None:
+    choice = choose("auto")
+    assert choice.device == "cuda:0"
+    assert "compute capability" in choice.reason
+
+
+def test_two_epochs_of_mnist_reach_the_accuracy_of_the_cpu(mnist: Any) -> None:
+    train, test = mnist
+    ours, plain = both((784, 128, 10), {}, train, epochs=2, validation=test)
+    # 938 updates in float32: rounding has grown tenfold since the 50 that the bound is for, most where Adam divides
+    # by gradients that are nearly zero.
+    assert largest_difference(ours, plain) < 100 * tolerances.CURVE[np.dtype("float32")]
+    assert ours.history["validation_accuracy"][-1] > 0.955
+    assert abs(ours.history["validation_accuracy"][-1] - plain.history["validation_accuracy"][-1]) < 0.003
+
+
+def test_the_curve_of_the_cpu_in_float64(mnist: Any) -> None:
+    (X, y), (X_test, y_test) = mnist
+    train, test = (X[:4000], y[:4000]), (X_test[:500], y_test[:500])
+    ours, plain = both((784, 128, 10), {"dtype": "float64"}, train, epochs=2, validation=test)
+    assert largest_difference(ours, plain) < tolerances.CURVE[np.dtype("float64")]
+    assert ours.history["validation_accuracy"] == plain.history["validation_accuracy"]
+
+
+def test_dropout_ragged_tail_weights_and_early_stopping_together() -> None:
+    X, y, weight = small()
+    how: dict[str, Any] = {"validation": 0.2, "early_stopping": 2, "schedule": "cosine", "learning_rate": 0.01}
+    options = {"dropout": (0.1, 0.3), "hidden_activation": ["relu", "silu"], "l2": 1e-3, "dtype": "float64"}
+    ours, plain = both((20, 33, 17, 10), options, (X, y, weight), epochs=12, batch_size=32, **how)
+    assert largest_difference(ours, plain) < tolerances.CURVE[np.dtype("float64")]
+    assert ours.best_epoch == plain.best_epoch
+    np.testing.assert_allclose(ours.network.host_parameters(), plain.network.host_parameters(), rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "options", "how", "launches"),
+    [
+        ((20, 33, 10), {}, {}, 3),
+        ((20, 33, 17, 10), {}, {}, 5),
+        ((20, 33, 17), {}, {}, 5),  # more than 16 classes
+        ((20, 33, 10), {}, {"clip_norm": 1.0}, 5),
+        ((20, 33, 10), {"l2": 0.1}, {}, 4),
+    ],
+    ids=["one hidden layer", "two", "17 classes", "clipping", "penalties"],
+)
+def test_nothing_but_launches_between_two_updates(
+    sizes: tuple[int, ...], options: dict[str, Any], how: dict[str, Any], launches: int, counts: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    X, y, _ = small()
+    counted: list[dict[str, Any]] = []
+    launch, replay = CudaUpdates._launch, CudaUpdates._replay
+
+    def counting(inner: Any) -> Any:
+        def call(self: CudaUpdates, first: int, last: int) -> None:
+            with counts.measure() as measured:
+                inner(self, first, last)
+            counted.append(measured["totals"] | {"updates": last - first})
+
+        return call
+
+    monkeypatch.setattr(CudaUpdates, "_launch", counting(launch))
+    monkeypatch.setattr(CudaUpdates, "_replay", lambda self, first, last: self._launch(first, last))
+    gpuprop.Trainer(network("cuda", sizes, **options), epochs=2, batch_size=64, **how).fit(X, y)
+    eager = counted[-1]  # the second epoch: everything is compiled
+    assert eager["launches"] == launches * eager["updates"]
+    waits = ("syncs", "blocking_copies", "allocs", "async_allocs", "memset_count", "host_allocs")
+    copies = tuple(f"{kind}_count" for kind in ("h2d", "d2h", "d2d", "h2h"))
+    assert {name: eager[name] for name in waits + copies if eager[name]} == {}
+
+    monkeypatch.setattr(CudaUpdates, "_launch", launch)
+    monkeypatch.setattr(CudaUpdates, "_replay", counting(replay))
+    counted.clear()
+    gpuprop.Trainer(network("cuda", sizes, **options), epochs=2, batch_size=64, **how).fit(X, y)
+    span = counted[-1]
+    assert (span["graph_launches"], span["launches"]) == (1, 0)
+    assert span["graph_kernels"] == launches * span["updates"]
+    assert {name: span[name] for name in waits + copies if span[name]} == {}
+
+
+def test_replays_give_the_bits_of_launches(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y, weight = small()
+    how: dict[str, Any] = {"epochs": 2, "batch_size": 64}
+    replayed = gpuprop.Trainer(network("cuda", (20, 33, 10), dropout=0.2), **how).fit(X, y, weight)
+    monkeypatch.setattr(DeviceRuntime, "record", lambda self, launches: None)
+    launched = gpuprop.Trainer(network("cuda", (20, 33, 10), dropout=0.2), **how).fit(X, y, weight)
+    assert replayed.network.host_parameters().tobytes() == launched.network.host_parameters().tobytes()
+    assert replayed.history["train_loss"] == launched.history["train_loss"]
+
+
+@pytest.mark.parametrize("flaw", ["refused", "other numbers"])
+def test_without_graphs_one_warning_and_the_same_numbers(flaw: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y, _ = small()
+    how: dict[str, Any] = {"epochs": 2, "batch_size": 64}
+    right = gpuprop.Trainer(network("cuda", (20, 33, 10)), **how).fit(X, y)
+
+    def record(self: DeviceRuntime, launches: Any) -> Any:
+        if flaw == "refused":
+            raise RuntimeError("the driver refuses to capture")
+        return lambda: None
+
+    monkeypatch.setattr(DeviceRuntime, "record", record)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ours = gpuprop.Trainer(network("cuda", (20, 33, 10)), **how).fit(X, y)
+    assert len(caught) == 1
+    assert "CUDA graphs are not used on cuda:0: " in str(caught[0].message)
+    assert ours.network.host_parameters().tobytes() == right.network.host_parameters().tobytes()
+
+
+def test_out_of_memory_says_what_to_do() -> None:
+    with pytest.raises(DeviceMemoryError, match=r"cuda:0: Out of memory allocating .* MiB are free; use a smaller"):
+        get_ops("cuda").empty((2**20, 2**20), np.float32)
+    assert network("cuda", (20, 3)).forward(np.zeros((2, 20), np.uint8)).shape == (2, 3)
+
+
+def test_a_lost_device_leaves_the_last_completed_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    import cupy
+
+    X, y, _ = small()
+    kept: list[Any] = []
+
+    class Loss(gpuprop.Callback):
+        def on_epoch_end(self, trainer: gpuprop.Trainer, epoch: int, record: Mapping[str, float | None]) -> None:
+            kept.append(trainer.network.host_parameters())
+            if epoch == 2:
+
+                def fail(*arguments: Any) -> None:
+                    raise cupy.cuda.runtime.CUDARuntimeError(719)  # cudaErrorLaunchFailure
+
+                monkeypatch.setattr(DeviceRuntime, "view", fail)
+                monkeypatch.setattr(DeviceRuntime, "upload", fail)
+
+    net = network("cuda", (20, 33, 10))
+    with pytest.raises(DeviceError, match="cuda:0 failed: cudaErrorLaunchFailure"):
+        gpuprop.Trainer(net, epochs=5, batch_size=64, callbacks=[Loss()]).fit(X, y)
+    assert len(kept) == 2
+    assert net.device_ == "cpu"
+    np.testing.assert_array_equal(net.host_parameters(), kept[-1])
+    assert net.evaluate(X, y)[1] > 0
+
+
+def test_changes_with_cupy_come_in_order() -> None:
+    net, X = network("cuda", (20, 33, 10)), np.full((3, 20), 100, np.uint8)
+    twin = net.copy(device="numpy")
+    for one in (net, twin):
+        one.weights[0][...] *= 3
+        one.weights[1][:, 4] = 0.5
+    np.testing.assert_allclose(net.forward(X), twin.forward(X), rtol=1e-5)
