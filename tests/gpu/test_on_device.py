@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 import gpuprop
 from gpuprop.backends import choose, get_ops
-from gpuprop.backends.cuda_runtime import DeviceRuntime
-from gpuprop.backends.cuda_updates import CudaUpdates
 from gpuprop.equivalence import tolerances
 from gpuprop.errors import DeviceError, DeviceMemoryError
+
+# Without numba-cuda these cannot be imported, and the tests are skipped by their fixture.
+if TYPE_CHECKING or find_spec("numba_cuda"):
+    from gpuprop.backends.cuda_runtime import DeviceRuntime
+    from gpuprop.backends.cuda_updates import CudaUpdates
 
 pytestmark = pytest.mark.gpu
 

@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 
 DIRECT = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1" or os.environ.get("GPUPROP_TEST_DEVICE") == "cuda"
+# Test grids are small on purpose; Numba reads the variable when it is imported.
+os.environ.setdefault("NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS", "0")
 if DIRECT:
     # The simulator polls its threads: handing over sooner than every 5 ms takes a third off the time of a block.
     sys.setswitchinterval(5e-4)
