@@ -577,7 +577,10 @@ class Network:
             A classifier's class indices, (n_samples,); for several logistic outputs, which are classes of their own,
             0 or 1 in each column; the outputs of a regression, (n_samples, n_outputs).
         """
-        outputs = self.forward(X)
+        return self.decide(self.forward(X))
+
+    def decide(self, outputs: NDArray[Any]) -> NDArray[Any]:
+        """Return what `predict` makes of outputs that `forward` gave."""
         if self.metric == "class":
             return np.asarray(outputs.argmax(axis=1))
         if self.metric == "labels":

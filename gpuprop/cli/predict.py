@@ -73,7 +73,8 @@ def prediction_columns(network: Network, X: ArrayLike) -> dict[str, list[Any]]:
 
     Numbers are NumPy scalars: written as text they show the shortest form that is read back as the same number.
     """
-    predicted, outputs = network.predict(X), network.forward(X)
+    outputs = network.forward(X)
+    predicted = network.decide(outputs)
     n_outputs = outputs.shape[1]
     if predicted.ndim == 2:  # a regression, or several logistic outputs that are questions of their own
         names = ["prediction"] if n_outputs == 1 else [f"prediction_{i}" for i in range(1, n_outputs + 1)]
