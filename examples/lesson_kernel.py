@@ -52,7 +52,7 @@ class Stepper:
 
         def local(frame: FrameType, event: str, argument: Any) -> Any:
             nonlocal line, before
-            now = {name: value for name, value in frame.f_locals.items() if np.isscalar(value)}
+            now = {name: value for name, value in frame.f_locals.items() if isinstance(value, (int, float))}
             changed = [f"{name} = {value:g}" for name, value in now.items() if before.get(name) is not value]
             if event in ("line", "return") and line > self.first:
                 steps.append(f"{', '.join(changed):<16} {self.source[line - self.first]}")
@@ -67,7 +67,7 @@ class Stepper:
         try:
             function(*arguments)
         finally:
-            threading.settrace(None)  # type: ignore[arg-type]
+            threading.settrace(None)
         return dict(sorted(self.steps.items()))
 
 
@@ -137,7 +137,8 @@ def draw(out: str) -> None:
             ("gW", ACTIVATIONS.T @ DELTA_NEXT, [(1, 1)]),
         ],
     }
-    for line, (panel, (title, matrices)) in enumerate(zip(figure.subfigures(2, 1), rows.items(), strict=True)):
+    panels: Any = figure.subfigures(2, 1)
+    for line, (panel, (title, matrices)) in enumerate(zip(panels, rows.items(), strict=True)):
         panel.suptitle(title)
         for place, (axes, (name, matrix, touched)) in enumerate(
             zip(panel.subplots(1, 4 - line), matrices, strict=True)

@@ -36,7 +36,7 @@ def reports(capability: tuple[int, int]) -> dict[str, sass.Report]:
 def per_multiply_add(report: sass.Report) -> dict[str, float]:
     """Instructions of the inner loop for each multiply-add, by what they do."""
     fused = sum(n for op, n in report.loop.items() if op.startswith("FFMA"))
-    kinds = {"multiply-adds": "FFMA", "from shared memory": "LDS", "from and to global memory": ("LDG", "STG")}
+    kinds = {"multiply-adds": ("FFMA",), "from shared memory": ("LDS",), "from and to global memory": ("LDG", "STG")}
     counts = {kind: sum(n for op, n in report.loop.items() if op.startswith(start)) for kind, start in kinds.items()}
     counts["other: addresses, loop"] = sum(report.loop.values()) - sum(counts.values())
     return {kind: count / fused for kind, count in counts.items()}
