@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import re
-import runpy
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +22,6 @@ from gpuprop.bench.training import CONFIGS, Composed, Config, Gpuprop
 from gpuprop.errors import BackendUnavailableError, GpupropError
 from tests.cli_tools import Cli
 
-ROOT = Path(__file__).parent.parent
 SHAPES = [(1, 1, 1), (7, 17, 3), (33, 7, 16)]
 SMALL_ROOF = Roof("this device", {"float32": 1e10, "float64": 1e10}, 1e10, "made up")
 
@@ -46,7 +42,7 @@ def cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize("name", KERNELS)
 def test_contenders_of_a_kernel_agree(name: str, shape: Any, dtype: str) -> None:
     kernel = KERNELS[name](shape, dtype)
-    for device in ("numpy", "cpu"):
+    for device in ("numpy", "cpu") if dtype == "float32" else ("numpy",):
         ops = get_ops(device)
         contenders = contenders_of(kernel, ops)
         assert [c.name for c in contenders][:2] == ["gpuprop", "numpy calls"]
@@ -77,27 +73,6 @@ def test_work_of_a_kernel(name: str) -> None:
     assert (two.flops == 2 * one.flops) is grows
     assert (two.bytes > one.bytes) is grows
     assert KERNELS[name]((8, 16, 12), "float32").work.bytes < one.bytes
-
-
-def test_every_kernel_with_a_launcher_has_a_benchmark() -> None:
-    launchers = ast.parse((ROOT / "kernels" / "gpuprop_kernels" / "launch.py").read_text(encoding="utf-8"))
-    imports = [node for node in launchers.body if isinstance(node, ast.ImportFrom)]
-    modules = {
-        str(node.module).partition(".")[2] for node in imports if any(n.name.endswith("_kernel") for n in node.names)
-    }
-    scripts = {path.stem.removeprefix("bench_") for path in (ROOT / "benchmarks").glob("bench_*.py")}
-    assert {"forward", "head", "rows", "delta", "gradient", "update"} <= modules <= scripts
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("bench_*.py")), ids=lambda path: path.stem)
-def test_benchmark_scripts(path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", [str(path), "--device", "numpy", "--shape", "5x4x3", "--rounds", "1", "--json"])
-    capsys = cli._capsys
-    with pytest.raises(SystemExit) as stop:
-        runpy.run_path(str(path), run_name="__main__")
-    assert stop.value.code == 0
-    names = {result["kernel"] for result in json.loads(capsys.readouterr().out)["results"]}
-    assert path.stem.removeprefix("bench_") in names <= set(KERNELS)
 
 
 # --- times --------------------------------------------------------------------------------------------------------

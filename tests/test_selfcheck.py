@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 from gpuprop import machine
 from gpuprop.backends import get_ops
 from gpuprop.backends.numpy_ops import NumpyOps
+from gpuprop.bench.training import CONFIGS, Config
 from gpuprop.equivalence import selfcheck
 from gpuprop.equivalence.case import Case, Check, Output, run_case
 from gpuprop.equivalence.cases import all_cases
@@ -150,6 +152,17 @@ def test_selfcheck_passes_and_reports(cli: Cli, tmp_path: Path) -> None:
     assert report["device"]["device"] == "numpy"
     assert {"gpuprop", "python", "platform", "numpy"} <= set(report["versions"])
     assert all(entry["share_of_bound"] <= 1 and entry["seconds"] >= 0 for entry in report["outcomes"])
+
+
+def test_a_device_that_computes_rightly_is_timed(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = [case for case in CASES if case.title == "forward: relu, float32"]
+    monkeypatch.setattr(selfcheck, "all_cases", lambda **_: right)
+    monkeypatch.setitem(CONFIGS, "a", Config("a", (784, 5, 10), 16))
+    result = cli.run("selfcheck", "--device", "numpy", "--report", "r.json")
+    assert re.search(r"an update of 784-5-10, gpuprop \(numpy\): [\d,.]+ microseconds", result.out)
+    assert json.loads(Path("r.json").read_text())["timings"][0]["microseconds"]["p50"] > 0
+    monkeypatch.setattr(machine, "clock_flaw", lambda ops: "an emulator")
+    assert json.loads(cli.run("selfcheck", "--device", "numpy", "--json").out)["timings"] == []
 
 
 def lost(ops: Any, dtype: Any) -> Iterator[Check]:

@@ -1,4 +1,4 @@
-"""Contributed reports: what is accepted, how it is rendered, and the notebook that makes them."""
+"""The folder benchmarks/: a script for each kernel, contributed reports, what is accepted and how it is rendered."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import copy
 import json
 import re
 import runpy
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gpuprop.bench.kernels import KERNELS
 from gpuprop.bench.report import REPORT_FORMAT as BENCH
 from gpuprop.bench.roofline import Roof
 from gpuprop.equivalence.selfcheck import REPORT_FORMAT as SELFCHECK
@@ -127,63 +129,26 @@ def test_the_results_that_are_here_are_rendered() -> None:
     assert f"<!-- results -->\n{text}<!-- end of results -->" in (folder / "README.md").read_text(encoding="utf-8")
 
 
-# --- the notebook -------------------------------------------------------------------------------------------------
-
-NOTEBOOK = json.loads((ROOT / "examples" / "run_on_gpu.ipynb").read_text(encoding="utf-8"))
-CODE = ["".join(cell["source"]) for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
+# --- a script for each kernel ---------------------------------------------------------------------------------------
 
 
-def test_notebook_is_one() -> None:
-    assert (NOTEBOOK["nbformat"], NOTEBOOK["nbformat_minor"]) == (4, 5)
-    ids = [cell["id"] for cell in NOTEBOOK["cells"]]
-    assert len(set(ids)) == len(ids)
-    for cell in NOTEBOOK["cells"]:
-        assert set(cell) == {"id", "cell_type", "metadata", "source"} | (
-            {"outputs", "execution_count"} if cell["cell_type"] == "code" else set()
-        )
-        assert all(line.endswith("\n") for line in cell["source"][:-1])
-        if cell["cell_type"] == "code":
-            assert (cell["outputs"], cell["execution_count"]) == ([], None), "committed without outputs"
+def test_every_kernel_with_a_launcher_has_a_benchmark() -> None:
+    launchers = ast.parse((ROOT / "kernels" / "gpuprop_kernels" / "launch.py").read_text(encoding="utf-8"))
+    imports = [node for node in launchers.body if isinstance(node, ast.ImportFrom)]
+    modules = {
+        str(node.module).partition(".")[2] for node in imports if any(n.name.endswith("_kernel") for n in node.names)
+    }
+    scripts = {path.stem.removeprefix("bench_") for path in (ROOT / "benchmarks").glob("bench_*.py")}
+    assert {"forward", "head", "rows", "delta", "gradient", "update"} <= modules <= scripts
 
 
-def test_notebook_cells_parse() -> None:
-    for code in CODE:
-        ast.parse("\n".join("pass" if line.startswith("!") else line for line in code.splitlines()))
-
-
-def test_notebook_commands_and_options_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    cli = Cli(capsys)
-    lines = [line.split()[1:] for code in CODE for line in code.splitlines() if line.startswith("!gpuprop ")]
-    assert [line[0] for line in lines] == ["info", "selfcheck", "train", "bench", "bench", "bench"]
-    for line in lines:
-        words = line[: next((i for i, word in enumerate(line) if word.startswith("--")), len(line))]
-        command = words[:2] if words[0] == "bench" else words[:1]
-        text = cli.run(*command, "--help").out
-        assert all(option in text for option in line if option.startswith("--"))
-    written = {line[line.index("--report") + 1] for line in lines if "--report" in line}
-    assert len(written) == 4
-    assert all(name.startswith("gpu-") for name in written)  # the pattern by which the last cell finds them
-
-
-@pytest.mark.parametrize(
-    ("said", "extra"),
-    [
-        ("| NVIDIA-SMI 550.54.15    Driver Version: 550.54.15    CUDA Version: 12.4     |", "cu12"),
-        ("| NVIDIA-SMI 580.65.06    Driver Version: 580.65.06    CUDA Version: 13.0     |", "cu13"),
-        ("| NVIDIA-SMI 590.44  KMD Version: 590.44  CUDA UMD Version: 13.1  |", "cu13"),
-    ],
-)
-def test_notebook_installs_for_the_drivers_cuda(said: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    ran: list[list[str]] = []
-
-    def run(command: list[str], **_: Any) -> Any:
-        ran.append(command)
-        return type("Done", (), {"stdout": said})
-
-    monkeypatch.setattr("subprocess.run", run)
-    monkeypatch.setenv("GPUPROP_SOURCE", "git+https://example.org/gpuprop")
-    install = next(code for code in CODE if "uninstall" in code)
-    exec(install, {})
-    other = "cupy-cuda12x" if extra == "cu13" else "cupy-cuda13x"
-    assert ran[1][-1] == other
-    assert ran[2][-1] == f"gpuprop[{extra}] @ git+https://example.org/gpuprop"
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("bench_*.py")), ids=lambda path: path.stem)
+def test_benchmark_scripts(path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [str(path), "--device", "numpy", "--shape", "5x4x3", "--rounds", "1", "--json"])
+    roof = Roof("this device", {"float32": 1e10}, 1e10, "made up")
+    monkeypatch.setattr("gpuprop.bench.kernels.measure_roof", lambda *_: roof)
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(path), run_name="__main__")
+    assert stop.value.code == 0
+    names = {result["kernel"] for result in json.loads(capsys.readouterr().out)["results"]}
+    assert path.stem.removeprefix("bench_") in names <= set(KERNELS)
