@@ -30,7 +30,7 @@ SMALL_ROOF = Roof("this device", {"float32": 1e10, "float64": 1e10}, 1e10, "made
 def cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GPUPROP_DEVICE", raising=False)
-    monkeypatch.setattr(kernels, "measure_roof", lambda *_: SMALL_ROOF)
+    monkeypatch.setattr(kernels, "measure_roof", lambda *_, **__: SMALL_ROOF)
     return Cli(capsys)
 
 
@@ -111,7 +111,7 @@ def test_floors() -> None:
     assert roof.floor(Work(4e6, 100), "float32") == pytest.approx(2e-6)
     assert roof.floor(Work(4e6, 100), "float64") == pytest.approx(4e-6)
     assert roof.floor(Work(4e6, 5e5), "float64") == pytest.approx(5e-6)
-    measured = measure_roof(np, HostClock(), "float32", rounds=1, size=64)
+    measured = measure_roof(np, HostClock(), "float32", rounds=1, size=64, copied=2**16)
     assert 0 < measured.flops["float32"] < 1e15
     assert 0 < measured.bandwidth < 1e14
 

@@ -232,7 +232,7 @@ class FakeRuntime:
     def getDeviceProperties(self, index: int) -> dict[str, Any]:  # noqa: N802  (CuPy's name)
         return {
             "name": b"Some GPU", "major": 7, "minor": 5, "totalGlobalMem": 2**34, "multiProcessorCount": 40,
-            "l2CacheSize": 2**22, "uuid": bytes(range(16)),
+            "l2CacheSize": 2**22,
         }  # fmt: skip
 
     def driverGetVersion(self) -> int:  # noqa: N802
@@ -242,26 +242,41 @@ class FakeRuntime:
         return 12090
 
 
-LISTED = "GPU 0: Some GPU (UUID: GPU-00010203-0405-0607-0809-0a0b0c0d0e0f)\n"
-QUERIED = "GPU-00010203-0405-0607-0809-0a0b0c0d0e0f, 580.65.06, 1590, [N/A]\n"
+UUID = "00010203-0405-0607-0809-0a0b0c0d0e0f"
+WHOLE = f"GPU 0: Some GPU (UUID: GPU-{UUID})\n"
+PART = f"GPU 0: Some GPU (UUID: GPU-ff)\n  MIG 1g.10gb Device 0: (UUID: MIG-{UUID})\n"
+QUERIED = f"GPU-{UUID}, 580.65.06, 1590, [N/A]\n"
 
 
-@pytest.mark.parametrize(("listed", "counts"), [(LISTED, True), ("GPU 0: other (UUID: GPU-ff010203)\n", False)])
-def test_times_count_on_a_gpu_that_nvidia_smi_lists(listed: str, counts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    ops = NumpyOps("cuda:0")
+@pytest.fixture
+def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> NumpyOps:
     monkeypatch.setattr(machine, "_cuda", lambda ops: (FakeRuntime(), 0))
-    monkeypatch.setattr(machine, "_nvidia_smi", lambda *a: listed if a[0] == "-L" else QUERIED)
-    assert (machine.clock_flaw(ops) == "") is counts
-    found = machine.describe(ops)
+    monkeypatch.setattr(machine, "_uuid", lambda ops: UUID)
+    return NumpyOps("cuda:0")
+
+
+@pytest.mark.parametrize(
+    ("listed", "queried", "figures"),
+    [
+        (WHOLE, QUERIED, {"driver": "580.65.06", "max_clock_mhz": "1590"}),
+        (PART, "GPU-ff, 580.65.06, 1590, 70.00\n", {"driver": "580.65.06"}),
+        ("GPU 0: other (UUID: GPU-ff)\n", "GPU-ff, 580.65.06, 1590, 70.00\n", {}),
+        ("", "", {}),
+    ],
+    ids=["a GPU", "a part of one", "another", "no nvidia-smi"],
+)
+def test_times_count_on_a_gpu_that_nvidia_smi_lists(
+    listed: str, queried: str, figures: dict[str, str], fake_gpu: NumpyOps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "_nvidia_smi", lambda *a: listed if a[0] == "-L" else queried)
+    assert (machine.clock_flaw(fake_gpu) == "") is bool(figures)
+    found = machine.describe(fake_gpu)
     assert (found["name"], found["compute_capability"]) == ("Some GPU", "7.5")
     assert (found["cuda_driver"], found["cuda_runtime"]) == ("13.1", "12.9")
-    assert (found["driver"], found["max_clock_mhz"]) == ("580.65.06", "1590")
-    assert "power_limit_w" not in found
+    assert {name: found[name] for name in ("driver", "max_clock_mhz", "power_limit_w") if name in found} == figures
 
 
-def test_without_nvidia_smi_no_time_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_cuda", lambda ops: (FakeRuntime(), 0))
+def test_without_nvidia_smi_no_time_counts(fake_gpu: NumpyOps, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    assert "nvidia-smi does not list" in machine.clock_flaw(NumpyOps("cuda:0"))
-    assert "driver" not in machine.describe(NumpyOps("cuda:0"))
+    assert "nvidia-smi does not list" in machine.clock_flaw(fake_gpu)
     assert machine.clock_flaw(NumpyOps()) == ""

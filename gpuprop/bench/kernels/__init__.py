@@ -36,6 +36,11 @@ KERNELS: dict[str, type[Kernel]] = {
 """In the order of the algorithm."""
 
 
+ON_CPU = {"size": 2048, "copied": 2**26}
+ON_GPU = {"size": 4096, "copied": 2**29}
+"""The product and the copy that the roof is measured by."""
+
+
 @dataclass(frozen=True)
 class Result:
     """One contender on one kernel.
@@ -130,7 +135,7 @@ def measure(
     roof = None
     if timed and chosen:
         with ops.active():
-            roof = measure_roof(namespace(ops), taker, chosen[0].dtype)
+            roof = measure_roof(namespace(ops), taker, chosen[0].dtype, **(ON_GPU if as_cuda(ops) else ON_CPU))
     return roof, (_results(kernel, ops, taker, rounds if timed else 0) for kernel in chosen)
 
 
