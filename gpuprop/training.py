@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpuprop import step
+from gpuprop.array_api import beside, namespace
+from gpuprop.backends.interchange import on_gpu
 from gpuprop.backends.numpy_ops import NumpyOps
 from gpuprop.backends.ops import Array, UpdatePlan
 from gpuprop.callbacks import Callback
@@ -210,7 +212,8 @@ class Trainer:
         Parameters
         ----------
         X : array_like of shape (n_samples, n_features)
-            Raw inputs; 8-bit data stays 8-bit in memory.
+            Raw inputs; 8-bit data stays 8-bit in memory. Arrays on the network's own GPU (CuPy's, or any with
+            ``__cuda_array_interface__`` or DLPack), here and below, are used there without a copy on the host.
         y : array_like of shape (n_samples,) or (n_samples, n_outputs)
             Class indices, one-hot rows or regression targets.
         sample_weight : array_like of shape (n_samples,) or None, default=None
@@ -258,10 +261,12 @@ class Trainer:
 
     def _begin(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> _Run:
         """Check the data, bring them to the device, and allocate everything that the epochs will need."""
-        network = self.network
+        network, ops = self.network, self.network.ops
         validation: TrainingData | None = None
         if isinstance(self.validation, float):
-            X, y, sample_weight, held_out = _hold_out(X, y, sample_weight, self.validation, self.seed)
+            with ops.active():
+                given = (ops.adopt(X), ops.adopt(y), ops.adopt(sample_weight))
+                X, y, sample_weight, held_out = _hold_out(*given, self.validation, self.seed)
             validation = network.prepare(*held_out)
         elif self.validation is not None:
             validation = network.prepare(*self.validation)
@@ -376,26 +381,35 @@ class Trainer:
 
         The gradient of a batch stays what it is; in the sums over the epoch, batches then count by their rows.
         """
-        if self.conventions == "gpuprop" or data.host_weight is None:
+        if self.conventions == "gpuprop" or data.wide_weight is None:
             return data
-        sums = data.batch_weights(order, self._update_size)
+        ops = self.network.ops
+        sums = self._batch_weights(data, order)
         batch = np.empty(len(order), np.int64)
         batch[order] = np.arange(len(order)) // self._update_size
         # A batch whose weights are all zero keeps them: it has no loss and no gradient.
         factors = np.divide(np.bincount(batch), sums, out=np.zeros_like(sums), where=sums > 0)
-        weight = data.host_weight * factors[batch]
-        return replace(
-            data,
-            sample_weight=self.network.ops.asarray(weight, self.network.dtype),
-            host_weight=weight,
-            total_variation=data.total_variation * float(weight.sum()) / data.total_weight,
-        )
+        with ops.active():
+            weight = data.wide_weight * beside(factors[batch], data.wide_weight)
+            total = float(weight.sum())
+            return replace(
+                data,
+                sample_weight=ops.asarray(weight, self.network.dtype),
+                wide_weight=weight,
+                total_weight=total,
+                total_variation=data.total_variation * total / data.total_weight,
+            )
+
+    def _batch_weights(self, data: TrainingData, order: NDArray[np.int32]) -> NDArray[np.float64]:
+        """Return the sum of sample weights of each update of the epoch."""
+        with self.network.ops.active():
+            return data.batch_weights(order, self._update_size)
 
     def _penalty_factors(self, data: TrainingData, order: NDArray[np.int32]) -> NDArray[np.float64]:
         """Return what the penalties are multiplied by in each update of the epoch."""
         if self.conventions == "gpuprop":
             return np.ones(self.steps_per_epoch)
-        weights = data.batch_weights(order, self._update_size)
+        weights = self._batch_weights(data, order)
         return np.divide(1.0, weights, out=np.zeros_like(weights), where=weights > 0)
 
     def _updates(
@@ -411,7 +425,7 @@ class Trainer:
         run.plan.begin_epoch(
             data,
             order,
-            data.batch_weights(order, self._update_size),
+            self._batch_weights(data, order),
             self._penalty_factors(run.data, order),
             rates,
             self.steps_done,
@@ -503,15 +517,27 @@ def _hold_out(
     X: Any, y: Any, sample_weight: ArrayLike | None, share: float, seed: int
 ) -> tuple[Any, Any, Any, tuple[Any, Any, Any]]:
     """Split off a seeded random share of the rows, at least one; return the rest, and the share."""
-    X, y = X.tocsr() if is_sparse(X) else np.asarray(X), np.asarray(y)
+    X, y = X.tocsr() if is_sparse(X) else _array(X), _array(y)
     n_samples = X.shape[0] if X.ndim else 0
     if n_samples < 2 or y.shape[:1] != X.shape[:1]:
         raise ValueError(f"validation={share:g}: got X of shape {X.shape} and y of shape {y.shape}, cannot be split")
-    weight = None if sample_weight is None else np.asarray(sample_weight)
+    weight = None if sample_weight is None else _array(sample_weight)
     if weight is not None and weight.shape != X.shape[:1]:
         raise ValueError(f"sample_weight: got shape {weight.shape}, expected ({n_samples},)")
     shuffled = np.random.default_rng(np.random.SeedSequence([seed, 1])).permutation(n_samples)
     n_held_out = min(max(1, round(share * n_samples)), n_samples - 1)
     held, kept = np.sort(shuffled[:n_held_out]), np.sort(shuffled[n_held_out:])
-    rest = (X[kept], y[kept], None if weight is None else weight[kept])
-    return (*rest, (X[held], y[held], None if weight is None else weight[held]))
+    rest, share_of_them = (
+        (_rows(X, which), _rows(y, which), None if weight is None else _rows(weight, which)) for which in (kept, held)
+    )
+    return (*rest, share_of_them)
+
+
+def _array(values: Any) -> Any:
+    """Return an array: one that lies on a GPU as it is, anything else as NumPy's."""
+    return values if on_gpu(values) else np.asarray(values)
+
+
+def _rows(array: Any, which: NDArray[np.int64]) -> Any:
+    """Return rows of an array, where it lies."""
+    return array[which] if is_sparse(array) else namespace(array).take(array, beside(which, array), axis=0)
