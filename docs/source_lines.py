@@ -29,14 +29,13 @@ def definitions(path: Path) -> dict[str, int]:
     """The first line on which a file defines each name: functions, classes, methods, constants."""
     found: dict[str, int] = {}
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):  # breadth first: the outermost comes first
-        names: list[str] = []
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            names = [node.name]
+            found.setdefault(node.name, node.lineno)
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names = [target.id for target in targets if isinstance(target, ast.Name)]
-        for name in names:
-            found.setdefault(name, node.lineno)
+            for target in targets:
+                if isinstance(target, ast.Name):
+                    found.setdefault(target.id, node.lineno)
     return found
 
 

@@ -179,7 +179,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
         "-W",
         "--keep-going",
         "-d",
-        tmp_path / "cache",
+        str(tmp_path / "cache"),
         DOCS,
         tmp_path / "site",
     ]
