@@ -171,18 +171,8 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     for package in ("sphinx", "furo", "myst_parser"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed: pip install 'gpuprop[docs]'")
-    command = [
-        sys.executable,
-        "-m",
-        "sphinx",
-        "-q",
-        "-W",
-        "--keep-going",
-        "-d",
-        str(tmp_path / "cache"),
-        DOCS,
-        tmp_path / "site",
-    ]
+    cache, site = str(tmp_path / "cache"), str(tmp_path / "site")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-d", cache, str(DOCS), site]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     built = (tmp_path / "site" / "lessons" / "05-algorithm.html").read_text()

@@ -48,7 +48,7 @@ def application() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     app.callback(invoke_without_command=True)(_root)
-    modules = (train, watch, evaluate, predict, trace, diagram, gradcheck, exercise, selfcheck, bench, info)
+    modules = (train, watch, evaluate, predict, trace, diagram, exercise, gradcheck, selfcheck, bench, info)
     for module in modules:
         module.register(app)
     return app
