@@ -20,7 +20,7 @@ from gpuprop.errors import DeviceError, NonFiniteLossError, unknown_name
 from gpuprop.network import Network, TrainingData, TrainingWorkspace
 from gpuprop.optimizers import Optimizer, get_optimizer
 from gpuprop.schedules import Position, Schedule, get_schedule
-from gpuprop.updates import PlainUpdates
+from gpuprop.updates import EpochUpdates, PlainUpdates, Training
 from gpuprop.validation import check_integer, check_real, is_sparse
 
 __all__ = ["Progress", "RowOrders", "Trainer", "counter_based_orders"]
@@ -65,8 +65,9 @@ class _Run:
 
     data: TrainingData
     validation: TrainingData | None
-    plan: UpdatePlan
+    rule: step.UpdateRule
     last_good: NDArray[Any]
+    plan: UpdatePlan | None = None
 
 
 class Trainer:
@@ -233,23 +234,44 @@ class Trainer:
             If training diverges; the network then has the parameters of the last completed epoch, as it also has
             after a ``KeyboardInterrupt`` or an error in a callback.
         """
+        for _ in self.training(X, y, sample_weight, resume_from=resume_from):
+            pass
+        return self
+
+    def training(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        resume_from: Progress | None = None,
+    ) -> Training:
+        """Do as `fit`, pausing before the updates of each epoch, so that several trainings can be led side by side.
+
+        Whoever makes the updates instead of the trainer leaves parameters and optimizer as they would be then.
+        """
         self._reset(resume_from or Progress(0, 0, {}, {}))
         run = self._begin(X, y, sample_weight)
         best_loss, best_parameters = np.inf, run.last_good
         try:
-            # Overflow is looked for at the end of each epoch; NumPy's warnings about it would only repeat that.
-            with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
+            for callback in self.callbacks:
+                callback.on_fit_begin(self)
+            for epoch in range(self.epochs_done, self.epochs):
+                begin = time.perf_counter()
                 for callback in self.callbacks:
-                    callback.on_fit_begin(self)
-                for epoch in range(self.epochs_done, self.epochs):
-                    record = self._epoch(run, epoch)
+                    callback.on_epoch_begin(self, epoch + 1)
+                updates = self._updates_of(run, epoch)
+                totals = yield updates
+                # Overflow is looked for at the end of each epoch; NumPy's warnings about it would only repeat that.
+                with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
+                    record = self._epoch(run, epoch, updates, totals, begin)
                     watched = record["train_loss" if run.validation is None else "validation_loss"]
                     if self.early_stopping is not None and watched < best_loss:
                         best_loss, best_parameters, self.best_epoch = watched, run.last_good, epoch + 1
                     for callback in self.callbacks:
                         callback.on_epoch_end(self, epoch + 1, record)
-                    if self._stop or self._out_of_patience(epoch + 1):
-                        break
+                if self._stop or self._out_of_patience(epoch + 1):
+                    break
         except BaseException:
             self._restore(run.last_good)
             raise
@@ -257,7 +279,6 @@ class Trainer:
             self._restore(best_parameters)
         for callback in self.callbacks:
             callback.on_fit_end(self)
-        return self
 
     def _begin(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> _Run:
         """Check the data, bring them to the device, and allocate everything that the epochs will need."""
@@ -273,29 +294,32 @@ class Trainer:
         data = network.prepare(X, y, sample_weight)
         self.n_samples = data.n_samples
         self.steps_per_epoch = -(-data.n_samples // self._update_size)
-        last_good = network.host_parameters()
-        return _Run(data, validation, self._plan(data), last_good)
+        return _Run(data, validation, self._update_rule(), network.host_parameters())
 
-    def _plan(self, data: TrainingData) -> UpdatePlan:
-        """Return the backend's own way of making many updates, or else one step after the other."""
-        network, ops, optimizer = self.network, self.network.ops, self.optimizer
-        size = network.parameters.size
+    def _flat(self) -> Array:
+        """Return zeros, as many as there are parameters."""
+        return self.network.ops.asarray(np.zeros(self.network.parameters.size), self.network.dtype)
 
-        def flat() -> Array:
-            return ops.asarray(np.zeros(size), network.dtype)
-
-        old = self._optimizer_state
+    def _update_rule(self) -> step.UpdateRule:
+        """Return the rule of the updates; the optimizer goes on from what it remembers."""
+        network, old = self.network, self._optimizer_state
         self._optimizer_state = {
-            name: ops.asarray(old[name], network.dtype) if name in old else flat() for name in optimizer.slots
+            name: network.ops.asarray(old[name], network.dtype) if name in old else self._flat()
+            for name in self.optimizer.slots
         }
-        rule = step.UpdateRule(
-            optimizer,
+        return step.UpdateRule(
+            self.optimizer,
             state=self._optimizer_state,
-            scratch=tuple(flat() for _ in range(max(1, optimizer.scratch_arrays))),  # clipping needs one
+            scratch=(),
             clip_norm=self.clip_norm,
             max_norm=self.max_norm,
         )
-        part_size = min(self.batch_size or data.n_samples, data.n_samples)
+
+    def _plan(self, data: TrainingData, rule: step.UpdateRule) -> UpdatePlan:
+        """Return the backend's own way of making many updates, or else one step after the other."""
+        network, ops, part_size = self.network, self.network.ops, self._part_size
+        n_scratch = max(1, self.optimizer.scratch_arrays)  # clipping needs one
+        rule = replace(rule, scratch=tuple(self._flat() for _ in range(n_scratch)))
         own: UpdatePlan | None = None
         if hasattr(ops, "plan_updates"):
             own = ops.plan_updates(
@@ -311,32 +335,51 @@ class Trainer:
         return PlainUpdates(network, TrainingWorkspace(network, part_size), data, rule, self._update_size)
 
     @property
+    def _part_size(self) -> int:
+        """Samples of a batch."""
+        return min(self.batch_size or self.n_samples, self.n_samples)
+
+    @property
     def _update_size(self) -> int:
         """Samples of an update."""
         return min((self.batch_size or self.n_samples) * self.accumulation_steps, self.n_samples)
 
-    def _epoch(self, run: _Run, epoch: int) -> dict[str, Any]:
-        """Train one epoch, evaluate, extend the history, and return its new row."""
-        begin = time.perf_counter()
-        for callback in self.callbacks:
-            callback.on_epoch_begin(self, epoch + 1)
+    def _updates_of(self, run: _Run, epoch: int) -> EpochUpdates:
+        """Return what the updates of an epoch are."""
         order = self._order(epoch)
-        rates = self._rates(epoch)
         data = self._weighted_by_rows(run.data, order)
-        self._updates(run, data, epoch, order, rates)
-        totals = run.plan.totals()
+        return EpochUpdates(
+            network=self.network,
+            rule=run.rule,
+            data=data,
+            order=order,
+            weights=self._batch_weights(data, order),
+            penalty_factors=self._penalty_factors(run.data, order),
+            rates=self._rates(epoch),
+            steps_done=self.steps_done,
+            part_size=self._part_size,
+            update_size=self._update_size,
+            watched=bool(self._step_callbacks),
+        )
+
+    def _epoch(
+        self, run: _Run, epoch: int, updates: EpochUpdates, totals: NDArray[np.float64] | None, begin: float
+    ) -> dict[str, Any]:
+        """Make the updates, unless their totals are here; evaluate, extend the history, and return its new row."""
+        if totals is None:
+            totals = self._make(run, updates, epoch)
         parameters = self.network.host_parameters()
         if not (np.isfinite(totals).all() and np.isfinite(parameters).all()):
-            self._explain_divergence(run, epoch, order, rates)
+            self._explain_divergence(run, epoch, updates)
         run.last_good = parameters
         self.epochs_done += 1
         self.steps_done += self.steps_per_epoch
 
-        loss = float(totals[0]) / data.total_weight
-        score = data.score(float(totals[1]))
+        loss = float(totals[0]) / updates.data.total_weight
+        score = updates.data.score(float(totals[1]))
         validation_loss, validation_score = None, None
         if run.validation is not None:
-            factor = float(self._penalty_factors(run.data, order).mean())
+            factor = float(updates.penalty_factors.mean())
             validation_loss, validation_score = self.network.evaluate_data(run.validation, factor)
         metric = "r2" if run.data.metric == "residual" else "accuracy"
         record: dict[str, Any] = {
@@ -345,7 +388,7 @@ class Trainer:
             f"train_{metric}": score,
             "validation_loss": validation_loss,
             f"validation_{metric}": validation_score,
-            "learning_rate": float(rates[-1]),
+            "learning_rate": float(updates.rates[-1]),
             "seconds": time.perf_counter() - begin,
         }
         for column, value in record.items():
@@ -412,34 +455,32 @@ class Trainer:
         weights = self._batch_weights(data, order)
         return np.divide(1.0, weights, out=np.zeros_like(weights), where=weights > 0)
 
-    def _updates(
-        self,
-        run: _Run,
-        data: TrainingData,
-        epoch: int,
-        order: NDArray[np.int32],
-        rates: NDArray[np.float64],
-        after_update: Callable[[int], None] | None = None,
-    ) -> None:
-        """Make all updates of an epoch on `data`; `after_update` is called with the index of each."""
-        run.plan.begin_epoch(
-            data,
-            order,
-            self._batch_weights(data, order),
-            self._penalty_factors(run.data, order),
-            rates,
-            self.steps_done,
+    def _make(
+        self, run: _Run, updates: EpochUpdates, epoch: int, after_update: Callable[[int], None] | None = None
+    ) -> NDArray[np.float64]:
+        """Make all updates of an epoch and return the totals; `after_update` is called with the index of each."""
+        if run.plan is None:
+            run.plan = self._plan(run.data, run.rule)
+        plan = run.plan
+        plan.begin_epoch(
+            updates.data,
+            updates.order,
+            updates.weights,
+            updates.penalty_factors,
+            updates.rates,
+            updates.steps_done,
         )
         if after_update is None and not self._step_callbacks:
-            run.plan.run(0, self.steps_per_epoch)
-            return
+            plan.run(0, self.steps_per_epoch)
+            return plan.totals()
         for index in range(self.steps_per_epoch):
-            run.plan.run(index, index + 1)
+            plan.run(index, index + 1)
             if after_update is not None:
                 after_update(index)
             else:
                 for callback in self._step_callbacks:
                     callback.on_step_end(self, epoch + 1, index + 1)
+        return plan.totals()
 
     def _out_of_patience(self, epoch: int) -> bool:
         return self.early_stopping is not None and epoch - (self.best_epoch or 0) >= self.early_stopping
@@ -457,30 +498,31 @@ class Trainer:
         self,
         run: _Run,
         epoch: int,
-        order: NDArray[np.int32],
-        rates: NDArray[np.float64],
+        updates: EpochUpdates,
     ) -> NoReturn:
         """Find the update and the layer where the first non-finite number arose, and raise.
 
         A step is deterministic, so the epoch is trained once more from where it began, now looking at every update;
         that costs nothing while training goes well.
         """
+        plan = run.plan
+        assert plan is not None, "updates that were made by another hand are finite"
         self._restore(run.last_good)
-        run.plan.rewind()
+        plan.rewind()
 
         def look(index: int) -> None:
-            place = _first_non_finite(self.network, run.plan)
+            place = _first_non_finite(self.network, plan)
             if place:
                 raise NonFiniteLossError(
                     f"training diverged in epoch {epoch + 1}, step {index + 1} of {self.steps_per_epoch}: {place} "
                     f"became infinite or NaN; the parameters of the last completed epoch ({epoch}) are kept; lower "
-                    f"the learning rate (now {rates[index]:g}), set clip_norm, or scale the inputs",
+                    f"the learning rate (now {updates.rates[index]:g}), set clip_norm, or scale the inputs",
                     epoch=epoch + 1,
                     step=index + 1,
                     layer=place,
                 )
 
-        self._updates(run, self._weighted_by_rows(run.data, order), epoch, order, rates, after_update=look)
+        self._make(run, updates, epoch, after_update=look)
         raise NonFiniteLossError(
             f"training diverged in epoch {epoch + 1}, but not when the epoch was repeated: the device does not "
             f"compute reproducibly; the parameters of the last completed epoch ({epoch}) are kept",

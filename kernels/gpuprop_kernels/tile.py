@@ -196,26 +196,27 @@ def sweep(tile: Tile, visit: Any) -> Any:
             visit(acc, i * size_n + j, j, row, n, context)
 
     # Written out: the compiler unrolls a loop only as long as its body is small, and an accumulator whose index is not
-    # a constant goes to local memory (measured with tanh in a 128x128 tile).
+    # a constant goes to local memory (measured with tanh in a 128x128 tile). Each i is cast because Numba gives a
+    # literal a type of its own, and would compile visit_one eight times.
     @device
     def visit_rows(acc, j, m, n, n_rows, ld, context):
         if n < ld:
-            visit_one(acc, 0, j, m, n, n_rows, context)
-            visit_one(acc, 1, j, m, n, n_rows, context)
+            visit_one(acc, i32(0), j, m, n, n_rows, context)
+            visit_one(acc, i32(1), j, m, n, n_rows, context)
             if four_rows:
-                visit_one(acc, 2, j, m, n, n_rows, context)
-                visit_one(acc, 3, j, m, n, n_rows, context)
+                visit_one(acc, i32(2), j, m, n, n_rows, context)
+                visit_one(acc, i32(3), j, m, n, n_rows, context)
             if eight_rows:
-                visit_one(acc, 4, j, m, n, n_rows, context)
-                visit_one(acc, 5, j, m, n, n_rows, context)
-                visit_one(acc, 6, j, m, n, n_rows, context)
-                visit_one(acc, 7, j, m, n, n_rows, context)
+                visit_one(acc, i32(4), j, m, n, n_rows, context)
+                visit_one(acc, i32(5), j, m, n, n_rows, context)
+                visit_one(acc, i32(6), j, m, n, n_rows, context)
+                visit_one(acc, i32(7), j, m, n, n_rows, context)
 
     @device
     def walk(acc, tx, ty, m0, n0, n_rows, ld, context):
         m, n = i32(m0 + ty * width_m), i32(n0 + tx * width_n)
-        visit_rows(acc, 0, m, n, n_rows, ld, context)
+        visit_rows(acc, i32(0), m, n, n_rows, ld, context)
         if two_groups:
-            visit_rows(acc, width_n, m, i32(n + gap_n), n_rows, ld, context)
+            visit_rows(acc, i32(width_n), m, i32(n + gap_n), n_rows, ld, context)
 
     return walk
