@@ -130,9 +130,10 @@ class CudaOps:
         """Return the batch that is a matrix of `n_rows` rows as it stands."""
         return self.batch(n_rows, self.constant(np.arange(n_rows), np.int32))
 
-    def tile(self, n_rows: int, n_columns: int, dtype: Any) -> Tile:
-        """Return the tile for a product of this size."""
-        return launch.choose_tile(n_rows, n_columns, dtype, self.runtime.multiprocessors, self.runtime.capability)
+    def tile(self, n_rows: int, n_columns: int, dtype: Any, *, optimizer: bool = False) -> Tile:
+        """Return the tile for a product of this size, with an optimizer in its epilogue or without."""
+        multiprocessors, capability = self.runtime.multiprocessors, self.runtime.capability
+        return launch.choose_tile(n_rows, n_columns, dtype, multiprocessors, capability, optimizer=optimizer)
 
     def rows(self, data: Array, scaling: InputScaling | None, dtype: Any) -> Rows:
         """Return a data set as the first layer reads it."""
@@ -216,7 +217,7 @@ class CudaOps:
         # A batch whose weights are all zero has no loss and no gradient.
         scalars[0] = 1.0 / total_weight if total_weight > 0 else 0.0
         with self.runtime.active():
-            losses = self.empty((n_rows * 2,), z.dtype)
+            losses = self.empty((launch.row_blocks(n_rows) * 2,), z.dtype)
             launch.loss_rows(
                 self.flat(z),
                 self.flat(y),
@@ -231,7 +232,7 @@ class CudaOps:
                 n_out=n_out,
                 targets_ld=padded(n_out),
             )
-            totals += losses.reshape(n_rows, 2).sum(axis=0, dtype=np.float64)
+            totals += losses.reshape(-1, 2).sum(axis=0, dtype=np.float64)
 
     def hidden_delta(  # noqa: D102
         self,
@@ -399,7 +400,13 @@ def kernel_activation(activation: Activation) -> kernel_activations.Activation:
 
 def kernel_loss(loss: Loss) -> str:
     """Return the kernels' name of a loss; ``ValueError`` for one that they do not have."""
-    if loss.name not in KERNEL_LOSSES or LOSSES[loss.name] is not loss:
+    ours = LOSSES.get(loss.name.partition("(")[0])
+    if ours is None or ours.name not in KERNEL_LOSSES or _formulas(loss) != _formulas(ours):
         known = ", ".join(KERNEL_LOSSES)
         raise ValueError(f"loss {loss.name!r}: got one without a CUDA kernel, expected {known}; use device='cpu'")
     return loss.name
+
+
+def _formulas(loss: Loss) -> tuple[Any, ...]:
+    """Return the functions of a loss; with a parameter they are partials of the same functions."""
+    return tuple(getattr(function, "func", function) for function in (loss.value, loss.gradient))

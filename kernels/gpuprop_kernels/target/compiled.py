@@ -16,12 +16,14 @@ __all__ = [
     "block_x",
     "block_y",
     "block_z",
+    "count_in",
     "cuda",
     "device",
     "erfc",
     "exp",
     "expm1",
     "grid_x",
+    "grid_y",
     "i32",
     "kernel",
     "ld1",
@@ -209,3 +211,22 @@ def block_z():
 def grid_x():
     """Return the number of blocks along x."""
     return int32(cuda.gridDim.x)
+
+
+@device
+def grid_y():
+    """Return the number of blocks along y."""
+    return int32(cuda.gridDim.y)
+
+
+@device
+def count_in(counts, i, last):
+    """Count one more block at ``counts[i]`` and return how many came before; after `last` the count is 0 again.
+
+    For one thread of a block, behind a barrier. The fences order the block's stores before the count, and what the
+    block reads afterwards behind it: who counts last sees what all others have stored.
+    """
+    cuda.threadfence()
+    before = cuda.atomic.inc(counts, i, uint32(last))
+    cuda.threadfence()
+    return int32(before)
