@@ -154,7 +154,7 @@ def _epoch(
     activate_output = cpu_loops.activation_loop(output)
     derive_hidden = cpu_loops.derivative_loop(hidden)
     output_delta = cpu_loops.output_loop(output, output_from, loss, metric)
-    update = cpu_optimizers.UPDATES[optimizer]
+    rates_of, update = cpu_optimizers.RATES[optimizer], cpu_optimizers.UPDATES[optimizer]
     gather_rows, sum_rows, add_penalty = cpu_loops.gather_rows, cpu_loops.sum_rows, cpu_loops.add_penalty
     decay, flush = cpu_optimizers.decay, cpu_optimizers.flush_subnormals
     decays = optimizer == "adamw"
@@ -242,7 +242,8 @@ def _epoch(
             step = steps_done + index + 1
             if decays:
                 decay(parameters[:n_weights], rates[index] * model.weight_decay)
-            update(parameters, gradients, model.first, model.second, rates[index], step, model.hyperparameters)
+            rate, other = rates_of(rates[index], step, model.hyperparameters)
+            update(parameters, gradients, model.first, model.second, rate, other, model.hyperparameters)
             if step % flush_every == 0:
                 flush(model.first)
                 flush(model.second)

@@ -11,11 +11,13 @@ strides.
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpuprop.backends.interchange import on_gpu
 from gpuprop.dropout import keep_mask
 from gpuprop.losses import LOSSES
 from gpuprop.optimizers import OPTIMIZERS
@@ -45,6 +47,9 @@ __all__ = ["IDENTITY", "METRICS", "CudaOps", "has_kernel", "kernel_activation", 
 METRICS = {"class": "class", "labels": "threshold", "residual": "residual"}
 """What the kernels call the metrics of `gpuprop.losses.score`."""
 
+ALIGNMENT = 16
+"""Bytes of one access of a kernel; arrays begin at a multiple of it."""
+
 IDENTITY = kernel_activations.Activation("identity")
 
 
@@ -66,11 +71,19 @@ class CudaOps:
 
     # --- arrays ----------------------------------------------------------------------------------------------------
 
-    def asarray(self, array: Any, dtype: DTypeLike) -> Array:  # noqa: D102  (contracts: see Ops)
+    def active(self) -> AbstractContextManager[None]:  # noqa: D102  (contracts: see Ops)
+        return self.runtime.active()
+
+    def adopt(self, array: Any) -> Any:  # noqa: D102
+        return self.runtime.adopt(array)
+
+    def asarray(self, array: Any, dtype: DTypeLike) -> Array:  # noqa: D102
         if is_sparse(array):
             raise ValueError(f"got a sparse matrix, expected a dense one on {self.device}; use toarray(), or the cpu")
-        if hasattr(array, "__cuda_array_interface__"):
-            array = self.to_numpy(array)
+        array = self.adopt(array)
+        if on_gpu(array):
+            with self.runtime.active():
+                return self._laid_out(array.astype(dtype, copy=False))
         host = np.asarray(array, dtype)
         out = self.empty(host.shape, dtype)
         with self.runtime.active():
@@ -82,6 +95,17 @@ class CudaOps:
             if width != host.shape[1]:
                 host = np.pad(host, ((0, 0), (0, width - host.shape[1])))
             self.runtime.upload(np.ascontiguousarray(host), whole)
+        return out
+
+    def _laid_out(self, array: Array) -> Array:
+        """Return an array of this device as kernels read it: a copy, unless it already lies so.
+
+        A user's matrix of such strides may be a view of a wider one, whose other columns are no padding.
+        """
+        if array.flags.c_contiguous and array.data.ptr % ALIGNMENT == 0 and (array.ndim < 2 or array.shape[1] % 4 == 0):
+            return array
+        out = self.empty(array.shape, array.dtype)
+        out[...] = array
         return out
 
     def to_numpy(self, array: Array) -> NDArray[Any]:  # noqa: D102

@@ -15,11 +15,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuprop.backends.interchange import on_gpu, read_gpu_array, to_host
 from gpuprop.errors import DeviceError, DeviceMemoryError
+from gpuprop.validation import is_sparse
 
 __all__ = ["DeviceRuntime", "Runtime", "SimulatorRuntime"]
 
 Array = Any
+
+# cudaStreamLegacy has two names; a stream that is not made otherwise waits for it.
+_DEFAULT_STREAMS = (0, 1)
 
 
 class Runtime(Protocol):
@@ -40,6 +45,10 @@ class Runtime(Protocol):
 
     def active(self) -> AbstractContextManager[None]:
         """Return a context in which arrays are made on this device and work goes to its stream; errors are ours."""
+        ...
+
+    def adopt(self, array: Any) -> Any:
+        """Return an array that lies on a GPU as one of this device, anything else for NumPy to read."""
         ...
 
     def view(self, array: Array) -> Any:
@@ -91,6 +100,9 @@ class SimulatorRuntime:
         finally:
             sys.setswitchinterval(interval)
 
+    def adopt(self, array: Any) -> Any:  # noqa: D102
+        return to_host(array)
+
     def view(self, array: Array) -> Any:  # noqa: D102
         return array
 
@@ -111,7 +123,8 @@ class DeviceRuntime:
     """An NVIDIA GPU: CuPy's arrays, Numba's kernels, and one stream for both.
 
     The stream is not the default one, which could not be captured; it waits for the default one and the other way
-    round, so that what a user does to ``network.weights`` with CuPy comes in the order in which it is written.
+    round, and `active` orders it with any other stream that is CuPy's current one, so that what a user does with CuPy
+    comes in the order in which it is written.
     """
 
     def __init__(self, index: int) -> None:
@@ -145,8 +158,15 @@ class DeviceRuntime:
 
     @contextmanager
     def active(self) -> Iterator[None]:  # noqa: D102
-        with self._translated(), self._gpu, self._numba_gpu, self._stream:
-            yield
+        with self._translated():
+            current = self.xp.cuda.get_current_stream()
+            apart = current.ptr not in (*_DEFAULT_STREAMS, self._stream.ptr)
+            if apart:
+                self._stream.wait_event(current.record())
+            with self._gpu, self._numba_gpu, self._stream:
+                yield
+            if apart:
+                current.wait_event(self._stream.record())
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -169,6 +189,12 @@ class DeviceRuntime:
     def _memory(self) -> str:
         free, total = self._gpu.mem_info
         return f"{free / 2**20:,.0f} MiB of {total / 2**20:,.0f} MiB are free"
+
+    def adopt(self, array: Any) -> Any:  # noqa: D102
+        if is_sparse(array) or not on_gpu(array):
+            return to_host(array)
+        with self.active():
+            return self.xp.asarray(read_gpu_array(self.xp, array))  # copies from another device, and only then
 
     def view(self, array: Array) -> Any:  # noqa: D102
         return self._as_cuda_array(array, sync=False)

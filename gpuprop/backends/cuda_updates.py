@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -68,8 +69,11 @@ class CudaUpdates:
         self, ops: CudaOps, network: Network, data: TrainingData, rule: UpdateRule, part_size: int, update_size: int
     ) -> None:
         self._ops, self._runtime, self._rule = ops, ops.runtime, rule
-        self._network, self._data = network, data
+        self._network = network
         with self._runtime.active():
+            # Weights may differ from epoch to epoch, and what was handed in stays as it is.
+            weight = data.sample_weight
+            self._data = data = data if weight is None else replace(data, sample_weight=weight.copy())
             self._step = _Step(ops, network, data, rule, part_size, part_size < update_size)
             self._parts = _parts(data.n_samples, part_size, update_size)
             self._allocate()
@@ -117,9 +121,8 @@ class CudaUpdates:
                 self._host_schedule[index, place] = start, n_rows, step, first_row
         with self._runtime.active():
             self._runtime.upload(order, self._order)
-            row_weights = self._data.sample_weight
-            if row_weights is not None and row_weights is not data.sample_weight:
-                row_weights[...] = data.sample_weight
+            if self._data.sample_weight is not None:
+                self._data.sample_weight[...] = data.sample_weight
             self._state_before[...] = self._step.memory
 
     def run(self, first: int, last: int) -> None:  # noqa: D102

@@ -11,6 +11,7 @@ training loop asks for once: see `UpdatePlan`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -45,6 +46,17 @@ class Ops(Protocol):
     @property
     def row_padding(self) -> int:
         """Rows of matrices lie this many elements, or a multiple of it, apart; what is between them holds zeros."""
+        ...
+
+    def active(self) -> AbstractContextManager[None]:
+        """Return a context in which the functions of an array's own library work on this device, in order."""
+        ...
+
+    def adopt(self, array: Any) -> Any:
+        """Return what a user handed in as an array of this device if it lies on a GPU, else for NumPy to read.
+
+        See `gpuprop.backends.interchange` for what is copied.
+        """
         ...
 
     def asarray(self, array: Any, dtype: DTypeLike) -> Array:

@@ -25,7 +25,7 @@ _ClickError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
 
 def application() -> typer.Typer:
     """Return the application with all its commands."""
-    from gpuprop.cli import diagram, evaluate, gradcheck, info, predict, selfcheck, trace, train
+    from gpuprop.cli import bench, diagram, evaluate, exercise, gradcheck, info, predict, selfcheck, trace, train
 
     app = typer.Typer(
         name="gpuprop",
@@ -36,7 +36,7 @@ def application() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     app.callback(invoke_without_command=True)(_root)
-    for module in (train, evaluate, predict, trace, diagram, gradcheck, selfcheck, info):
+    for module in (train, evaluate, predict, trace, diagram, exercise, gradcheck, selfcheck, bench, info):
         module.register(app)
     return app
 
