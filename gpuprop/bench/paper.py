@@ -66,19 +66,21 @@ def machine_code(names: Sequence[str], dtype: str, capability: tuple[int, int]) 
 
     missing = sass.missing_tools()
     if missing:
-        raise GpupropError(f"{missing}; machine code needs pip install 'gpuprop[compile]'")
-    from gpuprop.bench.variants import flat_variants, product_variants
+        raise GpupropError(f"{missing}; machine code needs pip install 'gpuprop[test]'")
+    from gpuprop.bench.variants import Variant, flat_variants, product_variants
 
-    tile, seen = "64x64_8x4" if dtype == "float32" and capability >= (8, 6) else "64x64_4x4", set()
+    tile = "64x64_8x4" if dtype == "float32" and capability >= (8, 6) else "64x64_4x4"
+    # The first variant of each kernel.
+    found: dict[str, Variant] = {}
     for variant in (*product_variants(tile, dtype), *flat_variants(dtype)):
         name = _FAMILIES.get(variant.family)
-        if name not in names or name in seen:
-            continue
-        seen.add(name)
-        report = sass.analyse(variant.name, variant.kernel, variant.signature, variant.threads, capability)
+        if name is not None and name in names:
+            found.setdefault(name, variant)
+    reports = sass.analyse([(variant, capability) for variant in found.values()])
+    for name, report in zip(found, reports, strict=True):
         yield {
             "kernel": name,
-            "variant": variant.name,
+            "variant": report.kernel,
             "architecture": f"sm_{capability[0]}{capability[1]}",
             "registers": report.registers,
             "shared_bytes": report.shared,
