@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuprop.bench.device import active, namespace
+from gpuprop.bench.device import namespace
 from gpuprop.bench.measure import Contender, HostClock, Spread, take_turns
 from gpuprop.bench.roofline import step_work
 from gpuprop.errors import GpupropError
@@ -230,7 +230,7 @@ def contenders(config: Config, ops: Ops, n_samples: int) -> list[Trained]:
     rows = np.ascontiguousarray(X[:n_samples])
     start = Network(config.sizes, loss="categorical_cross_entropy", seed=0, device="numpy").host_parameters()
     arguments = (config, rows, labels[:n_samples], start)
-    with active(ops):
+    with ops.active():
         found: list[Trained] = [Gpuprop(ops, *arguments), Composed(namespace(ops), *arguments)]
     if importlib.util.find_spec("torch"):
         from gpuprop.bench.torch_training import TorchEager, TorchGraph, torch_device
@@ -252,13 +252,13 @@ def validate(trained: Sequence[Trained], ops: Ops) -> dict[str, float]:
         If they differ by more than one part in a hundred from the composed one's, or parameters are not finite.
     """
     losses = {}
-    with active(ops):
+    with ops.active():
         for one in trained:
             one.updates()
             losses[one.name] = one.loss()
     expected = next(losses[one.name] for one in trained if isinstance(one, Composed))
     for one in trained:
-        with active(ops):
+        with ops.active():
             finite = np.isfinite(one.parameters()).all()
         if not finite or abs(losses[one.name] - expected) > 0.01 * expected:
             raise GpupropError(
@@ -281,7 +281,7 @@ def measure(trained: Sequence[Trained], ops: Ops, *, rounds: int, whole_epochs: 
 
     def stream(run: Any) -> Any:
         def on_stream() -> None:
-            with active(ops):
+            with ops.active():
                 run()
 
         return on_stream
