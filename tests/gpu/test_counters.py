@@ -35,7 +35,7 @@ BOUNDS = {
     ("global", "load"): 1.05, ("global", "store"): 1.05, ("shared", "load"): 1.0, ("shared", "store"): 1.5
 }  # fmt: skip
 """Sectors of global memory, cycles of shared memory, each as a multiple of the fewest possible."""
-ALLOWED = {
+ALLOWED: dict[tuple[str, ...], float] = {
     # A warp takes 8 bytes of each of 16 rows of pixels: 16 sectors where 4 would hold them, beside 16 of weights. The
     # rest of a sector is what the next slabs read, from the cache.
     ("forward", "global", "load"): 32 / 20,
