@@ -198,7 +198,8 @@ class CpuOps(NumpyOps):
             optimizers.decay(flat[: parameters.n_weights], rate * optimizer.weight_decay)
         first, second = optimizers.slots(optimizer, state, flat)
         h = optimizers.hyperparameters(optimizer)
-        optimizers.UPDATES[optimizer.name](flat, gradients.flat, first, second, rate, step, h)
+        rates = optimizers.RATES[optimizer.name](rate, step, h)
+        optimizers.UPDATES[optimizer.name](flat, gradients.flat, first, second, *rates, h)
         if step % FLUSH_EVERY == 0:
             for values in state.values():
                 optimizers.flush_subnormals(values)
@@ -216,20 +217,18 @@ class CpuOps(NumpyOps):
         update_size: int,
         n_updates: int,
     ) -> UpdatePlan | None:
-        """Return the updates of a small network as one compiled call; None where the step is made by primitives.
+        """Return many updates as one compiled call; None where the step is made by primitives.
 
-        `gpuprop.backends.cpu_epoch` says what is small, and what is covered.
+        `gpuprop.backends.cpu_fused` says what is covered, and when it wins.
         """
         if compiled_loops() is None:
             return None
-        from gpuprop.backends import cpu_epoch
-        from gpuprop.network import TrainingWorkspace
+        from gpuprop.backends import cpu_fused
 
-        if not cpu_epoch.covers(network, data, rule, part_size, update_size, n_updates):
+        if not cpu_fused.covers(network, data, rule, part_size, update_size, n_updates):
             return None
-        work = TrainingWorkspace(network, part_size)
-        columns = self._scaling_columns(data.scaling, work.a[0])
-        return cpu_epoch.CompiledUpdates(network, work, data, rule, update_size, columns)
+        columns = self._scaling_columns(data.scaling, np.empty((1, network.layer_sizes[0]), network.dtype))
+        return cpu_fused.FusedUpdates(network, data, rule, update_size, columns)
 
 
 def _clip(loops: Any, gradients: Array, max_norm: float, scratch: Array) -> None:

@@ -1,8 +1,9 @@
 """The ten optimizers as single passes over the flat buffer; formulas and sources: `gpuprop.optimizers`.
 
-All have one signature, so that a table of them serves: ``update(w, g, first, second, lr, t, h)``. `first` and `second`
-are the state arrays in the order of the optimizer's ``slots`` (what it does not have is not touched), `h` its
-hyperparameters in the order of its fields.
+All have one signature, so that a table of them serves: ``update(w, g, first, second, rate, other, h)``. `first` and
+`second` are the state arrays in the order of the optimizer's ``slots`` (what it does not have is not touched), `h` its
+hyperparameters in the order of its fields. What depends on the number t of the update, and not on the element, is in
+the two rates, which ``rates(lr, t, h)`` gives: a buffer may then be updated in pieces at no extra cost.
 """
 
 from __future__ import annotations
@@ -19,107 +20,34 @@ from numpy.typing import NDArray
 from gpuprop.backends.cpu_compile import compiled
 from gpuprop.optimizers import OPTIMIZERS, Optimizer
 
-__all__ = ["OPTIMIZER_CODES", "UPDATES", "decay", "flush_subnormals", "hyperparameters", "is_built_in", "slots"]
+__all__ = ["RATES", "UPDATES", "decay", "flush_subnormals", "hyperparameters", "is_built_in", "slots"]
 
 Array = NDArray[Any]
 
 
-@compiled
-def sgd(w: Array, g: Array, first: Array, second: Array, lr: float, t: int, h: Array) -> None:
-    """``w -= lr * g``."""
-    rate = w.dtype.type(lr)
-    for i in range(w.size):
-        w[i] -= rate * g[i]
+# --- rates(lr, t, h) -------------------------------------------------------------------------------------------------
 
 
 @compiled
-def momentum(w: Array, g: Array, first: Array, second: Array, lr: float, t: int, h: Array) -> None:
-    """``v = mu * v - lr * g;  w += v``."""
-    rate, mu = w.dtype.type(lr), w.dtype.type(h[0])
-    for i in range(w.size):
-        v = mu * first[i] - rate * g[i]
-        first[i] = v
-        w[i] += v
+def _given_rate(lr: float, t: int, h: Array) -> tuple[float, float]:
+    return lr, 0.0
 
 
 @compiled
-def nesterov(w: Array, g: Array, first: Array, second: Array, lr: float, t: int, h: Array) -> None:
-    """``v = mu * v - lr * g;  w += mu * v - lr * g``."""
-    rate, mu = w.dtype.type(lr), w.dtype.type(h[0])
-    for i in range(w.size):
-        change = rate * g[i]
-        v = mu * first[i] - change
-        first[i] = v
-        w[i] += mu * v - change
+def _adam_rate(lr: float, t: int, h: Array) -> tuple[float, float]:
+    """``lr * sqrt(1 - b2^t) / (1 - b1^t)``: the averages begin at zero."""
+    return lr * math.sqrt(1.0 - h[1] ** t) / (1.0 - h[0] ** t), 0.0
 
 
 @compiled
-def adagrad(w: Array, g: Array, first: Array, second: Array, lr: float, t: int, h: Array) -> None:
-    """``s += g^2;  w -= lr * g / (sqrt(s) + epsilon)``."""
-    rate, epsilon = w.dtype.type(lr), w.dtype.type(h[0])
-    for i in range(w.size):
-        s = first[i] + g[i] * g[i]
-        first[i] = s
-        w[i] -= rate * (g[i] / (math.sqrt(s) + epsilon))
+def _adamax_rate(lr: float, t: int, h: Array) -> tuple[float, float]:
+    """``lr / (1 - b1^t)``."""
+    return lr / (1.0 - h[0] ** t), 0.0
 
 
 @compiled
-def adadelta(w: Array, g: Array, first: Array, second: Array, lr: float, t: int, h: Array) -> None:
-    """``s`` averages g^2, ``u`` averages d^2;  ``d = sqrt((u + epsilon) / (s + epsilon)) * g;  w -= lr * d``."""
-    dtype = w.dtype.type
-    rate, rho, rest, epsilon = dtype(lr), dtype(h[0]), dtype(1.0 - h[0]), dtype(h[1])
-    for i in range(w.size):
-        s = rho * first[i] + rest * (g[i] * g[i])
-        d = math.sqrt((second[i] + epsilon) / (s + epsilon)) * g[i]
-        first[i] = s
-        second[i] = rho * second[i] + rest * (d * d)
-        w[i] -= rate * d
-
-
-@compiled
-def rmsprop(w: Array, g: Array, first: Array, second: Array, lr: float, t: int, h: Array) -> None:
-    """``s = rho * s + (1 - rho) * g^2;  w -= lr * g / (sqrt(s) + epsilon)``."""
-    dtype = w.dtype.type
-    rate, rho, rest, epsilon = dtype(lr), dtype(h[0]), dtype(1.0 - h[0]), dtype(h[1])
-    for i in range(w.size):
-        s = rho * first[i] + rest * (g[i] * g[i])
-        first[i] = s
-        w[i] -= rate * (g[i] / (math.sqrt(s) + epsilon))
-
-
-@compiled
-def adam(w: Array, g: Array, first: Array, second: Array, lr: float, t: int, h: Array) -> None:
-    """``m``, ``v`` average g and g^2;  ``w -= lr * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + epsilon)``."""
-    dtype = w.dtype.type
-    rate = dtype(lr * math.sqrt(1.0 - h[1] ** t) / (1.0 - h[0] ** t))
-    b1, rest1, b2, rest2, epsilon = dtype(h[0]), dtype(1.0 - h[0]), dtype(h[1]), dtype(1.0 - h[1]), dtype(h[2])
-    for i in range(w.size):
-        m = b1 * first[i] + rest1 * g[i]
-        v = b2 * second[i] + rest2 * (g[i] * g[i])
-        first[i] = m
-        second[i] = v
-        w[i] -= rate * (m / (math.sqrt(v) + epsilon))
-
-
-@compiled
-def adamax(w: Array, g: Array, first: Array, second: Array, lr: float, t: int, h: Array) -> None:
-    """``u = max(b2 * u, |g| + epsilon);  w -= lr / (1 - b1^t) * m / u``."""
-    dtype = w.dtype.type
-    rate = dtype(lr / (1.0 - h[0] ** t))
-    b1, rest1, b2, epsilon = dtype(h[0]), dtype(1.0 - h[0]), dtype(h[1]), dtype(h[2])
-    for i in range(w.size):
-        m = b1 * first[i] + rest1 * g[i]
-        decayed, size = b2 * second[i], abs(g[i]) + epsilon
-        u = decayed if decayed > size else size  # in this order a NaN in g stays
-        first[i] = m
-        second[i] = u
-        w[i] -= rate * (m / u)
-
-
-@compiled
-def nadam(w: Array, g: Array, first: Array, second: Array, lr: float, t: int, h: Array) -> None:
-    """Adam with Nesterov's momentum: `gpuprop.optimizers.NAdam`, whose `corrected_rates` these are."""
-    dtype = w.dtype.type
+def _nadam_rates(lr: float, t: int, h: Array) -> tuple[float, float]:
+    """Of the gradient and of the moment: `gpuprop.optimizers.NAdam`, whose `corrected_rates` these are."""
     product = 1.0
     for s in range(1, t + 1):
         product *= h[0] * (1.0 - 0.5 * 0.96 ** (s * h[3]))
@@ -128,8 +56,114 @@ def nadam(w: Array, g: Array, first: Array, second: Array, lr: float, t: int, h:
     mu = h[0] * (1.0 - 0.5 * 0.96 ** (t * h[3]))
     next_mu = h[0] * (1.0 - 0.5 * 0.96 ** ((t + 1) * h[3]))
     corrected = lr * math.sqrt(1.0 - h[1] ** t)
-    gradient_rate = dtype(corrected * (1.0 - mu) / (1.0 - product))
-    moment_rate = dtype(corrected * next_mu / (1.0 - product * next_mu))
+    return corrected * (1.0 - mu) / (1.0 - product), corrected * next_mu / (1.0 - product * next_mu)
+
+
+# --- update(w, g, first, second, rate, other, h) ---------------------------------------------------------------------
+
+
+@compiled
+def sgd(w: Array, g: Array, first: Array, second: Array, rate: float, other: float, h: Array) -> None:
+    """``w -= lr * g``."""
+    lr = w.dtype.type(rate)
+    for i in range(w.size):
+        w[i] -= lr * g[i]
+
+
+@compiled
+def momentum(w: Array, g: Array, first: Array, second: Array, rate: float, other: float, h: Array) -> None:
+    """``v = mu * v - lr * g;  w += v``."""
+    lr, mu = w.dtype.type(rate), w.dtype.type(h[0])
+    for i in range(w.size):
+        v = mu * first[i] - lr * g[i]
+        first[i] = v
+        w[i] += v
+
+
+@compiled
+def nesterov(w: Array, g: Array, first: Array, second: Array, rate: float, other: float, h: Array) -> None:
+    """``v = mu * v - lr * g;  w += mu * v - lr * g``."""
+    lr, mu = w.dtype.type(rate), w.dtype.type(h[0])
+    for i in range(w.size):
+        change = lr * g[i]
+        v = mu * first[i] - change
+        first[i] = v
+        w[i] += mu * v - change
+
+
+@compiled
+def adagrad(w: Array, g: Array, first: Array, second: Array, rate: float, other: float, h: Array) -> None:
+    """``s += g^2;  w -= lr * g / (sqrt(s) + epsilon)``."""
+    lr, epsilon = w.dtype.type(rate), w.dtype.type(h[0])
+    for i in range(w.size):
+        s = first[i] + g[i] * g[i]
+        first[i] = s
+        w[i] -= lr * (g[i] / (math.sqrt(s) + epsilon))
+
+
+@compiled
+def adadelta(w: Array, g: Array, first: Array, second: Array, rate: float, other: float, h: Array) -> None:
+    """``s`` averages g^2, ``u`` averages d^2;  ``d = sqrt((u + epsilon) / (s + epsilon)) * g;  w -= lr * d``."""
+    dtype = w.dtype.type
+    lr, rho, rest, epsilon = dtype(rate), dtype(h[0]), dtype(1.0 - h[0]), dtype(h[1])
+    for i in range(w.size):
+        s = rho * first[i] + rest * (g[i] * g[i])
+        d = math.sqrt((second[i] + epsilon) / (s + epsilon)) * g[i]
+        first[i] = s
+        second[i] = rho * second[i] + rest * (d * d)
+        w[i] -= lr * d
+
+
+@compiled
+def rmsprop(w: Array, g: Array, first: Array, second: Array, rate: float, other: float, h: Array) -> None:
+    """``s = rho * s + (1 - rho) * g^2;  w -= lr * g / (sqrt(s) + epsilon)``."""
+    dtype = w.dtype.type
+    lr, rho, rest, epsilon = dtype(rate), dtype(h[0]), dtype(1.0 - h[0]), dtype(h[1])
+    for i in range(w.size):
+        s = rho * first[i] + rest * (g[i] * g[i])
+        first[i] = s
+        w[i] -= lr * (g[i] / (math.sqrt(s) + epsilon))
+
+
+@compiled
+def adam(w: Array, g: Array, first: Array, second: Array, rate: float, other: float, h: Array) -> None:
+    """``m``, ``v`` average g and g^2;  ``w -= rate * m / (sqrt(v) + epsilon)``."""
+    dtype = w.dtype.type
+    lr, b1, rest1, b2, rest2, epsilon = (
+        dtype(rate),
+        dtype(h[0]),
+        dtype(1.0 - h[0]),
+        dtype(h[1]),
+        dtype(1.0 - h[1]),
+        dtype(h[2]),
+    )
+    for i in range(w.size):
+        m = b1 * first[i] + rest1 * g[i]
+        v = b2 * second[i] + rest2 * (g[i] * g[i])
+        first[i] = m
+        second[i] = v
+        w[i] -= lr * (m / (math.sqrt(v) + epsilon))
+
+
+@compiled
+def adamax(w: Array, g: Array, first: Array, second: Array, rate: float, other: float, h: Array) -> None:
+    """``u = max(b2 * u, |g| + epsilon);  w -= rate * m / u``."""
+    dtype = w.dtype.type
+    lr, b1, rest1, b2, epsilon = dtype(rate), dtype(h[0]), dtype(1.0 - h[0]), dtype(h[1]), dtype(h[2])
+    for i in range(w.size):
+        m = b1 * first[i] + rest1 * g[i]
+        decayed, size = b2 * second[i], abs(g[i]) + epsilon
+        u = decayed if decayed > size else size  # in this order a NaN in g stays
+        first[i] = m
+        second[i] = u
+        w[i] -= lr * (m / u)
+
+
+@compiled
+def nadam(w: Array, g: Array, first: Array, second: Array, rate: float, other: float, h: Array) -> None:
+    """``m``, ``v`` as in Adam;  ``w -= (moment_rate * m + gradient_rate * g) / (sqrt(v) + epsilon)``."""
+    dtype = w.dtype.type
+    gradient_rate, moment_rate = dtype(rate), dtype(other)
     b1, rest1, b2, rest2, epsilon = dtype(h[0]), dtype(1.0 - h[0]), dtype(h[1]), dtype(1.0 - h[1]), dtype(h[2])
     for i in range(w.size):
         m = b1 * first[i] + rest1 * g[i]
@@ -169,7 +203,13 @@ UPDATES: dict[str, Callable[..., None]] = {
 }
 """The pass of each built-in optimizer by its name; AdamW is `decay` and then Adam."""
 
-OPTIMIZER_CODES = {name: code for code, name in enumerate(UPDATES)}
+RATES: dict[str, Callable[[float, int, Array], tuple[float, float]]] = {
+    name: {"adam": _adam_rate, "adamw": _adam_rate, "adamax": _adamax_rate, "nadam": _nadam_rates}.get(
+        name, _given_rate
+    )
+    for name in UPDATES
+}
+"""The two rates of each built-in optimizer in update `t`, counted from 1."""
 
 
 def is_built_in(optimizer: Optimizer) -> bool:

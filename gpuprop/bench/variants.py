@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["Variant", "flat_variants", "product_variants"]
+__all__ = ["Selection", "Variant", "flat_variants", "product_variants"]
 
 
 @dataclass(frozen=True)
@@ -14,8 +14,8 @@ class Variant:
     """A kernel to compile."""
 
     family: str
-    """``forward`` or ``delta`` (also with `` dropout``), ``forward gathering``, ``gradient``, ``gradient update``, or
-    the name of a kernel without a tile."""
+    """``forward`` or ``delta`` (also with `` dropout``), ``forward gathering`` (also `` by column``), ``gradient``,
+    ``gradient update``, ``wide``, or the name of a kernel without a tile."""
     option: str
     tile: str
     """Name of the tile; empty for a kernel without one."""
@@ -25,9 +25,54 @@ class Variant:
     signature: tuple[Any, ...]
 
     @property
-    def name(self) -> str:
-        """One line for tables."""
-        return " ".join(part for part in (self.family, self.tile, self.option, self.dtype) if part)
+    def operands(self) -> tuple[str, ...]:
+        """What the kernel shares with others: those of equal operands read and multiply by the same functions."""
+        source = self.option if "gathering" in self.family else ""
+        return self.family.split()[0], source, self.tile, self.dtype
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which kernels to compile, and for which architectures.
+
+    Parameters
+    ----------
+    tile : str
+        Name of a tile; empty for the kernels without one.
+    capabilities : tuple of (int, int)
+    options : tuple of str
+        Only variants with one of these options; empty for all.
+    activation, dtype : str
+    """
+
+    tile: str
+    capabilities: tuple[tuple[int, int], ...]
+    options: tuple[str, ...] = ()
+    activation: str = "relu"
+    dtype: str = "float32"
+
+    def variants(self) -> list[Variant]:
+        """Return the selected kernels, not compiled yet."""
+        every = product_variants(self.tile, self.dtype, self.activation) if self.tile else flat_variants(self.dtype)
+        return [v for v in every if not self.options or v.option in self.options]
+
+    def has(self, report: Any) -> bool:
+        """Return whether a report is on one of the selected kernels and architectures."""
+        return (
+            (report.tile, report.dtype) == (self.tile, self.dtype)
+            and report.capability in self.capabilities
+            and (not self.options or report.option in self.options)
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return a form that JSON can write."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Selection:
+        """Return the selection that `as_json` described."""
+        capabilities = tuple((int(major), int(minor)) for major, minor in row["capabilities"])
+        return cls(**{**row, "capabilities": capabilities, "options": tuple(row["options"])})
 
 
 def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> Iterator[Variant]:
@@ -52,7 +97,7 @@ def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> It
     for source in ("dense", "bytes", "floats", "bytes_by_column"):
         kernel = forward_kernel(tile, dt, chosen, source, keep_z, False)
         data = byte if source.startswith("bytes") else a
-        family = "forward" if source == "dense" else "forward gathering"
+        family = "forward" + " gathering" * (source != "dense") + " by column" * source.endswith("column")
         option = activation if source == "dense" else f"{activation} {source}"
         yield variant(family, option, kernel, data, i, a, a, a, a, a, a, i, a, i, *[integer] * 5)
     kernel = forward_kernel(tile, dt, chosen, "dense", keep_z, True)

@@ -125,7 +125,7 @@ def loss_slope(loss: str, a: Array, y: Array) -> Array:
     if loss == "poisson":
         return np.asarray(1.0 - y / a)
     if loss == "absolute_error":
-        return np.sign(a - y)
+        return np.asarray(np.sign(a - y))
     if loss.startswith("huber"):
         limit = robust_parameter(loss)
         return np.where(np.abs(a - y) <= limit, a - y, limit * np.sign(a - y))

@@ -1,0 +1,252 @@
+"""The fused tier: whole epochs in one compiled call, from online gradient descent to layers of a thousand units.
+
+`plan` says whether a training is one for it, allocates everything, and hands back a callable that makes any number of
+updates at once. What is computed is in `gpuprop.backends.cpu_step`.
+
+It covers the built-in activations, losses and optimizers with all that `gpuprop.Trainer` offers but accumulated batches
+and sparse data; for those, and for a user's own functions, the step is made one primitive at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuprop.backends import cpu_loops, cpu_optimizers
+from gpuprop.backends.cpu_panels import Panels, row_stride
+from gpuprop.backends.cpu_step import PIECE, Batches, Kind, Model, Work, epoch
+from gpuprop.backends.cpu_tiles import TileShape, tile_shape
+from gpuprop.dropout import keep_threshold
+from gpuprop.optimizers import AdamW
+from gpuprop.validation import is_sparse
+
+if TYPE_CHECKING:
+    from gpuprop.network import Network, TrainingData
+    from gpuprop.step import UpdateRule
+
+__all__ = ["LARGEST_LAYER", "LEAST_SAVING", "MOST_KEPT", "FusedUpdates", "covers", "mostly_zero"]
+
+Array = NDArray[Any]
+
+#: Seconds that a training must be expected to save for the seconds of compiling, which the first such training pays.
+#: A choice by size, not by what is compiled already: the same training gives the same bits the first time and later.
+LEAST_SAVING = 0.5
+#: What the tier saves of the time of the primitives, measured on one core with AVX-512: the calls of an update, and a
+#: third of each product of two numbers.
+_SAVED_BY_UPDATE, _SAVED_BY_PRODUCT = 5e-5, 1e-11
+
+#: Numbers in the activations of the widest layer up to which the tier wins: 256 samples of 512 units 1.25 times. With
+#: 1,024 of 1,024 a product no longer stays in the cache; BLAS, which cuts in two directions, is then 1.3 times faster.
+LARGEST_LAYER = 2**18
+
+#: Share of the products with inputs that may be left for skipping the others to pay.
+MOST_KEPT = 0.75
+
+
+def covers(
+    network: Network, data: TrainingData, rule: UpdateRule, part_size: int, update_size: int, n_updates: int
+) -> bool:
+    """Whether the fused updates do all that a training of `n_updates` asks for, and are the faster way."""
+    widest = max(network.layer_sizes[1:])
+    saving = _SAVED_BY_UPDATE + _SAVED_BY_PRODUCT * 3 * update_size * network.n_weights
+    return (
+        n_updates * saving >= LEAST_SAVING
+        and update_size * widest <= LARGEST_LAYER
+        and update_size <= part_size
+        and not is_sparse(data.inputs)
+        and all(cpu_loops.knows(activation, network.loss_function) for activation in network.layer_activations)
+        and cpu_optimizers.is_built_in(rule.optimizer)
+    )
+
+
+def mostly_zero(data: TrainingData, columns: tuple[Array, Array], rows: int) -> bool:
+    """Whether skipping what is zero in the inputs saves more than finding it costs, judged by 256 rows at most.
+
+    What can be skipped is a column that is zero in all rows of a tile, and a row that is zero in all its columns.
+    """
+    some = data.inputs[:: max(1, data.n_samples // 256)]
+    there = some[: len(some) // rows * rows, : data.inputs.shape[1] // rows * rows]
+    if there.size == 0:
+        return False
+    shift, factor = columns[0][: there.shape[1]], columns[1][: there.shape[1]]
+    there = (there - shift) * factor != 0 if data.scaling is not None else there != 0
+    kept = there.reshape(-1, rows, there.shape[1]).any(axis=1).mean()
+    kept += there.reshape(len(there), -1, rows).any(axis=2).mean()
+    return bool(kept / 2 < MOST_KEPT)
+
+
+class FusedUpdates:
+    """`gpuprop.backends.ops.UpdatePlan` by one compiled call for any number of updates, of a training that `covers`.
+
+    Parameters
+    ----------
+    network, data, rule, update_size
+        As for `gpuprop.updates.PlainUpdates`.
+    columns : pair of arrays of shape (n_features,)
+        Shift and factor of each input.
+    """
+
+    def __init__(
+        self, network: Network, data: TrainingData, rule: UpdateRule, update_size: int, columns: tuple[Array, Array]
+    ) -> None:
+        self._network, self._rule, self._columns, self._update_size = network, rule, columns, update_size
+        dtype, output = network.dtype, network.output_activation
+        shape = tile_shape(dtype)
+        dropped = any(network.dropout)
+        listed = not dropped and mostly_zero(data, columns, shape.rows)
+        self._panels = panels = Panels(network.layer_sizes, shape)
+        self._none = np.empty(0, dtype)
+        self._state_before = {name: array.copy() for name, array in rule.state.items()}
+        self._parameters = np.zeros(panels.size, dtype)
+        self._state = [np.zeros(panels.size, dtype) for _ in rule.optimizer.slots]
+        self._work = _work(network, update_size, shape, listed, panels.size if rule.clip_norm is not None else 0)
+        hidden = list(
+            dict.fromkeys((cpu_loops.base_name(one), one.derivative_of == "z") for one in network.hidden_activations)
+        )
+        self._model = _model(network, rule, panels, [name for name, _ in hidden])
+        self._updates = epoch(
+            Kind(
+                shape=shape,
+                hidden=tuple(hidden) or (("identity", False),),
+                output=cpu_loops.base_name(output),
+                output_from=output.derivative_of,
+                loss=network.loss_function.name,
+                metric=data.metric,
+                optimizer=rule.optimizer.name,
+                penalised=bool(network.l1 or network.l2),
+                clipped=rule.clip_norm is not None,
+                limited=rule.max_norm is not None,
+                dropped=dropped,
+                listed=listed,
+            )
+        )
+
+    def begin_epoch(  # noqa: D102  (contracts: see UpdatePlan)
+        self,
+        data: TrainingData,
+        order: NDArray[np.int32],
+        weights: NDArray[np.float64],
+        penalty_factors: NDArray[np.float64],
+        rates: NDArray[np.float64],
+        steps_done: int,
+    ) -> None:
+        self._batches = Batches(
+            inputs=data.inputs,
+            targets=data.targets,
+            sample_weight=self._none if data.sample_weight is None else data.sample_weight,
+            order=order,
+            batch_weights=weights,
+            penalty_factors=penalty_factors,
+            rates=rates,
+            size=self._update_size,
+            scaled=data.scaling is not None,
+            shift=self._columns[0],
+            factor=self._columns[1],
+        )
+        self._steps_done = steps_done
+        for name, array in self._rule.state.items():
+            self._state_before[name][...] = array
+        self._work.totals[...] = 0.0
+
+    def run(self, first: int, last: int) -> None:  # noqa: D102
+        network, panels = self._network, self._panels
+        slots = [self._rule.state[name] for name in self._rule.optimizer.slots]
+        panels.pack(network.parameters, self._parameters)
+        for given, own in zip(slots, self._state, strict=True):
+            panels.pack(given, own)
+        state = (*self._state, self._parameters, self._parameters)[:2]  # what an optimizer lacks it does not touch
+        model = self._model._replace(parameters=self._parameters, first=state[0], second=state[1])
+        self._updates(self._batches, self._work, model, self._steps_done, first, last)
+        panels.unpack(self._parameters, network.parameters)
+        for given, own in zip(slots, self._state, strict=True):
+            panels.unpack(own, given)
+
+    def totals(self) -> NDArray[np.float64]:  # noqa: D102
+        return self._work.totals.copy()
+
+    def rewind(self) -> None:  # noqa: D102
+        for name, array in self._rule.state.items():
+            array[...] = self._state_before[name]
+
+    def places(self) -> Iterator[tuple[str, Array]]:  # noqa: D102
+        network, work = self._network, self._work
+        n_rows, layers = work.y.shape[0], range(1, network.n_layers + 1)
+
+        def of(array: Array, layer: int) -> Array:
+            at, stride, width = int(work.at[layer]), int(work.strides[layer]), network.layer_sizes[layer]
+            return array[at : at + n_rows * stride].reshape(n_rows, stride)[:, :width]
+
+        yield from ((f"the output of layer {layer}", of(work.a, layer)) for layer in layers[:-1])
+        yield f"the output of layer {network.n_layers}", work.output_a
+        yield "the loss", work.totals
+        yield from ((f"the delta of layer {layer}", of(work.delta, layer)) for layer in reversed(layers))
+        yield from ((f"the updated weights of layer {layer}", network.weights[layer - 1]) for layer in layers)
+        yield from ((f"the updated biases of layer {layer}", network.biases[layer - 1]) for layer in layers)
+
+
+def _model(network: Network, rule: UpdateRule, panels: Panels, hidden: list[str]) -> Model:
+    """Return the numbers of a training; parameters and state come with each call."""
+    dtype, activations, optimizer = network.dtype, network.layer_activations, rule.optimizer
+    none = np.empty(0, dtype)
+    return Model(
+        units=panels.units,
+        codes=np.array([hidden.index(cpu_loops.base_name(one)) for one in activations[:-1]], np.int64),
+        from_z=np.array([one.derivative_of == "z" for one in activations], np.bool_),
+        activation_parameters=np.array([cpu_loops.parameter_of(one, dtype) for one in activations]),
+        weights_at=panels.weights_at,
+        biases_at=panels.biases_at,
+        transposed_at=panels.transposed_at,
+        parameters=none,
+        transposed=np.zeros(panels.transposed_size, dtype),
+        first=none,
+        second=none,
+        hyperparameters=cpu_optimizers.hyperparameters(optimizer),
+        weight_decay=optimizer.weight_decay if isinstance(optimizer, AdamW) else 0.0,
+        l1=network.l1,
+        l2=network.l2,
+        clip_norm=rule.clip_norm or 0.0,
+        max_norm=rule.max_norm or 0.0,
+        drop_thresholds=np.array([keep_threshold(rate) for rate in network.dropout], np.uint64),
+        drop_factors=np.array([1.0 / (1.0 - rate) for rate in network.dropout]),
+        drop_key=np.array([network.seed & 0xFFFFFFFF, (network.seed >> 32) & 0xFFFFFFFF], np.uint64),
+    )
+
+
+def _work(network: Network, n_rows: int, shape: TileShape, listed: bool, kept_gradient: int) -> Work:
+    """Allocate the arrays of a step of at most `n_rows` rows."""
+    dtype, sizes, rows = network.dtype, network.layer_sizes, shape.rows
+    strides = [row_stride(width, shape) for width in sizes]
+    starts = np.cumsum([0, *(n_rows * stride for stride in strides)])
+    keeps_z = any(activation.derivative_of == "z" for activation in network.hidden_activations)
+    dropped = any(network.dropout)
+    n_columns, n_listed = (sizes[0], n_rows) if listed else (0, 0)
+    row_tiles, column_tiles = -(-n_listed // rows), -(-n_columns // rows)
+
+    def numbers(*sizes: int) -> Array:
+        return np.zeros(sizes, dtype)
+
+    a = numbers(starts[-1])
+    return Work(
+        at=starts[:-1].astype(np.int64),
+        strides=np.array(strides, np.int64),
+        a=a,
+        z=numbers(starts[-1] if keeps_z else 0),
+        inputs=numbers(starts[-1]) if dropped else a,
+        masks=numbers(starts[-1] if dropped else 0),
+        delta=numbers(starts[-1]),
+        y=numbers(n_rows, sizes[-1]),
+        weight=numbers(n_rows),
+        output_z=numbers(n_rows, sizes[-1]),
+        output_a=numbers(n_rows, sizes[-1]),
+        output_delta=numbers(n_rows, sizes[-1]),
+        gradient=numbers(kept_gradient or max(PIECE, rows * shape.width, max(sizes))),
+        totals=np.zeros(2),
+        marks=np.zeros(max(n_columns, n_listed * column_tiles), np.uint8),
+        column_lists=np.zeros((row_tiles, n_columns), np.int32),
+        column_counts=np.zeros(row_tiles, np.int64),
+        row_lists=np.zeros((column_tiles, n_listed), np.int32),
+        row_counts=np.zeros(column_tiles, np.int64),
+    )

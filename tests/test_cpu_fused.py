@@ -1,0 +1,224 @@
+"""The fused tier against plain NumPy, against itself made one update at a time, and with zeros skipped."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpuprop
+from gpuprop.activations import ACTIVATIONS
+from gpuprop.backends import cpu_fused
+from gpuprop.backends.cpu_panels import Panels, transpose
+from gpuprop.backends.cpu_tiles import TileShape, column_lister, multiplication, row_lister, tile_shape
+from gpuprop.losses import LOSSES
+from gpuprop.optimizers import OPTIMIZERS
+
+DTYPES = ["float32", "float64"]
+
+
+# --- the tile --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_listed_and_dense_products_are_those_of_numpy(dtype: str) -> None:
+    """Sums of n products in order: n + 4 roundings of |a| |b|; the listed product has the same bits."""
+    shape = tile_shape(np.dtype(dtype))
+    dense, listed = multiplication(shape, False), multiplication(shape, True)
+    rng = np.random.default_rng(0)
+    for n_rows, n, narrow in [(1, 1, True), (7, 17, False), (33, 7, True), (17, 33, False)]:
+        wide = shape.lanes if narrow else shape.width
+        a = (rng.normal(size=(n_rows, n)) * (rng.random((n_rows, n)) < 0.2)).astype(dtype)
+        b = rng.normal(size=(n, wide)).astype(dtype)
+        stride = n + 2 * shape.rows
+        rows = np.zeros((n_rows, stride), dtype)
+        rows[:, :n] = a
+        lists, counts = np.zeros((-(-n_rows // shape.rows), n), np.int32), np.zeros(n_rows, np.int64)
+        column_lister(shape.rows)(rows.ravel(), stride, n_rows, np.zeros(n, np.uint8), lists, counts)
+        outs = [np.full((n_rows, wide), np.nan, dtype) for _ in range(2)]
+        for multiply, out in zip((dense, listed), outs, strict=True):
+            left, right = (rows.ravel(), 0, stride, 1, n_rows), (b.ravel(), 0, wide, narrow)
+            multiply(*left, *right, lists, counts, 0, n, out.reshape(-1), 0, wide)
+        exact = a.astype(np.float64) @ b.astype(np.float64)
+        bound = (n + 4) * np.finfo(dtype).eps / 2 * (np.abs(a) @ np.abs(b)).astype(np.float64)
+        assert (np.abs(outs[0] - exact) <= bound + np.finfo(dtype).tiny).all()
+        np.testing.assert_array_equal(outs[1], outs[0])
+        assert counts[: len(lists)].sum() < lists.size or n_rows * n == 1
+
+
+def test_lists_name_what_is_not_zero() -> None:
+    x = np.zeros((5, 8), np.float32)
+    x[0, 1], x[3, 4], x[4, 0] = 1.0, np.nan, -1.0
+    marks, names, counts = np.zeros(40, np.uint8), np.zeros((3, 7), np.int32), np.zeros(3, np.int64)
+    column_lister(2)(x.ravel(), 8, 5, marks, names, counts)
+    assert [row[:count].tolist() for row, count in zip(names, counts, strict=True)] == [[1], [4], [0]]
+    names, counts = np.zeros((4, 5), np.int32), np.zeros(4, np.int64)
+    row_lister(2)(x.ravel(), 8, 5, marks, names, counts)
+    assert [row[:count].tolist() for row, count in zip(names, counts, strict=True)] == [[0, 4], [], [3], []]
+
+
+@pytest.mark.parametrize("shape", [TileShape(8, 2, 16), TileShape(6, 2, 4)])
+def test_panels_hold_every_parameter_once(shape: TileShape) -> None:
+    sizes = (7, 33, 17, 1)
+    panels = Panels(sizes, shape)
+    flat = np.arange(1.0, 1 + sum((m + 1) * n for m, n in [(7, 33), (33, 17), (17, 1)]), dtype=np.float32)
+    packed, back = np.zeros(panels.size, np.float32), np.zeros_like(flat)
+    panels.pack(flat, packed)
+    panels.unpack(packed, back)
+    np.testing.assert_array_equal(back, flat)
+    np.testing.assert_array_equal(np.sort(packed[packed != 0]), flat)
+    # The transposed panels of the second layer are the panels of the transposed matrix.
+    turned = Panels((17, 33), shape)
+    expected, got = np.zeros(turned.size, np.float32), np.zeros(panels.transposed_size, np.float32)
+    weights = flat[7 * 33 : 7 * 33 + 33 * 17].reshape(33, 17)
+    turned.pack(np.concatenate([weights.T.ravel(), np.zeros(33, np.float32)]), expected)
+    at, to = int(panels.weights_at[1]), int(panels.transposed_at[0])
+    transpose(packed, at, 33, 17, shape.width, shape.lanes, got, to)
+    np.testing.assert_array_equal(got[to : to + turned.n_weights], expected[: turned.n_weights])
+
+
+# --- trainings -------------------------------------------------------------------------------------------------------
+
+#: Every activation and most losses, with all that a Trainer offers; the optimizers are tested one by one in
+#: test_cpu_loops.py. Each kind is compiled for seconds, hence few of them, and all pairs only when asked for.
+KINDS: list[dict[str, Any]] = [
+    {"hidden_activation": "relu", "loss": "categorical_cross_entropy", "optimizer": "adam"},
+    {
+        "hidden_activation": ["gelu", "tanh", "elu(0.5)", "softplus"],
+        "loss": "huber(0.3)",
+        "optimizer": "momentum",
+        "l1": 0.01,
+        "l2": 0.02,
+        "dropout": (0.1, 0.3),
+        "batch_size": 1,
+    },
+    {
+        "hidden_activation": ["logistic", "silu", "leaky_relu(0.2)", "identity"],
+        "loss": "poisson",
+        "optimizer": "adamw",
+        "l2": 0.02,
+        "clip_norm": 0.01,
+        "max_norm": 1.0,
+        "conventions": "scikit-learn",
+    },
+]
+if os.environ.get("GPUPROP_ALL_PAIRS"):
+    AXES = {
+        "hidden_activation": [*ACTIVATIONS, "leaky_relu(0.2)"],
+        "loss": [*LOSSES, "pinball(0.9)"],
+        "optimizer": list(OPTIMIZERS),
+    }
+    for (first, firsts), (second, seconds) in itertools.combinations(AXES.items(), 2):
+        KINDS += [{**KINDS[0], first: one, second: other} for one in firsts for other in seconds]
+
+
+@pytest.fixture
+def fused(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Fuse also the shortest of trainings; tell for each whether zeros were skipped."""
+    monkeypatch.setattr(cpu_fused, "LEAST_SAVING", 0.0)
+    plans: list[bool] = []
+    looked = cpu_fused.mostly_zero
+
+    def mostly_zero(*arguments: Any) -> bool:
+        plans.append(looked(*arguments))
+        return plans[-1]
+
+    monkeypatch.setattr(cpu_fused, "mostly_zero", mostly_zero)
+    return plans
+
+
+def train(
+    device: str, dtype: str, sizes: tuple[int, ...], *, weighted: bool = False, zeros: float = 0.0, **options: Any
+) -> tuple[gpuprop.Network, gpuprop.Trainer]:
+    rng = np.random.default_rng(0)
+    X = rng.integers(1, 256, (61, sizes[0])).astype(np.uint8)
+    X[rng.random(X.shape) < zeros] = 0
+    y = rng.random((61, sizes[-1]))
+    if options["loss"] == "binary_cross_entropy":
+        y = np.round(y)
+    if options["loss"] == "categorical_cross_entropy":
+        y = np.eye(sizes[-1])[y.argmax(axis=1)]
+    names = ("hidden_activation", "loss", "l1", "l2", "dropout")
+    net = gpuprop.Network(
+        sizes,
+        dtype=dtype,
+        seed=0,
+        device=device,
+        input_scaling=gpuprop.InputScaling.divide(255),
+        **{name: options.pop(name) for name in names if name in options},
+    )
+    weight = rng.random(61) if weighted else None
+    trainer = gpuprop.Trainer(net, **{"epochs": 5, "learning_rate": 0.01, "batch_size": 13, **options})
+    return net, trainer.fit(X, y, weight)
+
+
+@pytest.mark.parametrize(("number", "options"), [*enumerate(KINDS)], ids=str)
+def test_fused_updates_equal_plain_numpy(number: int, options: Any, fused: list[bool]) -> None:
+    """Over odd shapes, with and without weights; bounds as for the curves of whole runs."""
+    # float32 without l1, whose kink at zero turns a rounding into a change of sign.
+    dtype, bound = ("float32", 1e-4) if number == 2 else ("float64", 1e-9)
+    several, drops = not isinstance(options["hidden_activation"], str), "dropout" in options
+    shapes = [(7, 17, 33, 1, 5, 3), (33, 5, 7, 17, 40, 1)] if several else [(1, 1, 1), (7, 17, 33, 3), (33, 17, 1)]
+    if number == 0:
+        shapes = [*shapes, (5, 3)]
+    for index, sizes in enumerate(shapes):
+        net, trainer = train("numpy", dtype, sizes, weighted=index % 2 == 1, **options)
+        cpu, cpu_trainer = train("cpu", dtype, sizes, weighted=index % 2 == 1, **options)
+        assert fused == [] if drops else fused.pop() is False
+        scale = float(np.abs(net.parameters).max())
+        np.testing.assert_allclose(cpu.parameters, net.parameters, rtol=bound, atol=bound * scale)
+        for name, column in trainer.history.items():
+            if column[0] is not None and name != "seconds":
+                np.testing.assert_allclose(cpu_trainer.history[name], column, rtol=10 * bound, atol=bound)
+
+
+def test_skipping_zeros_changes_no_bit(fused: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    skipped, _ = train("cpu", "float64", (40, 17, 3), zeros=0.95, **KINDS[0])
+    assert fused == [True]
+    again, _ = train("cpu", "float64", (40, 17, 3), zeros=0.95, **KINDS[0])
+    monkeypatch.setattr(cpu_fused, "MOST_KEPT", 0.0)
+    dense, _ = train("cpu", "float64", (40, 17, 3), zeros=0.95, **KINDS[0])
+    assert fused == [True, True, False]
+    np.testing.assert_array_equal(skipped.parameters, dense.parameters)
+    np.testing.assert_array_equal(skipped.parameters, again.parameters)
+
+
+class Counter(gpuprop.Callback):
+    """Counts updates, and shows that the parameters of each are there to be seen."""
+
+    def __init__(self) -> None:
+        self.seen: list[bytes] = []
+
+    def on_step_end(self, trainer: gpuprop.Trainer, epoch: int, step: int) -> None:
+        self.seen.append(trainer.network.parameters.tobytes())
+
+
+def test_one_at_a_time_and_all_at_once_give_the_same_bits(fused: list[bool]) -> None:
+    counter = Counter()
+    at_once, _ = train("cpu", "float64", (7, 17, 33, 3), **KINDS[0])
+    watched, _ = train("cpu", "float64", (7, 17, 33, 3), callbacks=[counter], **KINDS[0])
+    assert len(fused) == 2
+    np.testing.assert_array_equal(watched.parameters, at_once.parameters)
+    assert len(set(counter.seen)) == 25
+
+
+def test_divergence_is_explained(fused: list[bool]) -> None:
+    with pytest.raises(gpuprop.NonFiniteLossError, match=r"epoch 1, step 2 of 5: .* became.*learning rate"):
+        train("cpu", "float64", (7, 17, 33, 3), **{**KINDS[0], "learning_rate": 1e200})
+    assert fused == [False]
+
+
+def test_what_is_not_covered_takes_the_primitives(fused: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accumulated batches, wide layers, short trainings; they are counted as plans if they are fused."""
+    plain, _ = train("numpy", "float64", (7, 5, 3), accumulation_steps=2, **KINDS[0])
+    cpu, _ = train("cpu", "float64", (7, 5, 3), accumulation_steps=2, **KINDS[0])
+    np.testing.assert_allclose(cpu.parameters, plain.parameters, rtol=1e-9, atol=1e-12)
+    monkeypatch.setattr(cpu_fused, "LARGEST_LAYER", 13 * 5 - 1)
+    train("cpu", "float64", (7, 5, 3), **KINDS[0])
+    monkeypatch.setattr(cpu_fused, "LARGEST_LAYER", 13 * 5)
+    monkeypatch.setattr(cpu_fused, "LEAST_SAVING", 0.5)
+    train("cpu", "float64", (7, 5, 3), **KINDS[0])
+    assert fused == []
