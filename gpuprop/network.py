@@ -36,6 +36,8 @@ __all__ = ["Network", "Parameters", "TrainingData", "TrainingWorkspace", "Worksp
 CHUNK_ROWS = 4096
 #: Numbers that the widest layer of a chunk may have: sparse data can have 100,000 columns and more.
 CHUNK_ELEMENTS = 2**24
+#: Those of all backends, see `gpuprop.backends.ops.Ops.row_padding`.
+ROW_PADDINGS = (1, 4)
 
 
 class Parameters:
@@ -92,6 +94,26 @@ class Parameters:
         if ops.row_padding > 1:
             flat = Parameters(flat, layer_sizes).repacked(ops.row_padding).flat
         return Parameters(ops.asarray(flat, flat.dtype), layer_sizes, ops.row_padding)
+
+    @staticmethod
+    def in_layout(ops: Ops, flat: Array, layer_sizes: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Return a flat array of any backend in the layout of this one: the same object where nothing has to change.
+
+        Raises
+        ------
+        ValueError
+            If it is no array of these layers.
+        """
+        flat = ops.adopt(flat)
+        if flat.size == Parameters.count(layer_sizes, ops.row_padding):
+            return ops.asarray(flat, dtype)
+        for row_padding in ROW_PADDINGS:
+            if flat.size == Parameters.count(layer_sizes, row_padding):
+                host = np.asarray(to_host(flat), dtype)
+                bare = Parameters(host, layer_sizes, row_padding).repacked(1).flat
+                return Parameters.on_device(ops, bare, layer_sizes).flat
+        expected = Parameters.count(layer_sizes)
+        raise ValueError(f"got a state of {flat.size} numbers, expected {expected}; resume with the network it is of")
 
 
 def padded(n: int, multiple: int) -> int:
