@@ -25,6 +25,8 @@ TILES = ("128x128_8x8", "64x64_8x4", "64x64_4x4", "32x32_4x4")
 MAIN = ((8, 6), (9, 0))
 OTHERS = tuple(capability for capability in ARCHITECTURES if capability not in MAIN)
 ACTIVATIONS = ("identity", "logistic", "tanh", "leaky_relu", "elu", "softplus", "gelu", "silu")
+KERNELS = ("relu", "relu bytes", "softmax", "store dense", "slab bytes", "adam bytes")
+"""An option for each kernel: forward and delta, gathering, wide output, gradients, with the optimizer."""
 
 CASES = {
     **{
