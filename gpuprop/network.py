@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -23,7 +23,7 @@ from gpuprop.array_api import beside, contiguous, namespace
 from gpuprop.backends import get_ops
 from gpuprop.backends.interchange import on_gpu, to_host
 from gpuprop.backends.ops import Array, Ops
-from gpuprop.errors import BackendUnavailableError
+from gpuprop.errors import BackendUnavailableError, DeviceMemoryError
 from gpuprop.initializers import Initializer, default_initializer, get_initializer
 from gpuprop.losses import Loss, Metric, check_pair, get_loss, penalty
 from gpuprop.scaling import InputScaling
@@ -180,9 +180,12 @@ class TrainingWorkspace(Workspace):
         self.totals = ops.asarray(np.zeros(2), np.float64)
 
 
+_AnyWorkspace = TypeVar("_AnyWorkspace", Workspace, TrainingWorkspace)
+
+
 @dataclass(frozen=True)
 class TrainingData:
-    """A data set that has been checked and brought to the device.
+    """A data set that has been checked and brought to the device, or left on the host if it is too large for it.
 
     Attributes
     ----------
@@ -543,10 +546,10 @@ class Network:
     def _chunks(self, X: ArrayLike, keep_z: bool = False) -> Iterator[Workspace]:
         """Run the forward pass over all rows, a chunk at a time."""
         inputs, scaling = check_inputs(X, self.layer_sizes[0], self.dtype, self.input_scaling)
-        data = self.ops.asarray(inputs, inputs.dtype)
+        (data,) = self.ops.load(inputs)
         n_samples = inputs.shape[0]
         order = self.ops.asarray(np.arange(n_samples), np.int32)
-        work = Workspace(self, min(self._chunk_rows, n_samples), keep_z=keep_z)
+        work = self._room_for(n_samples, lambda n_rows: Workspace(self, n_rows, keep_z=keep_z))
         for start in range(0, n_samples, work.n_rows):
             part = work.rows(min(work.n_rows, n_samples - start))
             self.ops.take_batch(data, order, start, scaling, part.a[0])
@@ -621,11 +624,12 @@ class Network:
             weight = check_sample_weight(ops.adopt(sample_weight), n_samples, dtype)
             wide_weight = None if weight is None else contiguous(weight, np.dtype(np.float64))
             metric = "class" if class_indices and self.metric == "residual" else self.metric
+            loaded_inputs, loaded_targets, loaded_weight = ops.load(inputs, targets, weight)
             return TrainingData(
-                inputs=ops.asarray(inputs, inputs.dtype),
+                inputs=loaded_inputs,
                 scaling=scaling,
-                targets=ops.asarray(targets, dtype),
-                sample_weight=None if weight is None else ops.asarray(weight, dtype),
+                targets=loaded_targets,
+                sample_weight=loaded_weight,
                 wide_weight=wide_weight,
                 total_weight=float(n_samples if wide_weight is None else wide_weight.sum()),
                 metric=metric,
@@ -732,7 +736,19 @@ class Network:
         return loss_and_gradients
 
     def _whole_data_workspace(self, n_samples: int, dropout_step: int | None) -> TrainingWorkspace:
-        return TrainingWorkspace(self, min(self._chunk_rows, n_samples), with_dropout=dropout_step is not None)
+        with_dropout = dropout_step is not None
+        return self._room_for(n_samples, lambda n_rows: TrainingWorkspace(self, n_rows, with_dropout=with_dropout))
+
+    def _room_for(self, n_samples: int, workspace: Callable[[int], _AnyWorkspace]) -> _AnyWorkspace:
+        """Return a workspace for a chunk of the samples: of `_chunk_rows`, or as many as the device has room for."""
+        n_rows = min(self._chunk_rows, n_samples)
+        while True:
+            try:
+                return workspace(n_rows)
+            except DeviceMemoryError:
+                if n_rows == 1:
+                    raise
+                n_rows //= 2
 
     @property
     def _chunk_rows(self) -> int:

@@ -22,6 +22,7 @@ MISSING = "the simulator is on" if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"compiling without a GPU: {MISSING}")
 
 TILES = ("128x128_8x8", "64x64_8x4", "64x64_4x4", "32x32_4x4")
+OPTIONS = ("relu", "relu bytes", "store dense", "store bytes tallied", "slab bytes", "adam bytes", "softmax")
 MAIN = ((8, 6), (9, 0))
 OTHERS = tuple(capability for capability in ARCHITECTURES if capability not in MAIN)
 ACTIVATIONS = ("identity", "logistic", "tanh", "leaky_relu", "elu", "softplus", "gelu", "silu")
@@ -29,9 +30,7 @@ KERNELS = ("relu", "relu bytes", "softmax", "store dense", "slab bytes", "adam b
 """An option for each kernel: forward and delta, gathering, wide output, gradients, with the optimizer."""
 
 CASES = {
-    **{
-        tile: Selection(tile, MAIN, ("relu", "relu bytes", "store dense", "slab bytes", "adam bytes")) for tile in TILES
-    },
+    **{tile: Selection(tile, MAIN, OPTIONS) for tile in TILES},
     "other architectures": Selection("64x64_8x4", OTHERS, ("relu", "slab bytes", "adam bytes")),
     **{name: Selection("128x128_8x8", ((8, 6),), (name,), name) for name in ACTIVATIONS},
     "dropout": Selection("128x128_8x8", ((8, 6),), ("relu dropout",)),

@@ -100,7 +100,7 @@ def kernels(
 
     with wrong_options():
         chosen = list(bench.kernels(names, shapes, dtype))
-    code = list(paper.machine_code(names, dtype, capability)) if capability else []
+    code = paper.machine_code(names, dtype, capability) if capability else []
     output = _Output(ops, reason, report, json)
     more: dict[str, Any] = {"machine_code": code} if code else {}
     if ops is None:

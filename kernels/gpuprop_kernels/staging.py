@@ -6,6 +6,9 @@
     by_k:    row k:  x x x x ...      4 neighbours a load      row k:   x x x x ...        one 128-bit store
     by_row:  row m:  x x x x ...      4 neighbours along k     column m of 4 rows k        four 32-bit stores
 
+Budget: no launch; 4 registers for each group in flight, two slabs of shared memory an operand (`tile`); each element of
+an operand crosses from global to shared memory once for each tile that needs it.
+
 A slab is fetched while the one before it is multiplied, so that a fetch is many instructions away from its store. For
 ``by_row`` a warp takes 16 rows x 8 k: whole 32-byte sectors of global memory, and, with rows of shared memory padded by
 4, 32 different banks. A `Loader` says what four elements are: of a matrix, or of rows of the data set chosen by the
