@@ -160,7 +160,7 @@ def meet_all(mutants: list[Mutant], environment: Mapping[str, str], answer: Conn
 
 
 ENVIRONMENTS = {
-    "simulator": {"NUMBA_ENABLE_CUDASIM": "1"},
+    "simulator": {"NUMBA_ENABLE_CUDASIM": "1", "GPUPROP_DEVICE": "numpy"},
     "compilation": {},
     "race detector": {"NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS": "0"},
 }
