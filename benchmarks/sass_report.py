@@ -5,7 +5,8 @@
     python benchmarks/sass_report.py --all [--json FILE]   # everything the launcher can choose: takes an hour
 
 No GPU takes part, and nothing here is a time: registers, shared memory, spills, blocks per multiprocessor, the share of
-multiply-adds in the inner loop and the width of its loads are what the assembler made.
+multiply-adds in the inner loop and the width of its loads are what the assembler made. Reports are kept on disk, so
+that only what has changed is compiled again. The exit status is 1 where a kernel violates tests/sass_bounds.py.
 """
 
 from __future__ import annotations
@@ -14,41 +15,64 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+# The bounds stand beside the tests, which are no installed package.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from gpuprop.bench import sass
-from gpuprop.bench.variants import Variant, flat_variants, product_variants
+from gpuprop.bench.sass import Report
+from gpuprop.bench.sass_batch import compile_selections
+from gpuprop.bench.variants import Selection
+from tests.sass_bounds import violations
 
 SINGLE = ("128x128_8x8", "64x64_8x4", "64x64_4x4", "32x32_4x4")
 DOUBLE = ("64x64_4x4", "32x32_4x4")
 
 
-def selected(arguments: argparse.Namespace) -> Iterator[Variant]:
+def selected(arguments: argparse.Namespace) -> Iterator[Selection]:
     """Yield what the options ask for."""
+    names = arguments.architecture
+    capabilities = tuple((int(major), int(minor)) for major, minor in (n.split(".") for n in names.split(",") if n))
     if arguments.all:
         from gpuprop_kernels.activations import HIDDEN
 
         for dtype, tiles in (("float32", SINGLE), ("float64", DOUBLE)):
-            for tile in tiles:
-                for activation in HIDDEN:
-                    yield from product_variants(tile, dtype, activation)
-            yield from flat_variants(dtype)
+            for tile in ("", *tiles):
+                for activation in HIDDEN if tile else ("relu",):
+                    yield Selection(tile, capabilities or sass.ARCHITECTURES, (), activation, dtype)
         return
-    for tile in arguments.tile.split(","):
-        yield from product_variants(tile, arguments.dtype, arguments.activation)
-    if arguments.flat:
-        yield from flat_variants(arguments.dtype)
+    capabilities = capabilities or ((8, 6), (9, 0))
+    for tile in [*arguments.tile.split(","), *[""] * arguments.flat]:
+        yield Selection(tile, capabilities, (), arguments.activation, arguments.dtype)
 
 
-def line(report: sass.Report) -> str:
-    """Return one row of the table."""
+def line(report: Report) -> str:
+    """Return one row of the table of all."""
     loads = " ".join(f"{op}:{n}" for memory in ("LDS", "LDG") for op, n in sorted(report.loads(memory).items()))
     return (
-        f"{report.name:58s} sm_{report.capability[0]}{report.capability[1]:<2d} {report.registers:4d} regs "
-        f"{report.shared:6d} B shared {report.spilled:3d} spilled {report.occupancy:2d} blocks "
-        f"FMA {report.fma_fraction:.3f} f64 {report.float64:3d} local {report.local:2d} {loads}"
+        f"{report.name:72s} {report.registers:4d} regs {report.shared:6d} B shared {report.spilled:3d} spilled "
+        f"{report.occupancy:2d} blocks FMA {report.fma_fraction:.3f} f64 {report.float64:3d} local {report.local:2d} "
+        f"{loads}"
     )
+
+
+def summary(reports: Iterable[Report]) -> Iterator[str]:
+    """Yield the worst over architectures and options, a line for each family, tile and dtype."""
+    groups: dict[tuple[str, str, str], list[Report]] = {}
+    for report in reports:
+        groups.setdefault((report.dtype, report.family, report.tile), []).append(report)
+    yield f"{'worst of each kernel':42s} compiled registers  shared blocks spilled local   FMA  (where)"
+    for (dtype, family, tile), rows in sorted(groups.items()):
+        slowest = min(rows, key=lambda report: report.fma_fraction)
+        where = f"{slowest.option} for sm_{slowest.capability[0]}{slowest.capability[1]}"
+        fma = f"{slowest.fma_fraction:.3f}  ({where})" if tile else "    -"
+        yield (
+            f"{f'{dtype} {family} {tile}':42s} {len(rows):8d} {max(r.registers for r in rows):9d} "
+            f"{max(r.shared for r in rows):7d} {min(r.occupancy for r in rows):6d} {max(r.spilled for r in rows):7d} "
+            f"{max(r.local for r in rows):5d} {fma}"
+        )
 
 
 def main() -> int:
@@ -60,22 +84,23 @@ def main() -> int:
     parser.add_argument("--activation", default="relu")
     parser.add_argument("--architecture", default="", help="for example 8.0,9.0; all with --all")
     parser.add_argument("--flat", action="store_true", help="also the kernels without a tile")
+    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", type=Path, help="write the reports here too")
     arguments = parser.parse_args()
     if missing := sass.missing_tools():
         print(f"sass_report: {missing}", file=sys.stderr)
         return 1
-    names = arguments.architecture or ("7.5,8.0,8.6,8.9,9.0,10.0,12.0" if arguments.all else "8.6,9.0")
-    architectures = [(int(major), int(minor)) for major, minor in (name.split(".") for name in names.split(","))]
     reports = []
-    for variant in selected(arguments):
-        for capability in architectures:
-            report = sass.analyse(variant.name, variant.kernel, variant.signature, variant.threads, capability)
-            print(line(report), flush=True)
-            reports.append(dataclasses.asdict(report) | {"fma_fraction": report.fma_fraction})
+    for report in compile_selections(selected(arguments), arguments.processes):
+        print(line(report), flush=True)
+        reports.append(report)
+    print("\n", *summary(reports), sep="\n")
+    wrong = [violation for report in reports for violation in violations(report)]
+    print(*wrong, sep="\n")
     if arguments.json:
-        arguments.json.write_text(json.dumps(reports, indent=1) + "\n")
-    return 0
+        rows = [dataclasses.asdict(report) | {"fma_fraction": report.fma_fraction} for report in reports]
+        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         ModelFileError,
         NonFiniteLossError,
     )
-    from gpuprop.estimators import MLPClassifier, MLPRegressor
+    from gpuprop.estimators import MLPClassifier, MLPEnsemble, MLPRegressor, search
     from gpuprop.gradient_check import check_gradients
     from gpuprop.model_io import load
     from gpuprop.network import Network
@@ -60,6 +60,7 @@ __all__ = [
     "GpupropError",
     "InputScaling",
     "MLPClassifier",
+    "MLPEnsemble",
     "MLPRegressor",
     "ModelFileError",
     "Network",
@@ -78,6 +79,7 @@ __all__ = [
     "optimizers",
     "plots",
     "schedules",
+    "search",
     "trace",
 ]
 
@@ -92,6 +94,7 @@ _SOURCES = {
     "GpupropError": "errors.GpupropError",
     "InputScaling": "scaling.InputScaling",
     "MLPClassifier": "estimators.MLPClassifier",
+    "MLPEnsemble": "estimators.MLPEnsemble",
     "MLPRegressor": "estimators.MLPRegressor",
     "ModelFileError": "errors.ModelFileError",
     "Network": "network.Network",
@@ -99,6 +102,7 @@ _SOURCES = {
     "Trainer": "training.Trainer",
     "check_gradients": "gradient_check.check_gradients",
     "load": "model_io.load",
+    "search": "estimators.search",
 }
 
 

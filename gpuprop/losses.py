@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuprop.activations import Activation, softplus
+from gpuprop.array_api import namespace
 from gpuprop.errors import unknown_name
 
 __all__ = ["LOSSES", "Loss", "Metric", "check_pair", "get_loss", "output_delta", "penalty", "score"]
@@ -194,24 +195,32 @@ def _real_targets(y: Array) -> str:
 
 
 def _unit_targets(y: Array) -> str:
-    if y.min() < 0 or y.max() > 1:
-        return f"values from {y.min():g} to {y.max():g}, expected 0 to 1"
-    return ""
+    low, high = _range(y)
+    return f"values from {low:g} to {high:g}, expected 0 to 1" if low < 0 or high > 1 else ""
 
 
 def _distribution_targets(y: Array) -> str:
-    if y.min() < 0:
-        return f"a negative value {y.min():g}, expected one-hot rows or probabilities"
-    total = y.sum(axis=1, dtype=np.float64)
-    wrong = np.abs(total - 1) > 1e-3
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        return f"row {row} summing to {total[row]:g}, expected rows that sum to 1 (one-hot or probabilities)"
+    low, _ = _range(y)
+    if low < 0:
+        return f"a negative value {low:g}, expected one-hot rows or probabilities"
+    xp = namespace(y)
+    total = xp.sum(y, axis=1, dtype=xp.float64)
+    wrong = xp.abs(total - 1) > 1e-3
+    if bool(xp.any(wrong)):
+        row = int(xp.argmax(xp.astype(wrong, xp.int8)))
+        return f"row {row} summing to {float(total[row]):g}, expected rows that sum to 1 (one-hot or probabilities)"
     return ""
 
 
 def _count_targets(y: Array) -> str:
-    return f"a negative value {y.min():g}, expected counts of 0 and more" if y.min() < 0 else ""
+    low, _ = _range(y)
+    return f"a negative value {low:g}, expected counts of 0 and more" if low < 0 else ""
+
+
+def _range(y: Array) -> tuple[float, float]:
+    """Return the smallest and the largest target, which may lie on a device of any array library."""
+    xp = namespace(y)
+    return float(xp.min(y)), float(xp.max(y))
 
 
 def _robust(name: str, value: Callable[[Array, Array], Array], gradient: Callable[[Array, Array], Array]) -> Loss:

@@ -12,17 +12,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from gpuprop import step
 from gpuprop.activations import Activation, get_activation
+from gpuprop.array_api import beside, contiguous, namespace
 from gpuprop.backends import get_ops
+from gpuprop.backends.interchange import on_gpu, to_host
 from gpuprop.backends.numpy_ops import NumpyOps
 from gpuprop.backends.ops import Array, Ops
-from gpuprop.errors import BackendUnavailableError
+from gpuprop.errors import BackendUnavailableError, DeviceMemoryError
 from gpuprop.initializers import Initializer, default_initializer, get_initializer
 from gpuprop.losses import Loss, Metric, check_pair, get_loss, penalty
 from gpuprop.scaling import InputScaling
@@ -182,9 +184,12 @@ class TrainingWorkspace(Workspace):
         self.totals = ops.asarray(np.zeros(2), np.float64)
 
 
+_AnyWorkspace = TypeVar("_AnyWorkspace", Workspace, TrainingWorkspace)
+
+
 @dataclass(frozen=True)
 class TrainingData:
-    """A data set that has been checked and brought to the device.
+    """A data set that has been checked and brought to the device, or left on the host if it is too large for it.
 
     Attributes
     ----------
@@ -195,18 +200,21 @@ class TrainingData:
     targets : array of shape (n_samples, n_outputs)
     sample_weight : array of shape (n_samples,) or None
         On the device.
-    host_weight : ndarray of shape (n_samples,) or None
-        The same, float64, on the host: batch totals are formed there.
+    wide_weight : array of shape (n_samples,) or None
+        The same in float64, on the host or, where they were handed in on a GPU, there: batch totals are formed of it.
+    total_weight : float
+        Sum of the sample weights; the number of samples where there are none.
     metric : {"class", "labels", "residual"}
     total_variation : float
-        Weighted sum of squares of the targets about their mean: the denominator of R2.
+        Weighted sum of squares of the targets about their mean: the denominator of R2. 0 where no R2 is formed.
     """
 
     inputs: Array
     scaling: InputScaling | None
     targets: Array
     sample_weight: Array | None
-    host_weight: NDArray[np.float64] | None
+    wide_weight: Array | None
+    total_weight: float
     metric: Metric
     total_variation: float
 
@@ -215,16 +223,16 @@ class TrainingData:
         """Number of rows."""
         return int(self.inputs.shape[0])
 
-    @property
-    def total_weight(self) -> float:
-        """Sum of the sample weights; their number where there are none."""
-        return float(self.n_samples) if self.host_weight is None else float(self.host_weight.sum())
-
     def batch_weights(self, order: NDArray[np.int32], batch_size: int) -> NDArray[np.float64]:
-        """Return the sum of weights of each batch of `order`."""
-        starts = np.arange(0, len(order), batch_size)
-        weight = np.ones(len(order)) if self.host_weight is None else self.host_weight[order]
-        return np.asarray(np.add.reduceat(weight, starts))
+        """Return the sum of weights of each batch of `order`, on the host."""
+        weight = np.ones(len(order)) if self.wide_weight is None else self.wide_weight
+        if isinstance(weight, np.ndarray):
+            starts = np.arange(0, len(order), batch_size)
+            return np.asarray(np.add.reduceat(weight if self.wide_weight is None else weight[order], starts))
+        xp = namespace(weight)
+        last = beside(np.zeros(-len(order) % batch_size), weight)
+        batches = xp.concat([xp.take(weight, beside(order, weight)), last])
+        return np.asarray(to_host(xp.sum(xp.reshape(batches, (-1, batch_size)), axis=1)))
 
     def score(self, total: float) -> float:
         """Turn the sum of scores over all samples into accuracy, or R2 for a regression."""
@@ -542,10 +550,10 @@ class Network:
     def _chunks(self, X: ArrayLike, keep_z: bool = False) -> Iterator[Workspace]:
         """Run the forward pass over all rows, a chunk at a time."""
         inputs, scaling = check_inputs(X, self.layer_sizes[0], self.dtype, self.input_scaling)
-        data = self.ops.asarray(inputs, inputs.dtype)
+        (data,) = self.ops.load(inputs)
         n_samples = inputs.shape[0]
         order = self.ops.asarray(np.arange(n_samples), np.int32)
-        work = Workspace(self, min(self._chunk_rows, n_samples), keep_z=keep_z)
+        work = self._room_for(n_samples, lambda n_rows: Workspace(self, n_rows, keep_z=keep_z))
         for start in range(0, n_samples, work.n_rows):
             part = work.rows(min(work.n_rows, n_samples - start))
             self.ops.take_batch(data, order, start, scaling, part.a[0])
@@ -553,11 +561,23 @@ class Network:
             yield part
 
     def _gather(self, X: ArrayLike, arrays: Callable[[Workspace], list[Array]], keep_z: bool) -> list[NDArray[Any]]:
-        parts = [[self.ops.to_numpy(a).copy() for a in arrays(work)] for work in self._chunks(X, keep_z)]
-        return [np.concatenate(pieces) if len(pieces) > 1 else pieces[0] for pieces in zip(*parts, strict=True)]
+        """Return arrays of all rows: on the host, or on the GPU for an `X` that lies there."""
+        with self.ops.active():
+            X = self.ops.adopt(X)
+            brought = (lambda a: a.copy()) if on_gpu(X) else (lambda a: self.ops.to_numpy(a).copy())
+            parts = [[brought(a) for a in arrays(work)] for work in self._chunks(X, keep_z)]
+            return [
+                namespace(pieces[0]).concatenate(pieces) if len(pieces) > 1 else pieces[0]
+                for pieces in zip(*parts, strict=True)
+            ]
 
     def forward(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the outputs for raw inputs of shape (n_samples, n_features): (n_samples, n_outputs)."""
+        """Return the outputs for raw inputs of shape (n_samples, n_features): (n_samples, n_outputs).
+
+        A network on a GPU answers to an array on a GPU (CuPy's, or any with ``__cuda_array_interface__`` or DLPack)
+        with CuPy arrays, and uses it where it lies; in all other cases the answer is NumPy's. The same holds for
+        `activations`, `net_inputs`, `predict` and the gradients of `loss_and_gradients`.
+        """
         outputs = self.forward_plain(X)
         return self._gather(X, lambda work: [work.a[-1]], keep_z=False)[0] if outputs is None else outputs
 
@@ -619,36 +639,44 @@ class Network:
             A classifier's class indices, (n_samples,); for several logistic outputs, which are classes of their own,
             0 or 1 in each column; the outputs of a regression, (n_samples, n_outputs).
         """
-        return self.decide(self.forward(X))
+        with self.ops.active():
+            return self.decide(self.forward(X))
 
     def decide(self, outputs: NDArray[Any]) -> NDArray[Any]:
         """Return what `predict` makes of outputs that `forward` gave."""
         if self.metric == "class":
-            return np.asarray(outputs.argmax(axis=1))
+            return cast("NDArray[Any]", outputs.argmax(axis=1))
         if self.metric == "labels":
             labels = (outputs > 0.5).astype(np.int64)
             return labels[:, 0] if outputs.shape[1] == 1 else labels
         return outputs
 
     def prepare(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> TrainingData:
-        """Check a data set and bring it to the device; see `gpuprop.validation` for what is refused."""
-        inputs, scaling = check_inputs(X, self.layer_sizes[0], self.dtype, self.input_scaling)
-        n_samples = inputs.shape[0]
-        targets, class_indices = check_targets(y, n_samples, self.layer_sizes[-1], self.dtype, self.loss_function)
-        weight = check_sample_weight(sample_weight, n_samples, self.dtype)
-        host_weight = None if weight is None else weight.astype(np.float64)
-        centred = targets - np.average(targets, axis=0, weights=host_weight)
-        metric = "class" if class_indices and self.metric == "residual" else self.metric
-        return TrainingData(
-            inputs=self.ops.asarray(inputs, inputs.dtype),
-            scaling=scaling,
-            targets=self.ops.asarray(targets, self.dtype),
-            sample_weight=None if weight is None else self.ops.asarray(weight, self.dtype),
-            host_weight=host_weight,
-            metric=metric,
-            total_variation=float(np.average(centred**2, axis=0, weights=host_weight).sum())
-            * (n_samples if host_weight is None else host_weight.sum()),
-        )
+        """Check a data set and bring it to the device; see `gpuprop.validation` for what is refused.
+
+        Arrays that lie on the device already are used there, not copied.
+        """
+        ops, dtype = self.ops, self.dtype
+        with ops.active():
+            inputs, scaling = check_inputs(ops.adopt(X), self.layer_sizes[0], dtype, self.input_scaling)
+            n_samples = inputs.shape[0]
+            targets, class_indices = check_targets(
+                ops.adopt(y), n_samples, self.layer_sizes[-1], dtype, self.loss_function
+            )
+            weight = check_sample_weight(ops.adopt(sample_weight), n_samples, dtype)
+            wide_weight = None if weight is None else contiguous(weight, np.dtype(np.float64))
+            metric = "class" if class_indices and self.metric == "residual" else self.metric
+            loaded_inputs, loaded_targets, loaded_weight = ops.load(inputs, targets, weight)
+            return TrainingData(
+                inputs=loaded_inputs,
+                scaling=scaling,
+                targets=loaded_targets,
+                sample_weight=loaded_weight,
+                wide_weight=wide_weight,
+                total_weight=float(n_samples if wide_weight is None else wide_weight.sum()),
+                metric=metric,
+                total_variation=_total_variation(targets, wide_weight) if metric == "residual" else 0.0,
+            )
 
     def loss(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, *, dropout_step: int | None = None
@@ -710,34 +738,59 @@ class Network:
         bias_grads : list of ndarray
             Shapes of `biases`. All arrays are the caller's own.
         """
-        data = self.prepare(X, y, sample_weight)
-        loss, flat = self.objective(data, dropout_step)()
-        gradients = Parameters(flat, self.layer_sizes)
-        return loss, gradients.weights, gradients.biases
+        with self.ops.active():
+            X = self.ops.adopt(X)
+            loss, gradients = self._objective(self.prepare(X, y, sample_weight), dropout_step)()
+            if not on_gpu(X):
+                gradients = Parameters(gradients.to_host(self.ops), self.layer_sizes)
+            return loss, [w.copy() for w in gradients.weights], [b.copy() for b in gradients.biases]
 
     def objective(
         self, data: TrainingData, dropout_step: int | None = None, penalty_factor: float = 1.0
     ) -> Callable[[], tuple[float, NDArray[Any]]]:
         """Return a function that gives the loss on `data` and its flat gradient, for the parameters of the moment.
 
-        The arrays that it works in are allocated here, once; the gradient is the caller's own.
+        The arrays that it works in are allocated here, once; the gradient is the caller's own, on the host.
         """
+        evaluate = self._objective(data, dropout_step, penalty_factor)
+
+        def loss_and_gradient() -> tuple[float, NDArray[Any]]:
+            loss, gradients = evaluate()
+            return loss, gradients.to_host(self.ops)
+
+        return loss_and_gradient
+
+    def _objective(
+        self, data: TrainingData, dropout_step: int | None, penalty_factor: float = 1.0
+    ) -> Callable[[], tuple[float, Parameters]]:
+        """Return a function that gives the loss on `data`, and its gradient in an array that the next call reuses."""
         work = self._whole_data_workspace(data.n_samples, dropout_step)
         order = self.ops.asarray(np.arange(data.n_samples), np.int32)
         total_weight = data.total_weight
 
-        def loss_and_gradient() -> tuple[float, NDArray[Any]]:
+        def loss_and_gradients() -> tuple[float, Parameters]:
             work.totals[...] = 0.0
             step.loss_and_gradients(
                 self, work, data, order, 0, data.n_samples, total_weight, dropout_step, penalty_factor
             )
-            gradient = work.gradients.to_host(self.ops)
-            return float(self.ops.to_numpy(work.totals)[0]) / total_weight, gradient
+            return float(self.ops.to_numpy(work.totals)[0]) / total_weight, work.gradients
 
-        return loss_and_gradient
+        return loss_and_gradients
 
     def _whole_data_workspace(self, n_samples: int, dropout_step: int | None) -> TrainingWorkspace:
-        return TrainingWorkspace(self, min(self._chunk_rows, n_samples), with_dropout=dropout_step is not None)
+        with_dropout = dropout_step is not None
+        return self._room_for(n_samples, lambda n_rows: TrainingWorkspace(self, n_rows, with_dropout=with_dropout))
+
+    def _room_for(self, n_samples: int, workspace: Callable[[int], _AnyWorkspace]) -> _AnyWorkspace:
+        """Return a workspace for a chunk of the samples: of `_chunk_rows`, or as many as the device has room for."""
+        n_rows = min(self._chunk_rows, n_samples)
+        while True:
+            try:
+                return workspace(n_rows)
+            except DeviceMemoryError:
+                if n_rows == 1:
+                    raise
+                n_rows //= 2
 
     @property
     def _chunk_rows(self) -> int:
@@ -755,6 +808,13 @@ class Network:
         from gpuprop.model_io import save_network
 
         save_network(self, path)
+
+
+def _total_variation(targets: Array, weight: Array | None) -> float:
+    """Return the weighted sum of squares of the targets about their mean."""
+    centred = targets - np.average(targets, axis=0, weights=weight)
+    total = len(targets) if weight is None else float(weight.sum())
+    return float(np.average(centred**2, axis=0, weights=weight).sum()) * total
 
 
 def _check_layer_sizes(layer_sizes: Sequence[int]) -> tuple[int, ...]:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpuprop.array_api import beside, numpy_dtype
+
 __all__ = ["InputScaling"]
 
 
@@ -77,6 +79,7 @@ class InputScaling:
 
     def apply(self, rows: NDArray[Any]) -> None:
         """Scale `rows` in place, in the precision of `rows`."""
+        dtype = numpy_dtype(rows)
         if self.shift.any():
-            rows -= self.shift.astype(rows.dtype)
-        rows *= self.scale.astype(rows.dtype)
+            rows -= beside(self.shift.astype(dtype), rows)
+        rows *= beside(self.scale.astype(dtype), rows)

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpuprop import step
+from gpuprop.array_api import beside, namespace
 from gpuprop.backends.cpu_threads import best_thread_count, limited_blas
+from gpuprop.backends.interchange import on_gpu
 from gpuprop.backends.numpy_ops import NumpyOps
 from gpuprop.backends.ops import Array, UpdatePlan
 from gpuprop.callbacks import Callback
@@ -19,7 +21,7 @@ from gpuprop.errors import DeviceError, NonFiniteLossError, unknown_name
 from gpuprop.network import Network, TrainingData, TrainingWorkspace
 from gpuprop.optimizers import Optimizer, get_optimizer
 from gpuprop.schedules import Position, Schedule, get_schedule
-from gpuprop.updates import PlainUpdates
+from gpuprop.updates import EpochUpdates, PlainUpdates, Training
 from gpuprop.validation import check_integer, check_real, is_sparse
 
 __all__ = ["Progress", "RowOrders", "Trainer", "counter_based_orders"]
@@ -64,8 +66,10 @@ class _Run:
 
     data: TrainingData
     validation: TrainingData | None
-    plan: UpdatePlan
+    rule: step.UpdateRule
     last_good: NDArray[Any]
+    plan: UpdatePlan | None = None
+    n_threads: int | None = None
 
 
 class Trainer:
@@ -217,7 +221,8 @@ class Trainer:
         Parameters
         ----------
         X : array_like of shape (n_samples, n_features)
-            Raw inputs; 8-bit data stays 8-bit in memory.
+            Raw inputs; 8-bit data stays 8-bit in memory. Arrays on the network's own GPU (CuPy's, or any with
+            ``__cuda_array_interface__`` or DLPack), here and below, are used there without a copy on the host.
         y : array_like of shape (n_samples,) or (n_samples, n_outputs)
             Class indices, one-hot rows or regression targets.
         sample_weight : array_like of shape (n_samples,) or None, default=None
@@ -237,24 +242,44 @@ class Trainer:
             If training diverges; the network then has the parameters of the last completed epoch, as it also has
             after a ``KeyboardInterrupt`` or an error in a callback.
         """
+        for _ in self.training(X, y, sample_weight, resume_from=resume_from):
+            pass
+        return self
+
+    def training(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        resume_from: Progress | None = None,
+    ) -> Training:
+        """Do as `fit`, pausing before the updates of each epoch, so that several trainings can be led side by side.
+
+        Whoever makes the updates instead of the trainer leaves parameters and optimizer as they would be then.
+        """
         self._reset(resume_from or Progress(0, 0, {}, {}))
         run = self._begin(X, y, sample_weight)
         best_loss, best_parameters = np.inf, run.last_good
         try:
-            # Overflow is looked for at the end of each epoch; NumPy's warnings about it would only repeat that.
-            quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore")
-            with quiet, limited_blas(self._thread_count(run.plan)):
+            for callback in self.callbacks:
+                callback.on_fit_begin(self)
+            for epoch in range(self.epochs_done, self.epochs):
+                begin = time.perf_counter()
                 for callback in self.callbacks:
-                    callback.on_fit_begin(self)
-                for epoch in range(self.epochs_done, self.epochs):
-                    record = self._epoch(run, epoch)
+                    callback.on_epoch_begin(self, epoch + 1)
+                updates = self._updates_of(run, epoch)
+                totals = yield updates
+                # Overflow is looked for at the end of each epoch; NumPy's warnings about it would only repeat that.
+                with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
+                    record = self._epoch(run, epoch, updates, totals, begin)
                     watched = record["train_loss" if run.validation is None else "validation_loss"]
                     if self.early_stopping is not None and watched < best_loss:
                         best_loss, best_parameters, self.best_epoch = watched, run.last_good, epoch + 1
                     for callback in self.callbacks:
                         callback.on_epoch_end(self, epoch + 1, record)
-                    if self._stop or self._out_of_patience(epoch + 1):
-                        break
+                if self._stop or self._out_of_patience(epoch + 1):
+                    break
         except BaseException:
             self._restore(run.last_good)
             raise
@@ -262,7 +287,6 @@ class Trainer:
             self._restore(best_parameters)
         for callback in self.callbacks:
             callback.on_fit_end(self)
-        return self
 
     def _thread_count(self, plan: UpdatePlan) -> int | None:
         """Return the threads that BLAS may use; None leaves that as it is."""
@@ -274,39 +298,44 @@ class Trainer:
 
     def _begin(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> _Run:
         """Check the data, bring them to the device, and allocate everything that the epochs will need."""
-        network = self.network
+        network, ops = self.network, self.network.ops
         validation: TrainingData | None = None
         if isinstance(self.validation, float):
-            X, y, sample_weight, held_out = _hold_out(X, y, sample_weight, self.validation, self.seed)
+            with ops.active():
+                given = (ops.adopt(X), ops.adopt(y), ops.adopt(sample_weight))
+                X, y, sample_weight, held_out = _hold_out(*given, self.validation, self.seed)
             validation = network.prepare(*held_out)
         elif self.validation is not None:
             validation = network.prepare(*self.validation)
         data = network.prepare(X, y, sample_weight)
         self.n_samples = data.n_samples
         self.steps_per_epoch = -(-data.n_samples // self._update_size)
-        last_good = network.host_parameters()
-        return _Run(data, validation, self._plan(data), last_good)
+        return _Run(data, validation, self._update_rule(), network.host_parameters())
 
-    def _plan(self, data: TrainingData) -> UpdatePlan:
-        """Return the backend's own way of making many updates, or else one step after the other."""
-        network, ops, optimizer = self.network, self.network.ops, self.optimizer
-        size = network.parameters.size
+    def _flat(self) -> Array:
+        """Return zeros, as many as there are parameters."""
+        return self.network.ops.asarray(np.zeros(self.network.parameters.size), self.network.dtype)
 
-        def flat() -> Array:
-            return ops.asarray(np.zeros(size), network.dtype)
-
-        old = self._optimizer_state
+    def _update_rule(self) -> step.UpdateRule:
+        """Return the rule of the updates; the optimizer goes on from what it remembers."""
+        network, old = self.network, self._optimizer_state
         self._optimizer_state = {
-            name: ops.asarray(old[name], network.dtype) if name in old else flat() for name in optimizer.slots
+            name: network.ops.asarray(old[name], network.dtype) if name in old else self._flat()
+            for name in self.optimizer.slots
         }
-        rule = step.UpdateRule(
-            optimizer,
+        return step.UpdateRule(
+            self.optimizer,
             state=self._optimizer_state,
-            scratch=tuple(flat() for _ in range(max(1, optimizer.scratch_arrays))),  # clipping needs one
+            scratch=(),
             clip_norm=self.clip_norm,
             max_norm=self.max_norm,
         )
-        part_size = min(self.batch_size or data.n_samples, data.n_samples)
+
+    def _plan(self, data: TrainingData, rule: step.UpdateRule) -> UpdatePlan:
+        """Return the backend's own way of making many updates, or else one step after the other."""
+        network, ops, part_size = self.network, self.network.ops, self._part_size
+        n_scratch = max(1, self.optimizer.scratch_arrays)  # clipping needs one
+        rule = replace(rule, scratch=tuple(self._flat() for _ in range(n_scratch)))
         own: UpdatePlan | None = None
         if hasattr(ops, "plan_updates"):
             own = ops.plan_updates(
@@ -322,33 +351,53 @@ class Trainer:
         return PlainUpdates(network, TrainingWorkspace(network, part_size), data, rule, self._update_size)
 
     @property
+    def _part_size(self) -> int:
+        """Samples of a batch."""
+        return min(self.batch_size or self.n_samples, self.n_samples)
+
+    @property
     def _update_size(self) -> int:
         """Samples of an update."""
         return min((self.batch_size or self.n_samples) * self.accumulation_steps, self.n_samples)
 
-    def _epoch(self, run: _Run, epoch: int) -> dict[str, Any]:
-        """Train one epoch, evaluate, extend the history, and return its new row."""
-        begin = time.perf_counter()
-        for callback in self.callbacks:
-            callback.on_epoch_begin(self, epoch + 1)
+    def _updates_of(self, run: _Run, epoch: int) -> EpochUpdates:
+        """Return what the updates of an epoch are."""
         order = self._order(epoch)
-        rates = self._rates(epoch)
         data = self._weighted_by_rows(run.data, order)
-        self._updates(run, data, epoch, order, rates)
-        totals = run.plan.totals()
+        return EpochUpdates(
+            network=self.network,
+            rule=run.rule,
+            data=data,
+            order=order,
+            weights=self._batch_weights(data, order),
+            penalty_factors=self._penalty_factors(run.data, order),
+            rates=self._rates(epoch),
+            steps_done=self.steps_done,
+            part_size=self._part_size,
+            update_size=self._update_size,
+            watched=bool(self._step_callbacks),
+        )
+
+    def _epoch(
+        self, run: _Run, epoch: int, updates: EpochUpdates, totals: NDArray[np.float64] | None, begin: float
+    ) -> dict[str, Any]:
+        """Make the updates, unless their totals are here; evaluate, extend the history, and return its new row."""
+        if totals is None:
+            totals = self._make(run, updates, epoch)
         parameters = self.network.host_parameters()
         if not (np.isfinite(totals).all() and np.isfinite(parameters).all()):
-            self._explain_divergence(run, epoch, order, rates)
+            self._explain_divergence(run, epoch, updates)
         run.last_good = parameters
         self.epochs_done += 1
         self.steps_done += self.steps_per_epoch
 
-        loss = float(totals[0]) / data.total_weight
-        score = data.score(float(totals[1]))
+        loss = float(totals[0]) / updates.data.total_weight
+        score = updates.data.score(float(totals[1]))
         validation_loss, validation_score = None, None
         if run.validation is not None:
-            factor = float(self._penalty_factors(run.data, order).mean())
-            validation_loss, validation_score = self.network.evaluate_data(run.validation, factor)
+            factor = float(updates.penalty_factors.mean())
+            with limited_blas(run.n_threads):
+                validation_loss, validation_score = self.network.evaluate_data(run.validation, factor)
         metric = "r2" if run.data.metric == "residual" else "accuracy"
         record: dict[str, Any] = {
             "epoch": epoch + 1,
@@ -356,7 +405,7 @@ class Trainer:
             f"train_{metric}": score,
             "validation_loss": validation_loss,
             f"validation_{metric}": validation_score,
-            "learning_rate": float(rates[-1]),
+            "learning_rate": float(updates.rates[-1]),
             "seconds": time.perf_counter() - begin,
         }
         for column, value in record.items():
@@ -392,56 +441,65 @@ class Trainer:
 
         The gradient of a batch stays what it is; in the sums over the epoch, batches then count by their rows.
         """
-        if self.conventions == "gpuprop" or data.host_weight is None:
+        if self.conventions == "gpuprop" or data.wide_weight is None:
             return data
-        sums = data.batch_weights(order, self._update_size)
+        ops = self.network.ops
+        sums = self._batch_weights(data, order)
         batch = np.empty(len(order), np.int64)
         batch[order] = np.arange(len(order)) // self._update_size
         # A batch whose weights are all zero keeps them: it has no loss and no gradient.
         factors = np.divide(np.bincount(batch), sums, out=np.zeros_like(sums), where=sums > 0)
-        weight = data.host_weight * factors[batch]
-        return replace(
-            data,
-            sample_weight=self.network.ops.asarray(weight, self.network.dtype),
-            host_weight=weight,
-            total_variation=data.total_variation * float(weight.sum()) / data.total_weight,
-        )
+        with ops.active():
+            weight = data.wide_weight * beside(factors[batch], data.wide_weight)
+            total = float(weight.sum())
+            return replace(
+                data,
+                sample_weight=ops.asarray(weight, self.network.dtype),
+                wide_weight=weight,
+                total_weight=total,
+                total_variation=data.total_variation * total / data.total_weight,
+            )
+
+    def _batch_weights(self, data: TrainingData, order: NDArray[np.int32]) -> NDArray[np.float64]:
+        """Return the sum of sample weights of each update of the epoch."""
+        with self.network.ops.active():
+            return data.batch_weights(order, self._update_size)
 
     def _penalty_factors(self, data: TrainingData, order: NDArray[np.int32]) -> NDArray[np.float64]:
         """Return what the penalties are multiplied by in each update of the epoch."""
         if self.conventions == "gpuprop":
             return np.ones(self.steps_per_epoch)
-        weights = data.batch_weights(order, self._update_size)
+        weights = self._batch_weights(data, order)
         return np.divide(1.0, weights, out=np.zeros_like(weights), where=weights > 0)
 
-    def _updates(
-        self,
-        run: _Run,
-        data: TrainingData,
-        epoch: int,
-        order: NDArray[np.int32],
-        rates: NDArray[np.float64],
-        after_update: Callable[[int], None] | None = None,
-    ) -> None:
-        """Make all updates of an epoch on `data`; `after_update` is called with the index of each."""
-        run.plan.begin_epoch(
-            data,
-            order,
-            data.batch_weights(order, self._update_size),
-            self._penalty_factors(run.data, order),
-            rates,
-            self.steps_done,
+    def _make(
+        self, run: _Run, updates: EpochUpdates, epoch: int, after_update: Callable[[int], None] | None = None
+    ) -> NDArray[np.float64]:
+        """Make all updates of an epoch and return the totals; `after_update` is called with the index of each."""
+        if run.plan is None:
+            run.plan = self._plan(run.data, run.rule)
+            run.n_threads = self._thread_count(run.plan)
+        plan = run.plan
+        plan.begin_epoch(
+            updates.data,
+            updates.order,
+            updates.weights,
+            updates.penalty_factors,
+            updates.rates,
+            updates.steps_done,
         )
-        if after_update is None and not self._step_callbacks:
-            run.plan.run(0, self.steps_per_epoch)
-            return
-        for index in range(self.steps_per_epoch):
-            run.plan.run(index, index + 1)
-            if after_update is not None:
-                after_update(index)
-            else:
-                for callback in self._step_callbacks:
-                    callback.on_step_end(self, epoch + 1, index + 1)
+        with limited_blas(run.n_threads):
+            if after_update is None and not self._step_callbacks:
+                plan.run(0, self.steps_per_epoch)
+                return plan.totals()
+            for index in range(self.steps_per_epoch):
+                plan.run(index, index + 1)
+                if after_update is not None:
+                    after_update(index)
+                else:
+                    for callback in self._step_callbacks:
+                        callback.on_step_end(self, epoch + 1, index + 1)
+            return plan.totals()
 
     def _out_of_patience(self, epoch: int) -> bool:
         return self.early_stopping is not None and epoch - (self.best_epoch or 0) >= self.early_stopping
@@ -459,30 +517,31 @@ class Trainer:
         self,
         run: _Run,
         epoch: int,
-        order: NDArray[np.int32],
-        rates: NDArray[np.float64],
+        updates: EpochUpdates,
     ) -> NoReturn:
         """Find the update and the layer where the first non-finite number arose, and raise.
 
         A step is deterministic, so the epoch is trained once more from where it began, now looking at every update;
         that costs nothing while training goes well.
         """
+        plan = run.plan
+        assert plan is not None, "updates that were made by another hand are finite"
         self._restore(run.last_good)
-        run.plan.rewind()
+        plan.rewind()
 
         def look(index: int) -> None:
-            place = _first_non_finite(self.network, run.plan)
+            place = _first_non_finite(self.network, plan)
             if place:
                 raise NonFiniteLossError(
                     f"training diverged in epoch {epoch + 1}, step {index + 1} of {self.steps_per_epoch}: {place} "
                     f"became infinite or NaN; the parameters of the last completed epoch ({epoch}) are kept; lower "
-                    f"the learning rate (now {rates[index]:g}), set clip_norm, or scale the inputs",
+                    f"the learning rate (now {updates.rates[index]:g}), set clip_norm, or scale the inputs",
                     epoch=epoch + 1,
                     step=index + 1,
                     layer=place,
                 )
 
-        self._updates(run, self._weighted_by_rows(run.data, order), epoch, order, rates, after_update=look)
+        self._make(run, updates, epoch, after_update=look)
         raise NonFiniteLossError(
             f"training diverged in epoch {epoch + 1}, but not when the epoch was repeated: the device does not "
             f"compute reproducibly; the parameters of the last completed epoch ({epoch}) are kept",
@@ -519,15 +578,27 @@ def _hold_out(
     X: Any, y: Any, sample_weight: ArrayLike | None, share: float, seed: int
 ) -> tuple[Any, Any, Any, tuple[Any, Any, Any]]:
     """Split off a seeded random share of the rows, at least one; return the rest, and the share."""
-    X, y = X.tocsr() if is_sparse(X) else np.asarray(X), np.asarray(y)
+    X, y = X.tocsr() if is_sparse(X) else _array(X), _array(y)
     n_samples = X.shape[0] if X.ndim else 0
     if n_samples < 2 or y.shape[:1] != X.shape[:1]:
         raise ValueError(f"validation={share:g}: got X of shape {X.shape} and y of shape {y.shape}, cannot be split")
-    weight = None if sample_weight is None else np.asarray(sample_weight)
+    weight = None if sample_weight is None else _array(sample_weight)
     if weight is not None and weight.shape != X.shape[:1]:
         raise ValueError(f"sample_weight: got shape {weight.shape}, expected ({n_samples},)")
     shuffled = np.random.default_rng(np.random.SeedSequence([seed, 1])).permutation(n_samples)
     n_held_out = min(max(1, round(share * n_samples)), n_samples - 1)
     held, kept = np.sort(shuffled[:n_held_out]), np.sort(shuffled[n_held_out:])
-    rest = (X[kept], y[kept], None if weight is None else weight[kept])
-    return (*rest, (X[held], y[held], None if weight is None else weight[held]))
+    rest, share_of_them = (
+        (_rows(X, which), _rows(y, which), None if weight is None else _rows(weight, which)) for which in (kept, held)
+    )
+    return (*rest, share_of_them)
+
+
+def _array(values: Any) -> Any:
+    """Return an array: one that lies on a GPU as it is, anything else as NumPy's."""
+    return values if on_gpu(values) else np.asarray(values)
+
+
+def _rows(array: Any, which: NDArray[np.int64]) -> Any:
+    """Return rows of an array, where it lies."""
+    return array[which] if is_sparse(array) else namespace(array).take(array, beside(which, array), axis=0)

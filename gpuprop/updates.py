@@ -1,9 +1,10 @@
-"""The updates of an epoch, where the backend has no way of its own to make many at once: one step after the other."""
+"""The updates of an epoch: what they are, and how they are made where the backend has no way of its own to do so."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -15,7 +16,48 @@ if TYPE_CHECKING:
     from gpuprop.backends.ops import Array
     from gpuprop.network import Network, TrainingData, TrainingWorkspace
 
-__all__ = ["PlainUpdates"]
+__all__ = ["EpochUpdates", "PlainUpdates", "Training"]
+
+
+@dataclass(frozen=True)
+class EpochUpdates:
+    """The updates of one epoch: everything that they depend on, beside the parameters of the network.
+
+    Attributes
+    ----------
+    network : Network
+    rule : UpdateRule
+        With the optimizer's memory, which the updates change.
+    data : TrainingData
+        With the sample weights of this epoch.
+    order : ndarray of shape (n_samples,)
+        The order of the rows.
+    weights, penalty_factors, rates : ndarray of shape (updates of an epoch,)
+        As for `gpuprop.backends.ops.UpdatePlan.begin_epoch`.
+    steps_done : int
+        Updates before this epoch.
+    part_size, update_size : int
+        Rows of a batch, and of an update.
+    watched : bool
+        Whether a callback wants to be told of each update.
+    """
+
+    network: Network
+    rule: step.UpdateRule
+    data: TrainingData
+    order: NDArray[np.int32]
+    weights: NDArray[np.float64]
+    penalty_factors: NDArray[np.float64]
+    rates: NDArray[np.float64]
+    steps_done: int
+    part_size: int
+    update_size: int
+    watched: bool
+
+
+#: A fit that pauses before the updates of each epoch: it yields what they are, and is sent the sums of loss and score
+#: over the epoch where somebody else has made them, or else None.
+Training: TypeAlias = Generator[EpochUpdates, "NDArray[np.float64] | None", None]
 
 
 class PlainUpdates:

@@ -1,11 +1,17 @@
-"""What users hand in becomes arrays that the step can trust; everything else is refused with a clear error."""
+"""What users hand in becomes arrays that the step can trust; everything else is refused with a clear error.
+
+Arrays on a device are checked there, by the functions of their own library; what comes to the host is whether all is
+well, one truth value at a time.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from gpuprop.array_api import beside, contiguous, namespace, numpy_dtype
 
 if TYPE_CHECKING:
     from gpuprop.losses import Loss
@@ -14,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["check_inputs", "check_integer", "check_real", "check_sample_weight", "check_targets", "is_sparse"]
 
 Array = NDArray[Any]
+
+MOST_ROWS = 2**31 - 1
+"""Rows that an epoch's order, in 32-bit integers, can name."""
 
 
 def is_sparse(array: object) -> bool:
@@ -52,27 +61,45 @@ def check_real(
     return number
 
 
-def _numeric(name: str, values: ArrayLike) -> Array:
-    """Return an array of numbers; text, objects and complex numbers are refused."""
+def _numeric(name: str, values: Any) -> Array:
+    """Return an array of numbers, on its device if it has one; text, objects and complex numbers are refused."""
+    array = values if _is_array(values) else _from_host(name, values)
+    dtype = numpy_dtype(array)
+    if dtype.kind not in "biuf":
+        raise ValueError(f"{name}: got dtype {dtype}, expected numbers")
+    return cast("Array", array)
+
+
+def _is_array(values: object) -> bool:
+    """Whether this is an array that `gpuprop.backends.ops.Ops.adopt` has left in another library's hands."""
+    if isinstance(values, np.ndarray):
+        return False
+    return hasattr(values, "__cuda_array_interface__") or hasattr(values, "__array_namespace__")
+
+
+def _from_host(name: str, values: ArrayLike) -> Array:
     try:
         array = np.asarray(values)
     except ValueError as error:  # rows of different lengths
         raise ValueError(f"{name}: cannot be read as an array ({error})") from None
-    if array.dtype == object:
-        try:
-            array = array.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{name}: expected numbers, got objects ({error})") from None
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"{name}: got dtype {array.dtype}, expected numbers")
-    return array
+    if array.dtype != object:
+        return array
+    try:
+        return array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: expected numbers, got objects ({error})") from None
 
 
 def _check_finite(name: str, array: Array) -> None:
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-        where = f"row {place[0]}" + (f", column {place[1]}" if len(place) > 1 else "")
-        raise ValueError(f"{name}: contains {array[place]} at {where}; remove or impute such values")
+    if numpy_dtype(array).kind != "f" or array.size == 0:
+        return
+    xp = namespace(array)
+    # The smallest and the largest number are NaN if any is: no array of truth values for a device to find room for.
+    if bool(xp.isfinite(xp.min(array)) & xp.isfinite(xp.max(array))):
+        return
+    place = tuple(int(along[0]) for along in xp.nonzero(~xp.isfinite(array)))
+    where = f"row {place[0]}" + (f", column {place[1]}" if len(place) > 1 else "")
+    raise ValueError(f"{name}: contains {float(array[place])} at {where}; remove or impute such values")
 
 
 def check_inputs(
@@ -80,13 +107,14 @@ def check_inputs(
 ) -> tuple[Array, InputScaling | None]:
     """Return inputs ready for `take_batch`, and the scaling that is left for it to do.
 
-    8-bit data stays 8-bit and is scaled batch by batch, and so is sparse data, which becomes CSR; everything else is
-    converted and scaled here, once, in double precision where the data has it.
+    8-bit data stays 8-bit and is scaled batch by batch, and so is sparse data, which becomes CSR, and data of `dtype`
+    on a GPU, which is used where it lies; everything else is converted and scaled here, once, in double precision
+    where the data has it.
 
     Parameters
     ----------
     X : array_like or sparse matrix of shape (n_samples, n_features)
-        Finite numbers.
+        Finite numbers; on the host, or as ``Ops.adopt`` returned it.
     n_features : int
     dtype : dtype
         The network's.
@@ -105,22 +133,27 @@ def check_inputs(
         raise ValueError(f"X: got {array.shape[1]} columns, expected {n_features}, the size of the input layer")
     if array.shape[0] == 0:
         raise ValueError("X: got no rows, expected at least one sample")
+    if array.shape[0] > MOST_ROWS:
+        raise ValueError(f"X: got {array.shape[0]:,} rows, expected fewer than 2**31; train on parts of them")
     if is_sparse(array):
         csr = array.tocsr().astype(dtype, copy=False)
         _check_finite("the stored values of X", csr.data)
         return csr, scaling
-    if array.dtype == np.uint8:
-        return np.ascontiguousarray(array), scaling
+    given = numpy_dtype(array)
+    if given == np.uint8:
+        return contiguous(array, given), scaling
     _check_finite("X", array)
-    if scaling is None:
-        with np.errstate(over="ignore"):
-            converted = np.ascontiguousarray(array, dtype=dtype)
-    else:
-        scaled = array.astype(np.result_type(array.dtype, dtype))
-        scaling.apply(scaled)
-        with np.errstate(over="ignore"):
-            converted = np.ascontiguousarray(scaled, dtype=dtype)
-    if array.dtype != dtype or scaling is not None:
+    if given == dtype and not isinstance(array, np.ndarray):
+        return array, scaling
+    with np.errstate(over="ignore"):
+        if scaling is None:
+            converted = contiguous(array, dtype)
+        else:
+            xp, wider = namespace(array), np.result_type(given, dtype).name
+            scaled = xp.astype(array, getattr(xp, wider), copy=True)
+            scaling.apply(scaled)
+            converted = contiguous(scaled, dtype)
+    if given != dtype or scaling is not None:
         _check_finite(f"X as {dtype}", converted)
     return converted, None
 
@@ -146,13 +179,13 @@ def check_targets(y: ArrayLike, n_samples: int, n_outputs: int, dtype: np.dtype[
     array = _numeric("y", y)
     if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[1] != n_outputs):
         raise ValueError(f"y: got shape {array.shape}, expected ({n_samples},) or ({n_samples}, {n_outputs})")
-    if len(array) != n_samples:
-        raise ValueError(f"y: got {len(array)} rows, expected {n_samples}, one for each row of X")
+    if array.shape[0] != n_samples:
+        raise ValueError(f"y: got {array.shape[0]} rows, expected {n_samples}, one for each row of X")
     _check_finite("y", array)
     if array.ndim == 1 and n_outputs > 1:
         return _one_hot(array, n_outputs, dtype), True
     with np.errstate(over="ignore"):
-        targets = np.ascontiguousarray(array.reshape(n_samples, n_outputs), dtype=dtype)
+        targets = contiguous(namespace(array).reshape(array, (n_samples, n_outputs)), dtype)
     _check_finite(f"y as {dtype}", targets)
     wrong = loss.target_error(targets)
     if wrong:
@@ -162,15 +195,19 @@ def check_targets(y: ArrayLike, n_samples: int, n_outputs: int, dtype: np.dtype[
 
 def _one_hot(indices: Array, n_classes: int, dtype: np.dtype[Any]) -> Array:
     """Return one row for each class index, with a single 1."""
-    low, high = indices.min(), indices.max()
-    if low < 0 or high >= n_classes or (indices.dtype.kind == "f" and (indices % 1 != 0).any()):
+    xp = namespace(indices)
+    low, high = xp.min(indices), xp.max(indices)
+    right = (low >= 0) & (high < n_classes)
+    if numpy_dtype(indices).kind == "f":
+        right = right & xp.all(indices == xp.floor(indices))
+    if not bool(right):
         raise ValueError(
-            f"y: got values from {low:g} to {high:g}, expected class indices 0 to {n_classes - 1} "
+            f"y: got values from {float(low):g} to {float(high):g}, expected class indices 0 to {n_classes - 1} "
             f"(one for each of the {n_classes} outputs), or an array of {n_classes} columns"
         )
-    targets = np.zeros((len(indices), n_classes), dtype)
-    targets[np.arange(len(indices)), indices.astype(np.int64)] = 1
-    return targets
+    classes = beside(np.arange(n_classes), indices)
+    places = xp.reshape(xp.astype(indices, xp.int64, copy=False), (-1, 1))
+    return contiguous(places == classes, dtype)
 
 
 def check_sample_weight(sample_weight: ArrayLike | None, n_samples: int, dtype: np.dtype[Any]) -> Array | None:
@@ -187,8 +224,10 @@ def check_sample_weight(sample_weight: ArrayLike | None, n_samples: int, dtype: 
     if array.shape != (n_samples,):
         raise ValueError(f"sample_weight: got shape {array.shape}, expected ({n_samples},)")
     _check_finite("sample_weight", array)
-    if array.min() < 0:
-        raise ValueError(f"sample_weight: got a negative weight {array.min():g}, expected 0 or more")
-    if not array.any():
-        raise ValueError("sample_weight: all weights are zero, expected at least one above zero")
-    return np.ascontiguousarray(array, dtype=dtype)
+    xp = namespace(array)
+    low, high = xp.min(array), xp.max(array)
+    if bool((low >= 0) & (high > 0)):
+        return contiguous(array, dtype)
+    if float(low) < 0:
+        raise ValueError(f"sample_weight: got a negative weight {float(low):g}, expected 0 or more")
+    raise ValueError("sample_weight: all weights are zero, expected at least one above zero")

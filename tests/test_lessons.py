@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from gpuprop.bench import sass
 from tests.example_tools import EXAMPLES, load_example
 
 
@@ -167,6 +171,43 @@ def test_lesson_digits(tmp_path: Path) -> None:
     assert textbook["accuracy"].mean() > 0.6  # after 12 epochs; .972 after 1,000, over 10 splits
     np.testing.assert_array_equal(textbook["curves"][:, -1], textbook["accuracy"])
     assert textbook["recall"].shape == (10,)
+
+
+def test_lesson_kernel(tmp_path: Path) -> None:
+    # In a process of its own: the simulator is chosen when Numba is imported.
+    program, picture = EXAMPLES / "lesson_kernel.py", tmp_path / "kernel.png"
+    done = subprocess.run([sys.executable, program, "--out", picture], capture_output=True, text=True, check=True)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "largest difference from NumPy: " in done.stdout
+    assert float(re.findall(r"from NumPy: (\S+) and (\S+)", done.stdout)[0][0]) < 1e-15
+    delta, gradient = done.stdout.split("The outer-product accumulation")
+    assert delta.count("\n  thread ") == 6
+    assert gradient.count("\n  thread ") == 4
+    # Thread 4 of the first is sample 2, unit 0: what comes down is -0.5 * 0.5 + 0.2 * -1.0.
+    steps = delta.split("  thread 4\n")[1].split("\n\n")[0]
+    assert re.findall(r"^    (\S+ = \S+)", steps, re.M) == [
+        "element = 4", "n = 2", "i = 0", "error = 0", "j = 0", "error = -0.25", "j = 1", "error = -0.45", "a = 0.25",
+    ]  # fmt: skip
+    # Thread 3 of the second is weight (1, 1): sum over the samples of 0.5 * -0.2, 0.1 * 0.3, 0.5 * 0.2.
+    totals = re.findall(r"^    total = (\S+)", gradient.split("  thread 3\n")[1], re.M)
+    assert totals == ["0", "-0.1", "-0.07", "0.03"]
+
+
+def test_lesson_ladder(tmp_path: Path) -> None:
+    missing = sass.missing_tools()
+    if missing:
+        pytest.skip(f"compiling without a GPU: {missing}")
+    found = run("ladder", tmp_path)
+    shares = [report.fma_fraction for report in found.values()]
+    assert shares[0] < 0.1
+    assert shares[1] < 0.1 < 0.2 < shares[2] < shares[3] < shares[4]
+    assert shares[4] >= 0.5
+    assert shares[5] >= 0.5
+    assert all(report.spilled == report.local == report.float64 == 0 for report in found.values())
+    # Step 1 writes the accumulator back every time; from step 3 on global memory has left the inner loop, or nearly.
+    assert any(op.startswith("STG") for op in found["naive"].loop)
+    assert not any(op.startswith("STG") for op in found["coalesced"].loop)
+    assert all("128" in op for op in found["double buffer"].loads("LDS"))
 
 
 def test_lesson_convergence(tmp_path: Path) -> None:

@@ -234,12 +234,13 @@ def _kernel_runs(index: int) -> tuple[bool, str]:
         from gpuprop_kernels import launch
 
         ops = CudaOps(_runtime(f"cuda:{index}"))
-        values, sums = ops.asarray([3.0, -4.0, 12.0, 0.0], "float32"), ops.empty(2, "float32")
+        # Two weights into one unit, of norm 5, are to be shortened to half of it.
+        weights = ops.asarray([[3.0], [-4.0]], "float32")
         with ops.runtime.active():
-            launch.sum_squares(ops.flat(values), ops.flat(sums), n=4, stream=ops.runtime.stream)
-        found = ops.to_numpy(sums).tolist()
-        if found != [169.0, 19.0]:
-            return False, f"a kernel returned {found} instead of [169.0, 19.0]; the GPU or its driver is faulty"
+            launch.limit_incoming_norm(ops.flat(weights), 0, 2.5, n_in=2, n_out=1, stream=ops.runtime.stream)
+        found = ops.to_numpy(weights).ravel().tolist()
+        if found != [1.5, -2.0]:
+            return False, f"a kernel returned {found} instead of [1.5, -2.0]; the GPU or its driver is faulty"
         return True, ops.runtime.describe()
     except Exception as error:
         # Whatever it is, this GPU cannot be used; `cuda` says why, and `auto` takes the CPU.

@@ -11,12 +11,16 @@ strides.
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpuprop.backends.cuda_streaming import HostRows, fits
+from gpuprop.backends.interchange import on_gpu, to_host
 from gpuprop.dropout import keep_mask
+from gpuprop.errors import DeviceMemoryError
 from gpuprop.losses import LOSSES
 from gpuprop.optimizers import OPTIMIZERS
 from gpuprop.validation import is_sparse
@@ -45,6 +49,9 @@ __all__ = ["IDENTITY", "METRICS", "CudaOps", "has_kernel", "kernel_activation", 
 METRICS = {"class": "class", "labels": "threshold", "residual": "residual"}
 """What the kernels call the metrics of `gpuprop.losses.score`."""
 
+ALIGNMENT = 16
+"""Bytes of one access of a kernel; arrays begin at a multiple of it."""
+
 IDENTITY = kernel_activations.Activation("identity")
 
 
@@ -66,11 +73,19 @@ class CudaOps:
 
     # --- arrays ----------------------------------------------------------------------------------------------------
 
-    def asarray(self, array: Any, dtype: DTypeLike) -> Array:  # noqa: D102  (contracts: see Ops)
+    def active(self) -> AbstractContextManager[None]:  # noqa: D102  (contracts: see Ops)
+        return self.runtime.active()
+
+    def adopt(self, array: Any) -> Any:  # noqa: D102
+        return self.runtime.adopt(array)
+
+    def asarray(self, array: Any, dtype: DTypeLike) -> Array:  # noqa: D102
         if is_sparse(array):
             raise ValueError(f"got a sparse matrix, expected a dense one on {self.device}; use toarray(), or the cpu")
-        if hasattr(array, "__cuda_array_interface__"):
-            array = self.to_numpy(array)
+        array = self.adopt(array)
+        if on_gpu(array):
+            with self.runtime.active():
+                return self._laid_out(array.astype(dtype, copy=False))
         host = np.asarray(array, dtype)
         out = self.empty(host.shape, dtype)
         with self.runtime.active():
@@ -82,6 +97,27 @@ class CudaOps:
             if width != host.shape[1]:
                 host = np.pad(host, ((0, 0), (0, width - host.shape[1])))
             self.runtime.upload(np.ascontiguousarray(host), whole)
+        return out
+
+    def load(self, *arrays: Any) -> tuple[Any, ...]:  # noqa: D102
+        lies_here = on_gpu(arrays[0])
+        if lies_here or fits(self.runtime, arrays):
+            try:
+                return tuple(None if a is None else self.asarray(a, a.dtype) for a in arrays)
+            except DeviceMemoryError:
+                if lies_here:
+                    raise
+        return tuple(None if a is None else HostRows(to_host(a)) for a in arrays)
+
+    def _laid_out(self, array: Array) -> Array:
+        """Return an array of this device as kernels read it: a copy, unless it already lies so.
+
+        A user's matrix of such strides may be a view of a wider one, whose other columns are no padding.
+        """
+        if array.flags.c_contiguous and array.data.ptr % ALIGNMENT == 0 and (array.ndim < 2 or array.shape[1] % 4 == 0):
+            return array
+        out = self.empty(array.shape, array.dtype)
+        out[...] = array
         return out
 
     def to_numpy(self, array: Array) -> NDArray[Any]:  # noqa: D102
@@ -96,6 +132,10 @@ class CudaOps:
 
     def synchronize(self) -> None:  # noqa: D102
         self.runtime.synchronize()
+
+    def whole(self, array: Array) -> Array:
+        """Return an array of `empty` with the padding of its rows."""
+        return self._rows(array) if array.ndim == 2 else array
 
     def _rows(self, matrix: Array) -> Array:
         """Return a matrix with the padding of its rows."""
@@ -130,9 +170,10 @@ class CudaOps:
         """Return the batch that is a matrix of `n_rows` rows as it stands."""
         return self.batch(n_rows, self.constant(np.arange(n_rows), np.int32))
 
-    def tile(self, n_rows: int, n_columns: int, dtype: Any) -> Tile:
-        """Return the tile for a product of this size."""
-        return launch.choose_tile(n_rows, n_columns, dtype, self.runtime.multiprocessors, self.runtime.capability)
+    def tile(self, n_rows: int, n_columns: int, dtype: Any, *, optimizer: bool = False) -> Tile:
+        """Return the tile for a product of this size, with an optimizer in its epilogue or without."""
+        multiprocessors, capability = self.runtime.multiprocessors, self.runtime.capability
+        return launch.choose_tile(n_rows, n_columns, dtype, multiprocessors, capability, optimizer=optimizer)
 
     def rows(self, data: Array, scaling: InputScaling | None, dtype: Any) -> Rows:
         """Return a data set as the first layer reads it."""
@@ -152,6 +193,10 @@ class CudaOps:
         self, data: Array, order: Array, start: int, scaling: InputScaling | None, out: Array
     ) -> None:
         with self.runtime.active():
+            if isinstance(data, HostRows):
+                which = self.to_numpy(order[start : start + len(out)])
+                data, start = self.asarray(data.host[which], data.dtype), 0
+                order = self.asarray(np.arange(len(out)), np.int32)
             if data.ndim == 1:
                 out[...] = data[order[start : start + len(out)]]
                 return
@@ -216,7 +261,7 @@ class CudaOps:
         # A batch whose weights are all zero has no loss and no gradient.
         scalars[0] = 1.0 / total_weight if total_weight > 0 else 0.0
         with self.runtime.active():
-            losses = self.empty((n_rows * 2,), z.dtype)
+            losses = self.empty((launch.row_blocks(n_rows) * 2,), z.dtype)
             launch.loss_rows(
                 self.flat(z),
                 self.flat(y),
@@ -231,7 +276,7 @@ class CudaOps:
                 n_out=n_out,
                 targets_ld=padded(n_out),
             )
-            totals += losses.reshape(n_rows, 2).sum(axis=0, dtype=np.float64)
+            totals += losses.reshape(-1, 2).sum(axis=0, dtype=np.float64)
 
     def hidden_delta(  # noqa: D102
         self,
@@ -399,7 +444,13 @@ def kernel_activation(activation: Activation) -> kernel_activations.Activation:
 
 def kernel_loss(loss: Loss) -> str:
     """Return the kernels' name of a loss; ``ValueError`` for one that they do not have."""
-    if loss.name not in KERNEL_LOSSES or LOSSES[loss.name] is not loss:
+    ours = LOSSES.get(loss.name.partition("(")[0])
+    if ours is None or ours.name not in KERNEL_LOSSES or _formulas(loss) != _formulas(ours):
         known = ", ".join(KERNEL_LOSSES)
         raise ValueError(f"loss {loss.name!r}: got one without a CUDA kernel, expected {known}; use device='cpu'")
     return loss.name
+
+
+def _formulas(loss: Loss) -> tuple[Any, ...]:
+    """Return the functions of a loss; with a parameter they are partials of the same functions."""
+    return tuple(getattr(function, "func", function) for function in (loss.value, loss.gradient))

@@ -10,16 +10,21 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuprop.backends.interchange import on_gpu, read_gpu_array, to_host
 from gpuprop.errors import DeviceError, DeviceMemoryError
+from gpuprop.validation import is_sparse
 
 __all__ = ["DeviceRuntime", "Runtime", "SimulatorRuntime"]
 
 Array = Any
+
+# cudaStreamLegacy has two names; a stream that is not made otherwise waits for it.
+_DEFAULT_STREAMS = (0, 1)
 
 
 class Runtime(Protocol):
@@ -42,6 +47,10 @@ class Runtime(Protocol):
         """Return a context in which arrays are made on this device and work goes to its stream; errors are ours."""
         ...
 
+    def adopt(self, array: Any) -> Any:
+        """Return an array that lies on a GPU as one of this device, anything else for NumPy to read."""
+        ...
+
     def view(self, array: Array) -> Any:
         """Return what a kernel takes for this array: made once, it costs a launch no conversion."""
         ...
@@ -52,6 +61,25 @@ class Runtime(Protocol):
 
     def upload(self, host: NDArray[Any], out: Array) -> None:
         """Copy an array of the host to one of the device, of the same shape and dtype."""
+        ...
+
+    def free_memory(self) -> float:
+        """Return the bytes that an array could take; infinite where nothing limits them."""
+        ...
+
+    def pinned(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        """Return zeros on the host, in memory that a device copies from by itself."""
+        ...
+
+    def mark(self) -> Any:
+        """Return what stands for all work asked for so far."""
+        ...
+
+    def send(self, pairs: list[tuple[NDArray[Any], Array]], after: Any) -> Any:
+        """Copy pinned arrays beside other work, but after a `mark`; work that is asked for later waits for it.
+
+        Returns an object whose ``synchronize()`` waits on the host, or None if all is done.
+        """
         ...
 
     def synchronize(self) -> None:
@@ -91,6 +119,9 @@ class SimulatorRuntime:
         finally:
             sys.setswitchinterval(interval)
 
+    def adopt(self, array: Any) -> Any:  # noqa: D102
+        return to_host(array)
+
     def view(self, array: Array) -> Any:  # noqa: D102
         return array
 
@@ -99,6 +130,19 @@ class SimulatorRuntime:
 
     def upload(self, host: NDArray[Any], out: Array) -> None:  # noqa: D102
         out[...] = host
+
+    def free_memory(self) -> float:  # noqa: D102
+        return float("inf")
+
+    def pinned(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:  # noqa: D102
+        return np.zeros(shape, dtype)
+
+    def mark(self) -> Any:  # noqa: D102
+        return None
+
+    def send(self, pairs: list[tuple[NDArray[Any], Array]], after: Any) -> Any:  # noqa: D102
+        for host, out in pairs:
+            self.upload(host, out)
 
     def synchronize(self) -> None:  # noqa: D102
         pass
@@ -111,7 +155,8 @@ class DeviceRuntime:
     """An NVIDIA GPU: CuPy's arrays, Numba's kernels, and one stream for both.
 
     The stream is not the default one, which could not be captured; it waits for the default one and the other way
-    round, so that what a user does to ``network.weights`` with CuPy comes in the order in which it is written.
+    round, and `active` orders it with any other stream that is CuPy's current one, so that what a user does with CuPy
+    comes in the order in which it is written.
     """
 
     def __init__(self, index: int) -> None:
@@ -131,6 +176,7 @@ class DeviceRuntime:
             with self._gpu, self._numba_gpu:
                 self._stream = cupy.cuda.Stream()
                 self.stream = cuda.external_stream(self._stream.ptr)
+        self._copies: Any = None
 
     def describe(self) -> str:  # noqa: D102
         runtime = self.xp.cuda.runtime
@@ -145,8 +191,15 @@ class DeviceRuntime:
 
     @contextmanager
     def active(self) -> Iterator[None]:  # noqa: D102
-        with self._translated(), self._gpu, self._numba_gpu, self._stream:
-            yield
+        with self._translated():
+            current = self.xp.cuda.get_current_stream()
+            apart = current.ptr not in (*_DEFAULT_STREAMS, self._stream.ptr)
+            if apart:
+                self._stream.wait_event(current.record())
+            with self._gpu, self._numba_gpu, self._stream:
+                yield
+            if apart:
+                current.wait_event(self._stream.record())
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -170,6 +223,12 @@ class DeviceRuntime:
         free, total = self._gpu.mem_info
         return f"{free / 2**20:,.0f} MiB of {total / 2**20:,.0f} MiB are free"
 
+    def adopt(self, array: Any) -> Any:  # noqa: D102
+        if is_sparse(array) or not on_gpu(array):
+            return to_host(array)
+        with self.active():
+            return self.xp.asarray(read_gpu_array(self.xp, array))  # copies from another device, and only then
+
     def view(self, array: Array) -> Any:  # noqa: D102
         return self._as_cuda_array(array, sync=False)
 
@@ -179,6 +238,31 @@ class DeviceRuntime:
 
     def upload(self, host: NDArray[Any], out: Array) -> None:  # noqa: D102
         out.set(host, stream=self._stream)
+
+    def free_memory(self) -> float:  # noqa: D102
+        with self.active():
+            return float(self._gpu.mem_info[0] + self.xp.get_default_memory_pool().free_bytes())
+
+    def pinned(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:  # noqa: D102
+        from cupyx import zeros_pinned
+
+        with self.active():
+            return cast("NDArray[Any]", zeros_pinned(shape, dtype))
+
+    def mark(self) -> Any:  # noqa: D102
+        with self.active():
+            return self._stream.record(self.xp.cuda.Event(disable_timing=True))
+
+    def send(self, pairs: list[tuple[NDArray[Any], Array]], after: Any) -> Any:  # noqa: D102
+        with self.active():
+            if self._copies is None:
+                self._copies = self.xp.cuda.Stream(non_blocking=True)
+            self._copies.wait_event(after)
+            for host, out in pairs:
+                out.set(host, stream=self._copies)
+            copied = self._copies.record(self.xp.cuda.Event(disable_timing=True))
+            self._stream.wait_event(copied)
+            return copied
 
     def synchronize(self) -> None:  # noqa: D102
         with self._translated():

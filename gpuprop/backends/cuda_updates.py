@@ -6,15 +6,18 @@
     a window    | update 0      | update 1 | ... one CUDA graph, captured once, replayed every epoch
     an update   | part 0 | part 1 | ...      parts of at most batch_size rows whose gradients add up
     a part      H forward, head (last layer + loss + delta + last hidden delta), H - 1 hidden deltas, gradients + update
-                = 2 H + 1 launches for H hidden layers
+                = 2 H + 1 launches for H hidden layers, and one each for: more than 16 classes, clipping, a split batch
 
 What differs between two updates lies in device memory, in one slot a part: its rows, the update's number
-(`schedule`), the rate and the optimizer's other numbers (`scalars`). They are uploaded once a window; losses are read
-once an epoch. Kernels take views that are made once, so that a launch converts nothing.
+(`schedule`), the rate and the optimizer's other numbers (`scalars`). They are uploaded once an epoch, and copied on the
+device to where a window's graph reads them; losses go back the same way and are read once an epoch. Kernels take views
+that are made once, so that a launch converts nothing. Data too large for the device are streamed, a window's rows at a
+time: `gpuprop.backends.cuda_streaming`.
 
-More than 16 classes, or no hidden layer, need a launch more (the last layer and its loss apart); so do norm clipping
-(the norm of all gradients before the first update) and penalties (the sum that the reported loss needs); accumulation
-leaves gradients in memory and updates after the last part; max-norm adds a launch a layer.
+More than 16 classes, or no hidden layer, need a launch more: the last hidden delta by itself. So does norm clipping,
+which needs the norm of all gradients before the first update, and a large batch for few parameters, whose gradients
+are formed by parts of the batch (`gpuprop_kernels.shapes.choose_parts`) that the update adds up. Accumulation leaves
+gradients in memory and updates after the last part; max-norm adds a launch a layer.
 """
 
 from __future__ import annotations
@@ -26,14 +29,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuprop.backends.cuda_ops import IDENTITY, METRICS, kernel_activation, kernel_loss, slot_scalars
+from gpuprop.backends.cuda_ops import METRICS, kernel_activation, kernel_loss, slot_scalars
+from gpuprop.backends.cuda_streaming import HostRows, RowStream, open_stream
+from gpuprop.backends.interchange import to_host
 from gpuprop_kernels import launch
 from gpuprop_kernels.dropout import mask_constants
 from gpuprop_kernels.gradient import GradientJob, job_table
 from gpuprop_kernels.head import MOST_CLASSES
-from gpuprop_kernels.launch import Batch, Dropout, blocks, padded
+from gpuprop_kernels.launch import Batch, Dropout, Penalty, blocks, padded
 from gpuprop_kernels.optimizers import SCALARS
-from gpuprop_kernels.tile import TILES, Tile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,28 +72,50 @@ class CudaUpdates:
         self, ops: CudaOps, network: Network, data: TrainingData, rule: UpdateRule, part_size: int, update_size: int
     ) -> None:
         self._ops, self._runtime, self._rule = ops, ops.runtime, rule
-        self._network, self._data = network, data
+        self._network, self._update_size = network, update_size
+        self._parts = _parts(data.n_samples, part_size, update_size)
+        self._most_parts = max(len(parts) for parts in self._parts)
         with self._runtime.active():
-            self._step = _Step(ops, network, data, rule, part_size, part_size < update_size)
-            self._parts = _parts(data.n_samples, part_size, update_size)
+            self._step = step = _Step(ops, network, rule, part_size, part_size < update_size)
+            launches = step.launches_of_a_part * self._most_parts + step.launches_of_an_update
+            self._window_size = min(len(self._parts), max(1, WINDOW_LAUNCHES // launches))
+            self._bring(data)
             self._allocate()
-        self._graphs: dict[tuple[int, int], Callable[[], None]] = {}
-        self._factors: dict[tuple[int, int], bytes] = {}
+        self._graphs: dict[tuple[int, ...], Callable[[], None]] = {}
+        self._factors: dict[tuple[int, ...], bytes] = {}
         self._replays = True
-        self._state_before = self._step.memory.copy()
+        self._state_before = step.memory.copy()
+
+    def _bring(self, data: TrainingData) -> None:
+        """Have the data set in one place on the device; or in two, which take turns with the rows of a window."""
+        ops, weight = self._ops, data.sample_weight
+        self._chunks: RowStream | None = None
+        if isinstance(data.inputs, HostRows):
+            hosts = (data.inputs, data.targets, weight)
+            self._chunks = open_stream(ops, hosts, self._update_size, self._window_size)
+            self._window_size = self._chunks.chunk_rows // self._update_size
+            self._order = ops.asarray(np.arange(self._chunks.chunk_rows), np.int32)
+            places = self._chunks.buffers
+        else:
+            self._order = ops.empty(data.n_samples, np.int32)
+            # Weights may differ from epoch to epoch, and what was handed in stays as it is.
+            places = [[data.inputs, data.targets, None if weight is None else weight.copy()]]
+        self._row_weights = places[0][2]
+        self._places = [self._step.view_data(place, data) for place in places]
 
     def _allocate(self) -> None:
+        """Allocate the slots of a window, which launches read and write, and those of an epoch, which last."""
         step, dtype, empty = self._step, self._network.dtype, self._ops.empty
-        most_parts = max(len(parts) for parts in self._parts)
-        launches = step.launches_of_a_part * most_parts + step.launches_of_an_update
-        self._window_size = min(len(self._parts), max(1, WINDOW_LAUNCHES // launches))
-        self._slots = slots = self._window_size * most_parts
-        self._most_parts = most_parts
-        self._schedule, self._scalars = empty(4 * slots, np.int32), empty(SCALARS * slots, dtype)
-        self._losses = empty(slots * step.losses_of_a_slot, dtype)
-        self._penalties = empty(self._window_size * step.penalties_of_an_update, dtype)
-        self._order = empty(self._data.n_samples, np.int32)
-        step.bind(self._schedule, self._scalars, self._losses, self._penalties, self._order)
+        lengths: dict[str, tuple[int, Any]] = {
+            "schedule": (4 * self._most_parts, np.int32),
+            "scalars": (SCALARS * self._most_parts, dtype),
+            "losses": (step.losses_of_a_slot * self._most_parts, dtype),
+            "penalties": (2 * step.tallying_blocks * step.penalised, dtype),
+        }  # of an update
+        self._slots = {name: empty(self._window_size * n, kind) for name, (n, kind) in lengths.items()}
+        self._epoch_slots = {name: empty((len(self._parts) * n,), kind) for name, (n, kind) in lengths.items()}
+        self._slot_lengths = {name: n for name, (n, _) in lengths.items()}
+        step.bind(**self._slots, order=self._order)
 
     # --- the plan ------------------------------------------------------------------------------------------------
 
@@ -103,24 +129,33 @@ class CudaUpdates:
         steps_done: int,
     ) -> None:
         self._weights, self._penalty_factors = weights, penalty_factors
-        self._totals = np.zeros(2)
         self._window: tuple[int, int] | None = None
         most, optimizer = self._most_parts, self._rule.optimizer
-        # Host arrays of the whole epoch, in slots: the last update may have fewer parts, whose slots stay zero.
-        self._host_schedule = np.zeros((len(self._parts), most, 4), np.int32)
-        self._host_scalars = np.zeros((len(self._parts), most, SCALARS), self._network.dtype)
+        # In slots: the last update may have fewer parts, whose slots stay zero.
+        schedule = np.zeros((len(self._parts), most, 4), np.int32)
+        scalars = np.zeros((len(self._parts), most, SCALARS), self._network.dtype)
         for index, parts in enumerate(self._parts):
             step = steps_done + index
-            scalars = slot_scalars(optimizer, float(rates[index]), step + 1, float(weights[index]))
-            self._host_scalars[index] = scalars
+            scalars[index] = slot_scalars(optimizer, float(rates[index]), step + 1, float(weights[index]))
+            # Rows of a stream are counted from the beginning of their window.
+            base = 0 if self._chunks is None else index // self._window_size * self._chunks.chunk_rows
             for place, (start, n_rows, first_row) in enumerate(parts):
-                self._host_schedule[index, place] = start, n_rows, step, first_row
+                schedule[index, place] = start - base, n_rows, step, first_row
         with self._runtime.active():
-            self._runtime.upload(order, self._order)
-            row_weights = self._data.sample_weight
-            if row_weights is not None and row_weights is not data.sample_weight:
-                row_weights[...] = data.sample_weight
+            self._runtime.upload(schedule.reshape(-1), self._epoch_slots["schedule"])
+            self._runtime.upload(scalars.reshape(-1), self._epoch_slots["scalars"])
+            self._bring_rows(data, order)
             self._state_before[...] = self._step.memory
+
+    def _bring_rows(self, data: TrainingData, order: NDArray[np.int32]) -> None:
+        """Take the order of an epoch, and its sample weights."""
+        if self._chunks is not None:
+            weight = data.wide_weight
+            self._chunks.begin(order, None if weight is None else to_host(weight).astype(self._network.dtype))
+            return
+        self._runtime.upload(order, self._order)
+        if self._row_weights is not None:
+            self._row_weights[...] = data.sample_weight
 
     def run(self, first: int, last: int) -> None:  # noqa: D102
         with self._runtime.active():
@@ -133,12 +168,26 @@ class CudaUpdates:
                     self._replay(begin, end)
                 else:
                     self._launch(first, stop)
+                if stop == end and self._chunks is not None:
+                    self._chunks.leave(begin // self._window_size)
                 first = stop
 
     def totals(self) -> NDArray[np.float64]:  # noqa: D102
         with self._runtime.active():
             self._leave()
-        return self._totals
+        # By updates first, so that the sum is the same for windows of any size.
+        loss, score = self._sums_of_updates("losses").sum(axis=0)
+        network = self._network
+        if self._step.penalised:
+            sums = self._sums_of_updates("penalties")
+            penalties = 0.5 * network.l2 * sums[:, 0] + network.l1 * sums[:, 1]
+            loss += float((self._weights * self._penalty_factors) @ penalties)
+        return np.array([loss, score])
+
+    def _sums_of_updates(self, name: str) -> NDArray[np.float64]:
+        """Return the sums of the pairs that each update of the epoch has left, (updates, 2)."""
+        left = self._runtime.to_numpy(self._epoch_slots[name]).astype(np.float64)
+        return np.asarray(left.reshape(len(self._parts), -1, 2).sum(axis=1))
 
     def rewind(self) -> None:  # noqa: D102
         with self._runtime.active():
@@ -150,33 +199,32 @@ class CudaUpdates:
     # --- windows -------------------------------------------------------------------------------------------------
 
     def _enter(self, begin: int, end: int) -> None:
-        """Bring the slots of the updates `begin` to `end` - 1 to the device, unless they are there."""
+        """Have the rows and the slots of the updates `begin` to `end` - 1 where launches find them."""
         if self._window == (begin, end):
             return
         self._leave()
-        n_slots = (end - begin) * self._most_parts
-        schedule, scalars = self._host_schedule[begin:end], self._host_scalars[begin:end]
-        self._runtime.upload(schedule.reshape(-1), self._schedule[: 4 * n_slots])
-        self._runtime.upload(scalars.reshape(-1), self._scalars[: SCALARS * n_slots])
-        self._losses[...] = 0
-        self._penalties[...] = 0
+        index = begin // self._window_size
+        if self._chunks is not None:
+            self._chunks.fetch(index)
+        self._step.use(self._places[index % len(self._places)])
+        for name in ("schedule", "scalars"):
+            self._slots[name][: (end - begin) * self._slot_lengths[name]] = self._of_window(name, begin, end)
+        self._slots["losses"][...] = 0
+        self._slots["penalties"][...] = 0
         self._window = (begin, end)
 
     def _leave(self) -> None:
-        """Add the losses of the window to the totals."""
+        """Keep what the window's updates have left."""
         if self._window is None:
             return
         begin, end = self._window
         self._window = None
-        losses = self._runtime.to_numpy(self._losses).astype(np.float64)
-        self._totals += losses.reshape(-1, 2).sum(axis=0)
-        network = self._network
-        if network.l1 or network.l2:
-            partial = self._runtime.to_numpy(self._penalties).astype(np.float64)
-            sums = partial.reshape(self._window_size, -1, 2).sum(axis=1)
-            penalties = 0.5 * network.l2 * sums[:, 0] + network.l1 * sums[:, 1]
-            factors = self._weights[begin:end] * self._penalty_factors[begin:end]
-            self._totals[0] += float(factors @ penalties[: end - begin])
+        for name in ("losses", "penalties"):
+            self._of_window(name, begin, end)[...] = self._slots[name][: (end - begin) * self._slot_lengths[name]]
+
+    def _of_window(self, name: str, begin: int, end: int) -> Array:
+        """Return the slots of these updates among those of the epoch."""
+        return self._epoch_slots[name][begin * self._slot_lengths[name] : end * self._slot_lengths[name]]
 
     # --- launches and their replay -------------------------------------------------------------------------------
 
@@ -192,7 +240,7 @@ class CudaUpdates:
         # The factors of the penalties are arguments of launches, which a graph keeps; they change from epoch to epoch
         # only under sample weights and scikit-learn's conventions together.
         factors = self._penalty_factors[begin:end].tobytes()
-        key = (end - begin, len(self._parts[end - 1]))
+        key = (end - begin, len(self._parts[end - 1]), begin // self._window_size % len(self._places))
         if self._step.penalised and self._factors.setdefault(key, factors) != factors:
             self._launch(begin, end)
             return
@@ -204,7 +252,7 @@ class CudaUpdates:
         else:
             graph()
 
-    def _capture(self, key: tuple[int, int], begin: int, end: int) -> None:
+    def _capture(self, key: tuple[int, ...], begin: int, end: int) -> None:
         """Record a window as a graph, if a replay gives the bits that launches give."""
         try:
             same = self._replay_gives_the_same_bits(begin)
@@ -230,7 +278,7 @@ class CudaUpdates:
         The eager ones also compile every kernel, which cannot be done during a capture.
         """
         end = begin + CHECKED_UPDATES
-        arrays = (self._step.parameters, self._step.memory, self._losses, self._penalties)
+        arrays = (self._step.parameters, self._step.memory, self._slots["losses"], self._slots["penalties"])
         before = [array.copy() for array in arrays]
 
         def result(make: Callable[[], None]) -> list[bytes]:
@@ -260,10 +308,8 @@ def _parts(n_samples: int, part_size: int, update_size: int) -> list[list[tuple[
 class _Step:
     """The launches of one update, with the workspace that they share."""
 
-    def __init__(
-        self, ops: CudaOps, network: Network, data: TrainingData, rule: UpdateRule, max_rows: int, accumulates: bool
-    ) -> None:
-        self._ops, self._network, self._rule, self._data = ops, network, rule, data
+    def __init__(self, ops: CudaOps, network: Network, rule: UpdateRule, max_rows: int, accumulates: bool) -> None:
+        self._ops, self._network, self._rule = ops, network, rule
         self._max_rows, self._accumulates = max_rows, accumulates
         self._dtype, self._stream = network.dtype, ops.runtime.stream
         self._sizes, self._top = network.layer_sizes, network.n_layers
@@ -271,9 +317,6 @@ class _Step:
         self._has_head = self._top > 1 and self._sizes[-1] <= MOST_CLASSES
         self._keeps_gradients = accumulates or rule.clip_norm is not None
         self._drops = [self._dropout(layer, rate) for layer, rate in enumerate(network.dropout)]
-        self._data_rows = ops.rows(data.inputs, data.scaling, self._dtype)
-        self._targets = ops.flat(data.targets)
-        self._weights_of_rows = None if data.sample_weight is None else ops.flat(data.sample_weight)
         self._lay_out()
         self._move_state()
         self._view_parameters()
@@ -303,15 +346,13 @@ class _Step:
             # One row of column sums for each of the head's blocks, of the last two layers.
             self._sum_rows[-2:] = [blocks(tall, launch.head_rows().rows)] * 2
         else:
-            self._sum_rows[-1] = tall  # the deltas themselves, which every row of the grid writes
             lengths[f"z{self._top}"] = tall * padded(sizes[-1])
         lengths[f"d{self._top}"] = tall * padded(sizes[-1])
-        for layer in range(1, self._top + self._has_head):
+        for layer in range(1, self._top + 1):
             lengths[f"sums{layer}"] = self._sum_rows[layer] * padded(sizes[layer])
         ends = np.cumsum([0, *lengths.values()]).tolist()
         self._offsets = dict(zip(lengths, ends, strict=False))
-        if not self._has_head:
-            self._offsets[f"sums{self._top}"] = self._offsets[f"d{self._top}"]
+        self._counts = self._ops.constant(np.zeros(self._sum_rows[-1]), np.uint32)
         self._workspace = self._ops.empty(ends[-1], self._dtype)
         self._lengths = lengths
         view = self._ops.runtime.view
@@ -334,7 +375,6 @@ class _Step:
         self.parameters = parameters.flat
         view = ops.runtime.view
         self._flat, self._memory = view(parameters.flat), view(self.memory)
-        self._all_weights = view(parameters.flat[: parameters.n_weights])
         self._n_weights = parameters.n_weights
         self._weights, self._biases, self._weights_at, self._biases_at = [None], [None], [0], [0]
         start = 0
@@ -346,10 +386,7 @@ class _Step:
             self._biases_at.append(start)
             self._biases.append(view(parameters.flat[start : start + padded(n_out)]))
             start += padded(n_out)
-        n_squares = 2 * launch.reduction_blocks(parameters.flat.size)
-        self.gradients = ops.empty(parameters.flat.size if self._keeps_gradients else 4, self._dtype)
-        self._gradients = view(self.gradients)
-        self._squares = view(ops.empty(n_squares, self._dtype))
+        self._gradients = view(ops.empty(parameters.flat.size if self._keeps_gradients else 4, self._dtype))
 
     def _make_jobs(self) -> None:
         """Make the table of the launch that forms all gradients."""
@@ -367,50 +404,65 @@ class _Step:
             )
             for layer in range(1, self._top + 1)
         ]
-        self._gradient_tile = self._choose_gradient_tile()
-        table, self._n_blocks = job_table(jobs, self._gradient_tile)
-        self._jobs, self._n_jobs = self._ops.constant(table, np.int32), 2 * len(jobs)
-
-    def _choose_gradient_tile(self) -> Tile:
-        """Return the tile of the largest layer; with the optimizer in it, registers allow 32 results a thread."""
+        # The largest layer's tile serves all of them.
         largest = max(pairwise(self._sizes), key=lambda pair: pair[0] * pair[1])
-        tile = self._ops.tile(*largest, self._dtype)
-        if not self._keeps_gradients and tile.thread_rows * tile.thread_columns > 32:
-            return TILES["64x64_8x4"]
-        return tile
+        tile = self._ops.tile(*largest, self._dtype, optimizer=not self._keeps_gradients)
+        table, self._n_blocks = job_table(jobs, tile)
+        parts = launch.choose_parts(self._n_blocks, self._max_rows, self._ops.runtime.multiprocessors)
+        if parts > 1:
+            # Nothing is fused with a part of a gradient, and any tile will do.
+            tile = self._ops.tile(*largest, self._dtype)
+            table, self._n_blocks = job_table(jobs, tile)
+        self._gradient_tile, self._gradient_parts = tile, parts
+        self._jobs, self._n_jobs = self._ops.constant(table, np.int32), 2 * len(jobs)
+        size = self._network.parameters.size
+        self.tallying_blocks = self._n_blocks if parts == 1 else launch.update_blocks(size)
+        self._squares = self._ops.runtime.view(self._ops.empty(self.tallying_blocks, self._dtype))
+        self._slabs = self._ops.runtime.view(self._ops.empty(parts * size if parts > 1 else 4, self._dtype))
 
     def _count(self) -> None:
-        """Count launches, for the size of a window, and what a slot leaves of losses and penalties."""
+        """Count launches, for the size of a window, and what a slot leaves of losses."""
         network, rule = self._network, self._rule
-        self.launches_of_a_part = 2 * self._top - (1 if self._has_head else -1) + (self._drops[0] is not None)
+        splits = self._gradient_parts > 1
+        self.launches_of_a_part = 2 * self._top - self._has_head + (self._drops[0] is not None) + splits
         self.penalised = bool(network.l1 or network.l2)
-        clips, limits = rule.clip_norm is not None, rule.max_norm is not None
-        self.launches_of_an_update = self.penalised + self._keeps_gradients + clips + limits * self._top
-        per_slot = blocks(self._max_rows, launch.head_rows().rows) if self._has_head else self._max_rows
-        self.losses_of_a_slot = 2 * per_slot
-        self.penalties_of_an_update = 2 * launch.reduction_blocks(self._n_weights) if self.penalised else 0
+        self.launches_of_an_update = self._keeps_gradients + (rule.max_norm is not None) * self._top
+        per_slot = launch.head_rows().rows if self._has_head else self._tiles[self._top].rows
+        self.losses_of_a_slot = 2 * blocks(self._max_rows, per_slot)
 
     def bind(self, schedule: Array, scalars: Array, losses: Array, penalties: Array, order: Array) -> None:
         """Take the arrays of a window, which every launch reads or writes one slot of."""
-        view, n = self._ops.runtime.view, self.penalties_of_an_update
+        view, n = self._ops.runtime.view, 2 * self.tallying_blocks
         self._schedule, self._scalars, self._losses = view(schedule), view(scalars), view(losses)
         self._order = view(order)
-        self._penalties = [view(penalties[at : at + n]) for at in range(0, penalties.size, n)] if n else []
+        self._penalties = [view(penalties[at : at + n]) for at in range(0, penalties.size, n)]
+
+    def view_data(self, place: list[Array | None], data: TrainingData) -> tuple[Any, ...]:
+        """Return what launches take for inputs, targets and weights there, scaled and scored as `data` says."""
+        ops, (inputs, targets, weights) = self._ops, place
+        rows = ops.rows(inputs, data.scaling, self._dtype)
+        return rows, ops.flat(targets), None if weights is None else ops.flat(weights), METRICS[data.metric]
+
+    def use(self, views: tuple[Any, ...]) -> None:
+        """Read rows from here, until told otherwise."""
+        self._data_rows, self._targets, self._weights_of_rows, self._metric = views
 
     # --- launches ------------------------------------------------------------------------------------------------
 
     def launch(self, place: int, first_slot: int, n_parts: int, penalty_factor: float) -> None:
         """Launch the update at `place` of the window; its parts have the slots from `first_slot`."""
+        penalty = None
         if self.penalised:
-            launch.sum_squares(self._all_weights, self._penalties[place], n=self._n_weights, stream=self._stream)
+            network = self._network
+            penalty = Penalty(network.l1 * penalty_factor, network.l2 * penalty_factor, self._penalties[place])
         for part in range(n_parts):
             batch = Batch(self._schedule, first_slot + part, self._max_rows, self._order, self._stream)
             self._forward(batch)
             self._backward(batch)
             # Penalties count once an update.
-            self._gradients_of(batch, accumulate=part > 0, penalty_factor=0.0 if part else penalty_factor)
+            self._gradients_of(batch, accumulate=part > 0, penalty=None if part else penalty)
         if self._keeps_gradients:
-            self._update(first_slot + n_parts - 1)
+            self._update(first_slot + n_parts - 1, self._gradients)
         if self._rule.max_norm is not None:
             self._ops.limit_incoming_norms(self._flat, self._sizes, self._rule.max_norm)
 
@@ -422,27 +474,26 @@ class _Step:
         if self._drops[0]:
             rows, out = self._data_rows, self._view["a0"]
             launch.load_batch(rows, out, batch, n_features=self._sizes[0], dropout=self._drops[0])
-        for layer in range(1, self._top + (not self._has_head)):
-            last = layer == self._top
+        for layer in range(1, self._top):
             launch.forward_layer(
                 self._inputs(layer - 1),
                 self._weights[layer],
                 self._biases[layer],
-                self._view[f"z{layer}" if last else f"a{layer}"],
+                self._view[f"a{layer}"],
                 batch,
-                activation=IDENTITY if last else self._activations[layer],
+                activation=self._activations[layer],
                 n_in=self._sizes[layer - 1],
                 n_out=self._sizes[layer],
                 tile=self._tiles[layer],
-                z=None if last else self._view.get(f"z{layer}"),
-                dropout=None if last else self._drops[layer],
+                z=self._view.get(f"z{layer}"),
+                dropout=self._drops[layer],
             )
 
     def _backward(self, batch: Batch) -> None:
         if self._has_head:
             self._head(batch)
         else:
-            self._loss(batch)
+            self._wide_output(batch)
         for layer in range(self._top - 1 - self._has_head, 0, -1):
             launch.hidden_delta(
                 self._view[f"d{layer + 1}"],
@@ -480,7 +531,7 @@ class _Step:
             batch,
             output=self._activations[top],
             loss=kernel_loss(self._network.loss_function),
-            metric=METRICS[self._data.metric],
+            metric=self._metric,
             hidden=self._activations[below],
             n_in=self._sizes[below],
             n_out=self._sizes[top],
@@ -489,29 +540,40 @@ class _Step:
             dropout=self._drops[below],
         )
 
-    def _loss(self, batch: Batch) -> None:
+    def _wide_output(self, batch: Batch) -> None:
         top = self._top
-        launch.loss_rows(
+        launch.wide_output(
+            self._inputs(top - 1),
+            self._weights[top],
+            self._biases[top],
             self._view[f"z{top}"],
             self._targets,
             self._weights_of_rows,
             self._view[f"d{top}"],
+            self._view[f"sums{top}"],
             self._losses,
+            self._counts,
             self._scalars,
             batch,
             output=self._activations[top],
             loss=kernel_loss(self._network.loss_function),
-            metric=METRICS[self._data.metric],
+            metric=self._metric,
+            n_in=self._sizes[top - 1],
             n_out=self._sizes[top],
             targets_ld=padded(self._sizes[top]),
+            tile=self._tiles[top],
         )
 
-    def _gradients_of(self, batch: Batch, *, accumulate: bool, penalty_factor: float) -> None:
-        if self._keeps_gradients:
+    def _gradients_of(self, batch: Batch, *, accumulate: bool, penalty: Penalty | None) -> None:
+        """Launch the gradients, and with them the update where nothing comes between."""
+        splits, keeps = self._gradient_parts > 1, self._keeps_gradients
+        squares = None if self._rule.clip_norm is None else self._squares
+        if splits:
+            out, mode = self._slabs, "slab"
+        elif keeps:
             out, mode = self._gradients, "accumulate" if accumulate else "store"
         else:
             out, mode = self._memory, self._rule.optimizer.name
-        network = self._network
         launch.accumulate_gradients(
             None if self._drops[0] else self._data_rows,
             self._whole_workspace,
@@ -524,24 +586,41 @@ class _Step:
             tile=self._gradient_tile,
             n_jobs=self._n_jobs,
             n_blocks=self._n_blocks,
-            l1=network.l1 * penalty_factor,
-            l2=network.l2 * penalty_factor,
+            parts=self._gradient_parts,
+            penalty=None if splits else penalty,
+            squares=None if splits else squares,
         )
+        if splits and keeps:
+            launch.sum_slabs(
+                self._flat,
+                self._gradients,
+                self._slabs,
+                n_weights=self._n_weights,
+                parts=self._gradient_parts,
+                accumulate=accumulate,
+                penalty=penalty,
+                squares=squares,
+                stream=self._stream,
+            )
+        elif splits:
+            self._update(batch.slot, self._slabs, self._gradient_parts, penalty)
 
-    def _update(self, slot: int) -> None:
+    def _update(self, slot: int, gradients: Any, parts: int = 1, penalty: Penalty | None = None) -> None:
+        """Launch the optimizer on gradients in memory, or on the slabs that add up to them."""
         clip = self._rule.clip_norm
-        if clip is not None:
-            launch.sum_squares(self._gradients, self._squares, n=self._flat.size, stream=self._stream)
         launch.update_parameters(
             self._flat,
             self._memory,
-            self._gradients,
+            gradients,
             self._scalars,
             slot,
             optimizer=self._rule.optimizer.name,
             n_weights=self._n_weights,
+            parts=parts,
             squares=None if clip is None else self._squares,
+            n_squares=self.tallying_blocks,
             clip_norm=clip,
+            penalty=penalty,
             stream=self._stream,
         )
 

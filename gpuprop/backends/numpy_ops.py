@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpuprop import losses
+from gpuprop.backends.interchange import to_host
 from gpuprop.dropout import keep_mask
 from gpuprop.optimizers import clip_by_norm, limit_incoming_norm
 from gpuprop.validation import is_sparse
@@ -42,10 +44,19 @@ class NumpyOps:
     def backend(self) -> str:  # noqa: D102  (contracts: see Ops)
         return "numpy"
 
+    def active(self) -> AbstractContextManager[None]:  # noqa: D102
+        return nullcontext()
+
+    def adopt(self, array: Any) -> Any:  # noqa: D102
+        return to_host(array)
+
     def asarray(self, array: Any, dtype: DTypeLike) -> Array:  # noqa: D102
         if is_sparse(array):
             return array.tocsr().astype(dtype, copy=False)
         return np.ascontiguousarray(array, dtype=dtype)
+
+    def load(self, *arrays: Any) -> tuple[Any, ...]:  # noqa: D102
+        return tuple(None if array is None else self.asarray(array, array.dtype) for array in arrays)
 
     def to_numpy(self, array: Array) -> NDArray[Any]:  # noqa: D102
         return np.asarray(array)

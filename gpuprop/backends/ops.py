@@ -11,6 +11,7 @@ training loop asks for once: see `UpdatePlan`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -47,10 +48,28 @@ class Ops(Protocol):
         """Rows of matrices lie this many elements, or a multiple of it, apart; what is between them holds zeros."""
         ...
 
+    def active(self) -> AbstractContextManager[None]:
+        """Return a context in which the functions of an array's own library work on this device, in order."""
+        ...
+
+    def adopt(self, array: Any) -> Any:
+        """Return what a user handed in as an array of this device if it lies on a GPU, else for NumPy to read.
+
+        See `gpuprop.backends.interchange` for what is copied.
+        """
+        ...
+
     def asarray(self, array: Any, dtype: DTypeLike) -> Array:
         """Return `array` on the device: C-contiguous, of `dtype`; the same object where nothing has to change.
 
         A sparse matrix stays sparse, as CSR.
+        """
+        ...
+
+    def load(self, *arrays: Any) -> tuple[Any, ...]:
+        """Return checked arrays of one data set as `take_batch` and ``plan_updates`` read them; None stays None.
+
+        That is on the device, or, for a data set that is too large for it, something that stays on the host.
         """
         ...
 

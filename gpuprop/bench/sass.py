@@ -4,6 +4,9 @@ Numba writes PTX for a compute capability, NVIDIA's ``ptxas`` assembles it and r
 spills, ``nvdisasm`` prints the instructions. Needs the packages numba-cuda[cu13], nvidia-cuda-nvcc and
 nvidia-cuda-nvdisasm; no driver, no device. What is learnt is exact (it is the code a GPU would run) and says nothing
 about time.
+
+Each architecture gets PTX of its own, as on a machine that has such a GPU: from 9.0 up for the architecture-specific
+target (``compute_90a``), which is what numba-cuda asks for there.
 """
 
 from __future__ import annotations
@@ -11,14 +14,18 @@ from __future__ import annotations
 import collections
 import re
 import shutil
+import struct
 import subprocess
 import sysconfig
 import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-__all__ = ["ARCHITECTURES", "Report", "analyse", "blocks_per_multiprocessor", "missing_tools"]
+from gpuprop.bench.variants import Variant
+
+__all__ = ["ARCHITECTURES", "Capability", "Report", "analyse", "blocks_per_multiprocessor", "missing_tools", "versions"]
 
 Capability = tuple[int, int]
 
@@ -36,8 +43,8 @@ _LIMITS: dict[Capability, tuple[int, int, int, int]] = {
     (12, 0): (1536, 24, 100, 1),
 }
 
-_INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?(.*?)\s*;")
-_LABEL = re.compile(r"^(\.L_\w+):")
+_INSTRUCTION = re.compile(r"^\s*/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?(.*?)\s*;")
+_TARGET = re.compile(r"0x([0-9a-f]+)$")
 _FLOAT64 = (
     "DFMA",
     "DADD",
@@ -56,9 +63,12 @@ _FLOAT64 = (
 class Report:
     """What one kernel compiled to for one architecture."""
 
-    name: str
-    capability: Capability
+    family: str
+    option: str
+    tile: str
+    dtype: str
     threads: int
+    capability: Capability
     registers: int
     shared: int
     stack: int
@@ -69,10 +79,19 @@ class Report:
     total: dict[str, int]
 
     @property
+    def kernel(self) -> str:
+        """The kernel in words."""
+        return " ".join(part for part in (self.family, self.tile, self.option, self.dtype) if part)
+
+    @property
+    def name(self) -> str:
+        """The kernel and the architecture, for tables."""
+        return f"{self.kernel} for sm_{self.capability[0]}{self.capability[1]}"
+
+    @property
     def fma_fraction(self) -> float:
         """Share of fused multiply-adds among the instructions of the inner loop."""
-        fused = sum(n for op, n in self.loop.items() if op.startswith(("FFMA", "DFMA")))
-        return fused / max(1, sum(self.loop.values()))
+        return _fused(self.loop) / max(1, sum(self.loop.values()))
 
     @property
     def float64(self) -> int:
@@ -94,8 +113,18 @@ class Report:
         return {op: n for op, n in self.loop.items() if op.startswith(memory)}
 
 
-def _folder() -> Path:
-    return Path(sysconfig.get_paths()["purelib"]) / "nvidia" / "cu13" / "bin"
+class _Code(NamedTuple):
+    """An assembled kernel."""
+
+    said: str
+    """What the assembler reported."""
+    text: bytes
+    """The instructions."""
+
+
+def _tool(name: str) -> str | None:
+    packaged = Path(sysconfig.get_paths()["purelib"]) / "nvidia" / "cu13" / "bin" / name
+    return str(packaged) if packaged.exists() else shutil.which(name)
 
 
 def missing_tools() -> str:
@@ -105,19 +134,30 @@ def missing_tools() -> str:
         from numba.cuda.np import arrayobj  # noqa: F401
     except ImportError:
         return "numba-cuda is not installed"
-    for tool in ("ptxas", "nvdisasm"):
-        if not (_folder() / tool).exists() and shutil.which(tool) is None:
-            return f"{tool} is not installed; pip install nvidia-cuda-nvcc nvidia-cuda-nvdisasm"
+    for name in ("ptxas", "nvdisasm"):
+        if _tool(name) is None:
+            return f"{name} is not installed; pip install nvidia-cuda-nvcc nvidia-cuda-nvdisasm"
     return ""
 
 
-def _run(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    path = _folder() / tool
-    command = [str(path) if path.exists() else tool, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def versions() -> str:
+    """Return what the machine code depends on beside the kernels: the versions of everything that makes it."""
+    from importlib.metadata import version
+
+    packages = [f"{name} {version(name)}" for name in ("numba", "numba-cuda", "llvmlite", "nvidia-nvvm")]
+    return "\n".join([*packages, *(_run(name, "--version").stdout for name in ("ptxas", "nvdisasm"))])
+
+
+def _run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([str(_tool(name)), *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{tool}: {done.stderr.strip()}")
+        raise RuntimeError(f"{name}: {done.stderr.strip()}")
     return done
+
+
+def _target(capability: Capability) -> str:
+    major, minor = capability
+    return f"{major}{minor}{'a' if capability >= (9, 0) else ''}"
 
 
 class _Device:
@@ -126,90 +166,115 @@ class _Device:
     compute_capability: Capability = (9, 0)
 
 
-def _ptx(kernel: Any, signature: tuple[Any, ...], capability: Capability) -> str:
+def _ptx(variant: Variant, capability: Capability) -> str:
     from numba import cuda
     from numba.cuda import dispatcher
 
+    kernel = variant.kernel
     _Device.compute_capability = capability
     original = dispatcher.get_current_device
     dispatcher.get_current_device = _Device
     try:
         bounds = kernel.targetoptions.get("launch_bounds")
         options = {"launch_bounds": bounds} if bounds else {}
-        text, _ = cuda.compile_ptx(kernel.py_func, signature, cc=capability, **options)
+        target = (*capability, "a") if capability >= (9, 0) else capability
+        text, _ = cuda.compile_ptx(kernel.py_func, variant.signature, cc=target, **options)
     finally:
         dispatcher.get_current_device = original
     return str(text)
 
 
-def _instructions(text: str) -> tuple[list[str], dict[str, int]]:
-    """Return the instructions and, for each label, the index of the one behind it."""
-    instructions: list[str] = []
-    labels: dict[str, int] = {}
-    for line in text.splitlines():
-        if label := _LABEL.match(line):
-            labels[label[1]] = len(instructions)
-        elif found := _INSTRUCTION.match(line):
-            instructions.append(found[1])
-    return instructions, labels
+def _assemble(variant: Variant, capability: Capability) -> _Code:
+    with tempfile.TemporaryDirectory() as folder:
+        source, image = Path(folder) / "kernel.ptx", Path(folder) / "kernel.cubin"
+        source.write_text(_ptx(variant, capability))
+        said = _run("ptxas", "-v", "-O3", "-arch", f"sm_{_target(capability)}", str(source), "-o", str(image)).stderr
+        return _Code(said, _text_section(image.read_bytes()))
 
 
-def _names(instructions: list[str]) -> dict[str, int]:
-    return dict(collections.Counter(i.split()[0] for i in instructions))
+def _text_section(image: bytes) -> bytes:
+    """Return the instructions of the one kernel in an ELF image (64 bits, little-endian)."""
+    (table,) = struct.unpack_from("<Q", image, 0x28)
+    size, count, names = struct.unpack_from("<HHH", image, 0x3A)
+    # Of a section header: where its name begins among the names, and offset and size of its content.
+    headers = [struct.unpack_from("<I20xQQ", image, table + i * size) for i in range(count)]
+    for name, offset, length in headers:
+        if image.startswith(b".text.", headers[names][1] + name):
+            return image[offset : offset + length]
+    raise RuntimeError("the assembled image has no code")
 
 
-def _inner_loop(instructions: list[str], labels: dict[str, int]) -> dict[str, int]:
+def _disassemble(codes: Sequence[bytes], capability: Capability) -> Iterator[list[tuple[int, str]]]:
+    """Yield the instructions of each code, with their addresses.
+
+    All go through one call: ``nvdisasm`` takes half a second to start and a few hundredths for a kernel.
+    """
+    with tempfile.NamedTemporaryFile() as image:
+        image.write(b"".join(codes))
+        image.flush()
+        listing = _run("nvdisasm", "-ndf", "-b", f"SM{_target(capability)}", image.name).stdout
+    found = (_INSTRUCTION.match(line) for line in listing.splitlines())
+    instructions = collections.deque((int(m[1], 16), m[2]) for m in found if m)
+    end = 0
+    for code in codes:
+        end += len(code)
+        part = []
+        while instructions and instructions[0][0] < end:
+            part.append(instructions.popleft())
+        yield part
+
+
+def _names(instructions: Iterable[tuple[int, str]]) -> dict[str, int]:
+    return dict(collections.Counter(text.split()[0] for _, text in instructions))
+
+
+def _fused(names: dict[str, int]) -> int:
+    return sum(n for op, n in names.items() if op.startswith(("FFMA", "DFMA")))
+
+
+def _inner_loop(instructions: list[tuple[int, str]]) -> dict[str, int]:
     """Return the instruction counts of the backward branch's body with the most multiply-adds, the smallest such."""
+    places = {address: place for place, (address, _) in enumerate(instructions)}
     best: dict[str, int] = {}
-    rank = (-1, 0)
-    for end, instruction in enumerate(instructions):
-        target = re.search(r"(\.L_\w+)", instruction) if instruction.startswith("BRA") else None
-        if target is None or labels.get(target[1], end + 1) > end:
-            continue
-        names = _names(instructions[labels[target[1]] : end + 1])
-        fused = sum(n for op, n in names.items() if op.startswith(("FFMA", "DFMA")))
-        if (fused, -sum(names.values())) > rank:
-            best, rank = names, (fused, -sum(names.values()))
+    for end, (_, text) in enumerate(instructions):
+        target = _TARGET.search(text) if text.startswith("BRA") else None
+        begin = places.get(int(target[1], 16), end) if target else end
+        if begin < end:
+            names = _names(instructions[begin : end + 1])
+            if not best or (_fused(names), -sum(names.values())) > (_fused(best), -sum(best.values())):
+                best = names
     return best
 
 
-def analyse(name: str, kernel: Any, signature: tuple[Any, ...], threads: int, capability: Capability) -> Report:
-    """Compile one kernel for one architecture and report on the machine code.
+def analyse(jobs: Sequence[tuple[Variant, Capability]]) -> list[Report]:
+    """Compile kernels, each for an architecture, and report on the machine code, in the same order."""
+    codes = [_assemble(*job) for job in jobs]
+    reports: dict[int, Report] = {}
+    for capability in {capability for _, capability in jobs}:
+        places = [place for place, job in enumerate(jobs) if job[1] == capability]
+        listings = _disassemble([codes[place].text for place in places], capability)
+        for place, listing in zip(places, listings, strict=True):
+            reports[place] = _report(jobs[place][0], capability, codes[place].said, listing)
+    return [reports[place] for place in range(len(jobs))]
 
-    Parameters
-    ----------
-    name : str
-        For the report.
-    kernel : numba.cuda dispatcher
-        What a kernel factory returned.
-    signature : tuple of numba types
-    threads : int
-        Threads of a block, for the occupancy.
-    capability : tuple of int
-        For example (8, 6).
-    """
-    ptx = _ptx(kernel, signature, capability)
-    with tempfile.TemporaryDirectory() as folder:
-        source, image = Path(folder) / "kernel.ptx", Path(folder) / "kernel.cubin"
-        source.write_text(ptx)
-        arch = f"sm_{capability[0]}{capability[1]}"
-        said = _run("ptxas", "-v", "-O3", "-arch", arch, str(source), "-o", str(image)).stderr
-        listing = _run("nvdisasm", "-c", str(image)).stdout
-    instructions, labels = _instructions(listing)
 
+def _report(variant: Variant, capability: Capability, said: str, listing: list[tuple[int, str]]) -> Report:
     def number(pattern: str) -> int:
         return sum(int(n) for n in re.findall(pattern, said))
 
     return Report(
-        name,
+        variant.family,
+        variant.option,
+        variant.tile,
+        variant.dtype,
+        variant.threads,
         capability,
-        threads,
         registers=number(r"Used (\d+) registers"),
         shared=number(r"(\d+) bytes smem"),
         stack=number(r"(\d+) bytes stack frame"),
         spilled=number(r"(\d+) bytes spill (?:stores|loads)"),
-        loop=_inner_loop(instructions, labels),
-        total=_names(instructions),
+        loop=_inner_loop(listing),
+        total=_names(listing),
     )
 
 

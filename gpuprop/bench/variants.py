@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["Variant", "flat_variants", "product_variants"]
+__all__ = ["Selection", "Variant", "flat_variants", "product_variants"]
 
 
 @dataclass(frozen=True)
@@ -14,8 +14,8 @@ class Variant:
     """A kernel to compile."""
 
     family: str
-    """``forward`` or ``delta`` (also with `` dropout``), ``forward gathering``, ``gradient``, ``gradient update``, or
-    the name of a kernel without a tile."""
+    """``forward`` or ``delta`` (also with `` dropout``), ``forward gathering`` (also `` by column``), ``gradient``,
+    ``gradient update``, ``wide``, or the name of a kernel without a tile."""
     option: str
     tile: str
     """Name of the tile; empty for a kernel without one."""
@@ -25,9 +25,54 @@ class Variant:
     signature: tuple[Any, ...]
 
     @property
-    def name(self) -> str:
-        """One line for tables."""
-        return " ".join(part for part in (self.family, self.tile, self.option, self.dtype) if part)
+    def operands(self) -> tuple[str, ...]:
+        """What the kernel shares with others: those of equal operands read and multiply by the same functions."""
+        source = self.option if "gathering" in self.family else ""
+        return self.family.split()[0], source, self.tile, self.dtype
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which kernels to compile, and for which architectures.
+
+    Parameters
+    ----------
+    tile : str
+        Name of a tile; empty for the kernels without one.
+    capabilities : tuple of (int, int)
+    options : tuple of str
+        Only variants with one of these options; empty for all.
+    activation, dtype : str
+    """
+
+    tile: str
+    capabilities: tuple[tuple[int, int], ...]
+    options: tuple[str, ...] = ()
+    activation: str = "relu"
+    dtype: str = "float32"
+
+    def variants(self) -> list[Variant]:
+        """Return the selected kernels, not compiled yet."""
+        every = product_variants(self.tile, self.dtype, self.activation) if self.tile else flat_variants(self.dtype)
+        return [v for v in every if not self.options or v.option in self.options]
+
+    def has(self, report: Any) -> bool:
+        """Return whether a report is on one of the selected kernels and architectures."""
+        return (
+            (report.tile, report.dtype) == (self.tile, self.dtype)
+            and report.capability in self.capabilities
+            and (not self.options or report.option in self.options)
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return a form that JSON can write."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Selection:
+        """Return the selection that `as_json` described."""
+        capabilities = tuple((int(major), int(minor)) for major, minor in row["capabilities"])
+        return cls(**{**row, "capabilities": capabilities, "options": tuple(row["options"])})
 
 
 def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> Iterator[Variant]:
@@ -39,7 +84,8 @@ def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> It
     from gpuprop_kernels.forward import forward_kernel
     from gpuprop_kernels.gradient import gradient_kernel
     from gpuprop_kernels.optimizers import STATE_ARRAYS
-    from gpuprop_kernels.tile import TILES
+    from gpuprop_kernels.shapes import NO_OPTIMIZER, TILES
+    from gpuprop_kernels.wide import wide_output_kernel
 
     tile, dt, chosen = TILES[tile_name], getattr(numba, dtype), Activation(activation)
     a, i, integer, byte = dt[::1], numba.int32[::1], numba.int32, numba.uint8[::1]
@@ -51,7 +97,7 @@ def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> It
     for source in ("dense", "bytes", "floats", "bytes_by_column"):
         kernel = forward_kernel(tile, dt, chosen, source, keep_z, False)
         data = byte if source.startswith("bytes") else a
-        family = "forward" if source == "dense" else "forward gathering"
+        family = "forward" + " gathering" * (source != "dense") + " by column" * source.endswith("column")
         option = activation if source == "dense" else f"{activation} {source}"
         yield variant(family, option, kernel, data, i, a, a, a, a, a, a, i, a, i, *[integer] * 5)
     kernel = forward_kernel(tile, dt, chosen, "dense", keep_z, True)
@@ -60,29 +106,35 @@ def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> It
         kernel = hidden_delta_kernel(tile, dt, chosen, dropout)
         option = f"{activation} dropout" if dropout else activation
         yield variant("delta dropout" if dropout else "delta", option, kernel, a, a, a, a, a, i, a, i, *[integer] * 5)
-    for mode, source in (
-        ("store", "dense"), ("accumulate", "dense"), ("slab", "bytes"), ("sgd", "bytes"), ("adam", "bytes"),
-        ("adamw", "floats"),
+    for mode, source, tallies in (
+        ("store", "dense", (False, False)), ("accumulate", "dense", (False, False)), ("slab", "bytes", (False, False)),
+        ("store", "bytes", (True, True)), ("sgd", "bytes", (False, False)), ("adam", "bytes", (False, False)),
+        ("adamw", "floats", (True, False)),
     ):  # fmt: skip
-        if mode in STATE_ARRAYS and tile.thread_rows * tile.thread_columns > 32:
+        if mode in STATE_ARRAYS and tile_name in NO_OPTIMIZER:
             continue
-        kernel = gradient_kernel(tile, dt, mode, source)
+        kernel = gradient_kernel(tile, dt, mode, source, *tallies)
         data = byte if source == "bytes" else a
         family = "gradient update" if mode in STATE_ARRAYS else "gradient"
-        signature = (data, i, a, a, a, a, a, i, i, integer, a, integer, integer, integer, dt, dt)
-        yield variant(family, f"{mode} {source}", kernel, *signature)
+        signature = (data, i, a, a, a, a, a, a, a, i, i, integer, a, integer, integer, integer, dt, dt)
+        option = " ".join([mode, source, *["tallied"] * any(tallies)])
+        yield variant(family, option, kernel, *signature)
+    pair = Activation("softmax"), "categorical_cross_entropy", "class"
+    kernel = wide_output_kernel(tile, dt, "dense", *pair, True)
+    arrays = (a, i, a, a, a, a, a, a, a, a, a, a, numba.uint32[::1], i)
+    yield variant("wide", "softmax", kernel, *arrays, integer, a, *[integer] * 5)
 
 
 def flat_variants(dtype: str) -> Iterator[Variant]:
     """Yield the kernels without a tile: head, rows, updates, reductions."""
     import numba
 
-    from gpuprop_kernels import update
+    from gpuprop_kernels import max_norm, update
     from gpuprop_kernels.activations import HIDDEN, Activation
     from gpuprop_kernels.forward import BATCH_BLOCK, load_batch_kernel
     from gpuprop_kernels.head import HEAD, head_kernel
     from gpuprop_kernels.optimizers import STATE_ARRAYS
-    from gpuprop_kernels.rows import ROW_BLOCK, loss_rows_kernel, softmax_rows_kernel
+    from gpuprop_kernels.rows import ROWS, loss_rows_kernel, softmax_rows_kernel
 
     dt = getattr(numba, dtype)
     a, i, integer, byte = dt[::1], numba.int32[::1], numba.int32, numba.uint8[::1]
@@ -93,7 +145,8 @@ def flat_variants(dtype: str) -> Iterator[Variant]:
     pairs = [
         ("softmax", "categorical_cross_entropy", "class"), ("logistic", "binary_cross_entropy", "threshold"),
         ("identity", "squared_error", "residual"), ("exponential", "poisson", "residual"),
-        ("softmax", "squared_error", "residual"),
+        ("softmax", "squared_error", "residual"), ("identity", "absolute_error", "residual"),
+        ("softplus", "huber(1.5)", "residual"), ("identity", "pinball(0.9)", "residual"),
     ]  # fmt: skip
     head_signature = (a, a, a, a, a, i, a, a, a, a, a, a, i, a, i, integer, a, integer, integer, integer)
     for output, loss, metric in pairs:
@@ -101,18 +154,17 @@ def flat_variants(dtype: str) -> Iterator[Variant]:
         for hidden in HIDDEN if loss == "categorical_cross_entropy" else ("relu",):
             head = head_kernel(HEAD, dt, 10, out, loss, metric, Activation(hidden), False, False)
             yield variant("head", f"{output} {loss} {hidden}", HEAD.threads, head, *head_signature)
-        rows = loss_rows_kernel(dt, out, loss, metric, True, ROW_BLOCK)
+        rows = loss_rows_kernel(ROWS, dt, out, loss, metric, True)
         signature = (a, a, a, i, a, a, i, integer, a, integer, integer, integer)
-        yield variant("rows", f"{output} {loss}", ROW_BLOCK, rows, *signature)
-    yield variant("softmax", "", ROW_BLOCK, softmax_rows_kernel(dt, ROW_BLOCK), a, a, integer, integer)
+        yield variant("rows", f"{output} {loss}", ROWS.threads, rows, *signature)
+    yield variant("softmax", "", ROWS.threads, softmax_rows_kernel(ROWS, dt), a, a, integer, integer, integer)
     for optimizer in STATE_ARRAYS:
-        kernel = update.update_kernel(dt, optimizer, True)
-        signature = (a, a, a, a, a, *[integer] * 5, dt, dt, dt)
+        kernel = update.update_kernel(dt, optimizer, True, True)
+        signature = (a, a, a, a, a, a, *[integer] * 5, dt, dt, dt)
         yield variant("update", optimizer, update.UPDATE_BLOCK, kernel, *signature)
-    kernel = update.sum_slabs_kernel(dt, False)
-    yield variant("sum slabs", "", update.UPDATE_BLOCK, kernel, a, a, a, integer, integer, integer, dt, dt)
-    yield variant("sum squares", "", update.UPDATE_BLOCK, update.sum_squares_kernel(dt), a, a, integer)
-    kernel = update.limit_norm_kernel(dt)
-    yield variant("limit norm", "", 16 * update.NORM_ROWS, kernel, a, integer, integer, integer, dt)
+    kernel = update.sum_slabs_kernel(dt, False, True, True)
+    yield variant("sum slabs", "", update.UPDATE_BLOCK, kernel, a, a, a, a, a, integer, integer, integer, dt, dt)
+    kernel, threads = max_norm.limit_norm_kernel(dt), max_norm.NORM_COLUMNS * max_norm.NORM_ROWS
+    yield variant("limit norm", "", threads, kernel, a, integer, integer, integer, dt)
     kernel = load_batch_kernel(dt, "bytes", True)
     yield variant("load batch", "bytes dropout", BATCH_BLOCK, kernel, byte, i, a, a, a, i, a, i, *[integer] * 3)

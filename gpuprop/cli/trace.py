@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from gpuprop.cli.options import Header, Json, Labels, OptionError, Target, wrong_options
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from gpuprop.network import Network
 
 __all__ = ["register"]
 
@@ -28,6 +23,8 @@ Examples:
   gpuprop trace --html worked-example.html
   gpuprop trace --rounds 10000 --weights updated
   gpuprop trace gpuprop-mnist --data mnist --sample 3
+  gpuprop trace --scalar
+  gpuprop trace --formula "logistic(w*x + b)" --at w=0.5,x=2,b=-1
 """
 
 
@@ -62,6 +59,13 @@ def trace(
             help="z[1][0] and weights, as in the library; net and out; or z^(2), a^(2) and Theta.",
         ),
     ] = "mazur",
+    scalar: Annotated[
+        bool, typer.Option("--scalar", help="Trace a formula instead: f = (x + y) * z at x = -2, y = 5, z = -4.")
+    ] = False,
+    formula: Annotated[
+        str | None, typer.Option(metavar="TEXT", help='A formula of yours for --scalar, such as "logistic(w*x + b)".')
+    ] = None,
+    at: Annotated[str | None, typer.Option(metavar="x=NUMBER,...", help="Where --formula is computed.")] = None,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a self-contained page with typeset formulas.")
     ] = None,
@@ -72,19 +76,15 @@ def trace(
 
     from gpuprop.cli.console import print_json
     from gpuprop.cli.files import written_whole
+    from gpuprop.cli.sample import subject_and_sample
     from gpuprop.trace import trace as compute
-    from gpuprop.trace import worked_example
 
-    if model is None:
-        if (data, sample, target, labels, header) != (None, None, None, None, None):
-            raise OptionError("got a sample without MODEL, expected both: the worked example has a sample of its own")
-        network, x, y = worked_example()
-        subject = "the worked example"
-    else:
-        if data is None:
-            raise OptionError("MODEL needs --data DATA, which holds the sample, and takes --sample N")
-        network, x, y = _model_and_sample(model, data, sample or 0, target, labels, header)
-        subject = f"{model}, sample {sample or 0} of {data}"
+    if scalar or formula is not None or at is not None:
+        if model is not None or data is not None:
+            raise OptionError("got --scalar with a model, expected one of them: a formula has no network")
+        _scalar(formula, at, html, json)
+        return
+    subject, network, x, y = subject_and_sample(model, data, sample, target, labels, header)
     with wrong_options():
         result = compute(
             network,
@@ -108,14 +108,35 @@ def trace(
         print(result)
 
 
-def _model_and_sample(
-    model: Path, data: str, sample: int, target: str | None, labels: str | None, header: bool | None
-) -> tuple[Network, NDArray[Any], NDArray[Any]]:
-    from gpuprop.cli.evaluate import load_rows
-    from gpuprop.model_io import load_network
+def _scalar(formula: str | None, at: str | None, html: Path | None, json: bool) -> None:
+    """Trace a formula instead of a network."""
+    from gpuprop.cli.console import print_json
+    from gpuprop.cli.files import written_whole
+    from gpuprop.trace import trace_scalar
 
-    network = load_network(model, "numpy")
-    X, y = load_rows(network, data, target, labels, header)
-    if sample >= len(X):
-        raise OptionError(f"--sample: got {sample}, expected 0 to {len(X) - 1}: {data} has {len(X):,} rows")
-    return network, X[sample : sample + 1], y[sample : sample + 1]
+    with wrong_options():
+        values = {} if at is None else _values(at)
+        result = trace_scalar(**({} if formula is None else {"formula": formula}), **values)  # type: ignore[arg-type]
+    if html is not None:
+        with written_whole(html) as file:
+            file.write(result.to_html())
+    if json:
+        print_json(result.to_dict())
+    elif html is not None:
+        print(f"{html}: f = {result.formula} = {result.value:.12g}")
+    else:
+        print(result)
+
+
+def _values(text: str) -> dict[str, float]:
+    """``"x=-2,y=5"`` -> {"x": -2.0, "y": 5.0}."""
+    found = {}
+    for part in text.split(","):
+        name, equals, number = (piece.strip() for piece in part.partition("="))
+        try:
+            found[name] = float(number)
+        except ValueError:
+            equals = ""
+        if not equals or not name.isidentifier() or name == "formula":
+            raise OptionError(f"--at: got {part!r}, expected NAME=NUMBER, several separated by commas")
+    return found

@@ -77,6 +77,11 @@ def _xlogy(x: Array, y: Array) -> Array:
         return np.where(x == 0, 0.0, x * np.log(y))
 
 
+def robust_parameter(loss: str) -> float:
+    """Return the number in ``"huber(1.35)"`` or ``"pinball(0.9)"``; without one they have 1 and 0.5."""
+    return float(loss[:-1].split("(")[1]) if "(" in loss else {"huber": 1.0, "pinball": 0.5}[loss]
+
+
 def sample_losses(loss: str, activation: str, z: Array, y: Array) -> Array:
     """Return the loss of each sample, shape (n,), summed over the outputs, from the output layer's net input."""
     a = activate(activation, z)
@@ -96,6 +101,14 @@ def sample_losses(loss: str, activation: str, z: Array, y: Array) -> Array:
             terms = -_xlogy(y, a)
     elif loss == "poisson":
         terms = _xlogy(y, y) - (y * z if activation == "exponential" else _xlogy(y, a)) - y + a
+    elif loss == "absolute_error":
+        terms = np.abs(a - y)
+    elif loss.startswith("huber"):
+        limit, r = robust_parameter(loss), np.abs(a - y)
+        terms = np.where(r <= limit, 0.5 * r**2, limit * (r - 0.5 * limit))
+    elif loss.startswith("pinball"):
+        q = robust_parameter(loss)
+        terms = np.where(a < y, q * (y - a), (1.0 - q) * (a - y))
     else:
         raise KeyError(loss)
     return np.asarray(terms.sum(axis=1))
@@ -111,6 +124,14 @@ def loss_slope(loss: str, a: Array, y: Array) -> Array:
         return np.asarray(-y / a)
     if loss == "poisson":
         return np.asarray(1.0 - y / a)
+    if loss == "absolute_error":
+        return np.asarray(np.sign(a - y))
+    if loss.startswith("huber"):
+        limit = robust_parameter(loss)
+        return np.where(np.abs(a - y) <= limit, a - y, limit * np.sign(a - y))
+    if loss.startswith("pinball"):
+        q = robust_parameter(loss)
+        return np.where(a < y, -q, np.where(a > y, 1.0 - q, 0.0))
     raise KeyError(loss)
 
 

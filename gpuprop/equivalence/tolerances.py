@@ -18,10 +18,12 @@ UNIT = {np.dtype(np.float32): 2.0**-24, np.dtype(np.float64): 2.0**-53}
 
 ELEMENTWISE = {
     # primitive: units of u relative to max(|value|, scale); the reason beside it
+    "scaling": 4.0,  # shift and scale rounded to the dtype, a difference, a product
     "activation": 8.0,  # CUDA's exp, tanh, log1p err by up to 2 ulp, and composing two of them doubles it
     "derivative": 16.0,  # the activation's error passes through 1 - a*a or a*(1 - a)
     "loss": 16.0,  # a logarithm of a quotient of exponentials
     "optimizer": 16.0,  # a square root, a quotient, two or three sums
+    "pass": 256.0,  # a network forwards and backwards, and a few updates: some ten products, each up to 40 u off
 }
 
 CURVE = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-9}

@@ -35,9 +35,10 @@ from gpuprop.estimators.parameters import (
 from gpuprop.estimators.scikit_learn_callbacks import CallbackSupportMixin, EpochTasks
 from gpuprop.network import Network
 from gpuprop.training import Progress, RowOrders, Trainer
+from gpuprop.updates import Training
 from gpuprop.validation import is_sparse
 
-__all__ = ["BaseMLP", "Role"]
+__all__ = ["BaseMLP", "Role", "input_dtypes", "validated", "validated_inputs"]
 
 Array = NDArray[Any]
 #: What targets are for.
@@ -85,7 +86,13 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
 
     # --- the fit -------------------------------------------------------------------------------------------------
 
-    def _fit(
+    def _fit(self, *arguments: Any, **options: Any) -> Any:
+        """Train; the arguments are those of `_training`."""
+        for _ in self._training(*arguments, **options):
+            pass
+        return self
+
+    def _training(
         self,
         X: Any,
         y: Any,
@@ -94,8 +101,11 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
         incremental: bool = False,
         X_val: Any = None,
         y_val: Any = None,
-    ) -> Any:
-        """Train; `incremental` is ``partial_fit``: one epoch, going on with network and optimizer as they are."""
+    ) -> Training:
+        """Train, pausing before the updates of each epoch, see `gpuprop.together`.
+
+        `incremental` is ``partial_fit``: one epoch, going on with network and optimizer as they are.
+        """
         hidden = hidden_layer_sizes(self)
         epochs = max_epochs(self)
         self._refuse_contradictions(incremental, X_val, y_val)
@@ -116,8 +126,10 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
         else:
             watched = EpochTasks.wanted(self) and not incremental
             watchers = [EpochTasks(self, X, y, sample_weight, epochs)] if watched else []
-            self._fit_stochastic(samples, validation, random_state, epochs, incremental, watchers)
-        return self
+            rows_state = random_state
+            if self.order_random_state is not None:
+                rows_state = check_random_state(self.order_random_state)
+            yield from self._fit_stochastic(samples, validation, rows_state, epochs, incremental, watchers)
 
     def _refuse_contradictions(self, incremental: bool, X_val: Any, y_val: Any) -> None:
         if (X_val is None) != (y_val is None):
@@ -134,32 +146,16 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
             raise ValueError("X_val has no meaning with solver 'lbfgs', which has no epochs to evaluate it after")
 
     def _check_samples(self, X: Any, y: Any, sample_weight: Any, incremental: bool, *, reset: bool) -> _Samples:
-        dtype = (np.float64, np.float32) if self.dtype is None else (np.dtype(self.dtype),)
-        X, y = self._validated(X, y, dtype, reset=reset)
+        X, y = validated(self, X, y, input_dtypes(self), reset=reset)
         targets = self._check_targets(y, "partial_fit" if incremental else "fit")
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
         weight = self._weigh_classes(y, weight, incremental)
         return _Samples(X, targets.reshape(len(targets), -1), weight)
 
     def _check_validation(self, X_val: Any, y_val: Any) -> _Samples:
-        X_val, y_val = self._validated(X_val, y_val, (np.float64, np.float32), reset=False)
+        X_val, y_val = validated(self, X_val, y_val, (np.float64, np.float32), reset=False)
         targets = self._check_targets(y_val, "validation")
         return _Samples(X_val, targets.reshape(len(targets), -1), None)
-
-    def _validated(self, X: Any, y: Any, dtype: tuple[Any, ...], *, reset: bool) -> tuple[Any, Any]:
-        """Return X, dense or CSR, and y after scikit-learn's checks, which also read the columns of data frames."""
-        _refuse_foreign(X)
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            accept_sparse=("csr", "csc"),
-            multi_output=True,
-            y_numeric=not is_classifier(self),
-            dtype=dtype,
-            reset=reset,
-        )
-        return (X.tocsr() if is_sparse(X) else X), y
 
     def _initialize(self, sizes: tuple[int, ...], dtype: Any, random_state: np.random.RandomState) -> None:
         """Build the network, draw its weights as scikit-learn does, and begin the records."""
@@ -233,7 +229,7 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
         epochs: int,
         incremental: bool,
         watchers: Sequence[Callback],
-    ) -> None:
+    ) -> Training:
         if self.early_stopping and validation is None:
             samples, validation = self._hold_out(samples, random_state)
         samples = replace(samples, targets=self._training_targets(samples.targets))
@@ -250,15 +246,15 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
         trainer.callbacks = (convergence, *watchers, *trainer.callbacks)
         self.n_iter_ = 0
         try:
-            trainer.fit(*samples.arrays(), resume_from=resume_from)
+            yield from trainer.training(*samples.arrays(), resume_from=resume_from)
         except KeyboardInterrupt:
-            warnings.warn("Training interrupted by user.", stacklevel=4)
+            warnings.warn("Training interrupted by user.", stacklevel=5)
         except NonFiniteLossError as error:
             if not self.early_stopping:
                 raise ValueError(f"{_NON_FINITE} ({error})") from error
             convergence.record_loss(trainer, np.nan)
             convergence.record_score(np.nan)
-            warnings.warn(f"{error}; the best parameters so far are restored", ConvergenceWarning, stacklevel=4)
+            warnings.warn(f"{error}; the best parameters so far are restored", ConvergenceWarning, stacklevel=5)
         finally:
             self._keep(trainer, resume_from)
         if self.early_stopping:
@@ -268,7 +264,7 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
                 f"Stochastic Optimizer: Maximum iterations ({epochs}) reached and the optimization hasn't converged "
                 "yet.",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
     def _hold_out(self, samples: _Samples, random_state: np.random.RandomState) -> tuple[_Samples, _Samples]:
@@ -299,7 +295,7 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
             warnings.warn(
                 f"Got `batch_size` ({self.batch_size}) larger than sample size ({n_samples}). It is going to be "
                 "clipped",
-                stacklevel=5,
+                stacklevel=6,
             )
         epochs_done = 0 if resume_from is None else resume_from.epochs_done
         return Trainer(
@@ -359,9 +355,7 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
             if outputs is not None:
                 return outputs
         check_is_fitted(self)
-        _refuse_foreign(X)
-        X = validate_data(self, X, accept_sparse=("csr", "csc"), reset=False)
-        return self.network_.forward(X)
+        return self.network_.forward(validated_inputs(self, X))
 
     def _fitted_network(self, attribute: str) -> Network:
         # Not through check_is_fitted: an attribute that is not there yet is an AttributeError.
@@ -414,6 +408,33 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+def input_dtypes(estimator: BaseMLP) -> tuple[Any, ...]:
+    """Return the dtypes that X may have; the first takes the place of others."""
+    return (np.float64, np.float32) if estimator.dtype is None else (np.dtype(estimator.dtype),)
+
+
+def validated(estimator: Any, X: Any, y: Any, dtype: tuple[Any, ...], *, reset: bool) -> tuple[Any, Any]:
+    """Return X, dense or CSR, and y after scikit-learn's checks, which also read the columns of data frames."""
+    _refuse_foreign(X)
+    X, y = validate_data(
+        estimator,
+        X,
+        y,
+        accept_sparse=("csr", "csc"),
+        multi_output=True,
+        y_numeric=not is_classifier(estimator),
+        dtype=dtype,
+        reset=reset,
+    )
+    return (X.tocsr() if is_sparse(X) else X), y
+
+
+def validated_inputs(estimator: Any, X: Any) -> Any:
+    """Return inputs to predict for, after scikit-learn's checks."""
+    _refuse_foreign(X)
+    return validate_data(estimator, X, accept_sparse=("csr", "csc"), reset=False)
 
 
 def _refuse_foreign(X: Any) -> None:

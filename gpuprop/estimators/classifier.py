@@ -105,6 +105,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
     dtype : {"float32", "float64"} or None, default=None
         Of all arithmetic; None takes float32 for float32 data, else float64.
     callbacks : list of gpuprop.Callback or None, default=None
+    order_random_state : int, RandomState or None, default=None
+        Held-out rows and row orders are drawn from it instead of `random_state`, so that networks with different
+        initial weights can see the same rows in the same order.
 
     Attributes
     ----------
@@ -191,6 +194,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         device: str = "auto",
         dtype: Any = None,
         callbacks: Any = None,
+        order_random_state: Any = None,
     ) -> None:
         set_parameters(self, locals())
 
@@ -245,13 +249,15 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
 
     def predict_proba(self, X: Any) -> Array:
         """Return the probability of each class (or of each label), in the order of `classes_`."""
-        outputs = self._forward(X)
-        return np.hstack([1 - outputs, outputs]) if self.n_outputs_ == 1 else outputs
+        return self._probabilities(self._forward(X))
 
     def predict_log_proba(self, X: Any) -> Array:
         """Return the logarithm of `predict_proba`; minus infinity for a probability of 0."""
         with np.errstate(divide="ignore"):
             return np.asarray(np.log(self.predict_proba(X)))
+
+    def _probabilities(self, outputs: Array) -> Array:
+        return np.hstack([1 - outputs, outputs]) if self.n_outputs_ == 1 else outputs
 
     def _labels(self, outputs: Array) -> Array:
         labels: Array = self._label_binarizer.inverse_transform(outputs.ravel() if self.n_outputs_ == 1 else outputs)

@@ -2,7 +2,7 @@
 
 `gpuprop.model_io` writes and reads the files. Nothing in them is executed: parameters are numbers, texts and lists of
 these, and the optimizers and schedules of gpuprop by name. What a file cannot hold is left at its default: callbacks,
-and a ``RandomState`` as `random_state`.
+and a ``RandomState``.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def describe(estimator: Any) -> dict[str, Any]:
     parameters = {
         name: _plain(name, value)
         for name, value in estimator.get_params(deep=False).items()
-        if name not in _NOT_STORED and not (name == "random_state" and isinstance(value, np.random.RandomState))
+        if name not in _NOT_STORED and not isinstance(value, np.random.RandomState)
     }
     records = {name: getattr(estimator, name) for name in RECORDS if hasattr(estimator, name)}
     if "history_" in records:

@@ -70,6 +70,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "device": [str],
     "dtype": [Options(object, {"float32", "float64", np.float32, np.float64}), np.dtype, None],
     "callbacks": [list, tuple, None],
+    "order_random_state": ["random_state"],
 }
 
 

@@ -93,6 +93,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]  # scikit-lea
         device: str = "auto",
         dtype: Any = None,
         callbacks: Any = None,
+        order_random_state: Any = None,
     ) -> None:
         set_parameters(self, locals())
 
@@ -137,7 +138,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]  # scikit-lea
 
     def predict(self, X: Any) -> Array:
         """Return the prediction for each row of X: shape (n_samples,) or (n_samples, n_outputs)."""
-        outputs = self._forward(X)
+        return self._predictions(self._forward(X))
+
+    def _predictions(self, outputs: Array) -> Array:
         return outputs.ravel() if outputs.shape[1] == 1 else outputs
 
     @property

@@ -12,6 +12,8 @@ The numbers are those of the library's own step (`gpuprop.step`), the formulas a
 ``terms``        the terms of a round in the order of the algorithm
 ``report``       `trace` and what it returns
 ``text``, ``page``  a trace as plain text and as an HTML page
+``diagram``      the network as a picture, with the path of one derivative
+``scalar``       the same idea on a formula: `trace_scalar`
 """
 
 from __future__ import annotations
@@ -19,6 +21,16 @@ from __future__ import annotations
 from gpuprop.trace.descent import updated_weights_gradients
 from gpuprop.trace.example import worked_example
 from gpuprop.trace.report import Trace, trace
+from gpuprop.trace.scalar import ScalarTrace, trace_scalar
 from gpuprop.trace.terms import Section, Term
 
-__all__ = ["Section", "Term", "Trace", "trace", "updated_weights_gradients", "worked_example"]
+__all__ = [
+    "ScalarTrace",
+    "Section",
+    "Term",
+    "Trace",
+    "trace",
+    "trace_scalar",
+    "updated_weights_gradients",
+    "worked_example",
+]

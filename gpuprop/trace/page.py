@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpuprop.trace.diagram import MAX_LAYERS, diagram
 from gpuprop.trace.expressions import (
     Because,
     Call,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from gpuprop.trace.report import Trace
     from gpuprop.trace.terms import Section, Term
 
-__all__ = ["MathWriter", "render"]
+__all__ = ["MathWriter", "document", "render"]
 
 _MINUS, _TIMES = "<mo>&minus;</mo>", "<mo>&times;</mo>"
 _EQUALS = '<mo form="infix">=</mo>'
@@ -67,6 +68,9 @@ p { margin: .25rem 0; }
 .given dt { color: var(--soft); }
 .given dd { margin: 0; display: flex; flex-wrap: wrap; gap: .4rem 1.2em; }
 math { font-size: 1.1em; }
+.picture { overflow-x: auto; margin: 1rem 0; border: 1px solid var(--line); border-radius: .5rem; }
+.picture svg { display: block; width: 100%; min-width: 46rem; height: auto; }
+.small svg { min-width: 30rem; max-width: 44rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .2rem 0 .2rem 1.5rem; border-bottom: 1px solid var(--line); }
 th { font-weight: normal; color: var(--soft); }
@@ -203,14 +207,15 @@ def render(trace: Trace) -> str:
         "<h1>Backpropagation, step by step</h1>",
         f"<p>{escape(trace.title)}</p>",
         *(f'<p class="soft">{escape(sentence)}</p>' for sentence in explanation(trace)),
+        *_picture(trace),
         _given(trace, writer),
         *(_section(number, section, writer) for number, section in enumerate(trace.sections, start=1)),
         _closing(trace, writer),
     ]
-    return _document("Backpropagation, step by step", parts)
+    return document("Backpropagation, step by step", parts)
 
 
-def _document(title: str, parts: Sequence[str]) -> str:
+def document(title: str, parts: Sequence[str]) -> str:
     """Return a page whose policy forbids it to load anything."""
     return "\n".join(
         [
@@ -232,6 +237,13 @@ def _document(title: str, parts: Sequence[str]) -> str:
             "",
         ]
     )
+
+
+def _picture(trace: Trace) -> list[str]:
+    """The network with one derivative's path; nothing where it has too many layers for a picture."""
+    if len(trace.numbers.layers) + 1 > MAX_LAYERS:
+        return []
+    return [f'<div class="picture">{diagram(trace, standalone=False)}</div>']
 
 
 def _given(trace: Trace, writer: MathWriter) -> str:

@@ -36,6 +36,7 @@ class Quantities:
     #: Error, output, net input, weight, delta and target in a general rule, which stands for no unit in particular.
     GENERAL: ClassVar[tuple[str, ...]] = ("E", "out", "net", "w", "delta", "target")
     LEARNING_RATE: ClassVar[str] = "eta"
+    BIAS: ClassVar[str] = "b"
 
     def __init__(self, numbers: Round, layer_sizes: tuple[int, ...], learning_rate: float, numbered: bool) -> None:
         self._round = numbers
@@ -188,6 +189,7 @@ class LectureQuantities(Quantities):
 
     GENERAL = ("J", "a", "z", "Theta", "delta", "y")
     LEARNING_RATE = "alpha"
+    BIAS = "Theta_0"
 
     @classmethod
     def final_output(cls, top: int, k: int, value: float) -> Symbol:

@@ -11,7 +11,7 @@ import numpy as np
 from gpuprop.errors import GpupropError, unknown_name
 from gpuprop.trace.descent import Descent, Round, Weights
 from gpuprop.trace.expressions import Symbol
-from gpuprop.trace.quantities import NOTATIONS
+from gpuprop.trace.quantities import NOTATIONS, Quantities
 from gpuprop.trace.terms import Section, Term, TermBuilder
 from gpuprop.validation import check_integer, check_real
 
@@ -52,6 +52,8 @@ class Trace:
         The loss after 0, 1, 10, 100, ... rounds and after the last.
     outputs_after : ndarray of shape (n_outputs,)
         What the network says after the last round.
+    symbols : Quantities
+        Any number of the round as a symbol of the notation, shown or not.
     """
 
     title: str
@@ -67,6 +69,7 @@ class Trace:
     sections: tuple[Section, ...]
     losses: tuple[tuple[int, float], ...]
     outputs_after: NDArray[Any]
+    symbols: Quantities
 
     @property
     def loss(self) -> float:
@@ -115,6 +118,12 @@ class Trace:
         from gpuprop.trace.text import render
 
         return render(self)
+
+    def to_svg(self, weight: str | None = None) -> str:
+        """Return the network as a picture, `weight`'s partial derivative highlighted; see `gpuprop.trace.diagram`."""
+        from gpuprop.trace.diagram import diagram
+
+        return diagram(self, weight)
 
     def to_html(self) -> str:
         """Return the trace as a self-contained HTML page with typeset formulas."""
@@ -214,6 +223,7 @@ def trace(
         sections=builder.sections(),
         losses=tuple(losses),
         outputs_after=descent.network.forward(x)[0],
+        symbols=builder.quantities,
     )
 
 

@@ -48,7 +48,7 @@ from gpuprop_kernels.target import (
 )
 from gpuprop_kernels.tile import Tile, multiply, sweep
 
-__all__ = ["Source", "forward_kernel", "load_batch_kernel", "source_loader"]
+__all__ = ["BATCH_BLOCK", "Source", "forward_kernel", "forward_tile", "load_batch_kernel", "source_loader"]
 
 Source = str
 """Where the rows come from: ``"dense"`` a matrix of the compute dtype in the batch's own order, or rows of the data
@@ -63,8 +63,13 @@ def source_loader(source: Source, dt: Any) -> Any:
 
 
 @cache
-def forward_kernel(tile: Tile, dt: Any, activation: Activation, source: Source, keep_z: bool, dropout: bool) -> Any:
-    """Build the kernel; see the module for what it computes."""
+def forward_tile(
+    tile: Tile, dt: Any, activation: Activation, source: Source, keep_z: bool, dropout: bool
+) -> tuple[int, Any]:
+    """Return the size of shared memory and ``forward(shared, x, ..., batch, ...)``: a block's tile, from x to `out`.
+
+    `batch` is what the schedule holds of it: start in the order, rows, update, rows of the update before it.
+    """
     gathered = source != "dense"
     product = multiply(tile, dt, source_loader(source, dt), DENSE, a_by_row=True, b_by_row=False)
     run, coordinates = product.run, product.coordinates
@@ -94,13 +99,10 @@ def forward_kernel(tile: Tile, dt: Any, activation: Activation, source: Source, 
 
     walk = sweep(tile, finish)
 
-    @kernel(tile.threads, tile.resident)
-    def multiply_bias_activate(
-        x, order, shift, scale, weights, biases, z, out, mask, keep, schedule, slot, n_in, n_out, ldx, ldw
-    ):
-        shared = cuda.shared.array(shared_size, dt, alignment=16)
+    @device
+    def forward(shared, x, order, shift, scale, weights, biases, z, out, mask, keep, batch, n_in, n_out, ldx, ldw):
         acc = cuda.local.array(accumulators, dt)
-        start, rows, step, before = ldg4(schedule, i32(4 * slot))
+        start, rows, step, before = batch
         m0, n0 = i32(block_y() * tile_rows), i32(block_x() * tile_columns)
         if gathered:  # noqa: SIM108  (two types: only the branch that is known when compiling may remain)
             a = (x, order, start, shift, scale, ldg1(scale, i32(0)), ldx)
@@ -111,6 +113,22 @@ def forward_kernel(tile: Tile, dt: Any, activation: Activation, source: Source, 
         if part == 0:
             bits = draw(mask, tx, ty, i32(m0 + before), n0, step) if dropout else u64(0)
             walk(acc, tx, ty, m0, n0, rows, ldw, (biases, z, out, bits, keep, n_out, ldw))
+
+    return shared_size, forward
+
+
+@cache
+def forward_kernel(tile: Tile, dt: Any, activation: Activation, source: Source, keep_z: bool, dropout: bool) -> Any:
+    """Build the kernel; see the module for what it computes."""
+    shared_size, forward = forward_tile(tile, dt, activation, source, keep_z, dropout)
+
+    @kernel(tile.threads, tile.resident)
+    def multiply_bias_activate(
+        x, order, shift, scale, weights, biases, z, out, mask, keep, schedule, slot, n_in, n_out, ldx, ldw
+    ):
+        shared = cuda.shared.array(shared_size, dt, alignment=16)
+        batch = ldg4(schedule, i32(4 * slot))
+        forward(shared, x, order, shift, scale, weights, biases, z, out, mask, keep, batch, n_in, n_out, ldx, ldw)
 
     return multiply_bias_activate
 
@@ -126,7 +144,8 @@ def load_batch_kernel(dt: Any, source: Source, dropout: bool) -> Any:
     Only for dropout on the input, where forward and gradient would otherwise draw the input's mask once per tile.
     One thread per four columns, one block row per row of the batch.
     """
-    locate, load = source_loader(source, dt)
+    loader = source_loader(source, dt)
+    locate, load = loader.locate, loader.load
     kept = unit_is_kept(dropout)
     store = vector(4)[1]
     zero = dt(0)

@@ -11,7 +11,7 @@
               +-----+-----+                  and every access is 128 bits
      a^T      +-----+-----+
     fan_in|   |block|block|                  epilogue: store, add to what is there, or update the parameters in
-        x n   +-----+-----+                  place (`update.finisher`)
+        x n   +-----+-----+                  place (`finish`)
 
     grid x:   | layer 1: tiles | layer 2: tiles | ... | layer 1: bias | ... |       `jobs` says which block does what
     grid z:   | rows 0 .. R-1 | rows R .. 2R-1 | ...        parts of the batch, each with a slab of gradients
@@ -21,12 +21,14 @@ with the optimizer in the epilogue a whole update needs neither a gradient in me
 parameter has one writer, so nobody reads a weight that another block has changed. The first layer's rows are gathered
 and scaled in the load as in `forward`.
 
-Few parameters and a large batch give too few blocks to fill a GPU. Then grid z splits the batch; each part stores a
-slab, and a second pass (`update.sum_slabs_kernel` or `update.update_kernel`) adds them in order. No atomics: the sum
-has one order and repeats bit for bit.
+Few parameters and a large batch give too few blocks to fill a GPU (`shapes.choose_parts` says when). Then grid z splits
+the batch; each part stores a slab, and a second pass (`update`) adds them in order: the sum repeats bit for bit. A
+launch with penalties leaves each block's sums of the weights' squares and sizes in `penalties`, and one whose gradients
+will be clipped the sum of their squares in `squares`, so that neither needs a launch.
 
 Budget: 1 launch for all layers (2 with a split batch); reads a and d once per tile of the other; with adam in the
-epilogue 24 bytes a parameter, else 4, in float32; registers and shared memory are the tile's.
+epilogue 24 bytes a parameter, else 4, in float32, and 12 bytes a block for the sums; registers and shared memory are
+the tile's, and an optimizer's state only where beside the accumulators registers are left (`shapes.NO_OPTIMIZER`).
 """
 
 from __future__ import annotations
@@ -38,8 +40,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuprop_kernels.finish import TALLY, finisher, leave_tally, scalars_of
 from gpuprop_kernels.forward import Source, source_loader
 from gpuprop_kernels.optimizers import STATE_ARRAYS
+from gpuprop_kernels.shapes import NO_OPTIMIZER, padded
 from gpuprop_kernels.staging import DENSE
 from gpuprop_kernels.target import (
     block_x,
@@ -53,7 +57,6 @@ from gpuprop_kernels.target import (
     thread,
 )  # fmt: skip
 from gpuprop_kernels.tile import Tile, multiply, sweep
-from gpuprop_kernels.update import finisher, scalars_of
 
 __all__ = ["GradientJob", "gradient_kernel", "job_table"]
 
@@ -83,10 +86,6 @@ class GradientJob:
 
 def job_table(layers: list[GradientJob], tile: Tile) -> tuple[NDArray[np.int32], int]:
     """Return the table that the kernel reads, flat, and the number of blocks it needs."""
-
-    def padded(n: int) -> int:
-        return -(-n // 4) * 4
-
     rows: list[list[int]] = []
     first = 0
     for job in layers:
@@ -132,66 +131,68 @@ def _product(tile: Tile, dt: Any, source: Source) -> Any:
     return product_of_either
 
 
+@device
+def _find_job(jobs, n_jobs):
+    """Return where the job of this block lies in the table."""
+    job = i32(n_jobs - 1)
+    while job > 0 and block_x() < ldg1(jobs, i32(JOB_SIZE * job)):
+        job = i32(job - 1)
+    return i32(JOB_SIZE * job)
+
+
+@device
+def _add_rows(workspace, at, rows, ld, column, g):
+    """Add the rows of column sums of four columns to g, in order."""
+    row = i32(0)
+    while row < rows:
+        v = ldg4(workspace, i32(at + row * ld + column))
+        g[0] += v[0]
+        g[1] += v[1]
+        g[2] += v[2]
+        g[3] += v[3]
+        row = i32(row + 1)
+
+
 @cache
-def gradient_kernel(tile: Tile, dt: Any, mode: str, source: Source) -> Any:
+def gradient_kernel(
+    tile: Tile, dt: Any, mode: str, source: Source, penalised: bool = False, measured: bool = False
+) -> Any:
     """Build the kernel; `mode` is ``"store"``, ``"accumulate"``, ``"slab"`` or the name of an optimizer.
 
-    An optimizer in the epilogue takes tiles of at most 32 results a thread: beside 64 accumulators the registers do
-    not hold the state of every optimizer (measured: adamw spills 32 bytes).
-
-    `source` says how the jobs marked as gathered read the data set; ``"dense"`` if none is.
+    `source` says how the jobs marked as gathered read the data set; ``"dense"`` if none is. `penalised` and `measured`
+    say whether the blocks leave sums in `penalties` and in `squares`.
     """
-    if mode in STATE_ARRAYS and tile.thread_rows * tile.thread_columns > 32:
-        raise ValueError(f"got tile {tile.name} with an optimizer, expected at most 32 results a thread")
+    if mode in STATE_ARRAYS and tile.name in NO_OPTIMIZER:
+        raise ValueError(f"got tile {tile.name} with an optimizer, expected another: {NO_OPTIMIZER[tile.name]}")
     dense = multiply(tile, dt, DENSE, DENSE, a_by_row=False, b_by_row=False)
     coordinates, shared_size, accumulators = dense.coordinates, dense.shared_size, dense.accumulators
     product = _product(tile, dt, source)
     slabs = mode == "slab"
-    width, tile_rows, tile_columns, threads = (
-        min(4, tile.thread_columns),
-        tile.rows,
-        tile.columns,
-        tile.threads,
-    )
-    finish_weights, finish_biases = finisher(dt, mode, width), finisher(dt, mode, 4)
+    width, tile_rows, tile_columns, threads = min(4, tile.thread_columns), tile.rows, tile.columns, tile.threads
+    finish_weights = finisher(dt, mode, width, penalised, measured)
+    finish_biases = finisher(dt, mode, 4, penalised, measured)
+    leave = leave_tally(dt, threads, penalised, measured)
     read, zero = scalars_of(dt), dt(0)
 
     @device
     def finish(acc, at, j, m, n, context):
-        parameters, out, n_parameters, first, ld, c, l1, l2 = context
-        finish_weights(parameters, out, n_parameters, i32(first + m * ld + n), acc, at, c, l1, l2, True)
+        parameters, out, n_parameters, first, ld, c, l1, l2, tally = context
+        finish_weights(parameters, out, n_parameters, i32(first + m * ld + n), acc, at, c, l1, l2, tally, True)
 
     walk = sweep(tile, finish)
 
-    @device
-    def find(jobs, n_jobs):
-        job = i32(n_jobs - 1)
-        while job > 0 and block_x() < ldg1(jobs, i32(JOB_SIZE * job)):
-            job = i32(job - 1)
-        return i32(JOB_SIZE * job)
-
-    @device
-    def sum_rows(workspace, at, rows, ld, column, g):
-        for e in range(4):
-            g[e] = zero
-        row = i32(0)
-        while row < rows:
-            v = ldg4(workspace, i32(at + row * ld + column))
-            g[0] += v[0]
-            g[1] += v[1]
-            g[2] += v[2]
-            g[3] += v[3]
-            row = i32(row + 1)
-
     @kernel(threads, tile.resident)
     def multiply_accumulate(
-        data, order, shift, scale, workspace, parameters, out, jobs, schedule, slot, scalars, n_jobs, n_parameters,
-        part_rows, l1, l2
+        data, order, shift, scale, workspace, parameters, out, penalties, squares, jobs, schedule, slot, scalars,
+        n_jobs, n_parameters, part_rows, l1, l2
     ):  # fmt: skip
         shared = cuda.shared.array(shared_size, dt, alignment=16)
         acc = cuda.local.array(accumulators, dt)
+        tally = cuda.local.array(TALLY, dt)
+        for e in range(TALLY):
+            tally[e] = zero
         start, rows, _, _ = ldg4(schedule, i32(4 * slot))
-        job = find(jobs, n_jobs)
+        job = _find_job(jobs, n_jobs)
         first, across, n_in, ld = ldg4(jobs, job)
         lda, inputs_at, delta_at, parameters_at = ldg4(jobs, i32(job + 4))
         kind, sums_rows, _, _ = ldg4(jobs, i32(job + 8))
@@ -203,19 +204,22 @@ def gradient_kernel(tile: Tile, dt: Any, mode: str, source: Source) -> Any:
             column = i32(4 * (block * threads + thread()))
             if column < ld:
                 g = cuda.local.array(4, dt)
-                sum_rows(workspace, delta_at, sums_rows if block_z() == 0 else i32(0), ld, column, g)
+                for e in range(4):
+                    g[e] = zero
+                _add_rows(workspace, delta_at, sums_rows if block_z() == 0 else i32(0), ld, column, g)
                 at = i32(parameters_at + column)
-                finish_biases(parameters, out, n_parameters, at, g, 0, c, l1, l2, False)
+                finish_biases(parameters, out, n_parameters, at, g, 0, c, l1, l2, tally, False)
         else:
-            k = i32(block_z() * part_rows)
-            k_end = min(rows, i32(k + part_rows))
+            k = i32(block_z() * part_rows) if slabs else i32(0)
+            k_end = min(rows, i32(k + part_rows)) if slabs else rows
             m0, n0 = i32(block // across * tile_rows), i32(block % across * tile_columns)
             rows_of = (data, order, start, shift, scale, lda)
             inputs, delta = (workspace, inputs_at, lda), (workspace, delta_at, ld)
             product(kind, shared, acc, rows_of, inputs, lda, delta, ld, m0, n0, n_in, k, k_end)
             part, tx, ty = coordinates(thread())
             if part == 0:
-                context = (parameters, out, n_parameters, parameters_at, ld, c, l1, l2)
+                context = (parameters, out, n_parameters, parameters_at, ld, c, l1, l2, tally)
                 walk(acc, tx, ty, m0, n0, n_in, ld, context)
+        leave(shared, tally, block_x(), penalties, squares)
 
     return multiply_accumulate

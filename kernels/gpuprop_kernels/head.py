@@ -36,7 +36,8 @@ from typing import Any
 from gpuprop_kernels.activations import Activation
 from gpuprop_kernels.delta import unit_delta
 from gpuprop_kernels.dropout import unit_is_kept
-from gpuprop_kernels.loss import metric_term, output_rule
+from gpuprop_kernels.loss import output_rule
+from gpuprop_kernels.metric import row_metric
 from gpuprop_kernels.optimizers import SCALARS
 from gpuprop_kernels.target import (
     block_x,
@@ -112,39 +113,6 @@ def _logits(shape: HeadShape, dt: Any) -> Any:
 
 
 @cache
-def _row_metric(metric: str, n_classes: int, dt: Any) -> Any:
-    """Return ``score(shared, at, targets, y_at)``: what a row adds to the metric."""
-    zero, one = dt(0), dt(1)
-    add = metric_term(metric, dt)
-    if metric == "class":
-
-        @device
-        def same_class(shared, at, targets, y_at):
-            best, wanted = i32(0), i32(0)
-            for q in range(1, n_classes):
-                if ld1(shared, i32(at + q)) > ld1(shared, i32(at + best)):
-                    best = i32(q)
-                if ldg1(targets, i32(y_at + q)) > ldg1(targets, i32(y_at + wanted)):
-                    wanted = i32(q)
-            return one if best == wanted else zero
-
-        return same_class
-
-    counts_rows = metric == "threshold"
-
-    @device
-    def summed(shared, at, targets, y_at):
-        total = zero
-        for q in range(n_classes):
-            total += add(ld1(shared, i32(at + q)), ldg1(targets, i32(y_at + q)))
-        if counts_rows:
-            return one if total == zero else zero
-        return total
-
-    return summed
-
-
-@cache
 def _hidden(shape: HeadShape, dt: Any, n_classes: int, hidden: Activation, dropout: bool) -> Any:
     """Return step 4: the last hidden layer's delta from the block's output deltas in shared memory."""
     rows_of_block, threads, zero = shape.rows, shape.threads, dt(0)
@@ -188,7 +156,7 @@ def head_kernel(
     dropout: bool, weighted: bool,
 ) -> Any:  # fmt: skip
     """Build the kernel; see the module for what it computes."""
-    rule, score = output_rule(output, loss, dt), _row_metric(metric, n_classes, dt)
+    rule, score = output_rule(output, loss, dt), row_metric(metric, n_classes, dt)
     normalised, coupled, activate, term = rule.normalised, rule.coupled, rule.output, rule.term
     share, output_delta = rule.share, rule.delta
     logits, hidden_delta = _logits(shape, dt), _hidden(shape, dt, n_classes, hidden, dropout)

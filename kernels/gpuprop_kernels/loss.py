@@ -1,4 +1,4 @@
-"""What happens at the output layer, element by element: outputs, loss, dLoss/dz, hits.
+"""What happens at the output layer, element by element: outputs, loss, dLoss/dz.
 
 ::
 
@@ -15,14 +15,18 @@ squared_error                (a - y)^2 / 2                          (identity)  
 binary_cross_entropy         -y log a - (1 - y) log(1 - a)          softplus(z) - y z       (1-y)/(1-a) - y/a
 categorical_cross_entropy    -y log a                               y (log total - z+peak)  -y / a
 poisson                      y log(y / a) - y + a                   y (log y - z) - y + a   1 - y / a
+absolute_error               abs r,  r = a - y                                              sign r
+huber(D)                     m (abs r - m / 2),  m = min(abs r, D)                          r, within -D and D
+pinball(Q)                   max(-Q r, (1 - Q) r)                                           -Q or 1 - Q, as sign r
 ===========================  =====================================  ======================  =====================
 
 The canonical pairs (identity, logistic, softmax, exponential, in that order) take the loss from the net input, where
 it is exact however saturated the output is; the others keep a off 0 and 1. For softmax, ``peak`` is the row's largest
-net input and ``total`` the sum of exp(z - peak). A target row holds y in the compute dtype, one-hot or not.
+net input and ``total`` the sum of exp(z - peak). A target row holds y in the compute dtype, one-hot or not. At the kink
+of a robust loss g is 0; where r is not a number, so is g.
 
-`output_rule` gives these as device functions, which the two kernels of the output layer close over: `head`, for up
-to 16 classes, and `rows`, for any number.
+`output_rule` gives these as device functions, which the kernels of the output layer close over: `head`, for up to 16
+classes, `rows` and `wide`, for any number. No launch, no shared memory, a few registers.
 """
 
 from __future__ import annotations
@@ -35,19 +39,21 @@ import numpy as np
 from gpuprop_kernels.activations import Activation, device_pair
 from gpuprop_kernels.target import device, exp, log, log1p
 
-__all__ = ["CANONICAL", "METRICS", "OutputRule", "metric_term", "output_rule"]
+__all__ = ["CANONICAL", "OutputRule", "output_rule"]
 
 CANONICAL = {
     "squared_error": "identity",
     "binary_cross_entropy": "logistic",
     "categorical_cross_entropy": "softmax",
     "poisson": "exponential",
+    "absolute_error": None,
+    "huber": None,
+    "pinball": None,
 }
-"""Each loss with the output activation for which delta = a - y."""
+"""Each loss with the output activation for which delta = a - y, if there is one."""
 
-METRICS = ("class", "threshold", "residual")
-"""What is counted beside the loss: rows whose largest output is the target's (first of equals), rows with every output
-on the right side of 0.5, or the sum of squared residuals. Each row counts with its sample weight."""
+PARAMETER = {"huber": 1.0, "pinball": 0.5}
+"""D and Q where the name of the loss gives none, as ``"huber(1.35)"`` does."""
 
 
 class OutputRule(NamedTuple):
@@ -70,12 +76,13 @@ class OutputRule(NamedTuple):
 @cache
 def output_rule(activation: Activation, loss: str, dt: Any) -> OutputRule:
     """Return the rule of an output activation with a loss; which pairs are defined, the caller has checked."""
-    if loss not in CANONICAL:
+    name, parameter = _split(loss)
+    if name not in CANONICAL:
         raise ValueError(f"got loss {loss!r}, expected one of {', '.join(CANONICAL)}")
-    normalised, canonical = activation.name == "softmax", activation.name == CANONICAL[loss]
-    gradient = device(_gradient(loss, dt))
+    normalised, canonical = activation.name == "softmax", activation.name == CANONICAL[name]
+    gradient = device(_gradient(name, parameter, dt))
     output = device(_output(activation, dt))
-    term = device(_term_from_z(loss, dt) if canonical else _term(loss, dt))
+    term = device(_term_from_z(name, dt) if canonical else _term(name, parameter, dt))
     share = device(lambda a, y: gradient(a, y) * a)
     if canonical:
         delta = device(lambda z, a, y, coupling: a - y)
@@ -88,6 +95,12 @@ def output_rule(activation: Activation, loss: str, dt: Any) -> OutputRule:
         else:
             delta = device(lambda z, a, y, coupling: gradient(a, y) * derivative(a))
     return OutputRule(normalised, normalised and not canonical, output, term, share, delta)
+
+
+def _split(loss: str) -> tuple[str, float]:
+    """Return the name of a loss and its parameter, 0 where it has none."""
+    name, _, value = loss.partition("(")
+    return name, float(value.rstrip(")")) if value else PARAMETER.get(name, 0.0)
 
 
 def _output(activation: Activation, dt: Any) -> Any:
@@ -104,18 +117,32 @@ def _inside(dt: Any) -> Any:
     return device(lambda a: low if a < low else (high if a > high else a))
 
 
-def _gradient(loss: str, dt: Any) -> Any:
-    one, tiny, inside = dt(1), dt(np.finfo(str(dt)).tiny), _inside(dt)
+def _gradient(loss: str, parameter: float, dt: Any) -> Any:
+    zero, one, tiny, inside = dt(0), dt(1), dt(np.finfo(str(dt)).tiny), _inside(dt)
+    low, high = {"huber": (dt(-parameter), dt(parameter)), "pinball": (dt(-parameter), dt(1 - parameter))}.get(
+        loss, (dt(-1), one)
+    )
 
     def binary(a, y):
         p = inside(a)
         return (one - y) / (one - p) - y / p
+
+    def by_sign(a, y):
+        r = a - y
+        return high if r > zero else (low if r < zero else r)
+
+    def limited(a, y):
+        r = a - y
+        return high if r > high else (low if r < low else r)
 
     return {
         "squared_error": lambda a, y: a - y,
         "binary_cross_entropy": binary,
         "categorical_cross_entropy": lambda a, y: -y / inside(a),
         "poisson": lambda a, y: one - y / (a if a > tiny else tiny),
+        "absolute_error": by_sign,
+        "huber": limited,
+        "pinball": by_sign,
     }[loss]
 
 
@@ -125,8 +152,9 @@ def _times_log(dt: Any) -> Any:
     return device(lambda x, y: zero if x == zero else x * log(y))
 
 
-def _term(loss: str, dt: Any) -> Any:
+def _term(loss: str, parameter: float, dt: Any) -> Any:
     one, half, tiny = dt(1), dt(0.5), dt(np.finfo(str(dt)).tiny)
+    limit, below, above = dt(parameter), dt(-parameter), dt(1 - parameter)
     inside, times_log = _inside(dt), _times_log(dt)
 
     def squared(z, a, y, peak, log_total):
@@ -143,11 +171,23 @@ def _term(loss: str, dt: Any) -> Any:
         p = a if a > tiny else tiny
         return times_log(y, y) - y * log(p) - y + p
 
+    def huber(z, a, y, peak, log_total):
+        distance = abs(a - y)
+        inner = limit if distance > limit else distance
+        return inner * (distance - half * inner)
+
+    def pinball(z, a, y, peak, log_total):
+        under, over = below * (a - y), above * (a - y)
+        return under if under > over else over
+
     return {
         "squared_error": squared,
         "binary_cross_entropy": binary,
         "categorical_cross_entropy": categorical,
         "poisson": poisson,
+        "absolute_error": lambda z, a, y, peak, log_total: abs(a - y),
+        "huber": huber,
+        "pinball": pinball,
     }[loss]
 
 
@@ -166,17 +206,8 @@ def _term_from_z(loss: str, dt: Any) -> Any:
         return times_log(y, y) - y * z - y + a
 
     return {
-        "squared_error": _term("squared_error", dt),
+        "squared_error": _term("squared_error", 0.0, dt),
         "binary_cross_entropy": binary,
         "categorical_cross_entropy": categorical,
         "poisson": poisson,
     }[loss]
-
-
-@cache
-def metric_term(metric: str, dt: Any) -> Any:
-    """Return what one output adds to ``"threshold"`` (1 if on the wrong side of 0.5) or to ``"residual"``."""
-    zero, one, half = dt(0), dt(1), dt(0.5)
-    if metric == "residual":
-        return device(lambda a, y: (a - y) * (a - y))
-    return device(lambda a, y: zero if (a > half) == (y > half) else one)

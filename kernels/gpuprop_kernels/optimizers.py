@@ -20,6 +20,9 @@ nadam      s, t as in adam;  h = mu_(n+1) / (1 - M_(n+1)) s + (1 - mu_n) / (1 - 
 adamw      adam, and p -= lr decay p for weights
 =========  ======================================================================================================
 
+Budget: no launch of their own; per parameter in float32 4 bytes read and written for p and for each of s and t that an
+optimizer has (``STATE_ARRAYS``), 2 to some 20 instructions, up to 8 registers for each parameter in flight.
+
 n counts the updates from 1. Sources are named in ``gpuprop.optimizers``.
 """
 
@@ -100,10 +103,21 @@ def update_scalars(
 
 
 def _nadam_shares(beta_1: float, decay: float, step: int) -> tuple[float, float]:
-    """Return the factors of gradient and moment in nadam, bias corrections included."""
-    rising = [beta_1 * (1 - 0.5 * 0.96 ** (n * decay)) for n in range(1, step + 2)]
-    product = math.prod(rising[:-1])
-    return (1 - rising[-2]) / (1 - product), rising[-1] / (1 - product * rising[-1])
+    """Return the factors of gradient and moment in nadam, bias corrections included.
+
+    M_n is only used as 1 - M_n, so that its product may stop where that has become 1: after some 50 factors with the
+    usual hyperparameters, however far the run has come, and a resumed run needs no memory of it.
+    """
+
+    def momentum(n: int) -> float:
+        return beta_1 * (1 - 0.5 * math.pow(0.96, n * decay))
+
+    product, n = 1.0, 0
+    while n < step and product > 1e-17:
+        n += 1
+        product *= momentum(n)
+    now, after = momentum(step), momentum(step + 1)
+    return (1 - now) / (1 - product), after / (1 - product * after)
 
 
 @cache

@@ -1,14 +1,20 @@
-"""Sums and maxima over a block in one fixed order, so that results repeat bit for bit.
+"""Sums and maxima over a block or over the lanes of a row, in one fixed order, so that results repeat bit for bit.
 
 ::
 
-    thread   0   1   2   3   4   5   6   7
-             v0  v1  v2  v3  v4  v5  v6  v7      one value a thread, in shared memory
-             |<--+---+---+---'                   half of the threads add the other half's value,
-             |<--+                               then a quarter, ... ; the sum is the same in every run
-             sum
+    a block of 16 threads                            a row of 4 lanes, 3 rows at a time
 
-log2(threads) barriers; shuffles would save most of them, but the simulator has none. Every thread gets the result.
+      v0  v1  v2  v3 | v4  v5  v6  v7 | v8 ...         row 0   v0  v1  v2  v3     every lane adds up its own row:
+      |   |   |   |                                    row 1   v0  v1  v2  v3     v0 + v1 + v2 + v3
+      s0  s1  s2  s3     s0 = v0 + v4 + v8 + v12       row 2   v0  v1  v2  v3
+      s0 + s1 + s2 + s3                                        every lane of a row gets the row's result
+
+One value a thread goes to shared memory. A block adds in two steps, about the square root of its threads each, behind
+3 barriers (a tree would take one for each halving); a row in one step, behind 2. Shuffles would save the barriers, but
+the simulator has none. Every thread gets the result, and shared memory is free again.
+
+Budget: one number of shared memory a thread; for 256 threads 16 + 16 loads, without bank conflicts: neighbours in the
+first step, one address for all in the second.
 """
 
 from __future__ import annotations
@@ -16,9 +22,10 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from gpuprop_kernels.shapes import log2
 from gpuprop_kernels.target import device, i32, ld1, st1, sync, thread
 
-__all__ = ["block_max", "block_sum"]
+__all__ = ["block_sum", "row_max", "row_sum"]
 
 
 @device
@@ -32,32 +39,53 @@ def _max(a, b):
 
 
 @cache
-def _reduce(dt: Any, threads: int, combine: Any) -> Any:
-    steps = threads.bit_length() - 1
+def block_sum(dt: Any, threads: int) -> Any:
+    """Return ``add(shared, value) -> total`` for blocks of `threads`, a power of two."""
+    width = 1 << (log2(threads) // 2)
+    height = threads // width
 
     @device
-    def reduce(shared, value):
+    def add(shared, value):
         t = thread()
         st1(shared, t, value)
         sync()
-        half = i32(threads >> 1)
-        for _ in range(steps):
-            if t < half:
-                st1(shared, t, combine(ld1(shared, t), ld1(shared, i32(t + half))))
-            sync()
-            half = i32(half >> 1)
-        result = ld1(shared, i32(0))
+        if t < width:
+            total = ld1(shared, t)
+            for q in range(1, height):
+                total += ld1(shared, i32(q * width + t))
+            st1(shared, t, total)
+        sync()
+        total = ld1(shared, i32(0))
+        for q in range(1, width):
+            total += ld1(shared, i32(q))
+        sync()
+        return total
+
+    return add
+
+
+@cache
+def _of_row(dt: Any, lanes: int, combine: Any) -> Any:
+    @device
+    def reduce(shared, value):
+        t = thread()
+        at = i32(t & ~(lanes - 1))
+        st1(shared, t, value)
+        sync()
+        result = ld1(shared, at)
+        for q in range(1, lanes):
+            result = combine(result, ld1(shared, i32(at + q)))
         sync()
         return result
 
     return reduce
 
 
-def block_sum(dt: Any, threads: int) -> Any:
-    """Return ``add(shared, value) -> total`` for blocks of `threads` (a power of two) and as large a buffer."""
-    return _reduce(dt, threads, _add)
+def row_sum(dt: Any, lanes: int) -> Any:
+    """Return ``add(shared, value) -> total`` over each row of `lanes` neighbouring threads, a power of two."""
+    return _of_row(dt, lanes, _add)
 
 
-def block_max(dt: Any, threads: int) -> Any:
-    """Return ``peak(shared, value) -> largest``."""
-    return _reduce(dt, threads, _max)
+def row_max(dt: Any, lanes: int) -> Any:
+    """Return ``peak(shared, value) -> largest`` over each row of `lanes` neighbouring threads."""
+    return _of_row(dt, lanes, _max)

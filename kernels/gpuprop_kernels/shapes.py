@@ -1,10 +1,28 @@
-"""The shapes of tiles: how a block's and a thread's part of a product are cut."""
+"""The shapes of tiles, and the choice among them: how a product is cut into blocks and threads.
+
+::
+
+    rows x columns of a block        128x128      64x64       64x64       32x32
+    rows x columns of a thread         8x8         8x4         4x4         4x4
+    threads of a block                 256         128         256         256, in 4 slices along k
+    FMA for each shared load            16          10.7        8           8
+
+A large tile reads less memory for each multiplication, a small one gives more blocks. `choose_tile` takes the largest
+that fills the GPU; a gradient whose inner index is a large batch may fill it by cutting that too (`choose_parts`).
+Neither measures anything: the choice depends on sizes and on the kind of GPU, so that a run repeats bit for bit. The
+budget of each shape, registers and shared memory, is in `tile`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["SMALL", "TILES", "Tile", "log2"]
+import numpy as np
+
+from gpuprop_kernels.target import SIM
+
+__all__ = ["NO_OPTIMIZER", "SMALL", "TILES", "Tile", "blocks", "choose_parts", "choose_tile", "log2", "padded"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +86,19 @@ TILES = {
         SMALL,
     )
 }
-"""What `launch` chooses from."""
+"""What `choose_tile` chooses from."""
+
+NO_OPTIMIZER = {
+    "128x128_8x8": "beside 64 accumulators the registers do not hold every optimizer's state (adamw spills 32 bytes)",
+}
+"""Tiles whose gradient kernel may not hold an optimizer, with what was measured when it did."""
+
+FILLED = 0.8
+"""The share of the multiprocessors that must get a block for a tile to be chosen."""
+
+PART_ROWS = 512
+"""Fewest rows of a part of a split batch. By arithmetic, not measured on a GPU: a 32x32 block multiplies 512 rows in
+about 5 microseconds, a second launch costs 1 to 3, so that shorter parts would not pay for it."""
 
 
 def log2(n: int) -> int:
@@ -76,3 +106,43 @@ def log2(n: int) -> int:
     if n < 1 or n & (n - 1):
         raise ValueError(f"got {n}, expected a power of two")
     return n.bit_length() - 1
+
+
+def padded(n: int) -> int:
+    """Return the leading dimension of a matrix with n columns: the next multiple of 4."""
+    return -(-n // 4) * 4
+
+
+def blocks(n: int, size: int) -> int:
+    """Return how many tiles of `size` cover n."""
+    return -(-n // size)
+
+
+def choose_tile(
+    rows: int, columns: int, dtype: Any, multiprocessors: int, capability: tuple[int, int], *, optimizer: bool = False
+) -> Tile:
+    """Return the tile for a product of this size: the largest that still gives (nearly) every multiprocessor a block.
+
+    128x128 in float32 only: float64 would not fit the registers. 64x64 with 8x4 a thread where the shared memory
+    allows the occupancy (sm_86 and later). Else 32x32, with sliced k. With `optimizer`, the product is a gradient that
+    an optimizer uses up in the epilogue.
+    """
+    if SIM:
+        return SMALL
+    single = np.dtype(dtype).itemsize == 4
+    names = ["128x128_8x8"] if single else []
+    names.append("64x64_8x4" if single and capability >= (8, 6) else "64x64_4x4")
+    for name in names:
+        tile = TILES[name]
+        fills = blocks(rows, tile.rows) * blocks(columns, tile.columns) >= FILLED * multiprocessors
+        if fills and not (optimizer and name in NO_OPTIMIZER):
+            return tile
+    return TILES["32x32_4x4"]
+
+
+def choose_parts(n_blocks: int, max_rows: int, multiprocessors: int) -> int:
+    """Return into how many parts the gradient launch splits a batch of up to `max_rows` rows; 1 leaves it whole.
+
+    As many as the multiprocessors have room for beside the `n_blocks` of a whole batch, each of `PART_ROWS` or more.
+    """
+    return max(1, min(multiprocessors // n_blocks, max_rows // PART_ROWS))

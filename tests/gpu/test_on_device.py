@@ -97,11 +97,13 @@ def test_dropout_ragged_tail_weights_and_early_stopping_together() -> None:
     [
         ((20, 33, 10), {}, {}, 3),
         ((20, 33, 17, 10), {}, {}, 5),
-        ((20, 33, 17), {}, {}, 5),  # more than 16 classes
-        ((20, 33, 10), {}, {"clip_norm": 1.0}, 5),
-        ((20, 33, 10), {"l2": 0.1}, {}, 4),
+        ((20, 33, 17), {}, {}, 4),
+        ((20, 33, 10), {}, {"clip_norm": 1.0}, 4),
+        ((20, 33, 10), {"l2": 0.1}, {}, 3),
+        ((20, 33, 17), {"l2": 0.1}, {"clip_norm": 1.0}, 5),
+        ((20, 10), {}, {}, 2),
     ],
-    ids=["one hidden layer", "two", "17 classes", "clipping", "penalties"],
+    ids=["one hidden layer", "two", "17 classes", "clipping", "penalties", "17 classes, clipping, penalties", "none"],
 )
 def test_nothing_but_launches_between_two_updates(
     sizes: tuple[int, ...], options: dict[str, Any], how: dict[str, Any], launches: int, counts: Any,

@@ -73,16 +73,41 @@ def problem(dtype: Any, n: int = 17, sizes: tuple[int, int, int] = (13, 9, 7), m
     return Problem(batch, rows, s.upload(np.concatenate(pieces)), s.upload(parameters), layers, operands, n_weights)
 
 
-def run(p: Problem, out: Any, mode: str, tile: Any, parts: int = 1, l1: float = 0.0, l2: float = 0.0) -> None:
-    """Launch the kernel."""
+def run(
+    p: Problem, out: Any, mode: str, tile: Any, parts: int = 1, l1: float = 0.0, l2: float = 0.0, measured: bool = False
+) -> tuple[Any, Any]:
+    """Launch the kernel; check and return what it leaves of the weights (squares, sizes) and of the gradient."""
     table, n_blocks = job_table(p.layers, tile)
     dtype = p.parameters.dtype
+    weights = s.download(p.parameters)[: p.n_weights].astype(np.float64)
+    sums, squares = s.poison(2 * n_blocks, dtype), s.poison(n_blocks, dtype)
+    penalty = launch.Penalty(l1, l2, sums) if l1 or l2 else None
     one = update_scalars(mode if mode in STATE_ARRAYS else "sgd", 0.01, 3)
     scalars = np.concatenate([np.full(8, np.nan), one]).astype(dtype)
     launch.accumulate_gradients(
         p.rows, p.workspace, p.parameters, out, s.upload(table), s.upload(scalars), p.batch, mode=mode, tile=tile,
-        n_jobs=len(table) // 12, n_blocks=n_blocks, l1=l1, l2=l2, parts=parts,
+        n_jobs=len(table) // 12, n_blocks=n_blocks, parts=parts, penalty=penalty,
+        squares=squares if measured else None,
     )  # fmt: skip
+    check_penalty(sums, n_blocks, weights, penalty is not None)
+    return sums, squares
+
+
+def check_penalty(sums: Any, n_blocks: int, weights: Any, penalised: bool) -> None:
+    """Check the sums of the weights' squares and sizes; without a penalty nothing is written."""
+    if not penalised:
+        assert np.isnan(s.download(sums)).all()
+        return
+    got = finished(sums, 2 * n_blocks).reshape(-1, 2).astype(np.float64).sum(axis=0)
+    expected = np.array([(weights**2).sum(), np.abs(weights).sum()])
+    s.check(got, expected, tolerances.product_bound(expected, len(weights), sums.dtype), "penalties")
+
+
+def check_squares(squares: Any, n_blocks: int, gradient: Any) -> None:
+    """Check the sum of the gradient's squares."""
+    total = float(finished(squares, n_blocks).astype(np.float64).sum())
+    expected = float((gradient.astype(np.float64) ** 2).sum())
+    s.check(total, expected, tolerances.product_bound(expected, len(gradient), squares.dtype), "squares")
 
 
 def parts_of(p: Problem, flat: Any) -> list[tuple[Any, Any]]:
@@ -148,10 +173,11 @@ def test_accumulate_and_penalties() -> None:
     n = p.parameters.size
     before = np.where(expected(p)[0] == 0, 0, np.random.default_rng(0).standard_normal(n)).astype(np.float32)
     out = s.upload(before)
-    run(p, out, "accumulate", SMALL, l1=0.25, l2=0.5)
+    _, squares = run(p, out, "accumulate", SMALL, l1=0.25, l2=0.5, measured=True)
     flat, bound = expected(p, 0.25, 0.5)
     bound = bound + 2 * tolerances.unit(np.float32) * np.abs(before)
     s.check(s.download(out), flat + before, bound, "accumulated")
+    check_squares(squares, job_table(p.layers, SMALL)[1], s.download(out))
 
 
 @pytest.mark.parametrize("n", [17, 9])
@@ -166,9 +192,24 @@ def test_split_batch(accumulate: bool, n: int) -> None:
     flat, bound = expected(p, 0.1, 0.2)
     before = np.where(flat == 0, 0, 1.5).astype(np.float32)
     out = s.upload(before) if accumulate else s.poison(size, np.float32)
-    launch.sum_slabs(p.parameters, out, slabs, n_weights=p.n_weights, parts=3, accumulate=accumulate, l1=0.1, l2=0.2)
+    count = launch.update_blocks(size)
+    sums, squares = s.poison(2 * count, np.float32), s.poison(count, np.float32)
+    launch.sum_slabs(
+        p.parameters, out, slabs, n_weights=p.n_weights, parts=3, accumulate=accumulate,
+        penalty=launch.Penalty(0.1, 0.2, sums), squares=squares,
+    )  # fmt: skip
     got = s.download(out)[:size]
     s.check(got, flat + (before if accumulate else 0), bound + 4e-7, "split")
+    check_penalty(sums, count, s.download(p.parameters)[: p.n_weights].astype(np.float64), True)
+    check_squares(squares, count, got)
+
+
+def test_slabs_are_added_in_order() -> None:
+    # (1 + 1e8) - 1e8 is 0 in float32; from the end it would be 1.
+    slabs = s.upload(np.repeat(np.array([1, 1e8, -1e8], np.float32), 8))
+    out = s.poison(8, np.float32)
+    launch.sum_slabs(s.upload(np.zeros(8, np.float32)), out, slabs, n_weights=8, parts=3, accumulate=False)
+    assert (finished(out, 8) == 0).all()
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])

@@ -1,4 +1,4 @@
-"""The two kernels of the output layer: the head (up to 16 classes) and the row kernel (any number)."""
+"""The kernels of the output layer: the head (up to 16 classes), the wide layer and the row kernel (any number)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from gpuprop_kernels.activations import Activation
 from gpuprop_kernels.dropout import mask_constants
 from gpuprop_kernels.head import HEAD, SMALL_HEAD, HeadShape
 from gpuprop_kernels.launch import blocks, padded
+from gpuprop_kernels.tile import SMALL
 from tests.kernels import support as s
 
 PAIRS = [
@@ -26,16 +27,23 @@ PAIRS = [
     ("logistic", "categorical_cross_entropy"),
     ("exponential", "poisson"),
     ("softplus", "poisson"),
+    ("identity", "absolute_error"),
+    ("tanh", "huber"),
+    ("gelu", "huber(0.3)"),
+    ("softmax", "pinball(0.9)"),
 ]
-"""All four losses; each with its canonical activation, and softmax and an elementwise one with losses not its own."""
+"""Every loss; with its canonical activation where it has one, and softmax and elementwise ones with others."""
+
+REAL = ("squared_error", "poisson", "absolute_error", "huber", "huber(0.3)", "pinball", "pinball(0.9)")
+"""Losses of regressions."""
 
 
 def targets_for(loss: str, rng: np.random.Generator, n: int, k: int, dtype: Any) -> Any:
     """Return targets that the loss is defined on."""
-    if loss == "squared_error":
-        return s.normal(rng, (n, k), dtype)
     if loss == "poisson":
         return rng.poisson(1.5, (n, k)).astype(dtype)
+    if loss in REAL:
+        return s.normal(rng, (n, k), dtype)
     if k == 1:
         return rng.integers(0, 2, (n, 1)).astype(dtype)
     return np.eye(k, dtype=dtype)[rng.integers(0, k, n)]
@@ -138,7 +146,7 @@ def run_head(
 @pytest.mark.parametrize("dtype", s.DTYPES, ids=s.case_name)
 @pytest.mark.parametrize(("output", "loss"), PAIRS)
 def test_head(output: str, loss: str, dtype: Any) -> None:
-    metric = "residual" if loss in ("squared_error", "poisson") else "class"
+    metric = "residual" if loss in REAL else "class"
     run_head(output, loss, metric, dtype, n=5, k=3)
 
 
@@ -165,32 +173,31 @@ def test_head_ragged_batch() -> None:
 def run_rows(
     output: str, loss: str, metric: str, dtype: Any, *, n: int = 5, k: int = 19, max_rows: int | None = None,
     in_place: bool = False,
-) -> None:  # fmt: skip
-    """Run the row kernel and check everything it writes."""
+) -> bytes:  # fmt: skip
+    """Run the row kernel, check everything it writes, and return it."""
     case = Case(loss, dtype, n, k, 6, weighted=True, max_rows=max_rows)
     grid = max_rows or n
     z = (case.z @ case.w + case.b).astype(dtype)
     full = np.full((grid, k), np.nan, dtype)
     full[:n] = z
     inputs = s.matrix(full)
-    delta, losses = s.poison(grid * padded(k), dtype), s.poison(4 * grid, dtype)
+    count = launch.row_blocks(grid)
+    delta, losses = s.poison(grid * padded(k), dtype), s.poison(4 * count, dtype)
     launch.loss_rows(
         inputs, case.targets, case.weights, inputs if in_place else delta, losses, case.scalars, case.batch,
         output=Activation(output), loss=loss, metric=metric, n_out=k, targets_ld=k,
     )  # fmt: skip
     wide = z.astype(np.float64)
-    check_losses(losses, grid, case, wide, output, loss, metric, dtype)
-    got = s.download(inputs).reshape(grid, -1)[:, :k] if in_place else s.read(delta, grid, k)
-    expected = np.zeros((grid, k))
-    expected[:n] = oracle.output_delta(loss, output, wide, case.y, case.weight)
-    bound = np.zeros((grid, k))
-    bound[:n] = delta_bound(case, output, loss, wide, dtype)
-    s.check(got, expected, bound, "delta")
+    check_losses(losses, count, case, wide, output, loss, metric, dtype)
+    got = s.download(inputs).reshape(grid, -1)[:n, :k] if in_place else s.read(delta, grid, k, filled_rows=n)
+    expected = oracle.output_delta(loss, output, wide, case.y, case.weight)
+    s.check(got, expected, delta_bound(case, output, loss, wide, dtype), "delta")
+    return bytes(got.tobytes() + s.download(losses).tobytes())
 
 
 @pytest.mark.parametrize(("output", "loss"), PAIRS)
 def test_rows(output: str, loss: str) -> None:
-    run_rows(output, loss, "residual" if loss in ("squared_error", "poisson") else "class", np.float64)
+    run_rows(output, loss, "residual" if loss in REAL else "class", np.float64)
 
 
 @pytest.mark.parametrize("dtype", s.DTYPES, ids=s.case_name)
@@ -204,26 +211,106 @@ def test_rows_ragged_and_in_place() -> None:
     run_rows("softmax", "categorical_cross_entropy", "class", np.float32, n=4, in_place=True)
 
 
+def test_rows_repeat_in_any_order(request: pytest.FixtureRequest) -> None:
+    in_order = run_rows("softmax", "squared_error", "residual", np.float32, n=9)
+    request.getfixturevalue("shuffled_blocks")
+    assert run_rows("softmax", "squared_error", "residual", np.float32, n=9) == in_order
+
+
+def run_wide(
+    output: str, loss: str, metric: str, dtype: Any, *, n: int = 9, k: int = 18, n_in: int = 7, tile: Any = SMALL,
+    max_rows: int | None = None, source: str = "dense",
+) -> bytes:  # fmt: skip
+    """Run the wide output layer twice, check everything it writes, and return it."""
+    case = Case(loss, dtype, n, k, n_in, weighted=True, max_rows=max_rows)
+    grid = max_rows or n
+    tall = blocks(grid, tile.rows)
+    z, delta = s.poison(grid * padded(k), dtype), s.poison(grid * padded(k), dtype)
+    sums, losses = s.poison(tall * padded(k), dtype), s.poison(4 * tall, dtype)
+    counts = s.upload(np.zeros(tall, np.uint32))
+    full = np.full((grid, n_in), np.nan, dtype)
+    full[:n] = case.z
+    x: Any = s.matrix(full)
+    if source == "floats":  # a network without a hidden layer reads the data set by the permutation
+        samples = np.full((len(s.download(case.batch.order)), n_in), np.nan, dtype)
+        start = int(s.download(case.batch.schedule)[4])
+        samples[s.download(case.batch.order)[start : start + n]] = case.z
+        x = launch.Rows(s.matrix(samples), source, s.upload(np.zeros(4, dtype)), s.upload(np.ones(4, dtype)))
+    for _ in range(2):  # the second launch finds the counts that the first has left
+        launch.wide_output(
+            x, s.matrix(case.w), s.vector(case.b), z, case.targets, case.weights, delta, sums, losses, counts,
+            case.scalars, case.batch, output=Activation(output), loss=loss, metric=metric, n_in=n_in, n_out=k,
+            targets_ld=k, tile=tile,
+        )  # fmt: skip
+    assert not s.download(counts).any()
+    found = s.read(z, grid, k, filled_rows=n)
+    s.check_product(found, case.z, case.w, case.b)
+    wide = case.z.astype(np.float64) @ case.w + case.b
+    check_losses(losses, tall, case, wide, output, loss, metric, dtype)
+    got = s.read(delta, grid, k, filled_rows=n)
+    expected = oracle.output_delta(loss, output, wide, case.y, case.weight)
+    s.check(got, expected, delta_bound(case, output, loss, wide, dtype), "delta")
+    per_tile = s.read(sums, tall, k).astype(np.float64)
+    total = got.astype(np.float64)
+    bound = (n + 4) * tolerances.unit(dtype) * np.abs(total).sum(axis=0)
+    s.check(per_tile.sum(axis=0), total.sum(axis=0), bound, "sums")
+    return b"".join(s.download(array).tobytes() for array in (z, delta, sums, losses))
+
+
+@pytest.mark.parametrize("dtype", s.DTYPES, ids=s.case_name)
+@pytest.mark.parametrize(
+    ("output", "loss", "metric", "k"),
+    [
+        ("softmax", "categorical_cross_entropy", "class", 18),
+        ("softmax", "pinball(0.9)", "residual", 17),
+        ("logistic", "binary_cross_entropy", "threshold", 33),
+        ("identity", "absolute_error", "residual", 1),
+    ],
+)
+def test_wide(output: str, loss: str, metric: str, k: int, dtype: Any) -> None:
+    run_wide(output, loss, metric, dtype, k=k)
+
+
+@pytest.mark.parametrize(("tile", "dtype"), s.production_cases(), ids=s.case_name)
+def test_production_wide(tile: Any, dtype: Any) -> None:
+    run_wide("softmax", "categorical_cross_entropy", "class", dtype, n=33, k=35, n_in=19, tile=tile)
+
+
+def test_wide_ragged_and_gathered() -> None:
+    run_wide("softmax", "categorical_cross_entropy", "class", np.float32, n=3, max_rows=17)
+    run_wide("softmax", "categorical_cross_entropy", "class", np.float32, n=9, source="floats")
+
+
+def test_wide_repeats_whichever_block_is_last(request: pytest.FixtureRequest) -> None:
+    how: dict[str, Any] = {"n": 9, "k": 35}
+    in_order = run_wide("softmax", "categorical_cross_entropy", "class", np.float32, **how)
+    request.getfixturevalue("shuffled_blocks")
+    assert run_wide("softmax", "categorical_cross_entropy", "class", np.float32, **how) == in_order
+
+
 def test_first_of_equal_outputs_wins() -> None:
     z = np.zeros((3, 18), np.float32)
     y = np.zeros((3, 18), np.float32)
     y[0, 0] = y[1, 17] = y[2, 0] = 1
     z[2, 5] = -1
     batch = launch.Batch(s.upload(np.array([0, 3, 0, 0], np.int32)), 0, 3, s.upload(np.arange(3, dtype=np.int32)))
-    losses = s.upload(np.zeros(6, np.float32))
+    losses = s.upload(np.zeros(2 * launch.row_blocks(3), np.float32))
     launch.loss_rows(
         s.matrix(z), s.upload(y), None, s.poison(3 * 20, np.float32), losses, s.upload(np.ones(8, np.float32)), batch,
         output=Activation("softmax"), loss="categorical_cross_entropy", metric="class", n_out=18, targets_ld=18,
     )  # fmt: skip
-    assert s.download(losses)[1::2].tolist() == [1, 0, 1]
+    assert s.download(losses)[1::2].sum() == 2
 
 
 @pytest.mark.parametrize("dtype", s.DTYPES, ids=s.case_name)
-def test_softmax_rows(dtype: Any) -> None:
+def test_softmax_rows(dtype: Any, request: pytest.FixtureRequest) -> None:
     z = s.normal(np.random.default_rng(2), (4, 21), dtype) * 3
     z[0, 3], z[1] = 1e4, -1e4
-    out = s.poison(4 * 24, dtype)
+    out, again = s.poison(4 * 24, dtype), s.poison(4 * 24, dtype)
     launch.softmax_rows(s.matrix(z), out, n_rows=4, n_out=21)
+    request.getfixturevalue("shuffled_blocks")
+    launch.softmax_rows(s.matrix(z), again, n_rows=4, n_out=21)
+    assert s.download(again).tobytes() == s.download(out).tobytes()
     expected = oracle.activate("softmax", z.astype(np.float64))
     bound = (
         2

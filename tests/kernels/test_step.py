@@ -93,7 +93,8 @@ class Device:
         )  # fmt: skip
         launch.accumulate_gradients(
             rows, self.workspace, p, self.state, self.table, scalars, batch, mode="adam", tile=SMALL,
-            n_jobs=self.n_jobs, n_blocks=self.n_blocks, l1=0.001, l2=0.01,
+            n_jobs=self.n_jobs, n_blocks=self.n_blocks,
+            penalty=launch.Penalty(0.001, 0.01, s.poison(2 * self.n_blocks, self.dtype)),
         )  # fmt: skip
 
     def train(self) -> tuple[Any, Any]:

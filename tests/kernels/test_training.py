@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,22 @@ def test_the_plain_step_gives_the_loss_and_gradient_of_numpy() -> None:
     assert ours.evaluate(X, y, weight) == pytest.approx(plain.evaluate(X, y, weight), rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("network", "how"),
+    [
+        ({}, {}),
+        ({"l1": 1e-3, "l2": 1e-2}, {}),
+        ({"l2": 1e-2}, {"clip_norm": 0.2, "accumulation_steps": 2}),
+    ],
+    ids=["fused update", "penalties", "clipped and accumulated"],
+)
+def test_a_split_batch(network: dict[str, Any], how: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    # Three parts, as a large batch on a large GPU would have them; the ragged last batch leaves one part empty.
+    monkeypatch.setattr("gpuprop_kernels.launch.choose_parts", lambda n_blocks, max_rows, multiprocessors: 3)
+    X, y, weight = blobs(13)
+    same_run((5, 6, 3), (X, y, weight), {"dtype": "float64"} | network, batch_size=7, epochs=1, **how)
+
+
 class Steps(gpuprop.Callback):
     """Asks for every update by itself."""
 
@@ -202,14 +219,27 @@ def test_an_activation_of_ones_own() -> None:
 
 def test_what_has_no_kernel_is_refused() -> None:
     X, y, _ = blobs(9)
-    with pytest.raises(ValueError, match="loss 'absolute_error': got one without a CUDA kernel"):
-        train(DEVICE, (5, 4, 1), (X, y), {"loss": "absolute_error"}, batch_size=4, epochs=1)
+    own = dataclasses.replace(gpuprop.losses.LOSSES["absolute_error"], name="own")
+    with pytest.raises(ValueError, match="loss 'own': got one without a CUDA kernel"):
+        train(DEVICE, (5, 4, 1), (X, y), {"loss": own}, batch_size=4, epochs=1)
+
+
+@pytest.mark.parametrize(("loss", "outputs"), [("absolute_error", 2), ("huber(0.2)", 1), ("pinball(0.9)", 17)])
+def test_robust_losses(loss: str, outputs: int) -> None:
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((9, 3))
+    y = np.tanh(X @ rng.standard_normal((3, outputs)))
+    data = (X, y, rng.uniform(0.5, 2.0, 9))
+    scaling = gpuprop.InputScaling.standard(X)
+    same_run(
+        (3, 4, outputs), data, {"dtype": "float64", "loss": loss, "input_scaling": scaling}, batch_size=4, epochs=2
+    )
 
 
 def test_windows_of_an_epoch_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     X, y, _ = blobs(9)
     whole = train(DEVICE, (5, 4, 3), (X, y), {"l2": 0.1}, batch_size=2, epochs=1)
-    monkeypatch.setattr("gpuprop.backends.cuda_updates.WINDOW_LAUNCHES", 8)  # two updates of four launches each
+    monkeypatch.setattr("gpuprop.backends.cuda_updates.WINDOW_LAUNCHES", 6)  # two updates of three launches each
     entered: list[tuple[int, int]] = []
     enter = CudaUpdates._enter
 

@@ -10,7 +10,6 @@ import pytest
 from gpuprop.equivalence import oracle, tolerances
 from gpuprop_kernels import launch
 from gpuprop_kernels.dropout import keep_word, mask_constants, philox, unit_is_kept
-from gpuprop_kernels.launch import reduction_blocks
 from gpuprop_kernels.optimizers import STATE_ARRAYS, update_scalars
 from gpuprop_kernels.target import SIM
 from tests.kernels import support as s
@@ -34,11 +33,15 @@ def test_optimizer(name: str, dtype: Any) -> None:
     l1, l2, rate = 0.125, 0.25, 0.01
     for step in (1, 2, 3):
         g = s.normal(rng, (N,), dtype)
+        sums = s.poison(2 * launch.update_blocks(N), dtype)
         launch.update_parameters(
             parameters, flat, s.upload(g), slots(name, rate, step, dtype), 1,
-            optimizer=name, n_weights=N_WEIGHTS, l1=l1, l2=l2,
+            optimizer=name, n_weights=N_WEIGHTS, penalty=launch.Penalty(l1, l2, sums),
         )  # fmt: skip
         is_weight = np.arange(N) < N_WEIGHTS
+        reported = s.download(sums)[: -s.GUARD].reshape(-1, 2).sum(axis=0)
+        weights = wide[:N_WEIGHTS]
+        np.testing.assert_allclose(reported, [(weights**2).sum(), np.abs(weights).sum()], rtol=1e-5)
         gradient = g + is_weight * (l2 * wide + l1 * np.sign(wide))
         wide = oracle.optimize(name, wide, gradient, state, rate, step, N_WEIGHTS)
     bound = 3 * tolerances.elementwise_bound("optimizer", wide, dtype, scale=1.0)
@@ -49,34 +52,84 @@ def test_optimizer(name: str, dtype: Any) -> None:
         s.check(got, array, bound, f"{name}: state {index}")
 
 
+@pytest.mark.parametrize("dtype", s.DTYPES, ids=s.case_name)
 @pytest.mark.parametrize("limit", [0.5, 100.0])
-def test_clipping(limit: float) -> None:
+def test_clipping(limit: float, dtype: Any) -> None:
+    # 37 partial squares, more than a block of the simulator has threads.
     rng = np.random.default_rng(7)
-    p, slabs = s.normal(rng, (N,), np.float32), s.normal(rng, (2, N), np.float32)
+    p, slabs = s.normal(rng, (N,), dtype), s.normal(rng, (2, N), dtype)
     total = slabs.astype(np.float64).sum(axis=0)
-    squares = s.poison(2 * reduction_blocks(N), np.float32)
-    launch.sum_squares(s.upload(slabs.sum(axis=0)), squares, n=N)
+    squares = rng.dirichlet(np.ones(37)) * (total @ total)
     parameters = s.upload(p)
     launch.update_parameters(
-        parameters, s.upload(np.zeros(4, np.float32)), s.upload(slabs), slots("sgd", 0.1, 1, np.float32), 1,
-        optimizer="sgd", n_weights=N_WEIGHTS, parts=2, squares=squares, clip_norm=limit,
+        parameters, s.upload(np.zeros(4, dtype)), s.upload(slabs), slots("sgd", 0.1, 1, dtype), 1, optimizer="sgd",
+        n_weights=N_WEIGHTS, parts=2, squares=s.upload(squares.astype(dtype)), n_squares=37, clip_norm=limit,
     )  # fmt: skip
     expected = p - 0.1 * oracle.clip_by_norm(total, limit)
-    bound = tolerances.elementwise_bound("optimizer", expected, np.float32, scale=1.0)
+    bound = tolerances.elementwise_bound("optimizer", expected, dtype, scale=1.0)
     s.check(s.download(parameters), expected, bound, "clipped")
 
 
-@pytest.mark.parametrize("n", [4, 516, 3000])
-def test_sum_squares(n: int) -> None:
-    values = s.normal(np.random.default_rng(9), (n + 8,), np.float32)
-    count = reduction_blocks(n)
-    out = s.poison(2 * count, np.float32)
-    launch.sum_squares(s.upload(values), out, n=n)
-    host = s.download(out)
-    assert np.isnan(host[2 * count :]).all()
-    got = host[: 2 * count].reshape(-1, 2).astype(np.float64).sum(axis=0)
-    wide = values[:n].astype(np.float64)
-    np.testing.assert_allclose(got, [(wide**2).sum(), np.abs(wide).sum()], rtol=1e-5)
+def run_flat(what: str) -> dict[str, Any]:
+    """Launch a flat kernel on buffers with guards; return what it wrote, the guards still in place."""
+    rng = np.random.default_rng(13)
+    given = {"parameters": s.normal(rng, (N,), np.float32), "state": np.abs(s.normal(rng, (2 * N,), np.float32))}
+    buffers = {name: s.poison(len(values), np.float32) for name, values in given.items()}
+    inside = {name: buffers[name][: len(values)] for name, values in given.items()}
+    for name, values in given.items():
+        inside[name][...] = s.upload(values)
+    slabs, squares = s.upload(s.normal(rng, (3 * N,), np.float32)), s.upload(np.ones(20, np.float32))
+    count = launch.update_blocks(N)
+    buffers["gradients"], buffers["sums"] = s.poison(N, np.float32), s.poison(2 * count, np.float32)
+    buffers["squares"] = s.poison(count, np.float32)
+    penalty = launch.Penalty(0.1, 0.2, buffers["sums"])
+    if what == "max-norm":
+        launch.limit_incoming_norm(inside["parameters"], 0, 0.5, n_in=3, n_out=11)
+    elif what == "slabs":
+        launch.sum_slabs(
+            inside["parameters"], buffers["gradients"], slabs, n_weights=N_WEIGHTS, parts=3, accumulate=False,
+            penalty=penalty, squares=buffers["squares"],
+        )  # fmt: skip
+    else:
+        clip: dict[str, Any] = {"squares": squares, "n_squares": 20, "clip_norm": 0.7} if what == "clipped" else {}
+        launch.update_parameters(
+            inside["parameters"], inside["state"], slabs, slots("adamw", 0.1, 2, np.float32), 1, optimizer="adamw",
+            n_weights=N_WEIGHTS, parts=3, penalty=penalty, **clip,
+        )  # fmt: skip
+    return {name: s.download(buffer) for name, buffer in buffers.items()}
+
+
+@pytest.mark.parametrize(
+    ("what", "written"),
+    [
+        ("update", {"parameters", "state", "sums"}),
+        ("clipped", {"parameters", "state", "sums"}),
+        ("slabs", {"gradients", "sums", "squares"}),
+        ("max-norm", {"parameters"}),
+    ],
+)
+def test_flat_kernels_write_their_own_and_repeat(
+    what: str, written: set[str], request: pytest.FixtureRequest
+) -> None:  # fmt: skip
+    first = run_flat(what)
+    request.getfixturevalue("shuffled_blocks")
+    again = run_flat(what)
+    for name, host in first.items():
+        assert again[name].tobytes() == host.tobytes(), f"{name} differs in another order of blocks"
+        assert np.isnan(host[-s.GUARD :]).all(), f"written past the end of {name}"
+        assert not np.isnan(host[: -s.GUARD]).any() or name not in written, f"{name} is not written whole"
+        if name not in written and name not in ("parameters", "state"):
+            assert np.isnan(host).all(), f"{name} is written"
+
+
+@pytest.mark.parametrize("step", [1, 49, 51, 3000])
+def test_nadam_far_into_a_run(step: int) -> None:
+    state = {"m": np.full(1, 0.5), "v": np.full(1, 0.25)}
+    p, g = np.array([1.0]), np.array([-0.3])
+    expected = oracle.optimize("nadam", p, g, {name: array.copy() for name, array in state.items()}, 0.01, step, 1)
+    _, c0, c1, c2, c3, _, c5, _ = update_scalars("nadam", 0.01, step)
+    m, v = c1 * state["m"] + (1 - c1) * g, c2 * state["v"] + (1 - c2) * g * g
+    np.testing.assert_allclose(p - (c0 * m + c5 * g) / (np.sqrt(v) + c3), expected, rtol=1e-14)
 
 
 @pytest.mark.parametrize("dtype", s.DTYPES, ids=s.case_name)

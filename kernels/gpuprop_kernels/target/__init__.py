@@ -14,6 +14,7 @@ One source serves both. Compiled, each name here is an intrinsic or an inlined d
 ``vector(width)``      the pair (load, store) between memory and registers, ``width`` elements at a time
 ``cuda.shared.array``  the shared memory of a kernel, always with ``alignment=16``; one buffer a kernel
 ``cuda.local.array``   registers, where every index is known once loops are unrolled
+``count_in``           this block in a count of blocks: an integer atomic between two fences
 ``exp log ...``        the functions of ``math``, in the dtype of their argument
 =====================  ====================================================================================
 
@@ -35,12 +36,14 @@ if SIM:
         block_x,
         block_y,
         block_z,
+        count_in,
         cuda,
         device,
         erfc,
         exp,
         expm1,
         grid_x,
+        grid_y,
         i32,
         kernel,
         ld1,
@@ -67,12 +70,14 @@ else:
         block_x,
         block_y,
         block_z,
+        count_in,
         cuda,
         device,
         erfc,
         exp,
         expm1,
         grid_x,
+        grid_y,
         i32,
         kernel,
         ld1,
@@ -100,6 +105,7 @@ __all__ = [
     "block_x",
     "block_y",
     "block_z",
+    "count_in",
     "cuda",
     "device",
     "erfc",
@@ -108,6 +114,7 @@ __all__ = [
     "float32",
     "float64",
     "grid_x",
+    "grid_y",
     "i32",
     "int32",
     "kernel",

@@ -12,16 +12,20 @@ from numba.cuda import cgutils, types
 from numba.cuda.extending import intrinsic
 from numba.cuda.np import arrayobj
 
+from gpuprop_kernels.target.cache import KernelCache
+
 __all__ = [
     "block_x",
     "block_y",
     "block_z",
+    "count_in",
     "cuda",
     "device",
     "erfc",
     "exp",
     "expm1",
     "grid_x",
+    "grid_y",
     "i32",
     "kernel",
     "ld1",
@@ -58,11 +62,17 @@ def kernel(threads: int, blocks: int = 0) -> Callable[[Callable[..., Any]], Any]
     """Return a decorator that makes a kernel for blocks of `threads`.
 
     With `blocks`, the assembler keeps the registers within what so many blocks on one multiprocessor leave each.
-    Compilation waits for the first launch, so that modules import on a machine without a driver.
+    Compilation waits for the first launch, so that modules import on a machine without a driver; what it makes is kept
+    on disk, see `cache`.
     """
-    if not blocks:
-        return lambda function: cuda.jit(function)
-    return lambda function: cuda.jit(launch_bounds=(threads, blocks))(function)
+    options = {"launch_bounds": (threads, blocks)} if blocks else {}
+
+    def compiled(function: Callable[..., Any]) -> Any:
+        dispatcher = cuda.jit(**options)(function)
+        dispatcher._cache = KernelCache(dispatcher)
+        return dispatcher
+
+    return compiled
 
 
 def _pointer(context: Any, builder: Any, array_type: Any, value: Any, index: Any) -> Any:
@@ -209,3 +219,22 @@ def block_z():
 def grid_x():
     """Return the number of blocks along x."""
     return int32(cuda.gridDim.x)
+
+
+@device
+def grid_y():
+    """Return the number of blocks along y."""
+    return int32(cuda.gridDim.y)
+
+
+@device
+def count_in(counts, i, last):
+    """Count one more block at ``counts[i]`` and return how many came before; after `last` the count is 0 again.
+
+    For one thread of a block, behind a barrier. The fences order the block's stores before the count, and what the
+    block reads afterwards behind it: who counts last sees what all others have stored.
+    """
+    cuda.threadfence()
+    before = cuda.atomic.inc(counts, i, uint32(last))
+    cuda.threadfence()
+    return int32(before)

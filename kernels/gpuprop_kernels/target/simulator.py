@@ -140,6 +140,19 @@ def grid_x() -> int:
     return int(_current()._manager._grid_dim[0])
 
 
+def grid_y() -> int:
+    """Return the number of blocks along y."""
+    return int(_current()._manager._grid_dim[1])
+
+
+def count_in(counts: Any, i: int, last: int) -> int:
+    """Count one more block at ``counts[i]`` and return how many came before; after `last` the count is 0 again."""
+    raw, i = _at(counts, i, 1)
+    before = int(raw[i])
+    raw[i] = 0 if before >= last else before + 1
+    return before
+
+
 def _quiet(function: Any) -> Callable[[Any], Any]:
     def call(x: Any) -> Any:
         with np.errstate(all="ignore"):

@@ -1,0 +1,12 @@
+"""The optimizer on the flat buffer of parameters.
+
+Takes the options of ``gpuprop bench kernels``, for example ``--device cuda --dtype float64``; ``--help`` lists them.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from gpuprop.__main__ import main
+
+sys.exit(main(["bench", "kernels", "--only", "update", *sys.argv[1:]]))

@@ -1,0 +1,140 @@
+"""Compile many kernels for many architectures: in several processes, and each only once.
+
+What a kernel compiles to depends on the sources of the kernels and on the versions of the compilers, so that reports
+are kept on disk under a hash of both. Kernels that multiply alike go to one process one after the other: they share
+device functions, and most of the time of a compilation goes into typing those (of four seconds for the first
+architecture three; each further architecture takes one).
+
+    python -m gpuprop.bench.sass_batch REPORTS < SELECTIONS
+
+reads a list of `Selection` as JSON and writes the reports to a file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from gpuprop.bench import sass, variants
+from gpuprop.bench.sass import Capability, Report
+from gpuprop.bench.variants import Selection, Variant
+
+__all__ = ["cache_folder", "compile_selections", "reports_from_json", "write_reports"]
+
+KEPT = 4
+"""Versions of the kernels whose reports stay on disk."""
+
+Job = tuple[Variant, Capability]
+
+
+def cache_folder() -> Path:
+    """Return where the reports on the present sources and compilers are kept."""
+    import gpuprop_kernels
+
+    sources = [*Path(gpuprop_kernels.__file__).parent.rglob("*.py"), Path(sass.__file__), Path(variants.__file__)]
+    text = hashlib.sha256(sass.versions().encode())
+    for path in sorted(sources):
+        text.update(path.name.encode() + path.read_bytes())
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return root / "gpuprop" / "machine-code" / text.hexdigest()[:16]
+
+
+def compile_selections(selections: Iterable[Selection], processes: int = 2) -> Iterator[Report]:
+    """Yield a report on each selected kernel and architecture, each once, as they are ready."""
+    jobs = {
+        _file_name(variant, capability): (variant, capability)
+        for selection in selections
+        for variant in selection.variants()
+        for capability in selection.capabilities
+    }
+    folder = cache_folder()
+    todo = []
+    for name, job in jobs.items():
+        try:
+            yield from reports_from_json(json.loads((folder / name).read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            todo.append(job)
+    for report in _compile(todo, processes):
+        _keep(report, folder)
+        yield report
+    _prune(folder.parent)
+
+
+def _file_name(variant: Variant | Report, capability: Capability) -> str:
+    parts = (variant.family, variant.option, variant.tile, variant.dtype, f"sm_{capability[0]}{capability[1]}")
+    return "-".join(parts).replace(" ", "_") + ".json"
+
+
+def _compile(jobs: list[Job], processes: int) -> Iterator[Report]:
+    """Compile in several processes, kernels with common device functions in the same one."""
+    groups: dict[tuple[str, ...], list[Job]] = {}
+    for variant, capability in jobs:
+        groups.setdefault(variant.operands, []).append((variant, capability))
+    # The largest first, so that no process is left with one at the end.
+    shares = sorted(groups.values(), key=len, reverse=True)
+    if not shares:
+        return
+    # A fork has the kernel factories and Numba already; what they compile stays in the child.
+    _shares[:] = shares
+    with multiprocessing.get_context("fork").Pool(processes, gc.disable) as pool:
+        for reports in pool.imap_unordered(_share, range(len(shares))):
+            yield from reports
+
+
+_shares: list[list[Job]] = []
+
+
+def _share(index: int) -> list[Report]:
+    # Numba's compiler makes so many objects that Python's cyclic collector would take a quarter of the time.
+    reports = sass.analyse(_shares[index])
+    gc.collect()
+    return reports
+
+
+def _keep(report: Report, folder: Path) -> None:
+    """Write a report to the cache; a cache that cannot be written is none."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / f"{os.getpid()}.part"
+        write_reports(part, [report])
+        part.replace(folder / _file_name(report, report.capability))
+    except OSError:
+        return
+
+
+def _prune(root: Path) -> None:
+    try:
+        folders = sorted(root.iterdir(), key=lambda folder: folder.stat().st_mtime)
+        for folder in folders[:-KEPT]:
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError:
+        return
+
+
+def write_reports(path: Path, reports: Iterable[Report]) -> None:
+    """Write reports as a list in JSON."""
+    path.write_text(json.dumps([dataclasses.asdict(report) for report in reports]), encoding="utf-8")
+
+
+def reports_from_json(rows: Iterable[dict[str, Any]]) -> list[Report]:
+    """Return the reports that `write_reports` wrote, as JSON reads them."""
+    return [Report(**(row | {"capability": tuple(row["capability"])})) for row in rows]
+
+
+def main() -> None:
+    """Compile what stands on the standard input."""
+    wanted = [Selection.from_json(row) for row in json.load(sys.stdin)]
+    write_reports(Path(sys.argv[1]), compile_selections(wanted))
+
+
+if __name__ == "__main__":
+    main()

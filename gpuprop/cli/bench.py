@@ -1,0 +1,254 @@
+"""``gpuprop bench``: kernel by kernel, update by update, epoch by epoch, against other ways to compute the same."""
+
+from __future__ import annotations
+
+import json as json_module
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gpuprop.cli.options import Device, Json, OptionError, use_device, wrong_options
+from gpuprop.errors import BackendUnavailableError
+
+if TYPE_CHECKING:
+    from gpuprop.backends.ops import Ops
+    from gpuprop.bench.report import Table
+
+__all__ = ["register"]
+
+_HELP = """Measure this machine's device: kernels, updates, epochs.
+
+Every contender must give the right numbers before it is timed; contenders take turns, and times are percentiles.
+Where no GPU is, --device cuda reports what is known without one: launches, operations, bytes, and floors by data sheet.
+"""
+
+_KERNELS_HELP = """Time each kernel against the same mathematics composed of library calls, and the device's roof.
+
+On a GPU the contenders are gpuprop's launch, CuPy's calls, and cuBLAS's product alone, by CUDA events around replayed
+graphs; on the CPU the primitives of "cpu" (or "numpy"), NumPy's calls, and BLAS's product alone. The roof is measured:
+the device's rate for a large product, and its bandwidth for a large copy.
+
+\b
+Examples:
+  gpuprop bench kernels --device cpu
+  gpuprop bench kernels --device cuda --only forward,gradient --shape 256x512x512
+  gpuprop bench kernels --device cuda --sass 8.6
+"""
+
+_STEP_HELP = """Time one update: forwards, loss, backwards, Adam, averaged over the updates of an epoch.
+
+Contenders are PyTorch, eager and as a CUDA graph, where it is installed, and the same mathematics by CuPy's or NumPy's
+calls. All train the same network from the same weights on the same images of MNIST.
+
+\b
+Examples:
+  gpuprop bench step --device cpu --config a
+  gpuprop bench step --device cuda --report step.json
+"""
+
+_EPOCH_HELP = """Time a whole epoch of MNIST, with its new order of rows and its loss read at the end.
+
+\b
+Examples:
+  gpuprop bench epoch --device cuda
+  gpuprop bench epoch --device cpu --config a --rounds 3
+"""
+
+Rounds = Annotated[int, typer.Option(metavar="N", min=1, help="Samples of each contender.")]
+Report = Annotated[Path | None, typer.Option("--report", metavar="FILE", help="Write everything here, as JSON.")]
+Configs = Annotated[
+    str, typer.Option("--config", metavar="NAMES", help="a (784-128-10), b (784-512-512-10), c (784-1024x3-10).")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command group ``bench``."""
+    bench = typer.Typer(help=_HELP, no_args_is_help=True, rich_markup_mode=None, add_completion=False)
+    bench.command("kernels", help=_KERNELS_HELP, short_help="Each kernel against library calls.")(kernels)
+    bench.command("step", help=_STEP_HELP, short_help="One update against other libraries.")(step)
+    bench.command("epoch", help=_EPOCH_HELP, short_help="A whole epoch of MNIST.")(epoch)
+    app.add_typer(bench, name="bench", short_help="Measure kernels, updates and epochs.")
+
+
+def kernels(
+    device: Device = "auto",
+    only: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Kernels, such as forward,gradient.  [default: all]")
+    ] = None,
+    shape: Annotated[
+        str | None, typer.Option(metavar="NxKxM", help="Rows, inputs, outputs.  [default: each kernel's own]")
+    ] = None,
+    dtype: Annotated[str, typer.Option(metavar="NAME", help="float32 or float64.")] = "float32",
+    rounds: Rounds = 30,
+    sass: Annotated[
+        str | None, typer.Option(metavar="X.Y", help="Also compile for this compute capability, and show the code.")
+    ] = None,
+    report: Report = None,
+    json: Json = False,
+) -> None:
+    """Validate, time, print."""
+    names, shapes, capability = _names(only), _shapes(shape), _capability(sass)
+    if dtype not in ("float32", "float64"):
+        raise OptionError(f"got --dtype {dtype!r}, expected float32 or float64")
+    ops, reason = _device(device)
+    from gpuprop.bench import kernels as bench
+    from gpuprop.bench import paper
+    from gpuprop.bench import report as reports
+
+    with wrong_options():
+        chosen = list(bench.kernels(names, shapes, dtype))
+    code = paper.machine_code(names, dtype, capability) if capability else []
+    output = _Output(ops, reason, report, json)
+    more: dict[str, Any] = {"machine_code": code} if code else {}
+    if ops is None:
+        entries = paper.kernel_entries(chosen)
+        output.finish("kernels", entries, reports.paper_table(entries), more | {"model": paper.MODEL}, code)
+        return
+    roof, results = bench.measure(chosen, ops, rounds=rounds, timed=not output.flaw)
+    entries = []
+    for group in results:
+        output.progress(f"{group[0].kernel.name} {'x'.join(map(str, group[0].kernel.shape))}")
+        entries += [result.entry(roof) for result in group]
+    if roof is not None:
+        rates = {"flops": roof.flops[dtype], "bytes_per_second": roof.bandwidth, "source": roof.source}
+        more["roof"] = rates
+        output.note(f"roof: {roof.flops[dtype] / 1e9:,.1f} GFLOP/s, {roof.bandwidth / 1e9:,.1f} GB/s; {roof.source}")
+    output.finish("kernels", entries, reports.kernel_table(entries), more, code)
+
+
+def step(
+    device: Device = "auto", config: Configs = "a,b,c", rounds: Rounds = 20, report: Report = None, json: Json = False
+) -> None:
+    """Validate, time, print."""
+    _training("step", device, config, rounds, report, json)
+
+
+def epoch(
+    device: Device = "auto", config: Configs = "a", rounds: Rounds = 5, report: Report = None, json: Json = False
+) -> None:
+    """Validate, time, print."""
+    _training("epoch", device, config, rounds, report, json)
+
+
+def _training(kind: str, device: str, config: str, rounds: int, report: Path | None, json: bool) -> None:
+    from gpuprop.bench.training import CONFIGS
+
+    chosen = [CONFIGS[name] for name in _known("--config", config, CONFIGS)]
+    ops, reason = _device(device)
+    from gpuprop.bench import paper, training
+    from gpuprop.bench import report as reports
+
+    output = _Output(ops, reason, report, json)
+    if ops is None:
+        entries = paper.step_entries(chosen)
+        output.finish(kind, entries, reports.paper_table(entries), {"model": paper.MODEL})
+        return
+    entries = []
+    for one in chosen:
+        output.progress(f"{'-'.join(map(str, one.sizes))}, batches of {one.batch_size}")
+        entries += training.entries(one, ops, kind, rounds=0 if output.flaw else rounds)
+    output.finish(kind, entries, reports.training_table(entries))
+
+
+class _Output:
+    """What a benchmark prints and writes."""
+
+    def __init__(self, ops: Ops | None, reason: str, report: Path | None, json: bool) -> None:
+        from gpuprop import machine
+
+        if report is not None:
+            report.touch()
+        self._report, self._json = report, json
+        self.flaw = "there is no GPU here" if ops is None else machine.clock_flaw(ops)
+        self._device = {"device": "cuda", "name": "none"} if ops is None else machine.describe(ops)
+        self.note(reason)
+        if ops is not None:
+            self.note(", ".join(f"{name} {version}" for name, version in machine.versions().items()))
+
+    def note(self, line: str) -> None:
+        """Print a line, unless only JSON is wanted."""
+        if not self._json:
+            print(line)
+
+    def progress(self, what: str) -> None:
+        """Say what has been measured, where somebody may be waiting."""
+        from gpuprop.cli.console import is_terminal
+
+        if not self._json and is_terminal():
+            print(f"  {what}", flush=True)
+
+    def finish(
+        self, kind: str, entries: list[dict[str, Any]], table: Table, more: dict[str, Any] | None = None,
+        code: Sequence[dict[str, Any]] = (),
+    ) -> None:  # fmt: skip
+        """Print the tables or the JSON document, and write the report."""
+        from gpuprop.bench import report as reports
+        from gpuprop.cli.console import print_json, print_table
+
+        found = reports.document(kind, self._device, entries, no_times_because=self.flaw, **(more or {}))
+        if self._report is not None:
+            self._report.write_text(json_module.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        if self._json:
+            print_json(found)
+            return
+        print()
+        print_table(*table)
+        if code:
+            print()
+            print_table(*reports.machine_code_table(code))
+        print()
+        if more and "model" in more:
+            print(more["model"])
+        elif self.flaw:
+            print(f"no times: {self.flaw}")
+        if self._report is not None:
+            print(f"report: {self._report}")
+
+
+def _device(name: str) -> tuple[Ops | None, str]:
+    """Return the backend and the line that says why; no backend where a GPU was asked for and there is none."""
+    from gpuprop.backends import get_ops
+
+    try:
+        reason = use_device(name)
+    except BackendUnavailableError as error:
+        return None, f"{error}; what follows is what is known without a GPU"
+    ops = get_ops(name)
+    if ops.device == "cuda-sim":
+        raise OptionError("got device cuda-sim, expected cpu, numpy or cuda: the simulator has no speed to measure")
+    return ops, reason
+
+
+def _known(option: str, text: str, known: Sequence[str] | dict[str, Any]) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in known:
+            raise OptionError(f"got {option} {name!r}, expected one or more of {', '.join(known)}")
+    return names
+
+
+def _names(only: str | None) -> list[str]:
+    from gpuprop.bench.kernels import KERNELS
+
+    return list(KERNELS) if only is None else _known("--only", only, KERNELS)
+
+
+def _shapes(text: str | None) -> list[tuple[int, int, int]]:
+    if text is None:
+        return []
+    match = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text)
+    if not match or not all(map(int, match.groups())):
+        raise OptionError(f"got --shape {text!r}, expected rows, inputs and outputs such as 256x512x512")
+    return [(int(match[1]), int(match[2]), int(match[3]))]
+
+
+def _capability(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)\.(\d)", text)
+    if not match:
+        raise OptionError(f"got --sass {text!r}, expected a compute capability such as 8.6")
+    return int(match[1]), int(match[2])

@@ -1,0 +1,49 @@
+"""A network and one sample for it: the worked example, or a model of the user's with a row of a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpuprop.cli.options import OptionError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from gpuprop.network import Network
+
+__all__ = ["subject_and_sample"]
+
+
+def subject_and_sample(
+    model: Path | None,
+    data: str | None,
+    sample: int | None,
+    target: str | None,
+    labels: str | None,
+    header: bool | None,
+) -> tuple[str, Network, NDArray[Any], NDArray[Any]]:
+    """Return what is looked at in words, the network, and its sample as a batch of one row with its target."""
+    from gpuprop.trace import worked_example
+
+    if model is None:
+        if (data, sample, target, labels, header) != (None, None, None, None, None):
+            raise OptionError("got a sample without MODEL, expected both: the worked example has a sample of its own")
+        return "the worked example", *worked_example()
+    if data is None:
+        raise OptionError("MODEL needs --data DATA, which holds the sample, and takes --sample N")
+    network, x, y = _model_and_sample(model, data, sample or 0, target, labels, header)
+    return f"{model}, sample {sample or 0} of {data}", network, x, y
+
+
+def _model_and_sample(
+    model: Path, data: str, sample: int, target: str | None, labels: str | None, header: bool | None
+) -> tuple[Network, NDArray[Any], NDArray[Any]]:
+    from gpuprop.cli.evaluate import load_rows
+    from gpuprop.model_io import load_network
+
+    network = load_network(model, "numpy")
+    X, y = load_rows(network, data, target, labels, header)
+    if sample >= len(X):
+        raise OptionError(f"--sample: got {sample}, expected 0 to {len(X) - 1}: {data} has {len(X):,} rows")
+    return network, X[sample : sample + 1], y[sample : sample + 1]

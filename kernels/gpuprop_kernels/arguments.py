@@ -1,0 +1,111 @@
+"""What launchers take beside arrays and sizes: the batch, the data set, dropout, a penalty.
+
+A kernel's array arguments are flat, C-contiguous, 16-byte aligned device arrays of one dtype (NumPy arrays in the
+simulator). Leading dimensions are the sizes rounded up to multiples of 4 (`padded`), and padding holds exact zeros.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+
+from gpuprop_kernels.forward import Source
+
+__all__ = ["Batch", "Dropout", "Penalty", "Rows", "check_indices", "int32s", "numba_type"]
+
+Array = Any
+
+INDEX_LIMIT = 2**31
+"""Elements of one array that an int32 index can address."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Which batch a launch works on.
+
+    Attributes
+    ----------
+    schedule : int32 array of shape (4 * n_slots,)
+        Start in the order, rows, number of the update (from 0), rows of the update before this batch (0, unless the
+        gradients of several batches add up to one update); for each slot.
+    slot : int
+    max_rows : int
+        Rows that the grid covers, so that one captured graph serves every epoch and the ragged last batch too.
+    order : int32 array
+        The permutation of the data set's rows.
+    stream : stream
+        0 is the default one.
+    """
+
+    schedule: Array
+    slot: int
+    max_rows: int
+    order: Array
+    stream: Any = 0
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A data set as the first layer reads it: ``(x - shift) * scale`` by column, or ``x * scale[0]``.
+
+    Attributes
+    ----------
+    data : uint8 or compute dtype array of shape (n_samples * leading dimension,)
+    source : str
+        "bytes", "floats", "bytes_by_column" or "floats_by_column".
+    shift, scale : arrays of the leading dimension (zero in the padding), or of 4 elements
+    """
+
+    data: Array
+    source: Source
+    shift: Array
+    scale: Array
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """The constants of one layer's dropout, see `dropout.mask_constants`."""
+
+    mask: Array
+    keep: Array
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """``l1 sum |W| + l2 / 2 sum W^2``, whose gradient a launch adds to that of the weights.
+
+    Attributes
+    ----------
+    l1, l2 : float
+    sums : array of 2 numbers a block
+        Where the launch leaves sum W^2 and sum |W| of each block's weights, as they were before the update.
+    """
+
+    l1: float
+    l2: float
+    sums: Array
+
+
+def numba_type(dtype: Any) -> Any:
+    """Return the Numba type of a compute dtype."""
+    types = {np.dtype(np.float32): numba.float32, np.dtype(np.float64): numba.float64}
+    if np.dtype(dtype) not in types:
+        raise ValueError(f"got dtype {np.dtype(dtype)}, expected float32 or float64")
+    return types[np.dtype(dtype)]
+
+
+def int32s(*values: int) -> tuple[np.int32, ...]:
+    """Return sizes as int32: a Python integer would compile a kernel with 64-bit indices."""
+    return tuple(np.int32(v) for v in values)
+
+
+def check_indices(*arrays: Array) -> None:
+    """Refuse arrays that an int32 index cannot address."""
+    for array in arrays:
+        if array.size >= INDEX_LIMIT:
+            raise ValueError(
+                f"got an array of {array.size} elements, expected fewer than 2**31; use a smaller batch or chunk"
+            )

@@ -1,0 +1,65 @@
+"""The max-norm constraint: the weights into each unit, shortened to at most a given norm after an update.
+
+::
+
+    W[:, j] *= min(1, limit / |W[:, j]|)          W (fan_in, fan_out), j a unit
+
+          16 columns        one block, 16 columns: neighbouring threads read neighbouring weights of a row
+        +------------+
+        | 0 1 2 .. 15|      first row of threads: rows 0, 8, 16, ... of W
+        | 0 1 2 .. 15|      second: rows 1, 9, 17, ...            8 rows of threads share a column; their sums of
+        |     :      |                                            squares are added in order in shared memory
+        +------------+
+
+A column is not shortened to more than it was, so that a network within its bounds is left as it is to the last bit.
+
+Budget: 1 launch a layer; 128 threads, 128 numbers of shared memory, about 24 registers; reads W once, and once more
+from the cache with 4 bytes a weight written where a column is too long.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from gpuprop_kernels.target import block_x, cuda, i32, kernel, ld1, sqrt, st1, sync, thread
+
+__all__ = ["NORM_COLUMNS", "NORM_ROWS", "limit_norm_kernel"]
+
+NORM_COLUMNS = 16
+"""Columns of a block."""
+
+NORM_ROWS = 8
+"""Threads that share a column."""
+
+
+@cache
+def limit_norm_kernel(dt: Any) -> Any:
+    """Build the kernel; see the module for what it computes."""
+    zero, threads = dt(0), NORM_COLUMNS * NORM_ROWS
+
+    @kernel(threads)
+    def limit_incoming_norm(parameters, offset, n_in, ld, limit):
+        shared = cuda.shared.array(threads, dt, alignment=16)
+        t = thread()
+        place = i32(t & (NORM_COLUMNS - 1))
+        column, first = i32(NORM_COLUMNS * block_x() + place), i32(t // NORM_COLUMNS)
+        total = zero
+        row = first
+        while row < n_in and column < ld:
+            w = ld1(parameters, i32(offset + row * ld + column))
+            total += w * w
+            row = i32(row + NORM_ROWS)
+        st1(shared, t, total)
+        sync()
+        total = zero
+        for r in range(NORM_ROWS):
+            total += ld1(shared, i32(NORM_COLUMNS * r + place))
+        norm = sqrt(total)
+        row = first
+        while row < n_in and column < ld and norm > limit:
+            at = i32(offset + row * ld + column)
+            st1(parameters, at, ld1(parameters, at) * (limit / norm))
+            row = i32(row + NORM_ROWS)
+
+    return limit_incoming_norm

@@ -1,0 +1,133 @@
+"""The output layer of any width in one launch: the last layer, loss, hits and output delta. For more than 16 classes.
+
+::
+
+    z = x W + b                                                   x (n, n_in), W (n_in, K), z (n, K)
+    delta[i, :] = w_i dL_i/dz / sum w;   loss, hits               y (n, K)
+    sums[y, j]  = sum of delta[i, j] over the rows i of block row y
+
+             W  n_in x K
+           +-----+-----+-----+
+           |     |     |     |         1. each block multiplies one tile of z, as `forward` does, and stores it
+           +-----+-----+-----+
+    x      +-----+-----+-----+
+       |   |block|block| last|-------> 2. counts[y] += 1. The block that counts last finds the whole block row of z in
+       n   +-----+-----+-----+            memory, and makes loss, hits and deltas of its rows (`rows.row_rule`), some
+                                          rows at once, and the column sums for the bias gradient
+
+A softmax looks at a whole row, which many blocks have multiplied. A launch of its own for the rows would wait for all
+of z; here a block row waits for its own tiles only, and nobody waits: whoever comes last goes on. Which block that is
+changes from run to run, what it computes does not, and every sum has one order: results repeat bit for bit. The count
+is an integer and wraps round to 0, ready for the next launch; fences on both sides of it make the other blocks' z
+visible (`target.count_in`).
+
+Budget: 1 launch; the tile's registers and shared memory; reads x and W once per tile of the other, writes 4 bytes an
+output for z and 4 for delta in float32, reads z and y again three to five times from the cache. The rows of a block
+row are one block's work: for 1000 classes and more a launch of their own would be faster by some microseconds, by
+arithmetic; it would also be one launch more for all the networks between 17 classes and there.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from gpuprop_kernels.activations import Activation
+from gpuprop_kernels.forward import Source, forward_tile
+from gpuprop_kernels.optimizers import SCALARS
+from gpuprop_kernels.rows import ROWS, RowShape, leave_losses, row_rule
+from gpuprop_kernels.target import (
+    block_y,
+    count_in,
+    cuda,
+    device,
+    grid_x,
+    grid_y,
+    i32,
+    kernel,
+    ld1,
+    ldg1,
+    ldg4,
+    st1,
+    sync,
+    thread,
+)  # fmt: skip
+from gpuprop_kernels.tile import Tile
+
+__all__ = ["wide_output_kernel"]
+
+IDENTITY = Activation("identity")
+
+
+@cache
+def _comes_last(dt: Any) -> Any:
+    """Return ``last(shared, counts)``: whether the other blocks of this block row have all counted before."""
+
+    @device
+    def last(shared, counts):
+        sync()
+        if thread() == 0:
+            st1(shared, i32(0), dt(count_in(counts, block_y(), i32(grid_x() - 1))))
+        sync()
+        before = ld1(shared, i32(0))
+        sync()
+        return before == dt(i32(grid_x() - 1))
+
+    return last
+
+
+@cache
+def _column_sums(tile: Tile, dt: Any) -> Any:
+    """Return ``add(delta, sums, m0, rows, ld)``: the sums over a block row, a thread a column, in order."""
+    tile_rows, threads, zero = tile.rows, tile.threads, dt(0)
+
+    @device
+    def add(delta, sums, m0, rows, ld):
+        column = thread()
+        while column < ld:
+            total, row = zero, m0
+            while row < min(rows, i32(m0 + tile_rows)):
+                total += ld1(delta, i32(row * ld + column))
+                row = i32(row + 1)
+            st1(sums, i32(block_y() * ld + column), total)
+            column = i32(column + threads)
+
+    return add
+
+
+@cache
+def wide_output_kernel(
+    tile: Tile, dt: Any, source: Source, output: Activation, loss: str, metric: str, weighted: bool
+) -> Any:
+    """Build the kernel; `source` is where x comes from: the data set, for a network without a hidden layer."""
+    shared_size, forward = forward_tile(tile, dt, IDENTITY, source, False, False)
+    lanes = max(ROWS.lanes, tile.threads // tile.rows)
+    shape = RowShape(tile.threads // lanes, lanes)
+    rows_at_once, tile_rows, zero = shape.rows, tile.rows, dt(0)
+    judge, leave = row_rule(dt, output, loss, metric, weighted, lanes), leave_losses(dt, shape)
+    last, add_columns = _comes_last(dt), _column_sums(tile, dt)
+
+    @kernel(tile.threads, tile.resident)
+    def multiply_loss_delta(
+        x, order, shift, scale, weights, biases, z, targets, sample_weights, delta, sums, losses, counts, schedule,
+        slot, scalars, n_in, n_out, ldx, ldw, ldy
+    ):  # fmt: skip
+        shared = cuda.shared.array(shared_size, dt, alignment=16)
+        batch = ldg4(schedule, i32(4 * slot))
+        forward(shared, x, order, shift, scale, weights, biases, z, z, order, scale, batch, n_in, n_out, ldx, ldw)
+        if last(shared, counts):
+            start, rows, _, _ = batch
+            m0, share = i32(block_y() * tile_rows), ldg1(scalars, i32(SCALARS * slot))
+            value, score = zero, zero
+            done = i32(0)
+            while done < tile_rows:
+                row = i32(m0 + done + thread() // lanes)
+                where = (order, start, rows, row, n_out, ldw, ldy)
+                v, s = judge(shared, z, targets, sample_weights, delta, share, where)
+                value += v
+                score += s
+                done = i32(done + rows_at_once)
+            leave(shared, value, score, losses, i32(slot * grid_y() + block_y()))
+            add_columns(delta, sums, m0, rows, ldw)
+
+    return multiply_loss_delta
