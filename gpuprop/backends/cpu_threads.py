@@ -12,6 +12,7 @@ last one has ended.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
 from collections.abc import Iterator
@@ -34,7 +35,9 @@ _wanted: list[int] = []
 _limiter: Any = None
 
 
+@functools.cache
 def _controller() -> Any:
+    """Return the handles of what is loaded when first asked: NumPy's BLAS, not what SciPy may bring later."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(user_api="blas")
