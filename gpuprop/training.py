@@ -378,6 +378,7 @@ class Trainer:
             penalty_factors=self._penalty_factors(run.data, order),
             rates=self._rates(epoch),
             steps_done=self.steps_done,
+            n_updates=self.epochs * self.steps_per_epoch,
             part_size=self._part_size,
             update_size=self._update_size,
             watched=bool(self._step_callbacks),
