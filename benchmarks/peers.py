@@ -166,10 +166,9 @@ class GpupropPlanned(Gpuprop):
     """Small networks in one call, however short the timed run."""
 
     def __init__(self, config: Config, X: Array, y: Array) -> None:
-        from gpuprop.backends import cpu_epoch, cpu_fused
+        from gpuprop.backends import cpu_fused
 
-        cpu_epoch.FEWEST_UPDATES = 1
-        cpu_fused.FEWEST_PRODUCTS = 0.0
+        cpu_fused.LEAST_SAVING = 0.0
         super().__init__(config, X, y)
 
 
@@ -177,10 +176,9 @@ class GpupropSteps(Gpuprop):
     """Every step by the primitives."""
 
     def __init__(self, config: Config, X: Array, y: Array) -> None:
-        from gpuprop.backends import cpu_epoch, cpu_fused
+        from gpuprop.backends import cpu_fused
 
-        cpu_epoch.LARGEST_STEP = 0
-        cpu_fused.FEWEST_PRODUCTS = 1e30
+        cpu_fused.LEAST_SAVING = math.inf
         super().__init__(config, X, y)
 
 
