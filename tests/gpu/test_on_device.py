@@ -224,13 +224,13 @@ def test_a_driver_too_old_for_the_toolkit_is_named(counts: Any) -> None:
 
 
 def test_images_with_dropout_weights_ragged_tail_and_early_stopping_give_the_curve_of_the_cpu(mnist: Any) -> None:
-    X, y = mnist[0][0][:3000], mnist[0][1][:3000]
+    X, y = mnist[0][0][:1500], mnist[0][1][:1500]
     weight = np.random.default_rng(1).uniform(0.5, 2.0, len(y))
     how: dict[str, Any] = {"validation": 0.1, "early_stopping": 2, "batch_size": 128, "learning_rate": 0.004}
     ours, plain = both((784, 32, 10), {"dropout": 0.2, "dtype": "float64"}, (X, y, weight), epochs=8, **how)
     assert largest_difference(ours, plain) < tolerances.CURVE[np.dtype("float64")]
     assert ours.best_epoch == plain.best_epoch
-    assert ours.history["validation_accuracy"] == plain.history["validation_accuracy"]
+    assert ours.history["validation_accuracy"] == pytest.approx(plain.history["validation_accuracy"], rel=1e-12)
 
 
 def test_changes_with_cupy_come_in_order() -> None:
