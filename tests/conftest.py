@@ -22,8 +22,9 @@ def _job(item: pytest.Item) -> tuple[str, Any] | None:
     """Return the parameter and the job of a case that looks at one of these programs, unless it will be skipped."""
     params = getattr(item, "callspec", None) and item.callspec.params  # type: ignore[attr-defined]
     found = next(((name, params[name].as_json()) for name in MODULES if params and name in params), None)
-    skipped = any(mark.name == "skip" or mark.args[0] for mark in item.iter_markers() if mark.name.startswith("skip"))
-    return None if skipped else found
+    if found is None or any(all(mark.args) for mark in item.iter_markers("skipif")):
+        return None
+    return found
 
 
 @pytest.hookimpl(trylast=True)

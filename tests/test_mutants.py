@@ -229,8 +229,8 @@ MUTANTS = [
     simulated(
         "the gradient misses the batch's last row",
         "gradient.py",
-        "k_end = min(rows, i32(k + part_rows))",
-        "k_end = min(i32(rows - 1), i32(k + part_rows))",
+        "i32(k + part_rows)) if slabs else rows",
+        "i32(k + part_rows)) if slabs else i32(rows - 1)",
         GRADIENT + "overwrite[7-8x8_2x2-float32]",
     ),
     simulated(
