@@ -67,7 +67,7 @@ def machine_code(names: Sequence[str], dtype: str, capability: tuple[int, int]) 
 
     missing = sass.missing_tools()
     if missing:
-        raise GpupropError(f"{missing}; machine code needs pip install 'gpuprop[compile]'")
+        raise GpupropError(f"{missing}; machine code needs pip install 'gpuprop[test]'")
     from gpuprop.bench.variants import flat_variants, product_variants
 
     tile = "64x64_8x4" if dtype == "float32" and capability >= (8, 6) else "64x64_4x4"
