@@ -209,6 +209,12 @@ def test_without_a_gpu_only_what_is_known(cli: Cli, monkeypatch: pytest.MonkeyPa
         assert '"microseconds"' not in Path("r.json").read_text()
 
 
+def test_machine_code_needs_its_compilers(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpuprop.bench.sass.missing_tools", lambda: "ptxas is not installed")
+    result = cli.fail("bench", "kernels", "--device", "numpy", "--only", "update", "--sass", "8.6")
+    assert "ptxas is not installed; machine code needs pip install 'gpuprop[test]'" in result.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -74,7 +74,8 @@ def machine_code(names: Sequence[str], dtype: str, capability: tuple[int, int]) 
     chosen: dict[str, Variant] = {}
     for variant in (*product_variants(tile, dtype), *flat_variants(dtype)):
         name = _FAMILIES.get(variant.family)
-        if name in names:
+        measured = variant.family != "update" or variant.option == "adam"
+        if name in names and measured:
             chosen.setdefault(str(name), variant)
     reports = sass.analyse([(variant, capability) for variant in chosen.values()])
     return [
