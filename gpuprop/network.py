@@ -40,6 +40,8 @@ CHUNK_ELEMENTS = 2**24
 #: Rows of plain data that inference on the CPU works through at a time: they stay in the second cache, and are enough
 #: for BLAS to run at full speed.
 BLOCK_ROWS = 256
+#: Those of all backends, see `gpuprop.backends.ops.Ops.row_padding`.
+ROW_PADDINGS = (1, 4)
 
 
 class Parameters:
@@ -96,6 +98,26 @@ class Parameters:
         if ops.row_padding > 1:
             flat = Parameters(flat, layer_sizes).repacked(ops.row_padding).flat
         return Parameters(ops.asarray(flat, flat.dtype), layer_sizes, ops.row_padding)
+
+    @staticmethod
+    def in_layout(ops: Ops, flat: Array, layer_sizes: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Return a flat array of any backend in the layout of this one: the same object where nothing has to change.
+
+        Raises
+        ------
+        ValueError
+            If it is no array of these layers.
+        """
+        flat = ops.adopt(flat)
+        if flat.size == Parameters.count(layer_sizes, ops.row_padding):
+            return ops.asarray(flat, dtype)
+        for row_padding in ROW_PADDINGS:
+            if flat.size == Parameters.count(layer_sizes, row_padding):
+                host = np.asarray(to_host(flat), dtype)
+                bare = Parameters(host, layer_sizes, row_padding).repacked(1).flat
+                return Parameters.on_device(ops, bare, layer_sizes).flat
+        expected = Parameters.count(layer_sizes)
+        raise ValueError(f"got a state of {flat.size} numbers, expected {expected}; resume with the network it is of")
 
 
 def padded(n: int, multiple: int) -> int:

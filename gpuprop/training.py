@@ -18,7 +18,7 @@ from gpuprop.backends.numpy_ops import NumpyOps
 from gpuprop.backends.ops import Array, UpdatePlan
 from gpuprop.callbacks import Callback
 from gpuprop.errors import DeviceError, NonFiniteLossError, unknown_name
-from gpuprop.network import Network, TrainingData, TrainingWorkspace
+from gpuprop.network import Network, Parameters, TrainingData, TrainingWorkspace
 from gpuprop.optimizers import Optimizer, get_optimizer
 from gpuprop.schedules import Position, Schedule, get_schedule
 from gpuprop.updates import EpochUpdates, PlainUpdates, Training
@@ -227,7 +227,8 @@ class Trainer:
             Class indices, one-hot rows or regression targets.
         sample_weight : array_like of shape (n_samples,) or None, default=None
         resume_from : Progress or None, default=None
-            Go on from there until `epochs` are completed in all. None begins with a fresh optimizer and history.
+            Go on from there until `epochs` are completed in all, on any device. None begins with a fresh optimizer
+            and history.
 
         Returns
         -------
@@ -318,10 +319,9 @@ class Trainer:
 
     def _update_rule(self) -> step.UpdateRule:
         """Return the rule of the updates; the optimizer goes on from what it remembers."""
-        network, old = self.network, self._optimizer_state
+        old = self._optimizer_state
         self._optimizer_state = {
-            name: network.ops.asarray(old[name], network.dtype) if name in old else self._flat()
-            for name in self.optimizer.slots
+            name: self._in_layout(old[name]) if name in old else self._flat() for name in self.optimizer.slots
         }
         return step.UpdateRule(
             self.optimizer,
@@ -330,6 +330,11 @@ class Trainer:
             clip_norm=self.clip_norm,
             max_norm=self.max_norm,
         )
+
+    def _in_layout(self, state: Array) -> Array:
+        """Return an optimizer's array, of whatever device, as this one lays it out."""
+        network = self.network
+        return Parameters.in_layout(network.ops, state, network.layer_sizes, network.dtype)
 
     def _plan(self, data: TrainingData, rule: step.UpdateRule) -> UpdatePlan:
         """Return the backend's own way of making many updates, or else one step after the other."""
@@ -373,6 +378,7 @@ class Trainer:
             penalty_factors=self._penalty_factors(run.data, order),
             rates=self._rates(epoch),
             steps_done=self.steps_done,
+            n_updates=self.epochs * self.steps_per_epoch,
             part_size=self._part_size,
             update_size=self._update_size,
             watched=bool(self._step_callbacks),

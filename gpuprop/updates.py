@@ -34,8 +34,8 @@ class EpochUpdates:
         The order of the rows.
     weights, penalty_factors, rates : ndarray of shape (updates of an epoch,)
         As for `gpuprop.backends.ops.UpdatePlan.begin_epoch`.
-    steps_done : int
-        Updates before this epoch.
+    steps_done, n_updates : int
+        Updates before this epoch, and of all epochs, if none is left out.
     part_size, update_size : int
         Rows of a batch, and of an update.
     watched : bool
@@ -50,6 +50,7 @@ class EpochUpdates:
     penalty_factors: NDArray[np.float64]
     rates: NDArray[np.float64]
     steps_done: int
+    n_updates: int
     part_size: int
     update_size: int
     watched: bool

@@ -159,7 +159,11 @@ def meet_all(mutants: list[Mutant], environment: Mapping[str, str], answer: Conn
     answer.send(outcomes)
 
 
-ENVIRONMENTS = {"simulator": {"NUMBA_ENABLE_CUDASIM": "1"}, "compilation": {}, "race detector": {}}
+ENVIRONMENTS = {
+    "simulator": {"NUMBA_ENABLE_CUDASIM": "1", "GPUPROP_DEVICE": "numpy"},
+    "compilation": {},
+    "race detector": {"NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS": "0"},
+}
 
 
 def main() -> None:

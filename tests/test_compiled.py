@@ -26,6 +26,8 @@ OPTIONS = ("relu", "relu bytes", "store dense", "store bytes tallied", "slab byt
 MAIN = ((8, 6), (9, 0))
 OTHERS = tuple(capability for capability in ARCHITECTURES if capability not in MAIN)
 ACTIVATIONS = ("identity", "logistic", "tanh", "leaky_relu", "elu", "softplus", "gelu", "silu")
+KERNELS = ("relu", "relu bytes", "softmax", "store dense", "slab bytes", "adam bytes")
+"""An option for each kernel: forward and delta, gathering, wide output, gradients, with the optimizer."""
 
 CASES = {
     **{tile: Selection(tile, MAIN, OPTIONS) for tile in TILES},

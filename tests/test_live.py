@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 
 import gpuprop
-from gpuprop.live.animation import to_html, write_film
+from gpuprop.cli.animate import write_film
+from gpuprop.live.animation import to_html
 from gpuprop.live.frames import GRID, MAX_FRAMES, Recorder
 from gpuprop.live.server import HOST, RunReader, make_server
 from gpuprop.live.snapshot import HISTORY_FILE, SNAPSHOT_FILE, LiveRun, image_shape

@@ -337,18 +337,18 @@ MUTANTS = [
     ),
     # Races.
     raced(
-        "no barrier after a block's sum has been read",
+        "no barrier after a row's sum has been read",
         "reduction.py",
-        "        for q in range(1, width):\n            total += ld1(shared, i32(q))\n        sync()\n",
-        "        for q in range(1, width):\n            total += ld1(shared, i32(q))\n",
-        GRADIENT + "accumulate_and_penalties",
+        "            result = combine(result, ld1(shared, i32(at + q)))\n        sync()\n",
+        "            result = combine(result, ld1(shared, i32(at + q)))\n",
+        OUTPUT + "softmax_rows[float32]",
     ),
     raced(
-        "no barrier between the slices' sum and what comes after",
-        "head.py",
-        "            z += ld1(shared, i32(q * cells + cell))\n        sync()\n",
-        "            z += ld1(shared, i32(q * cells + cell))\n",
-        OUTPUT + "head[softmax-categorical_cross_entropy-float32]",
+        "no barrier after the last block has been found",
+        "wide.py",
+        "        before = ld1(shared, i32(0))\n        sync()\n",
+        "        before = ld1(shared, i32(0))\n",
+        OUTPUT + "wide[softmax-categorical_cross_entropy-class-18-float32]",
     ),
 ]
 

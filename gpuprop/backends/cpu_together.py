@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuprop.backends import cpu_loops, cpu_optimizers
+from gpuprop.backends import cpu_fused, cpu_loops, cpu_optimizers
 from gpuprop.backends.cpu_compile import compiled, inlined_sum
 from gpuprop.network import Parameters
 from gpuprop.optimizers import FLUSH_EVERY, AdamW
@@ -39,9 +39,11 @@ def kind_of(updates: EpochUpdates) -> Hashable:
     """Return what networks must have in common to be trained together; None for one that is trained alone.
 
     What they need not have in common: parameters, rows, order, targets, weights of samples, penalties, learning rates,
-    and the hyperparameters of the optimizer.
+    and the hyperparameters of the optimizer. A training that is long enough for the fused tier is faster
+    alone.
     """
     network, rule, data = updates.network, updates.rule, updates.data
+    asked = (network, data, rule, updates.part_size, updates.update_size, updates.n_updates)
     covered = (
         not updates.watched
         and all(cpu_loops.knows(activation, network.loss_function) for activation in network.layer_activations)
@@ -51,6 +53,7 @@ def kind_of(updates: EpochUpdates) -> Hashable:
         and data.scaling is None
         and updates.update_size == updates.part_size
         and not any(network.dropout)
+        and not cpu_fused.covers(*asked)
     )
     if not covered:
         return None
@@ -150,7 +153,11 @@ def _ridge(weights: Array, weight_grads: Array, l2: float, out: Array) -> float:
 @functools.cache
 def _update(optimizer: str) -> Callable[..., None]:
     """Return the loop that adds each network's penalty and updates its parameters, piece by piece."""
-    update, add_penalty = cpu_optimizers.UPDATES[optimizer], cpu_loops.add_penalty
+    update, rates_of, add_penalty = (
+        cpu_optimizers.UPDATES[optimizer],
+        cpu_optimizers.RATES[optimizer],
+        cpu_loops.add_penalty,
+    )
     decay, flush = cpu_optimizers.decay, cpu_optimizers.flush_subnormals
     decays, flush_every, piece_size, ridge = optimizer == "adamw", FLUSH_EVERY, _PIECE, _ridge
 
@@ -177,6 +184,7 @@ def _update(optimizer: str) -> Callable[..., None]:
             size = (starts[block + 1] - starts[block]) // k
             for i in range(k):
                 begin = starts[block] + i * size
+                rate, other = rates_of(rates[i], steps[i], hyperparameters[i])
                 penalty = 0.0
                 for start in range(begin, begin + size, piece_size):
                     stop = min(start + piece_size, begin + size)
@@ -194,8 +202,8 @@ def _update(optimizer: str) -> Callable[..., None]:
                         gradients,
                         first[start:stop],
                         second[start:stop],
-                        rates[i],
-                        steps[i],
+                        rate,
+                        other,
                         hyperparameters[i],
                     )
                     if steps[i] % flush_every == 0:

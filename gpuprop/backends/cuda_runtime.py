@@ -206,12 +206,12 @@ class DeviceRuntime:
         """Turn what CuPy and Numba raise into gpuprop's errors."""
         try:
             yield
-        except self.xp.cuda.memory.OutOfMemoryError as error:
-            raise DeviceMemoryError(
-                f"{self.device}: {_first_line(error)}; {self._memory()}; use a smaller batch_size, smaller layers or "
-                "fewer rows, or close other programs that use this GPU"
-            ) from error
         except Exception as error:
+            if _is_out_of_memory(error):
+                raise DeviceMemoryError(
+                    f"{self.device}: {_first_line(error)}; {self._memory()}; use a smaller batch_size, smaller layers "
+                    "or fewer rows, let data take less (GPUPROP_DATA_MEMORY), or close other programs on this GPU"
+                ) from error
             if not _is_of_the_driver(error):
                 raise
             raise DeviceError(
@@ -284,6 +284,14 @@ def _is_of_the_driver(error: BaseException) -> bool:
     """
     names = {"CUDARuntimeError", "CUDADriverError", "CudaAPIError", "CudaDriverError", "CUDAError"}
     return any(kind.__name__ in names for kind in type(error).__mro__)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory of the device, or pinned memory, has run out; see above."""
+    texts = ("cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY")
+    return type(error).__name__ == "OutOfMemoryError" or (
+        _is_of_the_driver(error) and any(text in str(error) for text in texts)
+    )
 
 
 def _first_line(error: BaseException) -> str:

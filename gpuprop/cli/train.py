@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from gpuprop.cli.recipes import Recipe
     from gpuprop.cli.run_folder import RunFolder
     from gpuprop.datasets import Dataset
-    from gpuprop.live.frames import Recorder
     from gpuprop.network import Network
     from gpuprop.training import Trainer
 
@@ -179,10 +178,10 @@ def train(
     options = dict(locals())
     chosen = use_device(device)
 
+    from gpuprop.cli.animate import record, write_film
     from gpuprop.cli.recipes import recipe_for
     from gpuprop.cli.report import print_report, report_on
     from gpuprop.cli.run_folder import RunFolder
-    from gpuprop.live.animation import write_film
 
     dataset = _load(data, target, labels, task, header)
     train_part, test_part = _parts(dataset, test, test_fraction, seed, options)
@@ -190,7 +189,7 @@ def train(
         recipe = recipe_for(data, train_part[0], batch_size).with_options(options)
         network = _network(dataset, train_part, recipe, loss, seed, device)
         trainer = _trainer(network, recipe, len(train_part[0]))
-        film = _film(animate, trainer, train_part)
+        film = None if animate is None else record(animate, trainer, train_part)
     _describe(dataset, train_part, test_part, trainer, recipe, chosen)
     folder = RunFolder(out or _default_folder(dataset), overwrite=overwrite)
     with folder:
@@ -332,20 +331,6 @@ def _trainer(network: Network, recipe: Recipe, n_rows: int) -> Trainer:
         early_stopping=patience if recipe.early_stopping else None,
         callbacks=[epoch_table("accuracy" if network.is_classifier else "r2")],
     )
-
-
-def _film(animate: Path | None, trainer: Trainer, part: Part) -> Recorder | None:
-    """Return the callback that records the training, already among the trainer's, or None where none is wanted."""
-    from gpuprop.live.frames import Recorder
-
-    if animate is None:
-        return None
-    if animate.suffix.lower() not in (".gif", ".html"):
-        raise ValueError(f"animate: got {str(animate)!r}, expected a name that ends in .gif or .html")
-    Recorder.check(trainer.network)
-    recorder = Recorder(*part)
-    trainer.callbacks += (recorder,)
-    return recorder
 
 
 def _fit(trainer: Trainer, part: Part, live: Path) -> BaseException | None:

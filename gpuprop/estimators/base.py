@@ -19,6 +19,7 @@ from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from gpuprop.activations import Activation
+from gpuprop.backends.interchange import on_gpu, to_host
 from gpuprop.callbacks import Callback
 from gpuprop.errors import NonFiniteLossError
 from gpuprop.estimators import lbfgs
@@ -148,7 +149,7 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
     def _check_samples(self, X: Any, y: Any, sample_weight: Any, incremental: bool, *, reset: bool) -> _Samples:
         X, y = validated(self, X, y, input_dtypes(self), reset=reset)
         targets = self._check_targets(y, "partial_fit" if incremental else "fit")
-        weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
+        weight = None if sample_weight is None else _check_sample_weight(to_host(sample_weight), X)
         weight = self._weigh_classes(y, weight, incremental)
         return _Samples(X, targets.reshape(len(targets), -1), weight)
 
@@ -418,6 +419,7 @@ def input_dtypes(estimator: BaseMLP) -> tuple[Any, ...]:
 def validated(estimator: Any, X: Any, y: Any, dtype: tuple[Any, ...], *, reset: bool) -> tuple[Any, Any]:
     """Return X, dense or CSR, and y after scikit-learn's checks, which also read the columns of data frames."""
     _refuse_foreign(X)
+    given, X, y = X, _stand_in(X), to_host(y)
     X, y = validate_data(
         estimator,
         X,
@@ -428,13 +430,24 @@ def validated(estimator: Any, X: Any, y: Any, dtype: tuple[Any, ...], *, reset: 
         dtype=dtype,
         reset=reset,
     )
+    if on_gpu(given):
+        X = given if given.dtype in dtype else given.astype(dtype[0])
     return (X.tocsr() if is_sparse(X) else X), y
 
 
 def validated_inputs(estimator: Any, X: Any) -> Any:
     """Return inputs to predict for, after scikit-learn's checks."""
     _refuse_foreign(X)
-    return validate_data(estimator, X, accept_sparse=("csr", "csc"), reset=False)
+    checked = validate_data(estimator, _stand_in(X), accept_sparse=("csr", "csc"), reset=False)
+    return X if on_gpu(X) else checked
+
+
+def _stand_in(X: Any) -> Any:
+    """Return X; for an array on a GPU one of its shape that occupies no memory, on which its shape can be checked.
+
+    Its numbers are checked on the GPU, see `gpuprop.validation`.
+    """
+    return np.broadcast_to(np.float64(0), X.shape) if on_gpu(X) else X
 
 
 def _refuse_foreign(X: Any) -> None:

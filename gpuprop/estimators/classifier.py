@@ -21,6 +21,8 @@ from sklearn.utils.multiclass import (
     unique_labels,
 )
 
+from gpuprop.array_api import namespace
+from gpuprop.backends.interchange import on_gpu, to_host
 from gpuprop.estimators.base import BaseMLP, Role
 from gpuprop.estimators.parameters import CONSTRAINTS, Method, fit_method, set_parameters
 
@@ -254,14 +256,26 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
     def predict_log_proba(self, X: Any) -> Array:
         """Return the logarithm of `predict_proba`; minus infinity for a probability of 0."""
         with np.errstate(divide="ignore"):
-            return np.asarray(np.log(self.predict_proba(X)))
+            logarithms: Array = np.log(self.predict_proba(X))
+        return logarithms
 
     def _probabilities(self, outputs: Array) -> Array:
         return np.hstack([1 - outputs, outputs]) if self.n_outputs_ == 1 else outputs
 
     def _labels(self, outputs: Array) -> Array:
+        if on_gpu(outputs) and self.classes_.dtype.kind in "biuf":
+            return self._labels_on_gpu(outputs)
+        outputs = to_host(outputs)
         labels: Array = self._label_binarizer.inverse_transform(outputs.ravel() if self.n_outputs_ == 1 else outputs)
         return labels
+
+    def _labels_on_gpu(self, outputs: Any) -> Any:
+        """Return labels that are numbers where the outputs are: none of it comes to the host."""
+        if str(self._label_binarizer.y_type_).startswith("multilabel"):
+            return (outputs > 0.5).astype(np.int64)
+        chosen = outputs.argmax(axis=1) if self.n_outputs_ > 1 else (outputs[:, 0] > 0.5).astype(np.int64)
+        classes = self.classes_ if len(self.classes_) > 1 else np.repeat(self.classes_, 2)
+        return namespace(outputs).asarray(classes)[chosen]
 
     def _check_targets(self, y: Any, role: Role) -> Array:
         """Return y as a column for each output, after checking it against the classes that are known."""

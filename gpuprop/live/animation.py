@@ -16,24 +16,12 @@ if TYPE_CHECKING:
 
     from gpuprop.live.frames import Frame, Recorder
 
-__all__ = ["to_html", "write_film", "write_gif"]
+__all__ = ["to_html", "write_gif"]
 
 MAX_PICTURES = 60
 """Of a GIF: more would make it large and slow to write."""
 
 _PAGE = Path(__file__).with_name("animation.html")
-
-
-def write_film(path: Path, recorder: Recorder, title: str) -> None:
-    """Write a page where `path` ends in ``.html``, else a GIF; the whole file or none."""
-    from gpuprop.cli.files import written_whole
-
-    if path.suffix.lower() == ".html":
-        with written_whole(path) as page:
-            page.write(to_html(recorder, title))
-    else:
-        with written_whole(path, binary=True) as picture:
-            write_gif(recorder, picture, title)
 
 
 def to_html(recorder: Recorder, title: str) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpuprop.backends.numpy_ops import NumpyOps
 from gpuprop.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class Recorder(Callback):
             self.frames.append(self._frame(trainer, trainer.epochs_done, self.losses[-1]))
 
     def _frame(self, trainer: Trainer, epoch: int, loss: float | None) -> Frame:
-        network = trainer.network
+        network = trainer.network.copy_to(NumpyOps())  # a simulated device would take long over the plane
         boundary = None
         if self._plane is not None:
             outputs = network.forward(self._plane)

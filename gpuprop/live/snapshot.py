@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpuprop.backends.numpy_ops import NumpyOps
 from gpuprop.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -67,13 +68,15 @@ class LiveRun(Callback):
 
     def snapshot(self, trainer: Trainer) -> dict[str, Any]:
         """Return the moment as JSON values."""
+        # A copy on the host looks at the rows: a device, real or simulated, has its own work to do.
+        network = trainer.network.copy_to(NumpyOps())
         return {
             "epoch": trainer.epochs_done,
             "epochs": trainer.epochs,
             "samples": trainer.n_samples,
-            "network": "-".join(map(str, trainer.network.layer_sizes)),
-            "weights": weight_images(trainer.network),
-            "mistakes": self._mistakes(trainer.network),
+            "network": "-".join(map(str, network.layer_sizes)),
+            "weights": weight_images(network),
+            "mistakes": self._mistakes(network),
             "watched": len(self._X),
         }
 
