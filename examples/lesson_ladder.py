@@ -1,6 +1,6 @@
 """Lesson: the gradient kernel in six steps, and what the compiler makes of each.
 
-    python examples/lesson_ladder.py      # writes lesson_ladder.png; needs pip install 'gpuprop[compile]', no GPU
+    python examples/lesson_ladder.py      # writes lesson_ladder.png; needs pip install 'gpuprop[test]', no GPU
 
 Each step of ``gpuprop_kernels/ladder`` is compiled for a GPU that need not be there, and the machine code is counted:
 how many instructions of the inner loop are multiply-adds, what the loop loads, how many registers a thread holds. These
@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gpuprop.bench import sass
+from gpuprop.bench.variants import Variant
 
 
 def reports(capability: tuple[int, int]) -> dict[str, sass.Report]:
@@ -29,7 +30,8 @@ def reports(capability: tuple[int, int]) -> dict[str, sass.Report]:
     for name, step in LADDER.items():
         rate = (numba.float32,) if name == "fused epilogue" else ()
         signature = (buffer, buffer, buffer, integer, integer, integer, *rate)
-        found[name] = sass.analyse(name, step.build(numba.float32), signature, step.threads, capability)
+        variant = Variant(name, "", "", "float32", step.threads, step.build(numba.float32), signature)
+        (found[name],) = sass.analyse([(variant, capability)])
     return found
 
 
@@ -44,7 +46,7 @@ def per_multiply_add(report: sass.Report) -> dict[str, float]:
 
 def main(capability: str = "9.0", out: str = "lesson_ladder.png") -> dict[str, Any]:
     if missing := sass.missing_tools():
-        raise SystemExit(f"lesson_ladder: {missing}; pip install 'gpuprop[compile]'")
+        raise SystemExit(f"lesson_ladder: {missing}; pip install 'gpuprop[test]'")
     major, minor = map(int, capability.split("."))
     found = reports((major, minor))
     print(

@@ -93,10 +93,13 @@ def _cuda(ops: Ops) -> tuple[Any, int]:
 
 
 def _uuid(ops: Ops) -> str:
-    """Return the GPU's identity as nvidia-smi writes it, but for the prefix."""
-    runtime, index = _cuda(ops)
-    digits = bytes(runtime.getDeviceProperties(index)["uuid"]).hex()
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+    """Return the GPU's identity as nvidia-smi writes it, but for the prefix (which differs for a part of a GPU).
+
+    Numba's; CuPy's properties cut it off at its first zero byte.
+    """
+    from numba import cuda
+
+    return str(cuda.gpus[_cuda(ops)[1]].uuid).partition("-")[2]
 
 
 def _nvidia_smi(*arguments: str) -> str:
@@ -108,15 +111,16 @@ def _nvidia_smi(*arguments: str) -> str:
     return "" if done.returncode else done.stdout
 
 
-def _asked_of_nvidia_smi(uuid: str) -> dict[str, Any]:
-    """Return the figures that CUDA itself does not tell."""
+def _asked_of_nvidia_smi(uuid: str) -> dict[str, str]:
+    """Return the figures that CUDA itself does not tell; none of a device that nvidia-smi does not list."""
+    if uuid not in _nvidia_smi("-L"):
+        return {}
     fields = {"driver": "driver_version", "max_clock_mhz": "clocks.max.sm", "power_limit_w": "power.limit"}
     said = _nvidia_smi(f"--query-gpu=uuid,{','.join(fields.values())}", "--format=csv,noheader,nounits")
-    for line in said.splitlines():
-        known, *values = (part.strip() for part in line.split(","))
-        if known == f"GPU-{uuid}" and len(values) == len(fields):
-            return {name: value for name, value in zip(fields, values, strict=True) if not value.startswith("[")}
-    return {}
+    rows = [[part.strip() for part in line.split(",")] for line in said.splitlines()]
+    # A part of a GPU has no line of its own; the driver is the same for all.
+    values = next((row[1:] for row in rows if row[0] == f"GPU-{uuid}"), rows[0][1:2] if rows else [])
+    return {name: value for name, value in zip(fields, values, strict=False) if not value.startswith("[")}
 
 
 def _processor() -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -22,8 +22,9 @@ from gpuprop.activations import Activation, get_activation
 from gpuprop.array_api import beside, contiguous, namespace
 from gpuprop.backends import get_ops
 from gpuprop.backends.interchange import on_gpu, to_host
+from gpuprop.backends.numpy_ops import NumpyOps
 from gpuprop.backends.ops import Array, Ops
-from gpuprop.errors import BackendUnavailableError
+from gpuprop.errors import BackendUnavailableError, DeviceMemoryError
 from gpuprop.initializers import Initializer, default_initializer, get_initializer
 from gpuprop.losses import Loss, Metric, check_pair, get_loss, penalty
 from gpuprop.scaling import InputScaling
@@ -36,6 +37,11 @@ __all__ = ["Network", "Parameters", "TrainingData", "TrainingWorkspace", "Worksp
 CHUNK_ROWS = 4096
 #: Numbers that the widest layer of a chunk may have: sparse data can have 100,000 columns and more.
 CHUNK_ELEMENTS = 2**24
+#: Rows of plain data that inference on the CPU works through at a time: they stay in the second cache, and are enough
+#: for BLAS to run at full speed.
+BLOCK_ROWS = 256
+#: Those of all backends, see `gpuprop.backends.ops.Ops.row_padding`.
+ROW_PADDINGS = (1, 4)
 
 
 class Parameters:
@@ -92,6 +98,26 @@ class Parameters:
         if ops.row_padding > 1:
             flat = Parameters(flat, layer_sizes).repacked(ops.row_padding).flat
         return Parameters(ops.asarray(flat, flat.dtype), layer_sizes, ops.row_padding)
+
+    @staticmethod
+    def in_layout(ops: Ops, flat: Array, layer_sizes: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Return a flat array of any backend in the layout of this one: the same object where nothing has to change.
+
+        Raises
+        ------
+        ValueError
+            If it is no array of these layers.
+        """
+        flat = ops.adopt(flat)
+        if flat.size == Parameters.count(layer_sizes, ops.row_padding):
+            return ops.asarray(flat, dtype)
+        for row_padding in ROW_PADDINGS:
+            if flat.size == Parameters.count(layer_sizes, row_padding):
+                host = np.asarray(to_host(flat), dtype)
+                bare = Parameters(host, layer_sizes, row_padding).repacked(1).flat
+                return Parameters.on_device(ops, bare, layer_sizes).flat
+        expected = Parameters.count(layer_sizes)
+        raise ValueError(f"got a state of {flat.size} numbers, expected {expected}; resume with the network it is of")
 
 
 def padded(n: int, multiple: int) -> int:
@@ -180,9 +206,12 @@ class TrainingWorkspace(Workspace):
         self.totals = ops.asarray(np.zeros(2), np.float64)
 
 
+_AnyWorkspace = TypeVar("_AnyWorkspace", Workspace, TrainingWorkspace)
+
+
 @dataclass(frozen=True)
 class TrainingData:
-    """A data set that has been checked and brought to the device.
+    """A data set that has been checked and brought to the device, or left on the host if it is too large for it.
 
     Attributes
     ----------
@@ -543,10 +572,10 @@ class Network:
     def _chunks(self, X: ArrayLike, keep_z: bool = False) -> Iterator[Workspace]:
         """Run the forward pass over all rows, a chunk at a time."""
         inputs, scaling = check_inputs(X, self.layer_sizes[0], self.dtype, self.input_scaling)
-        data = self.ops.asarray(inputs, inputs.dtype)
+        (data,) = self.ops.load(inputs)
         n_samples = inputs.shape[0]
         order = self.ops.asarray(np.arange(n_samples), np.int32)
-        work = Workspace(self, min(self._chunk_rows, n_samples), keep_z=keep_z)
+        work = self._room_for(n_samples, lambda n_rows: Workspace(self, n_rows, keep_z=keep_z))
         for start in range(0, n_samples, work.n_rows):
             part = work.rows(min(work.n_rows, n_samples - start))
             self.ops.take_batch(data, order, start, scaling, part.a[0])
@@ -571,7 +600,45 @@ class Network:
         with CuPy arrays, and uses it where it lies; in all other cases the answer is NumPy's. The same holds for
         `activations`, `net_inputs`, `predict` and the gradients of `loss_and_gradients`.
         """
-        return self._gather(X, lambda work: [work.a[-1]], keep_z=False)[0]
+        outputs = self.forward_plain(X)
+        return self._gather(X, lambda work: [work.a[-1]], keep_z=False)[0] if outputs is None else outputs
+
+    def forward_plain(self, X: object) -> NDArray[Any] | None:
+        """`forward` without detours, for data that need none; None where they do, and where a number is not finite.
+
+        Plain is a C-contiguous NumPy array of the network's dtype and width, on the CPU and without input scaling. It
+        is read in place, a block of rows at a time, and nothing but the result and one block's layers is allocated.
+        """
+        if (
+            type(X) is not np.ndarray
+            or X.dtype != self.dtype
+            or X.ndim != 2
+            or X.shape[1] != self.layer_sizes[0]
+            or len(X) == 0
+            or not X.flags.c_contiguous
+            or self._input_scaling is not None
+            or not isinstance(self.ops, NumpyOps)
+        ):
+            return None
+        n_rows = min(BLOCK_ROWS, len(X))
+        outputs = np.empty((len(X), self.layer_sizes[-1]), self.dtype)
+        hidden = [np.empty((n_rows, width), self.dtype) for width in self.layer_sizes[1:-1]]
+        forward = self.ops.forward
+        for start in range(0, len(X), n_rows):
+            a = X[start : start + n_rows]
+            if not np.isfinite(a).all():
+                return None
+            layers = [layer[: len(a)] for layer in hidden]
+            for weights, biases, activation, out in zip(
+                self.weights,
+                self.biases,
+                self.layer_activations,
+                [*layers, outputs[start : start + n_rows]],
+                strict=True,
+            ):
+                forward(a, weights, biases, activation, None, out)
+                a = out
+        return outputs
 
     def activations(self, X: ArrayLike) -> list[NDArray[Any]]:
         """Return every layer's outputs: the (scaled) inputs first, the network's outputs last."""
@@ -621,11 +688,12 @@ class Network:
             weight = check_sample_weight(ops.adopt(sample_weight), n_samples, dtype)
             wide_weight = None if weight is None else contiguous(weight, np.dtype(np.float64))
             metric = "class" if class_indices and self.metric == "residual" else self.metric
+            loaded_inputs, loaded_targets, loaded_weight = ops.load(inputs, targets, weight)
             return TrainingData(
-                inputs=ops.asarray(inputs, inputs.dtype),
+                inputs=loaded_inputs,
                 scaling=scaling,
-                targets=ops.asarray(targets, dtype),
-                sample_weight=None if weight is None else ops.asarray(weight, dtype),
+                targets=loaded_targets,
+                sample_weight=loaded_weight,
                 wide_weight=wide_weight,
                 total_weight=float(n_samples if wide_weight is None else wide_weight.sum()),
                 metric=metric,
@@ -732,7 +800,19 @@ class Network:
         return loss_and_gradients
 
     def _whole_data_workspace(self, n_samples: int, dropout_step: int | None) -> TrainingWorkspace:
-        return TrainingWorkspace(self, min(self._chunk_rows, n_samples), with_dropout=dropout_step is not None)
+        with_dropout = dropout_step is not None
+        return self._room_for(n_samples, lambda n_rows: TrainingWorkspace(self, n_rows, with_dropout=with_dropout))
+
+    def _room_for(self, n_samples: int, workspace: Callable[[int], _AnyWorkspace]) -> _AnyWorkspace:
+        """Return a workspace for a chunk of the samples: of `_chunk_rows`, or as many as the device has room for."""
+        n_rows = min(self._chunk_rows, n_samples)
+        while True:
+            try:
+                return workspace(n_rows)
+            except DeviceMemoryError:
+                if n_rows == 1:
+                    raise
+                n_rows //= 2
 
     @property
     def _chunk_rows(self) -> int:

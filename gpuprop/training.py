@@ -12,12 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpuprop import step
 from gpuprop.array_api import beside, namespace
+from gpuprop.backends.cpu_threads import best_thread_count, limited_blas
 from gpuprop.backends.interchange import on_gpu
 from gpuprop.backends.numpy_ops import NumpyOps
 from gpuprop.backends.ops import Array, UpdatePlan
 from gpuprop.callbacks import Callback
 from gpuprop.errors import DeviceError, NonFiniteLossError, unknown_name
-from gpuprop.network import Network, TrainingData, TrainingWorkspace
+from gpuprop.network import Network, Parameters, TrainingData, TrainingWorkspace
 from gpuprop.optimizers import Optimizer, get_optimizer
 from gpuprop.schedules import Position, Schedule, get_schedule
 from gpuprop.updates import EpochUpdates, PlainUpdates, Training
@@ -68,6 +69,7 @@ class _Run:
     rule: step.UpdateRule
     last_good: NDArray[Any]
     plan: UpdatePlan | None = None
+    n_threads: int | None = None
 
 
 class Trainer:
@@ -111,6 +113,10 @@ class Trainer:
         batch's sum of sample weights (without them: by its rows), and averages batches by their rows, not weights.
     callbacks : sequence of Callback, default=()
         They may end the training, and change `learning_rate` between epochs.
+    n_threads : int or None, default=None
+        Threads that BLAS may use on the CPU while this trains. None tries one and all of them at the start of a fit
+        whose multiplications are large enough to be shared, and takes the faster. With a number, equal runs give equal
+        bits; the fused loops, which train most networks, are one thread in any case.
 
     Attributes
     ----------
@@ -153,6 +159,7 @@ class Trainer:
         seed: int | None = None,
         conventions: Literal["gpuprop", "scikit-learn"] = "gpuprop",
         callbacks: Sequence[Callback] = (),
+        n_threads: int | None = None,
     ) -> None:
         self.network = network
         self.optimizer = get_optimizer(optimizer)
@@ -176,6 +183,7 @@ class Trainer:
         for callback in self.callbacks:
             if not isinstance(callback, Callback):
                 raise TypeError(f"callbacks: got {callback!r}, expected objects derived from gpuprop.Callback")
+        self.n_threads = None if n_threads is None else check_integer("n_threads", n_threads, 1)
         self._step_callbacks = [c for c in self.callbacks if type(c).on_step_end is not Callback.on_step_end]
         self._reset(Progress(0, 0, {}, {}))
 
@@ -219,7 +227,8 @@ class Trainer:
             Class indices, one-hot rows or regression targets.
         sample_weight : array_like of shape (n_samples,) or None, default=None
         resume_from : Progress or None, default=None
-            Go on from there until `epochs` are completed in all. None begins with a fresh optimizer and history.
+            Go on from there until `epochs` are completed in all, on any device. None begins with a fresh optimizer
+            and history.
 
         Returns
         -------
@@ -280,6 +289,14 @@ class Trainer:
         for callback in self.callbacks:
             callback.on_fit_end(self)
 
+    def _thread_count(self, plan: UpdatePlan) -> int | None:
+        """Return the threads that BLAS may use; None leaves that as it is."""
+        if self.n_threads is not None:
+            return self.n_threads
+        if isinstance(plan, PlainUpdates) and isinstance(self.network.ops, NumpyOps):
+            return best_thread_count(self.network, min(self.batch_size or self.n_samples, self.n_samples))
+        return None
+
     def _begin(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> _Run:
         """Check the data, bring them to the device, and allocate everything that the epochs will need."""
         network, ops = self.network, self.network.ops
@@ -302,10 +319,9 @@ class Trainer:
 
     def _update_rule(self) -> step.UpdateRule:
         """Return the rule of the updates; the optimizer goes on from what it remembers."""
-        network, old = self.network, self._optimizer_state
+        old = self._optimizer_state
         self._optimizer_state = {
-            name: network.ops.asarray(old[name], network.dtype) if name in old else self._flat()
-            for name in self.optimizer.slots
+            name: self._in_layout(old[name]) if name in old else self._flat() for name in self.optimizer.slots
         }
         return step.UpdateRule(
             self.optimizer,
@@ -314,6 +330,11 @@ class Trainer:
             clip_norm=self.clip_norm,
             max_norm=self.max_norm,
         )
+
+    def _in_layout(self, state: Array) -> Array:
+        """Return an optimizer's array, of whatever device, as this one lays it out."""
+        network = self.network
+        return Parameters.in_layout(network.ops, state, network.layer_sizes, network.dtype)
 
     def _plan(self, data: TrainingData, rule: step.UpdateRule) -> UpdatePlan:
         """Return the backend's own way of making many updates, or else one step after the other."""
@@ -381,7 +402,8 @@ class Trainer:
         validation_loss, validation_score = None, None
         if run.validation is not None:
             factor = float(updates.penalty_factors.mean())
-            validation_loss, validation_score = self.network.evaluate_data(run.validation, factor)
+            with limited_blas(run.n_threads):
+                validation_loss, validation_score = self.network.evaluate_data(run.validation, factor)
         metric = "r2" if run.data.metric == "residual" else "accuracy"
         record: dict[str, Any] = {
             "epoch": epoch + 1,
@@ -462,6 +484,7 @@ class Trainer:
         """Make all updates of an epoch and return the totals; `after_update` is called with the index of each."""
         if run.plan is None:
             run.plan = self._plan(run.data, run.rule)
+            run.n_threads = self._thread_count(run.plan)
         plan = run.plan
         plan.begin_epoch(
             updates.data,
@@ -471,17 +494,18 @@ class Trainer:
             updates.rates,
             updates.steps_done,
         )
-        if after_update is None and not self._step_callbacks:
-            plan.run(0, self.steps_per_epoch)
+        with limited_blas(run.n_threads):
+            if after_update is None and not self._step_callbacks:
+                plan.run(0, self.steps_per_epoch)
+                return plan.totals()
+            for index in range(self.steps_per_epoch):
+                plan.run(index, index + 1)
+                if after_update is not None:
+                    after_update(index)
+                else:
+                    for callback in self._step_callbacks:
+                        callback.on_step_end(self, epoch + 1, index + 1)
             return plan.totals()
-        for index in range(self.steps_per_epoch):
-            plan.run(index, index + 1)
-            if after_update is not None:
-                after_update(index)
-            else:
-                for callback in self._step_callbacks:
-                    callback.on_step_end(self, epoch + 1, index + 1)
-        return plan.totals()
 
     def _out_of_patience(self, epoch: int) -> bool:
         return self.early_stopping is not None and epoch - (self.best_epoch or 0) >= self.early_stopping

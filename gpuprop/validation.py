@@ -21,6 +21,9 @@ __all__ = ["check_inputs", "check_integer", "check_real", "check_sample_weight",
 
 Array = NDArray[Any]
 
+MOST_ROWS = 2**31 - 1
+"""Rows that an epoch's order, in 32-bit integers, can name."""
+
 
 def is_sparse(array: object) -> bool:
     """Whether `array` is a sparse matrix (SciPy's or CuPy's), without importing either."""
@@ -130,6 +133,8 @@ def check_inputs(
         raise ValueError(f"X: got {array.shape[1]} columns, expected {n_features}, the size of the input layer")
     if array.shape[0] == 0:
         raise ValueError("X: got no rows, expected at least one sample")
+    if array.shape[0] > MOST_ROWS:
+        raise ValueError(f"X: got {array.shape[0]:,} rows, expected fewer than 2**31; train on parts of them")
     if is_sparse(array):
         csr = array.tocsr().astype(dtype, copy=False)
         _check_finite("the stored values of X", csr.data)

@@ -1,42 +1,59 @@
-"""What a session starts before its first test: the compilation of kernels, whose results it looks at last."""
+"""What a session does beside its own tests: kernels compile, and mutants of them meet their proofs.
+
+Both take minutes and need processes of their own. They start as soon as the selected cases are known, and their cases
+are reported last. A session that selects none of them starts nothing.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from gpuprop.bench.variants import Selection
-from tests.compilation import Compilation
+from tests.beside import Beside
 
-COMPILATION = pytest.StashKey[Compilation]()
+MODULES = {"selection": "gpuprop.bench.sass_batch", "mutant": "tests.mutation"}
+"""The program that works on the jobs which cases have under this parameter."""
+
+_BESIDE = pytest.StashKey[dict[str, Beside]]()
 
 
-def _selection(item: pytest.Item) -> Selection | None:
-    """Return which kernels a case of `test_compiled` looks at; None for other tests, and where it will be skipped."""
-    callspec = getattr(item, "callspec", None)
-    found = callspec.params.get("selection") if callspec else None
-    return None if any(mark.args[0] for mark in item.iter_markers("skipif")) else found
+def _job(item: pytest.Item) -> tuple[str, Any] | None:
+    """Return the parameter and the job of a case that looks at one of these programs, unless it will be skipped."""
+    params = getattr(item, "callspec", None) and item.callspec.params  # type: ignore[attr-defined]
+    found = next(((name, params[name].as_json()) for name in MODULES if params and name in params), None)
+    skipped = any(mark.name == "skip" or mark.args[0] for mark in item.iter_markers() if mark.name.startswith("skip"))
+    return None if skipped else found
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Look at compiled kernels last: they compile meanwhile."""
-    items.sort(key=lambda item: _selection(item) is not None)
+    """Look at their results last: they work meanwhile."""
+    items.sort(key=lambda item: _job(item) is not None)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Start to compile as soon as the selected cases are known."""
-    selections = [selection for item in session.items if (selection := _selection(item)) is not None]
-    if selections and not session.config.option.collectonly:
-        session.stash[COMPILATION] = Compilation(selections)
+    """Start the programs that have work."""
+    jobs: dict[str, list[Any]] = {}
+    for name, job in filter(None, map(_job, session.items)):
+        jobs.setdefault(name, []).append(job)
+    started = {} if session.config.option.collectonly else {name: Beside(MODULES[name], jobs[name]) for name in jobs}
+    session.stash[_BESIDE] = started
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """End the compilation where the session ends before it."""
-    if COMPILATION in session.stash:
-        session.stash[COMPILATION].close()
+    """End what still runs."""
+    for program in session.stash.get(_BESIDE, {}).values():
+        program.close()
 
 
-@pytest.fixture
-def compilation(request: pytest.FixtureRequest) -> Compilation:
-    """The kernels that compile in the background."""
-    return request.session.stash[COMPILATION]
+@pytest.fixture(scope="session")
+def compiled(request: pytest.FixtureRequest) -> Any:
+    """The reports on all kernels that this session compiles."""
+    return request.session.stash[_BESIDE]["selection"].results()
+
+
+@pytest.fixture(scope="session")
+def outcomes(request: pytest.FixtureRequest) -> Any:
+    """What became of each of this session's mutants."""
+    return request.session.stash[_BESIDE]["mutant"].results()

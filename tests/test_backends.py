@@ -9,7 +9,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -37,7 +40,12 @@ class CUDARuntimeError(RuntimeError):
 def getDeviceCount():
     raise CUDARuntimeError({status}, {message!r})
 """
-ONE_GPU = "def getDeviceCount(): return 1"
+ONE_GPU = """
+def getDeviceCount(): return 1
+def driverGetVersion(): return {driver}
+def runtimeGetVersion(): return 13000
+"""
+NEW_DRIVER, OLD_DRIVER, ANCIENT_DRIVER = (ONE_GPU.format(driver=version) for version in (13000, 12080, 11040))
 INSUFFICIENT_DRIVER = "cudaErrorInsufficientDriver: CUDA driver version is insufficient for CUDA runtime version"
 NO_DEVICE = "cudaErrorNoDevice: no CUDA-capable device is detected"
 
@@ -196,11 +204,33 @@ def test_cupy_absent(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(("status", "message"), [(35, INSUFFICIENT_DRIVER), (100, NO_DEVICE)])
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [(35, INSUFFICIENT_DRIVER), (100, NO_DEVICE), (800, "cudaErrorNotPermitted: operation not permitted")],
+)
 def test_cupy_without_a_driver(tmp_path: Path, status: int, message: str) -> None:
     runtime = NO_DRIVER.format(status=status, message=message)
     found = report(tmp_path, {**CUPY, "cupy/cuda/runtime.py": runtime})
-    assert f"CuPy finds no working NVIDIA GPU (CUDARuntimeError: {message})" in found["cuda"]
+    assert f"CuPy finds no working NVIDIA GPU (CUDARuntimeError: {message}); check the driver with" in found["cuda"]
+    assert found["cuda"].endswith("and that you may read and write /dev/nvidia*")
+
+
+def test_a_driver_too_old_for_the_toolkit(tmp_path: Path) -> None:
+    found = report(tmp_path, {**CUPY, "cupy/cuda/runtime.py": OLD_DRIVER})
+    assert found["cuda"].endswith(
+        "the driver supports CUDA up to 12.8 and CuPy was built for 13.0; update the driver, or pip install "
+        "'gpuprop[cu12]' in a fresh environment"
+    )
+    found = report(tmp_path, {**CUPY, "cupy/cuda/runtime.py": ANCIENT_DRIVER})
+    assert found["cuda"].endswith("up to 11.4 and CuPy was built for 13.0; update the driver")
+
+
+def test_packages_that_are_too_old(tmp_path: Path) -> None:
+    stubs = {**CUPY, "cupy/cuda/runtime.py": NEW_DRIVER, **NUMBA_CUDA}
+    stubs["numba_cuda/__init__.py"] = "__version__ = '0.29.1'"
+    assert "numba-cuda 0.29.1 is too old, expected 0.30 or newer; pip install 'gpup" in report(tmp_path, stubs)["cuda"]
+    stubs["cupy/__init__.py"] = "from cupy import cuda; __version__ = '13.6.0'"
+    assert "CuPy 13.6.0 is too old, expected 14.2 or newer; pip install 'gpup" in report(tmp_path, stubs)["cuda"]
 
 
 def test_cupy_broken_at_import(tmp_path: Path) -> None:
@@ -215,14 +245,14 @@ def test_cupy_that_misses_a_module_is_not_called_absent(tmp_path: Path) -> None:
 
 
 def test_gpu_without_numba_cuda(tmp_path: Path) -> None:
-    found = report(tmp_path, {**CUPY, "cupy/cuda/runtime.py": ONE_GPU, "numba_cuda.py": ABSENT})
+    found = report(tmp_path, {**CUPY, "cupy/cuda/runtime.py": NEW_DRIVER, "numba_cuda.py": ABSENT})
     assert "numba-cuda is not installed; pip install 'gpuprop[cu13]'" in found["cuda"]
     assert "there is no GPU 1: CuPy finds 1, numbered from 0" in found["cuda:1"]
 
 
 def test_gpu_with_everything(tmp_path: Path) -> None:
     # A GPU counts when a kernel has run on it: these packages are all there, and do nothing.
-    found = report(tmp_path, {**CUPY, "cupy/cuda/runtime.py": ONE_GPU, **NUMBA_CUDA})
+    found = report(tmp_path, {**CUPY, "cupy/cuda/runtime.py": NEW_DRIVER, **NUMBA_CUDA})
     assert "a kernel does not run on GPU 0 (ImportError: " in found["cuda"]
 
 
@@ -247,7 +277,7 @@ def test_the_simulator_has_to_be_switched_on(tmp_path: Path) -> None:
 
 
 def test_with_the_simulator_on_there_is_no_gpu(tmp_path: Path) -> None:
-    stubs = {**CUPY, "cupy/cuda/runtime.py": ONE_GPU}
+    stubs = {**CUPY, "cupy/cuda/runtime.py": NEW_DRIVER}
     found = json.loads(machine(tmp_path, stubs, SIMULATE, NUMBA_ENABLE_CUDASIM="1"))
     assert (found["auto"], found["cuda-sim"]) == ("cpu", "cuda-sim")
     assert found["cuda"] == (
@@ -295,3 +325,57 @@ def test_a_broken_cache_of_compiled_code_is_as_good_as_none(tmp_path: Path) -> N
 def test_training_without_a_driver(tmp_path: Path) -> None:
     runtime = NO_DRIVER.format(status=35, message=INSUFFICIENT_DRIVER)
     assert machine(tmp_path, {**CUPY, "cupy/cuda/runtime.py": runtime}, TRAIN).split() == ["trained"]
+
+
+class Recorder:
+    """Stands for CuPy and numba.cuda on a machine with two GPUs, and says which of them was asked for."""
+
+    def __init__(self) -> None:
+        self.entered: list[tuple[str, Any]] = []
+
+    def device(self, kind: str, index: int) -> Any:
+        @contextmanager
+        def enter() -> Iterator[None]:
+            self.entered.append((kind, index))
+            yield
+
+        class Device:
+            attributes = {"MultiProcessorCount": 40 + index}  # noqa: RUF012
+            compute_capability = ("75", "120")[index]
+            __enter__ = lambda one: (one.__dict__.setdefault("open", enter()).__enter__(), one)[1]  # noqa: E731
+            __exit__ = lambda one, *error: one.__dict__.pop("open").__exit__(*error)  # noqa: E731
+
+        return Device()
+
+
+def test_the_second_gpu_is_the_one_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    numba = pytest.importorskip("numba")
+    from gpuprop.backends.cuda_runtime import DeviceRuntime
+
+    recorder = Recorder()
+
+    class Stream:
+        ptr = 7
+
+        def __enter__(self) -> None:
+            recorder.entered.append(("stream", self.ptr))
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+    cupy = SimpleNamespace(
+        cuda=SimpleNamespace(
+            Device=lambda index: recorder.device("cupy", index), Stream=Stream, get_current_stream=lambda: Stream()
+        )
+    )
+    gpus = [recorder.device("numba", index) for index in range(2)]
+    cuda = SimpleNamespace(gpus=gpus, as_cuda_array=None, external_stream=lambda pointer: pointer)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setitem(sys.modules, "numba.cuda", cuda)
+    monkeypatch.setitem(sys.modules, "numba.cuda.core", SimpleNamespace(config=SimpleNamespace()))
+    monkeypatch.setattr(numba, "cuda", cuda, raising=False)
+    runtime = DeviceRuntime(1)
+    assert (runtime.device, runtime.multiprocessors, runtime.capability) == ("cuda:1", 41, (12, 0))
+    recorder.entered.clear()
+    with runtime.active():
+        assert recorder.entered == [("cupy", 1), ("numba", 1), ("stream", 7)]

@@ -16,7 +16,18 @@ from gpuprop import datasets
 from gpuprop.__main__ import main
 from tests.cli_tools import SPECIES, Cli, contents, plants, read_csv, write_csv, write_plants, write_prices
 
-COMMANDS = ("train", "evaluate", "predict", "trace", "gradcheck", "selfcheck", "info")
+COMMANDS = (
+    "train",
+    "watch",
+    "evaluate",
+    "predict",
+    "trace",
+    "diagram",
+    "gradcheck",
+    "exercise",
+    "selfcheck",
+    "info",
+)
 
 
 @pytest.fixture(scope="module")

@@ -14,22 +14,23 @@ import pytest
 
 from gpuprop.bench import sass
 from gpuprop.bench.sass import ARCHITECTURES
+from gpuprop.bench.sass_batch import reports_from_json
 from gpuprop.bench.variants import Selection, Variant
-from tests.compilation import Compilation
 from tests.sass_bounds import violations
 
 MISSING = "the simulator is on" if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1" else sass.missing_tools()
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"compiling without a GPU: {MISSING}")
 
 TILES = ("128x128_8x8", "64x64_8x4", "64x64_4x4", "32x32_4x4")
+OPTIONS = ("relu", "relu bytes", "store dense", "store bytes tallied", "slab bytes", "adam bytes", "softmax")
 MAIN = ((8, 6), (9, 0))
 OTHERS = tuple(capability for capability in ARCHITECTURES if capability not in MAIN)
 ACTIVATIONS = ("identity", "logistic", "tanh", "leaky_relu", "elu", "softplus", "gelu", "silu")
+KERNELS = ("relu", "relu bytes", "softmax", "store dense", "slab bytes", "adam bytes")
+"""An option for each kernel: forward and delta, gathering, wide output, gradients, with the optimizer."""
 
 CASES = {
-    **{
-        tile: Selection(tile, MAIN, ("relu", "relu bytes", "store dense", "slab bytes", "adam bytes")) for tile in TILES
-    },
+    **{tile: Selection(tile, MAIN, OPTIONS) for tile in TILES},
     "other architectures": Selection("64x64_8x4", OTHERS, ("relu", "slab bytes", "adam bytes")),
     **{name: Selection("128x128_8x8", ((8, 6),), (name,), name) for name in ACTIVATIONS},
     "dropout": Selection("128x128_8x8", ((8, 6),), ("relu dropout",)),
@@ -39,8 +40,8 @@ CASES = {
 
 
 @pytest.mark.parametrize("selection", CASES.values(), ids=CASES)
-def test_machine_code(selection: Selection, compilation: Compilation) -> None:
-    reports = compilation.reports(selection)
+def test_machine_code(selection: Selection, compiled: Any) -> None:
+    reports = [report for report in reports_from_json(compiled) if selection.has(report)]
     assert {report.capability for report in reports} == set(selection.capabilities)
     for report in reports:
         print(f"{report.name}: FMA {report.fma_fraction:.4f}, {report.registers} registers, {report.occupancy} blocks")

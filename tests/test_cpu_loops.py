@@ -407,8 +407,8 @@ CpuOps().forward(x, np.eye(5, dtype=np.float32), np.zeros(5, np.float32), activa
 """
 TRAINING = """
 import numpy as np, gpuprop
-from gpuprop.backends import cpu_epoch
-cpu_epoch.FEWEST_UPDATES = 1
+from gpuprop.backends import cpu_fused
+cpu_fused.LEAST_SAVING = 0.0
 X = np.random.default_rng(0).normal(size=(33, 5))
 parameters = []
 for device in ("cpu", "numpy"):

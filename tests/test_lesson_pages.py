@@ -2,46 +2,179 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import io
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
+from gpuprop.__main__ import main
 from tests.example_tools import EXAMPLES
 
 ROOT = EXAMPLES.parent
-PAGES = sorted((ROOT / "docs" / "lessons").glob("[0-9]*.md"))
+DOCS = ROOT / "docs"
+PAGES = sorted((DOCS / "lessons").glob("[0-9]*.md"))
+ALL_PAGES = sorted(DOCS.rglob("*.md"))
+LESSON = re.compile(r"^    python examples/lesson_(\w+)\.py$", re.M)
+
+
+def script(name: str) -> ModuleType:
+    """Return ``docs/<name>.py`` as a module."""
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", DOCS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def page_name(page: Path) -> str:
+    return page.relative_to(DOCS).as_posix()
 
 
 def test_every_lesson_has_a_page() -> None:
     lessons = {path.stem.removeprefix("lesson_") for path in EXAMPLES.glob("lesson_*.py")}
-    on_pages = {
-        name for page in PAGES for name in re.findall(r"^    python examples/lesson_(\w+)\.py$", page.read_text(), re.M)
-    }
-    assert on_pages == lessons
+    assert {name for page in PAGES for name in LESSON.findall(page.read_text())} == lessons
 
 
 def test_the_index_lists_every_page() -> None:
-    text = (ROOT / "docs" / "lessons" / "README.md").read_text()
+    text = (DOCS / "lessons" / "README.md").read_text()
     assert re.findall(r"\]\((\d\d-[\w-]+\.md)\)", text) == [page.name for page in PAGES]
-    assert re.findall(r"`lesson_(\w+)\.py`", text) == [
-        name for page in PAGES for name in re.findall(r"^    python examples/lesson_(\w+)\.py$", page.read_text(), re.M)
-    ]
+    on_pages = [name for page in PAGES for name in LESSON.findall(page.read_text())]
+    assert re.findall(r"`lesson_(\w+)\.py`", text) == on_pages
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", ALL_PAGES, ids=page_name)
 def test_links(page: Path) -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
-        assert (page.parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text()):
+        file = (page.parent / target) if target else page
+        assert file.exists(), target
+        if re.fullmatch(r"L\d+", anchor):
+            assert int(anchor[1:]) <= len(file.read_text().splitlines())
+        elif anchor:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(), re.M)
+            slugs = [re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings]
+            assert anchor in slugs, anchor
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_page(page: Path) -> None:
-    text = page.read_text()
-    assert "\n## In the library\n" in text
-    for picture in re.findall(r"\((images/[^)]+)\)", text):
+    """A lesson ends by pointing at file and line of the library; its pictures are small."""
+    *_, last = re.split(r"^## ", page.read_text(), flags=re.M)
+    assert last.startswith("In the library\n")
+    assert re.search(r"\[`\w+`\]\(\.\./\.\./(gpuprop|kernels)/\S+\.py#L\d+\)", last)
+    for picture in re.findall(r"\((images/[^)]+)\)", page.read_text()):
         assert (page.parent / picture).stat().st_size < 150_000
-    places = re.findall(r"\[`(\w+)`\]\((\S+\.py)\)", text)
-    assert places
-    for name, file in places:
-        assert re.search(rf"^\s*(def|class) {name}\b", (page.parent / file).read_text(), re.M), (name, file)
+
+
+def test_lines_that_links_point_at() -> None:
+    """If this fails: ``python docs/source_lines.py`` rewrites the lines."""
+    lines = script("source_lines")
+    assert [complaint for page in lines.pages() for complaint in lines.current(page, page.read_text())[1]] == []
+
+
+def test_a_stale_line_is_found_and_renewed() -> None:
+    lines = script("source_lines")
+    page, source = DOCS / "reading.md", (ROOT / "gpuprop" / "step.py").read_text().splitlines()
+    text, complaints = lines.current(page, "[`training_step`](../gpuprop/step.py#L1) [`nothing`](../gpuprop/step.py)")
+    where = next(n for n, line in enumerate(source, 1) if line.startswith("def training_s"))
+    assert text == f"[`training_step`](../gpuprop/step.py#L{where}) [`nothing`](../gpuprop/step.py)"
+    assert len(complaints) == 2
+
+
+def test_every_picture_has_its_command() -> None:
+    commands = script("pictures").COMMANDS
+    pictures = {path.relative_to(DOCS).as_posix() for kind in ("png", "svg", "gif") for path in DOCS.rglob(f"*.{kind}")}
+    assert pictures == set(commands)
+    for command in commands.values():
+        if command[0].endswith(".py"):
+            assert (DOCS / command[0]).exists()
+
+
+def test_the_diagram_is_what_the_command_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = script("pictures")
+    monkeypatch.setattr(pictures, "DOCS", tmp_path)
+    command = [
+        str(tmp_path / "new.svg") if word == "OUT" else word
+        for word in pictures.COMMANDS["lessons/images/worked-example.svg"]
+    ]
+    assert main(command[2:]) == 0
+    assert (tmp_path / "new.svg").read_text() == (DOCS / "lessons" / "images" / "worked-example.svg").read_text()
+
+
+# --- every block of code ---------------------------------------------------------------------------------------
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.M | re.S)
+
+
+@pytest.mark.parametrize("page", [page for page in ALL_PAGES if blocks(page, "python")], ids=page_name)
+def test_python_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "page"}
+    for block in blocks(page, "python"):
+        exec(compile(block, page.name, "exec"), names)
+
+
+@pytest.mark.parametrize("page", [page for page in ALL_PAGES if blocks(page, "console")], ids=page_name)
+def test_console_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands after ``$`` print what stands below them."""
+    monkeypatch.chdir(tmp_path)
+    for block in blocks(page, "console"):
+        for session in re.split(r"^\$ ", block, flags=re.M)[1:]:
+            command, _, expected = session.partition("\n")
+            program, *words = shlex.split(command)
+            assert program == "gpuprop"
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed):
+                assert main(words) == 0
+            assert printed.getvalue().strip() == expected.strip()
+
+
+#: What a reader replaces, by what stands for it here.
+PLACEHOLDERS = {"N": "1", "...": "", "--help": ""}
+
+
+@pytest.mark.parametrize("page", [*ALL_PAGES, ROOT / "README.md"], ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_commands_have_these_options(page: Path) -> None:
+    """Every ``gpuprop ...`` of the text is parsed as far as its options; nothing is run."""
+    import typer
+
+    from gpuprop.cli import application
+
+    group: Any = typer.main.get_command(application())
+    text = page.read_text()
+    found = re.findall(r"^ {4}(gpuprop [a-z].*?)(?:  +#.*)?$", text, re.M) + re.findall(
+        r"`(gpuprop [a-z][^`\n]*)`", text
+    )
+    for line in found:
+        if line.startswith("gpuprop: "):  # what a command answers
+            continue
+        _, name, *words = [PLACEHOLDERS.get(word, word) for word in shlex.split(line.replace("[", "").replace("]", ""))]
+        assert name in group.commands, line
+        if any(words):  # else the text names the command
+            group.commands[name].make_context(name, [word for word in words if word])
+
+
+# --- the site --------------------------------------------------------------------------------------------------
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    for package in ("sphinx", "furo", "myst_parser"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed: pip install 'gpuprop[docs]'")
+    cache, site = str(tmp_path / "cache"), str(tmp_path / "site")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-d", cache, str(DOCS), site]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    built = (tmp_path / "site" / "lessons" / "05-algorithm.html").read_text()
+    target, line = re.findall(r'href="\.\./(source/gpuprop/step\.py\.html)#(L\d+)"', built)[0]
+    assert f'id="{line}"' in (tmp_path / "site" / target).read_text()

@@ -449,3 +449,9 @@ def test_an_unseeded_network_says_which_seed_it_drew() -> None:
 def test_repr() -> None:
     text = repr(gpuprop.Network((784, 128, 10), loss="categorical_cross_entropy", device="numpy"))
     assert text == "Network(784-128-10, relu, softmax + categorical_cross_entropy, float32, numpy)"
+
+
+def test_more_rows_than_32_bits_can_name_are_refused() -> None:
+    faked = np.broadcast_to(np.uint8(1), (2**31, 2))
+    with pytest.raises(ValueError, match=r"X: got 2,147,483,648 rows, expected fewer than 2\*\*31; train on parts"):
+        gpuprop.Network((2, 1), seed=0).predict(faked)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 from gpuprop import machine
 from gpuprop.backends import get_ops
 from gpuprop.backends.numpy_ops import NumpyOps
+from gpuprop.bench.training import CONFIGS, Config
 from gpuprop.equivalence import selfcheck
 from gpuprop.equivalence.case import Case, Check, Output, run_case
 from gpuprop.equivalence.cases import all_cases
@@ -25,6 +27,8 @@ from gpuprop.optimizers import OPTIMIZERS
 from tests.cli_tools import Cli
 
 CASES = all_cases(large=False)
+# Each activation and loss in each precision is a loop of its own, which test_cpu_loops compiles and compares too.
+ON_CPU = [case for case in CASES if case.dtype == "float32" or case.group not in ("forward", "loss", "hidden delta")]
 
 
 @pytest.fixture(autouse=True)
@@ -39,8 +43,16 @@ def cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.title)
-@pytest.mark.parametrize("device", ["numpy", "cpu"])
-def test_case(device: str, case: Case) -> None:
+def test_case_in_numpy(case: Case) -> None:
+    check("numpy", case)
+
+
+@pytest.mark.parametrize("case", ON_CPU, ids=lambda case: case.title)
+def test_case_in_compiled_loops(case: Case) -> None:
+    check("cpu", case)
+
+
+def check(device: str, case: Case) -> None:
     outcome = run_case(case, get_ops(device))
     print(f"{outcome.worst}: {outcome.share:.2f} of the bound")
     assert outcome.n_checks
@@ -52,9 +64,8 @@ def test_cases_have_names_of_their_own_and_cover_what_there_is() -> None:
     assert len(set(titles)) == len(titles) >= 300
     for name in OPTIMIZERS:
         assert {f"update: {name}, float32", f"whole updates: {name}, float64"} <= set(titles)
-    for name in ("squared_error", "binary_cross_entropy", "categorical_cross_entropy", "poisson"):
-        assert name in LOSSES
-        assert any(title.startswith(f"loss: {name} of") for title in titles)
+    for name in LOSSES:
+        assert any(title.startswith(f"loss: {name}") for title in titles)
     assert {case.dtype for case in all_cases(quick=True)} == {"float32", "float64"}
 
 
@@ -143,6 +154,17 @@ def test_selfcheck_passes_and_reports(cli: Cli, tmp_path: Path) -> None:
     assert all(entry["share_of_bound"] <= 1 and entry["seconds"] >= 0 for entry in report["outcomes"])
 
 
+def test_a_device_that_computes_rightly_is_timed(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = [case for case in CASES if case.title == "forward: relu, float32"]
+    monkeypatch.setattr(selfcheck, "all_cases", lambda **_: right)
+    monkeypatch.setitem(CONFIGS, "a", Config("a", (784, 5, 10), 16))
+    result = cli.run("selfcheck", "--device", "numpy", "--report", "r.json")
+    assert re.search(r"an update of 784-5-10, gpuprop \(numpy\): [\d,.]+ microseconds", result.out)
+    assert json.loads(Path("r.json").read_text())["timings"][0]["microseconds"]["p50"] > 0
+    monkeypatch.setattr(machine, "clock_flaw", lambda ops: "an emulator")
+    assert json.loads(cli.run("selfcheck", "--device", "numpy", "--json").out)["timings"] == []
+
+
 def lost(ops: Any, dtype: Any) -> Iterator[Check]:
     raise DeviceError("cuda:0 failed: an illegal address")
     yield
@@ -210,7 +232,7 @@ class FakeRuntime:
     def getDeviceProperties(self, index: int) -> dict[str, Any]:  # noqa: N802  (CuPy's name)
         return {
             "name": b"Some GPU", "major": 7, "minor": 5, "totalGlobalMem": 2**34, "multiProcessorCount": 40,
-            "l2CacheSize": 2**22, "uuid": bytes(range(16)),
+            "l2CacheSize": 2**22,
         }  # fmt: skip
 
     def driverGetVersion(self) -> int:  # noqa: N802
@@ -220,26 +242,41 @@ class FakeRuntime:
         return 12090
 
 
-LISTED = "GPU 0: Some GPU (UUID: GPU-00010203-0405-0607-0809-0a0b0c0d0e0f)\n"
-QUERIED = "GPU-00010203-0405-0607-0809-0a0b0c0d0e0f, 580.65.06, 1590, [N/A]\n"
+UUID = "00010203-0405-0607-0809-0a0b0c0d0e0f"
+WHOLE = f"GPU 0: Some GPU (UUID: GPU-{UUID})\n"
+PART = f"GPU 0: Some GPU (UUID: GPU-ff)\n  MIG 1g.10gb Device 0: (UUID: MIG-{UUID})\n"
+QUERIED = f"GPU-{UUID}, 580.65.06, 1590, [N/A]\n"
 
 
-@pytest.mark.parametrize(("listed", "counts"), [(LISTED, True), ("GPU 0: other (UUID: GPU-ff010203)\n", False)])
-def test_times_count_on_a_gpu_that_nvidia_smi_lists(listed: str, counts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    ops = NumpyOps("cuda:0")
+@pytest.fixture
+def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> NumpyOps:
     monkeypatch.setattr(machine, "_cuda", lambda ops: (FakeRuntime(), 0))
-    monkeypatch.setattr(machine, "_nvidia_smi", lambda *a: listed if a[0] == "-L" else QUERIED)
-    assert (machine.clock_flaw(ops) == "") is counts
-    found = machine.describe(ops)
+    monkeypatch.setattr(machine, "_uuid", lambda ops: UUID)
+    return NumpyOps("cuda:0")
+
+
+@pytest.mark.parametrize(
+    ("listed", "queried", "figures"),
+    [
+        (WHOLE, QUERIED, {"driver": "580.65.06", "max_clock_mhz": "1590"}),
+        (PART, "GPU-ff, 580.65.06, 1590, 70.00\n", {"driver": "580.65.06"}),
+        ("GPU 0: other (UUID: GPU-ff)\n", "GPU-ff, 580.65.06, 1590, 70.00\n", {}),
+        ("", "", {}),
+    ],
+    ids=["a GPU", "a part of one", "another", "no nvidia-smi"],
+)
+def test_times_count_on_a_gpu_that_nvidia_smi_lists(
+    listed: str, queried: str, figures: dict[str, str], fake_gpu: NumpyOps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "_nvidia_smi", lambda *a: listed if a[0] == "-L" else queried)
+    assert (machine.clock_flaw(fake_gpu) == "") is bool(figures)
+    found = machine.describe(fake_gpu)
     assert (found["name"], found["compute_capability"]) == ("Some GPU", "7.5")
     assert (found["cuda_driver"], found["cuda_runtime"]) == ("13.1", "12.9")
-    assert (found["driver"], found["max_clock_mhz"]) == ("580.65.06", "1590")
-    assert "power_limit_w" not in found
+    assert {name: found[name] for name in ("driver", "max_clock_mhz", "power_limit_w") if name in found} == figures
 
 
-def test_without_nvidia_smi_no_time_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_cuda", lambda ops: (FakeRuntime(), 0))
+def test_without_nvidia_smi_no_time_counts(fake_gpu: NumpyOps, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    assert "nvidia-smi does not list" in machine.clock_flaw(NumpyOps("cuda:0"))
-    assert "driver" not in machine.describe(NumpyOps("cuda:0"))
+    assert "nvidia-smi does not list" in machine.clock_flaw(fake_gpu)
     assert machine.clock_flaw(NumpyOps()) == ""

@@ -17,7 +17,8 @@ import re
 import sys
 from dataclasses import dataclass, field
 from importlib import metadata
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from gpuprop.errors import BackendUnavailableError, unknown_name
 
@@ -43,6 +44,7 @@ ENVIRONMENT_VARIABLE = "GPUPROP_DEVICE"
 """Set to a device's name, it overrides the device that a program asks for; empty counts as not set."""
 
 _INSTALL_CUDA = "pip install 'gpuprop[cu13]' for CUDA 13 or 'gpuprop[cu12]' for CUDA 12"
+_OLDEST_CUPY, _OLDEST_NUMBA_CUDA = (14, 2), (0, 30)
 _SIMULATOR_VARIABLE = "NUMBA_ENABLE_CUDASIM"
 
 # What other programs call the same things.
@@ -219,11 +221,39 @@ def _cuda_usable(index: int) -> tuple[bool, str]:
         count = int(cupy.cuda.runtime.getDeviceCount())
     except Exception as error:
         # CuPy's own CUDARuntimeError; anything else that a broken driver makes it raise means the same here.
-        return False, f"CuPy finds no working NVIDIA GPU ({_root_cause(error)}); check the driver with nvidia-smi"
+        return False, (
+            f"CuPy finds no working NVIDIA GPU ({_root_cause(error)}); check the driver with nvidia-smi, and that "
+            "you may read and write /dev/nvidia*"
+        )
+    version_flaw = _too_old("CuPy", cupy, _OLDEST_CUPY) or _driver_flaw(cupy.cuda.runtime)
+    if version_flaw:
+        return False, version_flaw
     if index >= count:
         return False, f"there is no GPU {index}: CuPy finds {count}, numbered from 0"
     numba_flaw = _import_flaw("numba_cuda", "numba-cuda") or _import_flaw("numba.cuda", "numba-cuda")
+    numba_flaw = numba_flaw or _too_old("numba-cuda", sys.modules["numba_cuda"], _OLDEST_NUMBA_CUDA)
     return (False, numba_flaw) if numba_flaw else _kernel_runs(index)
+
+
+def _too_old(title: str, module: ModuleType, oldest: tuple[int, int]) -> str:
+    """Return what is wrong with the version of a package; empty if it is new enough or does not say."""
+    found = re.match(r"(\d+)\.(\d+)", getattr(module, "__version__", ""))
+    if found is None or (int(found[1]), int(found[2])) >= oldest:
+        return ""
+    return f"{title} {module.__version__} is too old, expected {oldest[0]}.{oldest[1]} or newer; {_INSTALL_CUDA}"
+
+
+def _driver_flaw(runtime: Any) -> str:
+    """Return whether the driver is too old for the toolkit that CuPy was built for; empty if it is not.
+
+    A driver runs every toolkit of its own major version, and older ones.
+    """
+    driver, toolkit = runtime.driverGetVersion(), runtime.runtimeGetVersion()
+    if driver // 1000 >= toolkit // 1000:
+        return ""
+    supported, needed = (f"{version // 1000}.{version % 1000 // 10}" for version in (driver, toolkit))
+    other = ", or pip install 'gpuprop[cu12]' in a fresh environment" if driver // 1000 == 12 else ""
+    return f"the driver supports CUDA up to {supported} and CuPy was built for {needed}; update the driver{other}"
 
 
 @functools.cache

@@ -17,8 +17,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
-__all__ = ["compiled", "inlined", "inlined_sum"]
+__all__ = ["borrowed", "compiled", "inlined", "inlined_sum", "spliced"]
 
 Function = TypeVar("Function", bound=Any)
 
@@ -134,7 +137,33 @@ def inlined(function: Function) -> Function:
     return dispatcher
 
 
+def spliced(function: Function) -> Function:
+    """Put a function's statements into the one that calls it, before types are inferred: half the time to compile."""
+    dispatcher: Function = numba.njit(inline="always", **_OPTIONS)(_told_apart(function))
+    return dispatcher
+
+
 def inlined_sum(function: Function) -> Function:
     """`inlined` for a function that does nothing but add up: the order of the sum is the compiler's."""
     dispatcher: Function = numba.njit(forceinline=True, **_SUM_OPTIONS)(_told_apart(function))
     return dispatcher
+
+
+@intrinsic
+def borrowed(context, arrays):  # type: ignore[no-untyped-def]
+    """Return a named tuple whose arrays are not counted: the caller's arguments, which outlive the call anyway.
+
+    Each slice of an array counts a reference, by an atomic operation of some 20 cycles; in an epoch of small steps that
+    was a third of the time.
+    """
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        (values,) = arguments
+        for index, kind in enumerate(signature.args[0].types):
+            if isinstance(kind, types.Array):
+                array = context.make_array(kind)(context, builder, builder.extract_value(values, index))
+                array.meminfo = array.parent = ir.Constant(ir.IntType(8).as_pointer(), None)
+                values = builder.insert_value(values, array._getvalue(), index)
+        return values
+
+    return arrays(arrays), build

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from gpuprop.backends.cpu_compile import compiled, inlined, inlined_sum
 from gpuprop.backends.cpu_math import exp, expm1, logistic, normal_distribution, softplus, tanh
-from gpuprop.losses import LOSSES
+from gpuprop.losses import LOSSES, get_loss
 
 if TYPE_CHECKING:
     from gpuprop.activations import Activation
@@ -31,6 +31,7 @@ __all__ = [
     "add_penalty",
     "base_name",
     "derivative_loop",
+    "drop_row",
     "drop_rows",
     "gather_rows",
     "knows",
@@ -38,6 +39,7 @@ __all__ = [
     "output_rows",
     "parameter_of",
     "scale",
+    "scaled_sum_of_squares",
     "sum_of_squares",
     "sum_rows",
     "times_derivative",
@@ -185,9 +187,9 @@ def base_name(activation: Activation) -> str:
 def knows(activation: Activation, loss: Loss | None = None) -> bool:
     """Whether there are loops for this activation and this loss.
 
-    There are none for a user's own, nor for the losses with kinks (absolute_error, huber, pinball).
+    There are none for a user's own.
     """
-    return activation.built_in and (loss is None or (loss.name in _LOSS_TERMS and LOSSES.get(loss.name) is loss))
+    return activation.built_in and (loss is None or _is_built_in(loss))
 
 
 def parameter_of(activation: Activation, dtype: np.dtype[Any]) -> float:
@@ -258,31 +260,36 @@ def gather_rows(data: Array, order: Array, start: int, shift: Array, factor: Arr
             row[j] = (row[j] - shift[j]) * factor[j]
 
 
+@inlined
+def drop_row(
+    a: Array, threshold: int, factor: float, key: Array, layer: int, step: int, row: int, mask: Array, out: Array
+) -> None:
+    """``mask = factor`` where Philox keeps the unit, else 0; ``out = a * mask``. See `gpuprop.dropout`."""
+    low, word = np.uint64(0xFFFFFFFF), np.uint64(32)
+    kept, dropped = mask.dtype.type(factor), mask.dtype.type(0)
+    bound = np.uint64(threshold)
+    for block in range((a.size + 3) // 4):
+        c0, c1, c2, c3 = np.uint64(block), np.uint64(row), np.uint64(layer), np.uint64(step) & low
+        k0, k1 = key[0], key[1]
+        for _ in range(10):
+            product0, product1 = np.uint64(0xD2511F53) * c0, np.uint64(0xCD9E8D57) * c2
+            c0, c2 = (product1 >> word) ^ c1 ^ k0, (product0 >> word) ^ c3 ^ k1
+            c1, c3 = product1 & low, product0 & low
+            k0, k1 = (k0 + np.uint64(0x9E3779B9)) & low, (k1 + np.uint64(0xBB67AE85)) & low
+        words = (c0, c1, c2, c3)
+        for k in range(min(4, a.size - 4 * block)):
+            mask[4 * block + k] = kept if (words[k] >> np.uint64(8)) < bound else dropped
+    for j in range(a.size):
+        out[j] = a[j] * mask[j]
+
+
 @compiled
 def drop_rows(
     a: Array, threshold: int, factor: float, key: Array, layer: int, step: int, first_row: int, mask: Array, out: Array
 ) -> None:
-    """``mask = factor`` where Philox keeps the unit, else 0; ``out = a * mask``. See `gpuprop.dropout`."""
-    low, word = np.uint64(0xFFFFFFFF), np.uint64(32)
-    n_rows, n_columns = a.shape
-    kept, dropped = mask.dtype.type(factor), mask.dtype.type(0)
-    bound = np.uint64(threshold)
-    words = np.empty(4, np.uint64)
-    for i in range(n_rows):
-        for block in range((n_columns + 3) // 4):
-            c0, c1, c2, c3 = np.uint64(block), np.uint64(first_row + i), np.uint64(layer), np.uint64(step) & low
-            k0, k1 = key[0], key[1]
-            for _ in range(10):
-                product0, product1 = np.uint64(0xD2511F53) * c0, np.uint64(0xCD9E8D57) * c2
-                c0, c2 = (product1 >> word) ^ c1 ^ k0, (product0 >> word) ^ c3 ^ k1
-                c1, c3 = product1 & low, product0 & low
-                k0, k1 = (k0 + np.uint64(0x9E3779B9)) & low, (k1 + np.uint64(0xBB67AE85)) & low
-            words[0], words[1], words[2], words[3] = c0, c1, c2, c3
-            for k in range(min(4, n_columns - 4 * block)):
-                j = 4 * block + k
-                mask[i, j] = kept if (words[k] >> np.uint64(8)) < bound else dropped
-        for j in range(n_columns):
-            out[i, j] = a[i, j] * mask[i, j]
+    """`drop_row` for every row of a batch."""
+    for i in range(a.shape[0]):
+        drop_row(a[i], threshold, factor, key, layer, step, first_row + i, mask[i], out[i])
 
 
 # --- layers ----------------------------------------------------------------------------------------------------------
@@ -476,6 +483,17 @@ def _poisson_gradient(a: Number, y: Number) -> Number:
     return type(a)(1) - y / _above_zero(a)
 
 
+@inlined
+def _absolute_error(z: Number, a: Number, y: Number) -> Number:
+    return abs(a - y)
+
+
+@inlined
+def _absolute_error_gradient(a: Number, y: Number) -> Number:
+    t = type(a)
+    return t(1) if a > y else (t(-1) if a < y else (a - y) * t(0))  # NaN stays NaN
+
+
 class LossTerms(NamedTuple):
     """What one output adds to the loss, the same from the net input of the canonical activation, and dL/da."""
 
@@ -493,13 +511,81 @@ _LOSS_TERMS = {
         _categorical_cross_entropy, _categorical_cross_entropy_from_shifted_z, _categorical_cross_entropy_gradient
     ),
     "poisson": LossTerms(_poisson, _poisson_from_z, _poisson_gradient),
+    "absolute_error": LossTerms(_absolute_error, _absolute_error, _absolute_error_gradient),
 }
+
+
+def _huber_terms(limit: float) -> LossTerms:
+    """Return huber's terms with its delta."""
+
+    @inlined
+    def huber(z: Number, a: Number, y: Number) -> Number:
+        t = type(a)
+        distance = abs(a - y)
+        inside = t(limit) if distance > t(limit) else distance
+        return inside * (distance - t(0.5) * inside)
+
+    @inlined
+    def gradient(a: Number, y: Number) -> Number:
+        t = type(a)
+        r = a - y
+        return t(limit) if r > t(limit) else (t(-limit) if r < t(-limit) else r)
+
+    return LossTerms(huber, huber, gradient)
+
+
+def _pinball_terms(quantile: float) -> LossTerms:
+    """Return pinball's terms for a quantile."""
+
+    @inlined
+    def pinball(z: Number, a: Number, y: Number) -> Number:
+        t = type(a)
+        above = y - a
+        return t(quantile) * above if above > t(0) else t(quantile - 1.0) * above
+
+    @inlined
+    def gradient(a: Number, y: Number) -> Number:
+        t = type(a)
+        return t(-quantile) if a < y else (t(1.0 - quantile) if a > y else t(0))
+
+    return LossTerms(pinball, pinball, gradient)
+
+
+_PARAMETRIC_TERMS = {"huber": _huber_terms, "pinball": _pinball_terms}
+
+
+def _keywords(function: Any) -> dict[str, float]:
+    """Return what a formula with a parameter was made with, ``{"delta": 1.35}``; else nothing."""
+    return dict(getattr(function, "keywords", {}))
+
+
+@functools.cache
+def _loss_terms(name: str) -> LossTerms:
+    """Return the terms of a loss by its name, ``"huber(1.35)"`` too."""
+    if name in _LOSS_TERMS:
+        return _LOSS_TERMS[name]
+    (parameter,) = _keywords(get_loss(name).value).values()
+    return _PARAMETRIC_TERMS[name.partition("(")[0]](parameter)
+
+
+def _is_built_in(loss: Loss) -> bool:
+    """Whether a loss is one of the package's, and not a user's own of the same name."""
+    if loss.name in _LOSS_TERMS:
+        return LOSSES[loss.name] is loss
+    if loss.name.partition("(")[0] not in _PARAMETRIC_TERMS:
+        return False
+    own = get_loss(loss.name)
+    return all(
+        getattr(given, "func", None) is getattr(known, "func", None) and _keywords(given) == _keywords(known)
+        for given, known in ((loss.value, own.value), (loss.gradient, own.gradient))
+    )
 
 
 @functools.cache
 def _row_loss(loss: str, from_z: bool) -> Callable[[Array, Array, Array, Array], Number]:
     """Return ``value(z, a, y, work)``: the loss of one sample; `work` is a row to work in."""
-    term = _LOSS_TERMS[loss].value_from_z if from_z else _LOSS_TERMS[loss].value
+    terms = _loss_terms(loss)
+    term = terms.value_from_z if from_z else terms.value
     shifted = from_z and loss == "categorical_cross_entropy"
 
     @inlined
@@ -547,8 +633,8 @@ _SCORES = {"class": _class_score, "labels": _labels_score, "residual": _residual
 @functools.cache
 def row_delta(name: str, loss: str) -> Callable[..., None]:
     """Return ``delta(source, parameter, a, y, out)``: ``out = dL/dz`` of one sample, for a pair of names."""
-    gradient = _LOSS_TERMS[loss].gradient
-    if name == LOSSES[loss].canonical:
+    gradient = _loss_terms(loss).gradient
+    if name == get_loss(loss).canonical:
 
         @inlined
         def canonical(source: Array, parameter: float, a: Array, y: Array, out: Array) -> None:
@@ -581,7 +667,7 @@ def row_delta(name: str, loss: str) -> Callable[..., None]:
 @functools.cache
 def output_loop(name: str, derivative_of: str, loss: str, metric: str) -> Callable[..., None]:
     """Return the loop behind `output_rows`, for names."""
-    value = _row_loss(loss, name == LOSSES[loss].canonical)
+    value = _row_loss(loss, name == get_loss(loss).canonical)
     delta_of, score = row_delta(name, loss), _SCORES[metric]
     from_z = derivative_of == "z"
 
@@ -663,6 +749,15 @@ def _sum_of_squares(values: Array) -> float:
     total = 0.0
     for i in range(values.size):
         total += float(values[i]) * float(values[i])
+    return total
+
+
+@inlined_sum
+def scaled_sum_of_squares(values: Array, factor: float) -> float:
+    """Return the sum of squares of a flat array times a factor, in float64."""
+    total = 0.0
+    for i in range(values.size):
+        total += (float(values[i]) * factor) * (float(values[i]) * factor)
     return total
 
 

@@ -219,20 +219,16 @@ class CpuOps(NumpyOps):
     ) -> UpdatePlan | None:
         """Return many updates as one compiled call; None where the step is made by primitives.
 
-        `gpuprop.backends.cpu_epoch` (small steps) and `gpuprop.backends.cpu_fused` say what they cover.
+        `gpuprop.backends.cpu_fused` says what is covered, and when it wins.
         """
         if compiled_loops() is None:
             return None
-        from gpuprop.backends import cpu_epoch, cpu_fused
-        from gpuprop.network import TrainingWorkspace
+        from gpuprop.backends import cpu_fused
 
+        if not cpu_fused.covers(network, data, rule, part_size, update_size, n_updates):
+            return None
         columns = self._scaling_columns(data.scaling, np.empty((1, network.layer_sizes[0]), network.dtype))
-        if cpu_epoch.covers(network, data, rule, part_size, update_size, n_updates):
-            work = TrainingWorkspace(network, part_size)
-            return cpu_epoch.CompiledUpdates(network, work, data, rule, update_size, columns)
-        if cpu_fused.covers(network, data, rule, part_size, update_size, n_updates):
-            return cpu_fused.FusedUpdates(network, data, rule, update_size, columns)
-        return None
+        return cpu_fused.FusedUpdates(network, data, rule, update_size, columns)
 
 
 def _clip(loops: Any, gradients: Array, max_norm: float, scratch: Array) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuprop.backends import cpu_epoch, cpu_fused, cpu_loops, cpu_optimizers
+from gpuprop.backends import cpu_fused, cpu_loops, cpu_optimizers
 from gpuprop.backends.cpu_compile import compiled, inlined_sum
 from gpuprop.network import Parameters
 from gpuprop.optimizers import FLUSH_EVERY, AdamW
@@ -39,7 +39,7 @@ def kind_of(updates: EpochUpdates) -> Hashable:
     """Return what networks must have in common to be trained together; None for one that is trained alone.
 
     What they need not have in common: parameters, rows, order, targets, weights of samples, penalties, learning rates,
-    and the hyperparameters of the optimizer. A training that is long enough for one of the compiled plans is faster
+    and the hyperparameters of the optimizer. A training that is long enough for the fused tier is faster
     alone.
     """
     network, rule, data = updates.network, updates.rule, updates.data
@@ -53,7 +53,6 @@ def kind_of(updates: EpochUpdates) -> Hashable:
         and data.scaling is None
         and updates.update_size == updates.part_size
         and not any(network.dropout)
-        and not cpu_epoch.covers(*asked)
         and not cpu_fused.covers(*asked)
     )
     if not covered:

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuprop.backends.interchange import on_gpu
+from gpuprop.backends.cuda_streaming import HostRows, fits
+from gpuprop.backends.interchange import on_gpu, to_host
 from gpuprop.dropout import keep_mask
+from gpuprop.errors import DeviceMemoryError
 from gpuprop.losses import LOSSES
 from gpuprop.optimizers import OPTIMIZERS
 from gpuprop.validation import is_sparse
@@ -97,6 +99,16 @@ class CudaOps:
             self.runtime.upload(np.ascontiguousarray(host), whole)
         return out
 
+    def load(self, *arrays: Any) -> tuple[Any, ...]:  # noqa: D102
+        lies_here = on_gpu(arrays[0])
+        if lies_here or fits(self.runtime, arrays):
+            try:
+                return tuple(None if a is None else self.asarray(a, a.dtype) for a in arrays)
+            except DeviceMemoryError:
+                if lies_here:
+                    raise
+        return tuple(None if a is None else HostRows(to_host(a)) for a in arrays)
+
     def _laid_out(self, array: Array) -> Array:
         """Return an array of this device as kernels read it: a copy, unless it already lies so.
 
@@ -120,6 +132,10 @@ class CudaOps:
 
     def synchronize(self) -> None:  # noqa: D102
         self.runtime.synchronize()
+
+    def whole(self, array: Array) -> Array:
+        """Return an array of `empty` with the padding of its rows."""
+        return self._rows(array) if array.ndim == 2 else array
 
     def _rows(self, matrix: Array) -> Array:
         """Return a matrix with the padding of its rows."""
@@ -177,6 +193,10 @@ class CudaOps:
         self, data: Array, order: Array, start: int, scaling: InputScaling | None, out: Array
     ) -> None:
         with self.runtime.active():
+            if isinstance(data, HostRows):
+                which = self.to_numpy(order[start : start + len(out)])
+                data, start = self.asarray(data.host[which], data.dtype), 0
+                order = self.asarray(np.arange(len(out)), np.int32)
             if data.ndim == 1:
                 out[...] = data[order[start : start + len(out)]]
                 return

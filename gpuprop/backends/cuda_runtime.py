@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +63,25 @@ class Runtime(Protocol):
         """Copy an array of the host to one of the device, of the same shape and dtype."""
         ...
 
+    def free_memory(self) -> float:
+        """Return the bytes that an array could take; infinite where nothing limits them."""
+        ...
+
+    def pinned(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        """Return zeros on the host, in memory that a device copies from by itself."""
+        ...
+
+    def mark(self) -> Any:
+        """Return what stands for all work asked for so far."""
+        ...
+
+    def send(self, pairs: list[tuple[NDArray[Any], Array]], after: Any) -> Any:
+        """Copy pinned arrays beside other work, but after a `mark`; work that is asked for later waits for it.
+
+        Returns an object whose ``synchronize()`` waits on the host, or None if all is done.
+        """
+        ...
+
     def synchronize(self) -> None:
         """Wait until all work is done."""
         ...
@@ -112,6 +131,19 @@ class SimulatorRuntime:
     def upload(self, host: NDArray[Any], out: Array) -> None:  # noqa: D102
         out[...] = host
 
+    def free_memory(self) -> float:  # noqa: D102
+        return float("inf")
+
+    def pinned(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:  # noqa: D102
+        return np.zeros(shape, dtype)
+
+    def mark(self) -> Any:  # noqa: D102
+        return None
+
+    def send(self, pairs: list[tuple[NDArray[Any], Array]], after: Any) -> Any:  # noqa: D102
+        for host, out in pairs:
+            self.upload(host, out)
+
     def synchronize(self) -> None:  # noqa: D102
         pass
 
@@ -144,6 +176,7 @@ class DeviceRuntime:
             with self._gpu, self._numba_gpu:
                 self._stream = cupy.cuda.Stream()
                 self.stream = cuda.external_stream(self._stream.ptr)
+        self._copies: Any = None
 
     def describe(self) -> str:  # noqa: D102
         runtime = self.xp.cuda.runtime
@@ -173,12 +206,12 @@ class DeviceRuntime:
         """Turn what CuPy and Numba raise into gpuprop's errors."""
         try:
             yield
-        except self.xp.cuda.memory.OutOfMemoryError as error:
-            raise DeviceMemoryError(
-                f"{self.device}: {_first_line(error)}; {self._memory()}; use a smaller batch_size, smaller layers or "
-                "fewer rows, or close other programs that use this GPU"
-            ) from error
         except Exception as error:
+            if _is_out_of_memory(error):
+                raise DeviceMemoryError(
+                    f"{self.device}: {_first_line(error)}; {self._memory()}; use a smaller batch_size, smaller layers "
+                    "or fewer rows, let data take less (GPUPROP_DATA_MEMORY), or close other programs on this GPU"
+                ) from error
             if not _is_of_the_driver(error):
                 raise
             raise DeviceError(
@@ -206,6 +239,31 @@ class DeviceRuntime:
     def upload(self, host: NDArray[Any], out: Array) -> None:  # noqa: D102
         out.set(host, stream=self._stream)
 
+    def free_memory(self) -> float:  # noqa: D102
+        with self.active():
+            return float(self._gpu.mem_info[0] + self.xp.get_default_memory_pool().free_bytes())
+
+    def pinned(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:  # noqa: D102
+        from cupyx import zeros_pinned
+
+        with self.active():
+            return cast("NDArray[Any]", zeros_pinned(shape, dtype))
+
+    def mark(self) -> Any:  # noqa: D102
+        with self.active():
+            return self._stream.record(self.xp.cuda.Event(disable_timing=True))
+
+    def send(self, pairs: list[tuple[NDArray[Any], Array]], after: Any) -> Any:  # noqa: D102
+        with self.active():
+            if self._copies is None:
+                self._copies = self.xp.cuda.Stream(non_blocking=True)
+            self._copies.wait_event(after)
+            for host, out in pairs:
+                out.set(host, stream=self._copies)
+            copied = self._copies.record(self.xp.cuda.Event(disable_timing=True))
+            self._stream.wait_event(copied)
+            return copied
+
     def synchronize(self) -> None:  # noqa: D102
         with self._translated():
             self._stream.synchronize()
@@ -226,6 +284,14 @@ def _is_of_the_driver(error: BaseException) -> bool:
     """
     names = {"CUDARuntimeError", "CUDADriverError", "CudaAPIError", "CudaDriverError", "CUDAError"}
     return any(kind.__name__ in names for kind in type(error).__mro__)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory of the device, or pinned memory, has run out; see above."""
+    texts = ("cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY")
+    return type(error).__name__ == "OutOfMemoryError" or (
+        _is_of_the_driver(error) and any(text in str(error) for text in texts)
+    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -9,8 +9,10 @@
                 = 2 H + 1 launches for H hidden layers, and one each for: more than 16 classes, clipping, a split batch
 
 What differs between two updates lies in device memory, in one slot a part: its rows, the update's number
-(`schedule`), the rate and the optimizer's other numbers (`scalars`). They are uploaded once a window; losses are read
-once an epoch. Kernels take views that are made once, so that a launch converts nothing.
+(`schedule`), the rate and the optimizer's other numbers (`scalars`). They are uploaded once an epoch, and copied on the
+device to where a window's graph reads them; losses go back the same way and are read once an epoch. Kernels take views
+that are made once, so that a launch converts nothing. Data too large for the device are streamed, a window's rows at a
+time: `gpuprop.backends.cuda_streaming`.
 
 More than 16 classes, or no hidden layer, need a launch more: the last hidden delta by itself. So does norm clipping,
 which needs the norm of all gradients before the first update, and a large batch for few parameters, whose gradients
@@ -22,13 +24,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpuprop.backends.cuda_ops import METRICS, kernel_activation, kernel_loss, slot_scalars
+from gpuprop.backends.cuda_streaming import HostRows, RowStream, open_stream
+from gpuprop.backends.interchange import to_host
 from gpuprop_kernels import launch
 from gpuprop_kernels.dropout import mask_constants
 from gpuprop_kernels.gradient import GradientJob, job_table
@@ -69,31 +72,50 @@ class CudaUpdates:
         self, ops: CudaOps, network: Network, data: TrainingData, rule: UpdateRule, part_size: int, update_size: int
     ) -> None:
         self._ops, self._runtime, self._rule = ops, ops.runtime, rule
-        self._network = network
+        self._network, self._update_size = network, update_size
+        self._parts = _parts(data.n_samples, part_size, update_size)
+        self._most_parts = max(len(parts) for parts in self._parts)
         with self._runtime.active():
-            # Weights may differ from epoch to epoch, and what was handed in stays as it is.
-            weight = data.sample_weight
-            self._data = data = data if weight is None else replace(data, sample_weight=weight.copy())
-            self._step = _Step(ops, network, data, rule, part_size, part_size < update_size)
-            self._parts = _parts(data.n_samples, part_size, update_size)
+            self._step = step = _Step(ops, network, rule, part_size, part_size < update_size)
+            launches = step.launches_of_a_part * self._most_parts + step.launches_of_an_update
+            self._window_size = min(len(self._parts), max(1, WINDOW_LAUNCHES // launches))
+            self._bring(data)
             self._allocate()
-        self._graphs: dict[tuple[int, int], Callable[[], None]] = {}
-        self._factors: dict[tuple[int, int], bytes] = {}
+        self._graphs: dict[tuple[int, ...], Callable[[], None]] = {}
+        self._factors: dict[tuple[int, ...], bytes] = {}
         self._replays = True
-        self._state_before = self._step.memory.copy()
+        self._state_before = step.memory.copy()
+
+    def _bring(self, data: TrainingData) -> None:
+        """Have the data set in one place on the device; or in two, which take turns with the rows of a window."""
+        ops, weight = self._ops, data.sample_weight
+        self._chunks: RowStream | None = None
+        if isinstance(data.inputs, HostRows):
+            hosts = (data.inputs, data.targets, weight)
+            self._chunks = open_stream(ops, hosts, self._update_size, self._window_size)
+            self._window_size = self._chunks.chunk_rows // self._update_size
+            self._order = ops.asarray(np.arange(self._chunks.chunk_rows), np.int32)
+            places = self._chunks.buffers
+        else:
+            self._order = ops.empty(data.n_samples, np.int32)
+            # Weights may differ from epoch to epoch, and what was handed in stays as it is.
+            places = [[data.inputs, data.targets, None if weight is None else weight.copy()]]
+        self._row_weights = places[0][2]
+        self._places = [self._step.view_data(place, data) for place in places]
 
     def _allocate(self) -> None:
+        """Allocate the slots of a window, which launches read and write, and those of an epoch, which last."""
         step, dtype, empty = self._step, self._network.dtype, self._ops.empty
-        most_parts = max(len(parts) for parts in self._parts)
-        launches = step.launches_of_a_part * most_parts + step.launches_of_an_update
-        self._window_size = min(len(self._parts), max(1, WINDOW_LAUNCHES // launches))
-        self._slots = slots = self._window_size * most_parts
-        self._most_parts = most_parts
-        self._schedule, self._scalars = empty(4 * slots, np.int32), empty(SCALARS * slots, dtype)
-        self._losses = empty(slots * step.losses_of_a_slot, dtype)
-        self._penalties = empty(self._window_size * 2 * step.tallying_blocks * step.penalised, dtype)
-        self._order = empty(self._data.n_samples, np.int32)
-        step.bind(self._schedule, self._scalars, self._losses, self._penalties, self._order)
+        lengths: dict[str, tuple[int, Any]] = {
+            "schedule": (4 * self._most_parts, np.int32),
+            "scalars": (SCALARS * self._most_parts, dtype),
+            "losses": (step.losses_of_a_slot * self._most_parts, dtype),
+            "penalties": (2 * step.tallying_blocks * step.penalised, dtype),
+        }  # of an update
+        self._slots = {name: empty(self._window_size * n, kind) for name, (n, kind) in lengths.items()}
+        self._epoch_slots = {name: empty((len(self._parts) * n,), kind) for name, (n, kind) in lengths.items()}
+        self._slot_lengths = {name: n for name, (n, _) in lengths.items()}
+        step.bind(**self._slots, order=self._order)
 
     # --- the plan ------------------------------------------------------------------------------------------------
 
@@ -107,23 +129,33 @@ class CudaUpdates:
         steps_done: int,
     ) -> None:
         self._weights, self._penalty_factors = weights, penalty_factors
-        self._totals = np.zeros(2)
         self._window: tuple[int, int] | None = None
         most, optimizer = self._most_parts, self._rule.optimizer
-        # Host arrays of the whole epoch, in slots: the last update may have fewer parts, whose slots stay zero.
-        self._host_schedule = np.zeros((len(self._parts), most, 4), np.int32)
-        self._host_scalars = np.zeros((len(self._parts), most, SCALARS), self._network.dtype)
+        # In slots: the last update may have fewer parts, whose slots stay zero.
+        schedule = np.zeros((len(self._parts), most, 4), np.int32)
+        scalars = np.zeros((len(self._parts), most, SCALARS), self._network.dtype)
         for index, parts in enumerate(self._parts):
             step = steps_done + index
-            scalars = slot_scalars(optimizer, float(rates[index]), step + 1, float(weights[index]))
-            self._host_scalars[index] = scalars
+            scalars[index] = slot_scalars(optimizer, float(rates[index]), step + 1, float(weights[index]))
+            # Rows of a stream are counted from the beginning of their window.
+            base = 0 if self._chunks is None else index // self._window_size * self._chunks.chunk_rows
             for place, (start, n_rows, first_row) in enumerate(parts):
-                self._host_schedule[index, place] = start, n_rows, step, first_row
+                schedule[index, place] = start - base, n_rows, step, first_row
         with self._runtime.active():
-            self._runtime.upload(order, self._order)
-            if self._data.sample_weight is not None:
-                self._data.sample_weight[...] = data.sample_weight
+            self._runtime.upload(schedule.reshape(-1), self._epoch_slots["schedule"])
+            self._runtime.upload(scalars.reshape(-1), self._epoch_slots["scalars"])
+            self._bring_rows(data, order)
             self._state_before[...] = self._step.memory
+
+    def _bring_rows(self, data: TrainingData, order: NDArray[np.int32]) -> None:
+        """Take the order of an epoch, and its sample weights."""
+        if self._chunks is not None:
+            weight = data.wide_weight
+            self._chunks.begin(order, None if weight is None else to_host(weight).astype(self._network.dtype))
+            return
+        self._runtime.upload(order, self._order)
+        if self._row_weights is not None:
+            self._row_weights[...] = data.sample_weight
 
     def run(self, first: int, last: int) -> None:  # noqa: D102
         with self._runtime.active():
@@ -136,12 +168,26 @@ class CudaUpdates:
                     self._replay(begin, end)
                 else:
                     self._launch(first, stop)
+                if stop == end and self._chunks is not None:
+                    self._chunks.leave(begin // self._window_size)
                 first = stop
 
     def totals(self) -> NDArray[np.float64]:  # noqa: D102
         with self._runtime.active():
             self._leave()
-        return self._totals
+        # By updates first, so that the sum is the same for windows of any size.
+        loss, score = self._sums_of_updates("losses").sum(axis=0)
+        network = self._network
+        if self._step.penalised:
+            sums = self._sums_of_updates("penalties")
+            penalties = 0.5 * network.l2 * sums[:, 0] + network.l1 * sums[:, 1]
+            loss += float((self._weights * self._penalty_factors) @ penalties)
+        return np.array([loss, score])
+
+    def _sums_of_updates(self, name: str) -> NDArray[np.float64]:
+        """Return the sums of the pairs that each update of the epoch has left, (updates, 2)."""
+        left = self._runtime.to_numpy(self._epoch_slots[name]).astype(np.float64)
+        return np.asarray(left.reshape(len(self._parts), -1, 2).sum(axis=1))
 
     def rewind(self) -> None:  # noqa: D102
         with self._runtime.active():
@@ -153,33 +199,32 @@ class CudaUpdates:
     # --- windows -------------------------------------------------------------------------------------------------
 
     def _enter(self, begin: int, end: int) -> None:
-        """Bring the slots of the updates `begin` to `end` - 1 to the device, unless they are there."""
+        """Have the rows and the slots of the updates `begin` to `end` - 1 where launches find them."""
         if self._window == (begin, end):
             return
         self._leave()
-        n_slots = (end - begin) * self._most_parts
-        schedule, scalars = self._host_schedule[begin:end], self._host_scalars[begin:end]
-        self._runtime.upload(schedule.reshape(-1), self._schedule[: 4 * n_slots])
-        self._runtime.upload(scalars.reshape(-1), self._scalars[: SCALARS * n_slots])
-        self._losses[...] = 0
-        self._penalties[...] = 0
+        index = begin // self._window_size
+        if self._chunks is not None:
+            self._chunks.fetch(index)
+        self._step.use(self._places[index % len(self._places)])
+        for name in ("schedule", "scalars"):
+            self._slots[name][: (end - begin) * self._slot_lengths[name]] = self._of_window(name, begin, end)
+        self._slots["losses"][...] = 0
+        self._slots["penalties"][...] = 0
         self._window = (begin, end)
 
     def _leave(self) -> None:
-        """Add the losses of the window to the totals."""
+        """Keep what the window's updates have left."""
         if self._window is None:
             return
         begin, end = self._window
         self._window = None
-        losses = self._runtime.to_numpy(self._losses).astype(np.float64)
-        self._totals += losses.reshape(-1, 2).sum(axis=0)
-        network = self._network
-        if network.l1 or network.l2:
-            partial = self._runtime.to_numpy(self._penalties).astype(np.float64)
-            sums = partial.reshape(self._window_size, -1, 2).sum(axis=1)
-            penalties = 0.5 * network.l2 * sums[:, 0] + network.l1 * sums[:, 1]
-            factors = self._weights[begin:end] * self._penalty_factors[begin:end]
-            self._totals[0] += float(factors @ penalties[: end - begin])
+        for name in ("losses", "penalties"):
+            self._of_window(name, begin, end)[...] = self._slots[name][: (end - begin) * self._slot_lengths[name]]
+
+    def _of_window(self, name: str, begin: int, end: int) -> Array:
+        """Return the slots of these updates among those of the epoch."""
+        return self._epoch_slots[name][begin * self._slot_lengths[name] : end * self._slot_lengths[name]]
 
     # --- launches and their replay -------------------------------------------------------------------------------
 
@@ -195,7 +240,7 @@ class CudaUpdates:
         # The factors of the penalties are arguments of launches, which a graph keeps; they change from epoch to epoch
         # only under sample weights and scikit-learn's conventions together.
         factors = self._penalty_factors[begin:end].tobytes()
-        key = (end - begin, len(self._parts[end - 1]))
+        key = (end - begin, len(self._parts[end - 1]), begin // self._window_size % len(self._places))
         if self._step.penalised and self._factors.setdefault(key, factors) != factors:
             self._launch(begin, end)
             return
@@ -207,7 +252,7 @@ class CudaUpdates:
         else:
             graph()
 
-    def _capture(self, key: tuple[int, int], begin: int, end: int) -> None:
+    def _capture(self, key: tuple[int, ...], begin: int, end: int) -> None:
         """Record a window as a graph, if a replay gives the bits that launches give."""
         try:
             same = self._replay_gives_the_same_bits(begin)
@@ -233,7 +278,7 @@ class CudaUpdates:
         The eager ones also compile every kernel, which cannot be done during a capture.
         """
         end = begin + CHECKED_UPDATES
-        arrays = (self._step.parameters, self._step.memory, self._losses, self._penalties)
+        arrays = (self._step.parameters, self._step.memory, self._slots["losses"], self._slots["penalties"])
         before = [array.copy() for array in arrays]
 
         def result(make: Callable[[], None]) -> list[bytes]:
@@ -263,10 +308,8 @@ def _parts(n_samples: int, part_size: int, update_size: int) -> list[list[tuple[
 class _Step:
     """The launches of one update, with the workspace that they share."""
 
-    def __init__(
-        self, ops: CudaOps, network: Network, data: TrainingData, rule: UpdateRule, max_rows: int, accumulates: bool
-    ) -> None:
-        self._ops, self._network, self._rule, self._data = ops, network, rule, data
+    def __init__(self, ops: CudaOps, network: Network, rule: UpdateRule, max_rows: int, accumulates: bool) -> None:
+        self._ops, self._network, self._rule = ops, network, rule
         self._max_rows, self._accumulates = max_rows, accumulates
         self._dtype, self._stream = network.dtype, ops.runtime.stream
         self._sizes, self._top = network.layer_sizes, network.n_layers
@@ -274,9 +317,6 @@ class _Step:
         self._has_head = self._top > 1 and self._sizes[-1] <= MOST_CLASSES
         self._keeps_gradients = accumulates or rule.clip_norm is not None
         self._drops = [self._dropout(layer, rate) for layer, rate in enumerate(network.dropout)]
-        self._data_rows = ops.rows(data.inputs, data.scaling, self._dtype)
-        self._targets = ops.flat(data.targets)
-        self._weights_of_rows = None if data.sample_weight is None else ops.flat(data.sample_weight)
         self._lay_out()
         self._move_state()
         self._view_parameters()
@@ -397,6 +437,16 @@ class _Step:
         self._order = view(order)
         self._penalties = [view(penalties[at : at + n]) for at in range(0, penalties.size, n)]
 
+    def view_data(self, place: list[Array | None], data: TrainingData) -> tuple[Any, ...]:
+        """Return what launches take for inputs, targets and weights there, scaled and scored as `data` says."""
+        ops, (inputs, targets, weights) = self._ops, place
+        rows = ops.rows(inputs, data.scaling, self._dtype)
+        return rows, ops.flat(targets), None if weights is None else ops.flat(weights), METRICS[data.metric]
+
+    def use(self, views: tuple[Any, ...]) -> None:
+        """Read rows from here, until told otherwise."""
+        self._data_rows, self._targets, self._weights_of_rows, self._metric = views
+
     # --- launches ------------------------------------------------------------------------------------------------
 
     def launch(self, place: int, first_slot: int, n_parts: int, penalty_factor: float) -> None:
@@ -481,7 +531,7 @@ class _Step:
             batch,
             output=self._activations[top],
             loss=kernel_loss(self._network.loss_function),
-            metric=METRICS[self._data.metric],
+            metric=self._metric,
             hidden=self._activations[below],
             n_in=self._sizes[below],
             n_out=self._sizes[top],
@@ -507,7 +557,7 @@ class _Step:
             batch,
             output=self._activations[top],
             loss=kernel_loss(self._network.loss_function),
-            metric=METRICS[self._data.metric],
+            metric=self._metric,
             n_in=self._sizes[top - 1],
             n_out=self._sizes[top],
             targets_ld=padded(self._sizes[top]),

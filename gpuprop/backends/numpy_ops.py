@@ -55,6 +55,9 @@ class NumpyOps:
             return array.tocsr().astype(dtype, copy=False)
         return np.ascontiguousarray(array, dtype=dtype)
 
+    def load(self, *arrays: Any) -> tuple[Any, ...]:  # noqa: D102
+        return tuple(None if array is None else self.asarray(array, array.dtype) for array in arrays)
+
     def to_numpy(self, array: Array) -> NDArray[Any]:  # noqa: D102
         return np.asarray(array)
 

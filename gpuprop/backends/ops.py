@@ -66,6 +66,13 @@ class Ops(Protocol):
         """
         ...
 
+    def load(self, *arrays: Any) -> tuple[Any, ...]:
+        """Return checked arrays of one data set as `take_batch` and ``plan_updates`` read them; None stays None.
+
+        That is on the device, or, for a data set that is too large for it, something that stays on the host.
+        """
+        ...
+
     def to_numpy(self, array: Array) -> NDArray[Any]:
         """Return a host copy of a device array (on the CPU: the array itself)."""
         ...

@@ -5,7 +5,7 @@ Nothing here is a time that anything took.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from gpuprop.bench.roofline import DEVICES, Work, step_work
@@ -15,6 +15,7 @@ from gpuprop.optimizers import Adam
 if TYPE_CHECKING:
     from gpuprop.bench.kernels import Kernel
     from gpuprop.bench.training import Config
+    from gpuprop.bench.variants import Variant
 
 __all__ = ["MODEL", "kernel_entries", "machine_code", "step_entries"]
 
@@ -49,13 +50,13 @@ def step_entries(configs: Sequence[Config]) -> list[dict[str, Any]]:
 
 # A kernel's name here, and its family in `gpuprop.bench.variants`.
 _FAMILIES = {
-    "forward gathering": "gather", "forward": "forward", "head": "head", "rows": "rows", "delta": "delta",
-    "gradient": "gradient", "update": "update", "limit norm": "max_norm",
+    "forward gathering": "gather", "forward": "forward", "head": "head", "wide": "wide", "rows": "rows",
+    "delta": "delta", "gradient": "gradient", "update": "update", "limit norm": "max_norm",
 }  # fmt: skip
 
 
-def machine_code(names: Sequence[str], dtype: str, capability: tuple[int, int]) -> Iterator[dict[str, Any]]:
-    """Compile each kernel for an architecture, and yield what the machine code looks like.
+def machine_code(names: Sequence[str], dtype: str, capability: tuple[int, int]) -> list[dict[str, Any]]:
+    """Compile each kernel for an architecture, and return what the machine code looks like.
 
     Raises
     ------
@@ -66,23 +67,25 @@ def machine_code(names: Sequence[str], dtype: str, capability: tuple[int, int]) 
 
     missing = sass.missing_tools()
     if missing:
-        raise GpupropError(f"{missing}; machine code needs pip install 'gpuprop[compile]'")
+        raise GpupropError(f"{missing}; machine code needs pip install 'gpuprop[test]'")
     from gpuprop.bench.variants import flat_variants, product_variants
 
-    tile, seen = "64x64_8x4" if dtype == "float32" and capability >= (8, 6) else "64x64_4x4", set()
+    tile = "64x64_8x4" if dtype == "float32" and capability >= (8, 6) else "64x64_4x4"
+    chosen: dict[str, Variant] = {}
     for variant in (*product_variants(tile, dtype), *flat_variants(dtype)):
         name = _FAMILIES.get(variant.family)
-        if name not in names or name in seen:
-            continue
-        seen.add(name)
-        report = sass.analyse(variant.name, variant.kernel, variant.signature, variant.threads, capability)
-        yield {
+        if name in names:
+            chosen.setdefault(str(name), variant)
+    reports = sass.analyse([(variant, capability) for variant in chosen.values()])
+    return [
+        {
             "kernel": name,
-            "variant": variant.name,
-            "architecture": f"sm_{capability[0]}{capability[1]}",
+            "variant": report.name,
             "registers": report.registers,
             "shared_bytes": report.shared,
             "spilled_bytes": report.spilled,
             "blocks_per_multiprocessor": report.occupancy,
             "fma_fraction": report.fma_fraction,
         }
+        for name, report in zip(chosen, reports, strict=True)
+    ]

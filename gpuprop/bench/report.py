@@ -78,13 +78,13 @@ def machine_code_table(results: Sequence[dict[str, Any]]) -> Table:
     """Return the table of compiled kernels."""
     rows = [
         [
-            r["kernel"], r["variant"], r["architecture"], str(r["registers"]), str(r["shared_bytes"]),
+            r["kernel"], r["variant"], str(r["registers"]), str(r["shared_bytes"]),
             str(r["spilled_bytes"]), str(r["blocks_per_multiprocessor"]), f"{r['fma_fraction']:.3f}",
         ]
         for r in results
     ]  # fmt: skip
-    headers = ("kernel", "variant", "for", "registers", "shared bytes", "spilled", "blocks", "FMA of inner loop")
-    return headers, rows, (3, 4, 5, 6, 7)
+    headers = ("kernel", "variant", "registers", "shared bytes", "spilled", "blocks", "FMA of inner loop")
+    return headers, rows, (2, 3, 4, 5, 6)
 
 
 def _shape(sizes: Sequence[int], between: str = "x") -> str:

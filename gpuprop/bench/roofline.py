@@ -68,8 +68,8 @@ DEVICES = (
 """Some GPUs that gpuprop is meant for."""
 
 
-def measure_roof(xp: Any, clock: Clock, dtype: DTypeLike, *, rounds: int = 7, size: int = 2048) -> Roof:
-    """Measure a device: the rate of its library's largest product here, and of a copy far larger than its caches.
+def measure_roof(xp: Any, clock: Clock, dtype: DTypeLike, *, rounds: int = 7, size: int, copied: int) -> Roof:
+    """Measure a device: the rate of a large product by its library, and the bandwidth of a copy beyond its caches.
 
     Parameters
     ----------
@@ -77,10 +77,10 @@ def measure_roof(xp: Any, clock: Clock, dtype: DTypeLike, *, rounds: int = 7, si
         NumPy or CuPy.
     clock : Clock
     dtype : dtype
-    rounds, size : int
-        Samples, of which the best counts; rows of the square matrices.
+    rounds, size, copied : int
+        Samples, of which the best counts; rows of the square matrices; bytes to copy.
     """
-    n = size * size * 16 // np.dtype(dtype).itemsize
+    n = copied // np.dtype(dtype).itemsize
     a, b, product = (xp.ones((size, size), dtype) for _ in range(3))
     source, target = xp.ones(n, dtype), xp.zeros(n, dtype)
     contenders = (
@@ -89,7 +89,7 @@ def measure_roof(xp: Any, clock: Clock, dtype: DTypeLike, *, rounds: int = 7, si
     )
     best = {}
     for contender in contenders:
-        sample = clock.prepare(contender, cold=False)
+        sample = clock.prepare(contender, cold=True)
         best[contender.name] = min(sample() for _ in range(rounds))
     return Roof(
         "this device",

@@ -79,10 +79,14 @@ class Report:
     total: dict[str, int]
 
     @property
+    def kernel(self) -> str:
+        """The kernel in words."""
+        return " ".join(part for part in (self.family, self.tile, self.option, self.dtype) if part)
+
+    @property
     def name(self) -> str:
-        """One line for tables."""
-        kernel = " ".join(part for part in (self.family, self.tile, self.option, self.dtype) if part)
-        return f"{kernel} for sm_{self.capability[0]}{self.capability[1]}"
+        """The kernel and the architecture, for tables."""
+        return f"{self.kernel} for sm_{self.capability[0]}{self.capability[1]}"
 
     @property
     def fma_fraction(self) -> float:

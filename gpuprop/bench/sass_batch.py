@@ -22,12 +22,13 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from gpuprop.bench import sass, variants
 from gpuprop.bench.sass import Capability, Report
 from gpuprop.bench.variants import Selection, Variant
 
-__all__ = ["cache_folder", "compile_selections", "read_reports", "write_reports"]
+__all__ = ["cache_folder", "compile_selections", "reports_from_json", "write_reports"]
 
 KEPT = 4
 """Versions of the kernels whose reports stay on disk."""
@@ -59,7 +60,7 @@ def compile_selections(selections: Iterable[Selection], processes: int = 2) -> I
     todo = []
     for name, job in jobs.items():
         try:
-            yield from read_reports(folder / name)
+            yield from reports_from_json(json.loads((folder / name).read_text(encoding="utf-8")))
         except (OSError, ValueError):
             todo.append(job)
     for report in _compile(todo, processes):
@@ -124,9 +125,8 @@ def write_reports(path: Path, reports: Iterable[Report]) -> None:
     path.write_text(json.dumps([dataclasses.asdict(report) for report in reports]), encoding="utf-8")
 
 
-def read_reports(path: Path) -> list[Report]:
-    """Read what `write_reports` wrote."""
-    rows = json.loads(path.read_text(encoding="utf-8"))
+def reports_from_json(rows: Iterable[dict[str, Any]]) -> list[Report]:
+    """Return the reports that `write_reports` wrote, as JSON reads them."""
     return [Report(**(row | {"capability": tuple(row["capability"])})) for row in rows]
 
 

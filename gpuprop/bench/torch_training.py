@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuprop.bench.training import RATE, Trained
+from gpuprop.bench.trained import RATE, Trained
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

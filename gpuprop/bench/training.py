@@ -7,19 +7,17 @@ have the same loss after an epoch, to one part in a hundred, before anything is 
 from __future__ import annotations
 
 import importlib.util
-import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuprop.bench.device import active, namespace
+from gpuprop.bench.device import namespace
 from gpuprop.bench.measure import Contender, HostClock, Spread, take_turns
 from gpuprop.bench.roofline import step_work
+from gpuprop.bench.trained import CONFIGS, RATE, STEP_UPDATES, Config, Trained
 from gpuprop.errors import GpupropError
-from gpuprop.network import Network, Parameters, TrainingWorkspace
+from gpuprop.network import Network, TrainingWorkspace
 from gpuprop.optimizers import Adam
 from gpuprop.scaling import InputScaling
 from gpuprop.step import UpdateRule
@@ -31,88 +29,6 @@ if TYPE_CHECKING:
     from gpuprop.backends.ops import Ops, UpdatePlan
 
 __all__ = ["CONFIGS", "Composed", "Config", "Gpuprop", "Trained", "contenders", "entries", "measure", "validate"]
-
-RATE = 1e-3
-STEP_UPDATES = 32
-"""Updates in a sample of ``bench step``."""
-
-
-@dataclass(frozen=True)
-class Config:
-    """A network of relu layers and softmax, trained by Adam."""
-
-    name: str
-    sizes: tuple[int, ...]
-    batch_size: int
-
-    @property
-    def launches(self) -> int:
-        """Kernels of an update on a GPU: two for each hidden layer, and the one of gradients and Adam."""
-        return 2 * (len(self.sizes) - 2) + 1
-
-
-CONFIGS = {
-    config.name: config
-    for config in (
-        Config("a", (784, 128, 10), 128),
-        Config("b", (784, 512, 512, 10), 256),
-        Config("c", (784, 1024, 1024, 1024, 10), 1024),
-    )
-}
-
-
-class Trained(ABC):
-    """A contender: it trains a network of its own.
-
-    Parameters
-    ----------
-    config : Config
-    rows : uint8 array of shape (n, 784)
-    labels : int array of shape (n,)
-    parameters : float32 array
-        All weights, then all biases.
-    """
-
-    name: str
-
-    def __init__(self, config: Config, rows: NDArray[Any], labels: NDArray[Any], parameters: NDArray[Any]) -> None:
-        self.config, self.n_samples = config, len(rows)
-        self.order = np.arange(len(rows), dtype=np.int32)
-        self.targets = np.eye(config.sizes[-1], dtype=np.float32)[labels]
-        self.start = Parameters(parameters.copy(), config.sizes)
-        self.step = 0
-        self.prepare(rows, labels)
-
-    @property
-    def n_updates(self) -> int:
-        """Updates of an epoch."""
-        return math.ceil(self.n_samples / self.config.batch_size)
-
-    @abstractmethod
-    def prepare(self, rows: NDArray[Any], labels: NDArray[Any]) -> None:
-        """Bring data and parameters to the device."""
-
-    @abstractmethod
-    def updates(self) -> None:
-        """Make the updates of an epoch, without waiting for a device."""
-
-    @abstractmethod
-    def begin(self, order: NDArray[np.int32]) -> None:
-        """Take the order of the rows."""
-
-    @abstractmethod
-    def loss(self) -> float:
-        """Return the mean loss of the epoch, read from the device."""
-
-    @abstractmethod
-    def parameters(self) -> NDArray[Any]:
-        """Return all weights, then all biases."""
-
-    def epoch(self) -> None:
-        """Train a whole epoch: a new order, all updates, the loss."""
-        self.begin(np.random.default_rng(self.step).permutation(self.n_samples).astype(np.int32))
-        self.updates()
-        self.loss()
 
 
 class Gpuprop(Trained):
@@ -230,7 +146,7 @@ def contenders(config: Config, ops: Ops, n_samples: int) -> list[Trained]:
     rows = np.ascontiguousarray(X[:n_samples])
     start = Network(config.sizes, loss="categorical_cross_entropy", seed=0, device="numpy").host_parameters()
     arguments = (config, rows, labels[:n_samples], start)
-    with active(ops):
+    with ops.active():
         found: list[Trained] = [Gpuprop(ops, *arguments), Composed(namespace(ops), *arguments)]
     if importlib.util.find_spec("torch"):
         from gpuprop.bench.torch_training import TorchEager, TorchGraph, torch_device
@@ -252,13 +168,13 @@ def validate(trained: Sequence[Trained], ops: Ops) -> dict[str, float]:
         If they differ by more than one part in a hundred from the composed one's, or parameters are not finite.
     """
     losses = {}
-    with active(ops):
+    with ops.active():
         for one in trained:
             one.updates()
             losses[one.name] = one.loss()
     expected = next(losses[one.name] for one in trained if isinstance(one, Composed))
     for one in trained:
-        with active(ops):
+        with ops.active():
             finite = np.isfinite(one.parameters()).all()
         if not finite or abs(losses[one.name] - expected) > 0.01 * expected:
             raise GpupropError(
@@ -281,7 +197,7 @@ def measure(trained: Sequence[Trained], ops: Ops, *, rounds: int, whole_epochs: 
 
     def stream(run: Any) -> Any:
         def on_stream() -> None:
-            with active(ops):
+            with ops.active():
                 run()
 
         return on_stream

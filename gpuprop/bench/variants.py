@@ -14,8 +14,8 @@ class Variant:
     """A kernel to compile."""
 
     family: str
-    """``forward`` or ``delta`` (also with `` dropout``), ``forward gathering``, ``gradient``, ``gradient update``, or
-    the name of a kernel without a tile."""
+    """``forward`` or ``delta`` (also with `` dropout``), ``forward gathering`` (also `` by column``), ``gradient``,
+    ``gradient update``, ``wide``, or the name of a kernel without a tile."""
     option: str
     tile: str
     """Name of the tile; empty for a kernel without one."""
@@ -97,7 +97,7 @@ def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> It
     for source in ("dense", "bytes", "floats", "bytes_by_column"):
         kernel = forward_kernel(tile, dt, chosen, source, keep_z, False)
         data = byte if source.startswith("bytes") else a
-        family = "forward" if source == "dense" else "forward gathering"
+        family = "forward" + " gathering" * (source != "dense") + " by column" * source.endswith("column")
         option = activation if source == "dense" else f"{activation} {source}"
         yield variant(family, option, kernel, data, i, a, a, a, a, a, a, i, a, i, *[integer] * 5)
     kernel = forward_kernel(tile, dt, chosen, "dense", keep_z, True)

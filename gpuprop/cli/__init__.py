@@ -25,7 +25,19 @@ _ClickError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
 
 def application() -> typer.Typer:
     """Return the application with all its commands."""
-    from gpuprop.cli import bench, diagram, evaluate, exercise, gradcheck, info, predict, selfcheck, trace, train
+    from gpuprop.cli import (
+        bench,
+        diagram,
+        evaluate,
+        exercise,
+        gradcheck,
+        info,
+        predict,
+        selfcheck,
+        trace,
+        train,
+        watch,
+    )
 
     app = typer.Typer(
         name="gpuprop",
@@ -36,7 +48,8 @@ def application() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     app.callback(invoke_without_command=True)(_root)
-    for module in (train, evaluate, predict, trace, diagram, exercise, gradcheck, selfcheck, bench, info):
+    modules = (train, watch, evaluate, predict, trace, diagram, exercise, gradcheck, selfcheck, bench, info)
+    for module in modules:
         module.register(app)
     return app
 

@@ -57,6 +57,16 @@ Examples:
   gpuprop bench epoch --device cpu --config a --rounds 3
 """
 
+_PEERS_HELP = """Time training on the CPU against scikit-learn, PyTorch and JAX, in processes that take turns.
+
+What is not installed is left out; a contender whose loss differs is refused. --help lists contenders and options.
+
+\b
+Examples:
+  gpuprop bench peers --quick
+  gpuprop bench peers a e1 --contenders gpuprop,jax --threads 1
+"""
+
 Rounds = Annotated[int, typer.Option(metavar="N", min=1, help="Samples of each contender.")]
 Report = Annotated[Path | None, typer.Option("--report", metavar="FILE", help="Write everything here, as JSON.")]
 Configs = Annotated[
@@ -70,7 +80,20 @@ def register(app: typer.Typer) -> None:
     bench.command("kernels", help=_KERNELS_HELP, short_help="Each kernel against library calls.")(kernels)
     bench.command("step", help=_STEP_HELP, short_help="One update against other libraries.")(step)
     bench.command("epoch", help=_EPOCH_HELP, short_help="A whole epoch of MNIST.")(epoch)
+    bench.command(
+        "peers",
+        help=_PEERS_HELP,
+        short_help="Training on the CPU against scikit-learn, PyTorch and JAX.",
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    )(peers)
     app.add_typer(bench, name="bench", short_help="Measure kernels, updates and epochs.")
+
+
+def peers(context: typer.Context) -> None:
+    """Hand everything on: the comparison has a command line of its own, which its worker processes use too."""
+    from gpuprop.bench.peers import main
+
+    main(context.args)
 
 
 def kernels(
@@ -100,7 +123,7 @@ def kernels(
 
     with wrong_options():
         chosen = list(bench.kernels(names, shapes, dtype))
-    code = list(paper.machine_code(names, dtype, capability)) if capability else []
+    code = paper.machine_code(names, dtype, capability) if capability else []
     output = _Output(ops, reason, report, json)
     more: dict[str, Any] = {"machine_code": code} if code else {}
     if ops is None:

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from gpuprop.errors import GpupropError
 
@@ -15,12 +15,12 @@ __all__ = ["written_whole"]
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[IO[str]]:
+def written_whole(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
     """Open a file beside `path` that takes its place when all is written, and goes when anything fails."""
     target = Path(os.path.realpath(path))
     beside = target.with_name(f".gpuprop-{secrets.token_hex(8)}.tmp")
     try:
-        with beside.open("x", newline="", encoding="utf-8") as file:
+        with beside.open("xb") if binary else beside.open("x", newline="", encoding="utf-8") as file:
             yield file
         beside.replace(target)
     except OSError as error:

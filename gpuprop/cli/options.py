@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,8 +78,18 @@ def use_device(name: str) -> str:
 
     if (os.environ.get(ENVIRONMENT_VARIABLE) or name) == "cuda-sim":
         os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
+    _show_compiling()
     with wrong_options():
         return choose(name).reason
+
+
+def _show_compiling() -> None:
+    """Let the kernels say on stderr that they are being compiled, which takes a while before the first epoch."""
+    logger = logging.getLogger("gpuprop.kernels")
+    if not logger.handlers:
+        logger.addHandler(logging.StreamHandler())
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
 
 
 def parse_hidden(text: str) -> tuple[int, ...]:

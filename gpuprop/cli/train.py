@@ -48,6 +48,7 @@ Examples:
   gpuprop train mnist --hidden 512 --dropout 0.1,0.3 --epochs 20
   gpuprop train iris.csv --target species --hidden 32,16 --activation tanh
   gpuprop train houses.csv --target price --task regression --early-stopping
+  gpuprop train xor --animate xor.html
   gpuprop train images-idx3-ubyte.gz --labels labels-idx1-ubyte.gz --scale divide:255
 
 Ctrl-C ends the training; the model of the last completed epoch is saved.
@@ -167,12 +168,17 @@ def train(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The folder to make.  [default: gpuprop-NAME]")
     ] = None,
+    animate: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.gif|FILE.html", help="Write how a small network learns, as an animation."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that DIR holds.")] = False,
 ) -> None:
     """Load, train, test, save, report."""
     options = dict(locals())
     chosen = use_device(device)
 
+    from gpuprop.cli.animate import record, write_film
     from gpuprop.cli.recipes import recipe_for
     from gpuprop.cli.report import print_report, report_on
     from gpuprop.cli.run_folder import RunFolder
@@ -183,16 +189,20 @@ def train(
         recipe = recipe_for(data, train_part[0], batch_size).with_options(options)
         network = _network(dataset, train_part, recipe, loss, seed, device)
         trainer = _trainer(network, recipe, len(train_part[0]))
+        film = None if animate is None else record(animate, trainer, train_part)
     _describe(dataset, train_part, test_part, trainer, recipe, chosen)
     folder = RunFolder(out or _default_folder(dataset), overwrite=overwrite)
     with folder:
-        stopped = _fit(trainer, train_part)
+        stopped = _fit(trainer, train_part, folder.staging)
         with _uninterrupted():  # a second Ctrl-C must not lose what the first one kept
             _save(folder, trainer, dataset, test_part)
     if trainer.best_epoch is not None and stopped is None:
         print(
             f"kept: epoch {trainer.best_epoch} of {trainer.epochs_done}, the one of the lowest {_watched(trainer)} loss"
         )
+    if animate is not None and film is not None:
+        write_film(animate, film, f"{dataset.name}, {'-'.join(map(str, network.layer_sizes))}")
+        print(f"animation: {animate}")
     print(f"saved in {folder.path}: {', '.join(folder.published)}\n")
     print_report(report_on(network, *test_part, classes=dataset.classes))
     if isinstance(stopped, KeyboardInterrupt):
@@ -323,11 +333,16 @@ def _trainer(network: Network, recipe: Recipe, n_rows: int) -> Trainer:
     )
 
 
-def _fit(trainer: Trainer, part: Part) -> BaseException | None:
-    """Train; return what ended it early, if the user did so after at least one completed epoch."""
+def _fit(trainer: Trainer, part: Part, live: Path) -> BaseException | None:
+    """Train, leaving what `gpuprop watch` shows in the folder `live`.
+
+    Return what ended the training early, if the user did so after at least one completed epoch.
+    """
     from gpuprop.cli.progress import EpochTable
+    from gpuprop.live.snapshot import LiveRun
 
     X, y = part
+    trainer.callbacks += (LiveRun(live, X, y),)
     targets, fold = _standardised_targets(trainer.network, y)
     stopped: BaseException | None = None
     try:

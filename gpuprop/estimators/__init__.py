@@ -5,7 +5,7 @@ The estimators are scikit-learn's conventions and validation; the training is `g
 
 from gpuprop.estimators.classifier import MLPClassifier
 from gpuprop.estimators.ensemble import MLPEnsemble
+from gpuprop.estimators.joint_search import search
 from gpuprop.estimators.regressor import MLPRegressor
-from gpuprop.estimators.search import search
 
 __all__ = ["MLPClassifier", "MLPEnsemble", "MLPRegressor", "search"]

@@ -354,6 +354,11 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
     # --- the fitted model ----------------------------------------------------------------------------------------
 
     def _forward(self, X: Any) -> Array:
+        # Plain arrays skip scikit-learn's validation, which takes longer than a row; it says what is wrong with others.
+        if "network_" in vars(self) and not hasattr(self, "feature_names_in_"):
+            outputs = self.network_.forward_plain(X)
+            if outputs is not None:
+                return outputs
         check_is_fitted(self)
         return self.network_.forward(validated_inputs(self, X))
 

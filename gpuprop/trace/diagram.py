@@ -72,8 +72,11 @@ class _Diagram:
         self._units = [self._shown(layer) for layer in range(self._top + 1)]
         self._height = _ROW * max(self._rows(layer) for layer in range(self._top + 1))
         # Between two columns there is room for the longest label.
-        labels = (self._label(layer, i, j) for layer, i, j in self._labelled())
-        self._column = 116 + max(_GAP, 12 + 7.4 * max(map(len, labels)))
+        longest = 6.4 * max(len(self._label(layer, i, j)) for layer, i, j in self._labelled())
+        gap = max(_GAP, 12 + 1.15 * longest)
+        self._column = 116 + gap
+        # Labels stand where lines have not crossed yet, as far from the middle as their length allows.
+        self._label_at = max(0.3, (longest / 2 + 5) / gap)
 
     # --- what is shown -------------------------------------------------------------------------------------------
 
@@ -186,7 +189,7 @@ class _Diagram:
                     start.right,
                     end.left,
                     label=self._label(layer, i, j) if (layer, i, j) in labelled else "",
-                    at=0.44 if few else 0.5,
+                    at=self._label_at if few else 0.5,
                     sign=weight.value,
                     width=0.8 + 3.2 * abs(weight.value) / largest,
                     marked=this or further,

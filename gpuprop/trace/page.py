@@ -70,6 +70,7 @@ p { margin: .25rem 0; }
 math { font-size: 1.1em; }
 .picture { overflow-x: auto; margin: 1rem 0; border: 1px solid var(--line); border-radius: .5rem; }
 .picture svg { display: block; width: 100%; min-width: 46rem; height: auto; }
+.small svg { min-width: 30rem; max-width: 44rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .2rem 0 .2rem 1.5rem; border-bottom: 1px solid var(--line); }
 th { font-weight: normal; color: var(--soft); }

@@ -148,7 +148,7 @@ def page(trace: ScalarTrace) -> str:
         [
             "<h1>A computation by hand</h1>",
             f"<p>f = {escape(trace.formula)} at {escape(', '.join(given))}</p>",
-            f'<div class="picture">{picture(trace, standalone=False)}</div>',
+            f'<div class="picture small">{picture(trace, standalone=False)}</div>',
             section("1. Forward: operation by operation", _forward(trace)),
             section("2. Local gradients: what each operation knows by itself", _local(trace)),
             section("3. Backward: what arrives from above, times the local gradient", _backward(trace)),

@@ -20,6 +20,9 @@ silu           z s, s = logistic(z)                   s (1 + z (1 - s))
 exponential    exp(min(z, limit))                     a
 =============  =====================================  =====================
 
+Budget: no launch and no memory; 1 (relu) to about 30 instructions (gelu's erfc) an element on what a kernel's epilogue
+has in registers, so that a layer is neither read nor written once more for its activation.
+
 Softmax looks at a whole row and lives in `loss`. Sources are named in ``gpuprop.activations``.
 """
 

@@ -144,7 +144,8 @@ def load_batch_kernel(dt: Any, source: Source, dropout: bool) -> Any:
     Only for dropout on the input, where forward and gradient would otherwise draw the input's mask once per tile.
     One thread per four columns, one block row per row of the batch.
     """
-    locate, load = source_loader(source, dt)
+    loader = source_loader(source, dt)
+    locate, load = loader.locate, loader.load
     kept = unit_is_kept(dropout)
     store = vector(4)[1]
     zero = dt(0)

@@ -210,8 +210,8 @@ def gradient_kernel(
                 at = i32(parameters_at + column)
                 finish_biases(parameters, out, n_parameters, at, g, 0, c, l1, l2, tally, False)
         else:
-            k = i32(block_z() * part_rows)
-            k_end = min(rows, i32(k + part_rows))
+            k = i32(block_z() * part_rows) if slabs else i32(0)
+            k_end = min(rows, i32(k + part_rows)) if slabs else rows
             m0, n0 = i32(block // across * tile_rows), i32(block % across * tile_columns)
             rows_of = (data, order, start, shift, scale, lda)
             inputs, delta = (workspace, inputs_at, lda), (workspace, delta_at, ld)

@@ -20,6 +20,9 @@ nadam      s, t as in adam;  h = mu_(n+1) / (1 - M_(n+1)) s + (1 - mu_n) / (1 - 
 adamw      adam, and p -= lr decay p for weights
 =========  ======================================================================================================
 
+Budget: no launch of their own; per parameter in float32 4 bytes read and written for p and for each of s and t that an
+optimizer has (``STATE_ARRAYS``), 2 to some 20 instructions, up to 8 registers for each parameter in flight.
+
 n counts the updates from 1. Sources are named in ``gpuprop.optimizers``.
 """
 

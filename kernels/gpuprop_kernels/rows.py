@@ -12,9 +12,8 @@
 
 `row_rule` is that for the rows of one block. The kernel here has blocks that do nothing else: for a network that is
 used a primitive at a time, and, as `softmax_rows`, for inference. A training step takes `wide`, whose blocks have just
-multiplied. `delta` may be the same memory as `z`: an element is read and written by one thread, the write last.
-
-Loss and score of a block's rows go to ``losses[slot]``, two numbers a block, added in the order of the rows.
+multiplied. A block leaves loss and score of its rows, added in order, in ``losses[slot]``. `delta` may be the same
+memory as `z`: an element is read and written by one thread, the write last.
 
 Budget: 1 launch; 128 threads, 512 bytes of shared memory, about 40 registers; reads a row of z and of y three to five
 times, from the cache after the first, and writes delta once: 12 bytes an output in float32.
@@ -62,8 +61,7 @@ class RowShape:
     lanes: int
 
     @property
-    def threads(self) -> int:
-        """Threads of a block."""
+    def threads(self) -> int:  # noqa: D102
         return self.rows * self.lanes
 
 
@@ -119,7 +117,7 @@ def _first_place(dt: Any, lanes: int) -> Any:
 
 @cache
 def row_rule(dt: Any, output: Activation, loss: str, metric: str, weighted: bool, lanes: int) -> Any:
-    """Return ``judge(shared, z, targets, sample_weights, order, delta, scale, start, rows, row, n_out, ld, ldy)``.
+    """Return ``judge(shared, z, targets, sample_weights, delta, scale, (order, start, rows, row, n_out, ld, ldy))``.
 
     It writes the row's delta and returns loss and score, times the row's weight, to each of its lanes; a row past the
     batch's end writes nothing and returns zeros. All threads of a block call it together. `scale` is 1 / sum w.
@@ -132,7 +130,8 @@ def row_rule(dt: Any, output: Activation, loss: str, metric: str, weighted: bool
     zero, one, lowest = dt(0), dt(1), _lowest(dt)
 
     @device
-    def judge(shared, z, targets, sample_weights, order, delta, scale, start, rows, row, n_out, ld, ldy):
+    def judge(shared, z, targets, sample_weights, delta, scale, where):
+        order, start, rows, row, n_out, ld, ldy = where
         first = i32(thread() & (lanes - 1))
         inside = row < rows
         at = i32(row * ld)
@@ -220,9 +219,8 @@ def loss_rows_kernel(shape: RowShape, dt: Any, output: Activation, loss: str, me
         shared = cuda.shared.array(threads, dt, alignment=16)
         start, rows, _, _ = ldg4(schedule, i32(4 * slot))
         row, scale = i32(block_x() * rows_at_once + thread() // lanes), ldg1(scalars, i32(SCALARS * slot))
-        value, score = judge(
-            shared, z, targets, sample_weights, order, delta, scale, start, rows, row, n_out, ld, ldy
-        )  # fmt: skip
+        where = (order, start, rows, row, n_out, ld, ldy)
+        value, score = judge(shared, z, targets, sample_weights, delta, scale, where)
         leave(shared, value, score, losses, i32(slot * grid_x() + block_x()))
 
     return row_loss_delta

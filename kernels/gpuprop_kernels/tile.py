@@ -41,7 +41,7 @@ from typing import Any
 
 from gpuprop_kernels.shapes import SMALL, TILES, Tile, log2
 from gpuprop_kernels.staging import Loader, stage
-from gpuprop_kernels.target import cuda, device, i32, int32, ld1, st1, sync, thread, vector
+from gpuprop_kernels.target import cuda, device, i32, ld1, st1, sync, thread, vector
 
 __all__ = ["SMALL", "TILES", "Multiply", "Tile", "multiply", "sweep"]
 
@@ -70,16 +70,19 @@ def multiply(tile: Tile, dt: Any, loader_a: Loader, loader_b: Loader, a_by_row: 
     group, slices, zero = tile.group, tile.slices, dt(0)
     a = stage(tile, dt, tile.rows, loader_a, by_row=a_by_row, clear=True)
     b = stage(tile, dt, tile.columns, loader_b, by_row=b_by_row, clear=False)
-    slab_a, slab_b = tile.depth * a.stride, tile.depth * b.stride
-    base_b = 2 * slab_a
     stride_a, stride_b = a.stride, b.stride
-    size = max(base_b + 2 * slab_b, (slices - 1) * tile.rows * tile.columns, down * tile.columns)
+    # Shared memory: a slab of A and one of B, then both for the other turn.
+    base_b, slabs = tile.depth * stride_a, tile.depth * (stride_a + stride_b)
+    size = max(2 * slabs, (slices - 1) * tile.rows * tile.columns, down * tile.columns)
     accumulators, partial = size_m * size_n, tile.rows * tile.columns
     registers_a, registers_b = 4 * a.loads, 4 * b.loads
-    loads_a, loads_b, locate_a, locate_b = a.loads, b.loads, a.locate, b.locate
+    place_a, place_b, anchor_a, anchor_b = a.place, b.place, a.anchor, b.anchor
     fetch_a, fetch_b, put_a, put_b = a.fetch, b.fetch, a.put, b.put
     per_slice = tile.depth // slices
     twice = per_slice == 16
+    scaled, factor = loader_a.factor is not None, loader_a.factor
+    if loader_b.factor is not None:
+        raise ValueError("got an operand B with a factor, expected it on A")
     if per_slice not in (8, 16):
         raise ValueError(f"{tile.name}: got {per_slice} steps a slice, expected 8 or 16")
     load_m, load_n = vector(width_m)[0], vector(width_n)[0]
@@ -138,38 +141,47 @@ def multiply(tile: Tile, dt: Any, loader_a: Loader, loader_b: Loader, a_by_row: 
     def run(shared, acc, a, lda, b, ldb, m0, n0, m, n, k, k_end):
         next_a = cuda.local.array(registers_a, dt)
         next_b = cuda.local.array(registers_b, dt)
-        starts_a = cuda.local.array(loads_a, int32)
-        starts_b = cuda.local.array(loads_b, int32)
         t = thread()
-        locate_a(a, t, m0, m, starts_a)
-        locate_b(b, t, n0, n, starts_b)
+        along_a, deep_a = place_a(t)
+        along_b, deep_b = place_b(t)
         part, tx, ty = coordinates(t)
-        at_a = i32(part * (per_slice * stride_a) + ty * width_m)
-        at_b = i32(base_b + part * (per_slice * stride_b) + tx * width_n)
+        # Carried from slab to slab rather than computed from the slab's number: measured, some assemblers compute
+        # what depends on the thread anew in every turn of the loop otherwise.
+        from_a = i32(part * (per_slice * stride_a) + ty * width_m)
+        from_b = i32(base_b + part * (per_slice * stride_b) + tx * width_n)
+        to_a, to_b = i32(deep_a * stride_a + along_a), i32(base_b + deep_b * stride_b + along_b)
+        at_a, at_b = anchor_a(a, along_a, m0, m, lda), anchor_b(b, along_b, n0, n, ldb)
+        deep_a, deep_b = i32(k + deep_a), i32(k + deep_b)
         for i in range(accumulators):
             acc[i] = zero
-        fetch_a(a, t, m0, lda, k, k_end, starts_a, next_a)
-        fetch_b(b, t, n0, ldb, k, k_end, starts_b, next_b)
-        put_a(shared, i32(0), t, next_a)
-        put_b(shared, i32(base_b), t, next_b)
+        fetch_a(a, at_a, deep_a, lda, k_end, next_a)
+        fetch_b(b, at_b, deep_b, ldb, k_end, next_b)
+        put_a(shared, to_a, next_a)
+        put_b(shared, to_b, next_b)
         sync()
-        turn = i32(0)
+        turn = i32(slabs)
         while k < k_end:
             k = i32(k + depth)
             if k < k_end:
-                fetch_a(a, t, m0, lda, k, k_end, starts_a, next_a)
-                fetch_b(b, t, n0, ldb, k, k_end, starts_b, next_b)
-            from_a, from_b = i32(at_a + turn * slab_a), i32(at_b + turn * slab_b)
+                deep_a, deep_b = i32(deep_a + depth), i32(deep_b + depth)
+                fetch_a(a, at_a, deep_a, lda, k_end, next_a)
+                fetch_b(b, at_b, deep_b, ldb, k_end, next_b)
             eight_steps(shared, from_a, from_b, acc)
             if twice:
                 eight_steps(shared, i32(from_a + 8 * stride_a), i32(from_b + 8 * stride_b), acc)
-            turn = i32(1 - turn)
+            from_a, from_b = i32(from_a + turn), i32(from_b + turn)
+            to_a, to_b = i32(to_a + turn), i32(to_b + turn)
+            turn = i32(-turn)
             if k < k_end:
-                put_a(shared, i32(turn * slab_a), t, next_a)
-                put_b(shared, i32(base_b + turn * slab_b), t, next_b)
+                put_a(shared, to_a, next_a)
+                put_b(shared, to_b, next_b)
             sync()
         if slices > 1:
             add_slices(shared, acc, part, i32(t & (group - 1)))
+        if scaled:
+            f = factor(a)
+            for i in range(accumulators):
+                acc[i] *= f
 
     depth = tile.depth
     return Multiply(tile, size, run, coordinates, accumulators)

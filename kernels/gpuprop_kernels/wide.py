@@ -122,9 +122,8 @@ def wide_output_kernel(
             done = i32(0)
             while done < tile_rows:
                 row = i32(m0 + done + thread() // lanes)
-                v, s = judge(
-                    shared, z, targets, sample_weights, order, delta, share, start, rows, row, n_out, ldw, ldy
-                )  # fmt: skip
+                where = (order, start, rows, row, n_out, ldw, ldy)
+                v, s = judge(shared, z, targets, sample_weights, delta, share, where)
                 value += v
                 score += s
                 done = i32(done + rows_at_once)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -97,11 +100,13 @@ def test_dropout_ragged_tail_weights_and_early_stopping_together() -> None:
     [
         ((20, 33, 10), {}, {}, 3),
         ((20, 33, 17, 10), {}, {}, 5),
-        ((20, 33, 17), {}, {}, 5),  # more than 16 classes
-        ((20, 33, 10), {}, {"clip_norm": 1.0}, 5),
-        ((20, 33, 10), {"l2": 0.1}, {}, 4),
+        ((20, 33, 17), {}, {}, 4),
+        ((20, 33, 10), {}, {"clip_norm": 1.0}, 4),
+        ((20, 33, 10), {"l2": 0.1}, {}, 3),
+        ((20, 33, 17), {"l2": 0.1}, {"clip_norm": 1.0}, 5),
+        ((20, 10), {}, {}, 2),
     ],
-    ids=["one hidden layer", "two", "17 classes", "clipping", "penalties"],
+    ids=["one hidden layer", "two", "17 classes", "clipping", "penalties", "17 classes, clipping, penalties", "none"],
 )
 def test_nothing_but_launches_between_two_updates(
     sizes: tuple[int, ...], options: dict[str, Any], how: dict[str, Any], launches: int, counts: Any,
@@ -198,6 +203,34 @@ def test_a_lost_device_leaves_the_last_completed_epoch(monkeypatch: pytest.Monke
     assert net.device_ == "cpu"
     np.testing.assert_array_equal(net.host_parameters(), kept[-1])
     assert net.evaluate(X, y)[1] > 0
+
+
+def test_memory_that_runs_out_below_cupy_says_what_to_do_too() -> None:
+    import cupy
+
+    ops: Any = get_ops("cuda")
+    with (
+        pytest.raises(DeviceMemoryError, match=r"cuda:0: cudaErrorMemoryAllocation.*GPUPROP_DATA_MEMORY"),
+        ops.runtime.active(),
+    ):
+        raise cupy.cuda.runtime.CUDARuntimeError(2)  # cudaErrorMemoryAllocation, as for pinned memory
+
+
+def test_a_driver_too_old_for_the_toolkit_is_named(counts: Any) -> None:
+    code = "import gpuprop.backends as b; print(b.choose('auto').reason)"
+    environment = {**os.environ, "VGPU_DRIVER_VERSION": "12080"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert "chose cpu: the driver supports CUDA up to 12.8 and CuPy was built for 13" in done.stdout, done.stderr
+
+
+def test_images_with_dropout_weights_ragged_tail_and_early_stopping_give_the_curve_of_the_cpu(mnist: Any) -> None:
+    X, y = mnist[0][0][:3000], mnist[0][1][:3000]
+    weight = np.random.default_rng(1).uniform(0.5, 2.0, len(y))
+    how: dict[str, Any] = {"validation": 0.1, "early_stopping": 2, "batch_size": 128, "learning_rate": 0.004}
+    ours, plain = both((784, 32, 10), {"dropout": 0.2, "dtype": "float64"}, (X, y, weight), epochs=8, **how)
+    assert largest_difference(ours, plain) < tolerances.CURVE[np.dtype("float64")]
+    assert ours.best_epoch == plain.best_epoch
+    assert ours.history["validation_accuracy"] == plain.history["validation_accuracy"]
 
 
 def test_changes_with_cupy_come_in_order() -> None:

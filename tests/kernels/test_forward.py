@@ -141,7 +141,7 @@ def test_dropout(dtype: Any) -> None:
     s.check(a, expected, bound, "dropout")
 
 
-def test_input_dropout() -> None:
+def test_input_dropout(shuffled_blocks: None) -> None:
     data = np.random.default_rng(1).integers(0, 256, (13, 10)).astype(np.uint8)
     batch = s.batch(7, 13, step=3)
     mask, keep = (s.upload(a) for a in mask_constants(0.25, 42, 0, np.float32))
@@ -151,3 +151,6 @@ def test_input_dropout() -> None:
     launch.load_batch(rows, out, batch, n_features=10, dropout=launch.Dropout(mask, keep))
     factors = oracle.dropout_mask(7, 10, 0.75, 42, 0, 3).astype(np.float32)
     np.testing.assert_array_equal(s.read(out, 7, 10), s.rows_of(batch, data) * factors)
+    again = s.poison(7 * 12, np.float32)
+    launch.load_batch(rows, again, batch, n_features=10, dropout=launch.Dropout(mask, keep))
+    assert s.download(again).tobytes() == s.download(out).tobytes()

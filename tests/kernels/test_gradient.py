@@ -204,6 +204,14 @@ def test_split_batch(accumulate: bool, n: int) -> None:
     check_squares(squares, count, got)
 
 
+def test_slabs_are_added_in_order() -> None:
+    # (1 + 1e8) - 1e8 is 0 in float32; from the end it would be 1.
+    slabs = s.upload(np.repeat(np.array([1, 1e8, -1e8], np.float32), 8))
+    out = s.poison(8, np.float32)
+    launch.sum_slabs(s.upload(np.zeros(8, np.float32)), out, slabs, n_weights=8, parts=3, accumulate=False)
+    assert (finished(out, 8) == 0).all()
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_update_in_the_same_launch(optimizer: str) -> None:
     # The fused update must give the bits of the unfused one.

@@ -173,8 +173,8 @@ def test_head_ragged_batch() -> None:
 def run_rows(
     output: str, loss: str, metric: str, dtype: Any, *, n: int = 5, k: int = 19, max_rows: int | None = None,
     in_place: bool = False,
-) -> None:  # fmt: skip
-    """Run the row kernel and check everything it writes."""
+) -> bytes:  # fmt: skip
+    """Run the row kernel, check everything it writes, and return it."""
     case = Case(loss, dtype, n, k, 6, weighted=True, max_rows=max_rows)
     grid = max_rows or n
     z = (case.z @ case.w + case.b).astype(dtype)
@@ -192,6 +192,7 @@ def run_rows(
     got = s.download(inputs).reshape(grid, -1)[:n, :k] if in_place else s.read(delta, grid, k, filled_rows=n)
     expected = oracle.output_delta(loss, output, wide, case.y, case.weight)
     s.check(got, expected, delta_bound(case, output, loss, wide, dtype), "delta")
+    return bytes(got.tobytes() + s.download(losses).tobytes())
 
 
 @pytest.mark.parametrize(("output", "loss"), PAIRS)
@@ -208,6 +209,12 @@ def test_rows_sizes(k: int, metric: str, dtype: Any) -> None:
 def test_rows_ragged_and_in_place() -> None:
     run_rows("softmax", "categorical_cross_entropy", "class", np.float32, n=3, max_rows=7)
     run_rows("softmax", "categorical_cross_entropy", "class", np.float32, n=4, in_place=True)
+
+
+def test_rows_repeat_in_any_order(request: pytest.FixtureRequest) -> None:
+    in_order = run_rows("softmax", "squared_error", "residual", np.float32, n=9)
+    request.getfixturevalue("shuffled_blocks")
+    assert run_rows("softmax", "squared_error", "residual", np.float32, n=9) == in_order
 
 
 def run_wide(
@@ -296,11 +303,14 @@ def test_first_of_equal_outputs_wins() -> None:
 
 
 @pytest.mark.parametrize("dtype", s.DTYPES, ids=s.case_name)
-def test_softmax_rows(dtype: Any) -> None:
+def test_softmax_rows(dtype: Any, request: pytest.FixtureRequest) -> None:
     z = s.normal(np.random.default_rng(2), (4, 21), dtype) * 3
     z[0, 3], z[1] = 1e4, -1e4
-    out = s.poison(4 * 24, dtype)
+    out, again = s.poison(4 * 24, dtype), s.poison(4 * 24, dtype)
     launch.softmax_rows(s.matrix(z), out, n_rows=4, n_out=21)
+    request.getfixturevalue("shuffled_blocks")
+    launch.softmax_rows(s.matrix(z), again, n_rows=4, n_out=21)
+    assert s.download(again).tobytes() == s.download(out).tobytes()
     expected = oracle.activate("softmax", z.astype(np.float64))
     bound = (
         2

@@ -252,3 +252,19 @@ def test_windows_of_an_epoch_change_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     assert entered == [(0, 2), (2, 4), (4, 5)]
     assert whole.network.host_parameters().tobytes() == in_windows.network.host_parameters().tobytes()
     assert whole.history["train_loss"] == pytest.approx(in_windows.history["train_loss"], rel=1e-14)
+
+
+def test_a_training_goes_on_on_another_device() -> None:
+    X, y, _ = blobs(9)
+    how: dict[str, Any] = {"batch_size": 4}
+    options: dict[str, Any] = {"dtype": "float64"}
+    expected = train("numpy", (5, 4, 3), (X, y), options, epochs=3, **how).network.host_parameters()
+    first = train("numpy", (5, 4, 3), (X, y), options, epochs=1, **how)
+    net = first.network.copy(device=DEVICE)
+    second = gpuprop.Trainer(net, epochs=2, **how).fit(X, y, resume_from=first.progress)
+    back = second.network.copy(device="numpy")
+    third = gpuprop.Trainer(back, epochs=3, **how).fit(X, y, resume_from=second.progress)
+    np.testing.assert_allclose(third.network.host_parameters(), expected, rtol=1e-9, atol=1e-12)
+    other = gpuprop.Network((5, 7, 3), loss="categorical_cross_entropy", device=DEVICE, dtype="float64")
+    with pytest.raises(ValueError, match="got a state of 39 numbers, expected 66; resume with the network it is of"):
+        gpuprop.Trainer(other, epochs=4, **how).fit(X, y, resume_from=third.progress)

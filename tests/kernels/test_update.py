@@ -70,6 +70,58 @@ def test_clipping(limit: float, dtype: Any) -> None:
     s.check(s.download(parameters), expected, bound, "clipped")
 
 
+def run_flat(what: str) -> dict[str, Any]:
+    """Launch a flat kernel on buffers with guards; return what it wrote, the guards still in place."""
+    rng = np.random.default_rng(13)
+    given = {"parameters": s.normal(rng, (N,), np.float32), "state": np.abs(s.normal(rng, (2 * N,), np.float32))}
+    buffers = {name: s.poison(len(values), np.float32) for name, values in given.items()}
+    inside = {name: buffers[name][: len(values)] for name, values in given.items()}
+    for name, values in given.items():
+        inside[name][...] = s.upload(values)
+    slabs, squares = s.upload(s.normal(rng, (3 * N,), np.float32)), s.upload(np.ones(20, np.float32))
+    count = launch.update_blocks(N)
+    buffers["gradients"], buffers["sums"] = s.poison(N, np.float32), s.poison(2 * count, np.float32)
+    buffers["squares"] = s.poison(count, np.float32)
+    penalty = launch.Penalty(0.1, 0.2, buffers["sums"])
+    if what == "max-norm":
+        launch.limit_incoming_norm(inside["parameters"], 0, 0.5, n_in=3, n_out=11)
+    elif what == "slabs":
+        launch.sum_slabs(
+            inside["parameters"], buffers["gradients"], slabs, n_weights=N_WEIGHTS, parts=3, accumulate=False,
+            penalty=penalty, squares=buffers["squares"],
+        )  # fmt: skip
+    else:
+        clip: dict[str, Any] = {"squares": squares, "n_squares": 20, "clip_norm": 0.7} if what == "clipped" else {}
+        launch.update_parameters(
+            inside["parameters"], inside["state"], slabs, slots("adamw", 0.1, 2, np.float32), 1, optimizer="adamw",
+            n_weights=N_WEIGHTS, parts=3, penalty=penalty, **clip,
+        )  # fmt: skip
+    return {name: s.download(buffer) for name, buffer in buffers.items()}
+
+
+@pytest.mark.parametrize(
+    ("what", "written"),
+    [
+        ("update", {"parameters", "state", "sums"}),
+        ("clipped", {"parameters", "state", "sums"}),
+        ("slabs", {"gradients", "sums", "squares"}),
+        ("max-norm", {"parameters"}),
+    ],
+)
+def test_flat_kernels_write_their_own_and_repeat(
+    what: str, written: set[str], request: pytest.FixtureRequest
+) -> None:  # fmt: skip
+    first = run_flat(what)
+    request.getfixturevalue("shuffled_blocks")
+    again = run_flat(what)
+    for name, host in first.items():
+        assert again[name].tobytes() == host.tobytes(), f"{name} differs in another order of blocks"
+        assert np.isnan(host[-s.GUARD :]).all(), f"written past the end of {name}"
+        assert not np.isnan(host[: -s.GUARD]).any() or name not in written, f"{name} is not written whole"
+        if name not in written and name not in ("parameters", "state"):
+            assert np.isnan(host).all(), f"{name} is written"
+
+
 @pytest.mark.parametrize("step", [1, 49, 51, 3000])
 def test_nadam_far_into_a_run(step: int) -> None:
     state = {"m": np.full(1, 0.5), "v": np.full(1, 0.25)}

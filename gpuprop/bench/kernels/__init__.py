@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gpuprop.bench.device import active, as_cuda, clock, namespace
+from gpuprop.bench.device import as_cuda, clock, namespace
 from gpuprop.bench.kernels.base import Kernel, Shape
 from gpuprop.bench.kernels.delta import Delta
 from gpuprop.bench.kernels.forward import Forward, Gather
 from gpuprop.bench.kernels.gradient import Gradient
-from gpuprop.bench.kernels.output import Head, Rows
+from gpuprop.bench.kernels.output import Head, Rows, Wide
 from gpuprop.bench.kernels.update import MaxNorm, Update
 from gpuprop.bench.measure import Contender, Spread, take_turns
 from gpuprop.bench.roofline import measure_roof, rates
@@ -31,9 +31,14 @@ if TYPE_CHECKING:
 __all__ = ["KERNELS", "Kernel", "Result", "contenders_of", "kernels", "measure", "validate"]
 
 KERNELS: dict[str, type[Kernel]] = {
-    kernel.name: kernel for kernel in (Gather, Forward, Head, Rows, Delta, Gradient, Update, MaxNorm)
+    kernel.name: kernel for kernel in (Gather, Forward, Head, Wide, Rows, Delta, Gradient, Update, MaxNorm)
 }
 """In the order of the algorithm."""
+
+
+ON_CPU = {"size": 2048, "copied": 2**26}
+ON_GPU = {"size": 4096, "copied": 2**29}
+"""The product and the copy that the roof is measured by."""
 
 
 @dataclass(frozen=True)
@@ -85,14 +90,14 @@ def kernels(names: Sequence[str], shapes: Sequence[Shape], dtype: str) -> Iterat
     for name in names:
         for shape in shapes or KERNELS[name].shapes:
             if name == "head" and shape[2] > 16:
-                raise ValueError(f"kernel 'head': got {shape[2]} outputs, expected at most 16; use kernel 'rows'")
+                raise ValueError(f"kernel 'head': got {shape[2]} outputs, expected at most 16; use kernel 'wide'")
             yield KERNELS[name](shape, dtype)
 
 
 def contenders_of(kernel: Kernel, ops: Ops) -> list[Contender]:
     """Return the ways to compute a kernel on a device."""
     cuda, xp = as_cuda(ops), namespace(ops)
-    with active(ops):
+    with ops.active():
         own = kernel.launch(cuda) if cuda else kernel.primitive(ops)
         found = [own, kernel.composed(xp), kernel.product(xp)]
     return [contender for contender in found if contender is not None]
@@ -106,7 +111,7 @@ def validate(kernel: Kernel, contender: Contender, ops: Ops) -> float | None:
     GpupropError
         If a number is farther off than it may be.
     """
-    with active(ops):
+    with ops.active():
         contender.run()
         ops.synchronize()
         results = contender.read()
@@ -129,8 +134,8 @@ def measure(
     taker = clock(ops)
     roof = None
     if timed and chosen:
-        with active(ops):
-            roof = measure_roof(namespace(ops), taker, chosen[0].dtype)
+        with ops.active():
+            roof = measure_roof(namespace(ops), taker, chosen[0].dtype, **(ON_GPU if as_cuda(ops) else ON_CPU))
     return roof, (_results(kernel, ops, taker, rounds if timed else 0) for kernel in chosen)
 
 
@@ -139,7 +144,7 @@ def _results(kernel: Kernel, ops: Ops, taker: Clock, rounds: int) -> list[Result
     shares = [validate(kernel, contender, ops) for contender in contenders]
     spreads: dict[str, Spread] = {}
     if rounds:
-        with active(ops):
+        with ops.active():
             spreads = take_turns(taker, contenders, rounds, cold=kernel.cold)
     return [
         Result(kernel, contender.name, share, spreads.get(contender.name))

@@ -1,4 +1,4 @@
-"""The output layer: the head of up to 16 classes with everything around it in one launch, and rows of any width."""
+"""The output layer: the head of up to 16 classes with everything around it, the wide one, and rows of net inputs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gpuprop.backends.cuda_ops import CudaOps
     from gpuprop.backends.ops import Ops
 
-__all__ = ["Head", "Rows"]
+__all__ = ["Head", "Rows", "Wide"]
 
 SOFTMAX = get_activation("softmax", output=True)
 CROSS_ENTROPY = get_loss("categorical_cross_entropy")
@@ -110,6 +110,70 @@ class Head(Kernel):
             hidden = (d @ w.T) * (x > 0)
 
         return Contender(f"{xp.__name__} calls", run, lambda: on_host(d=d, hidden=hidden))
+
+
+class Wide(Head):
+    """Last layer, softmax, cross-entropy and its delta, any number of classes; the hidden delta is a launch apart."""
+
+    name = "wide"
+    formula = "softmax(x W + b), loss, d"
+    shapes = ((128, 128, 100), (256, 512, 100), (1024, 1024, 1000))
+
+    @property
+    def work(self) -> Work:  # noqa: D102
+        n, k, m = self.shape
+        return Work(2.0 * n * k * m, self._bytes(n * k, k * m, m, 2 * n * m))
+
+    def expected(self) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:  # noqa: D102
+        return {"d": super().expected()["d"]}
+
+    def primitive(self, ops: Ops) -> Contender:  # noqa: D102
+        (x, y), layer = (ops.asarray(self.host[name], self.dtype) for name in ("x", "y")), self._layer(ops)
+        z, a, d = (ops.empty((self.n, self.n_out), self.dtype) for _ in range(3))
+        totals = ops.asarray(np.zeros(2), np.float64)
+
+        def run() -> None:
+            ops.forward(x, layer.weights[0], layer.biases[0], SOFTMAX, z, a)
+            ops.output_delta(z, a, y, None, float(self.n), SOFTMAX, CROSS_ENTROPY, "class", d, totals)
+
+        return Contender("gpuprop", run, lambda: {"d": ops.to_numpy(d)})
+
+    def launch(self, ops: CudaOps) -> Contender:  # noqa: D102
+        from gpuprop.backends.cuda_ops import kernel_activation
+        from gpuprop_kernels import launch
+        from gpuprop_kernels.optimizers import update_scalars
+
+        x, y = (ops.flat(ops.asarray(self.host[name], self.dtype)) for name in ("x", "y"))
+        flat, n_weights = self._layer(ops).flat, self.n_in * launch.padded(self.n_out)
+        w, b, tile = ops.flat(flat[:n_weights]), ops.flat(flat[n_weights:]), ops.tile(self.n, self.n_out, self.dtype)
+        n_blocks = launch.blocks(self.n, tile.rows)
+        d = ops.empty((self.n, self.n_out), self.dtype)
+        z, out = ops.flat(ops.empty((self.n, self.n_out), self.dtype)), ops.flat(d)
+        sums, losses = (ops.flat(ops.empty((n_blocks, m), self.dtype)) for m in (self.n_out, 4))
+        counts = ops.flat(ops.asarray(np.zeros(n_blocks), np.uint32))
+        scalars = ops.constant(update_scalars("sgd", 0.0, 1, inverse_weight=1 / self.n), self.dtype)
+        batch = ops.batch(self.n, ops.constant(np.arange(self.n), np.int32))
+        softmax = kernel_activation(SOFTMAX)
+        return Contender(
+            "gpuprop",
+            lambda: launch.wide_output(
+                x, w, b, z, y, None, out, sums, losses, counts, scalars, batch, output=softmax,
+                loss=CROSS_ENTROPY.name, metric="class", n_in=self.n_in, n_out=self.n_out,
+                targets_ld=launch.padded(self.n_out), tile=tile,
+            ),
+            lambda: {"d": ops.to_numpy(d)},
+            capturable=True,
+        )  # fmt: skip
+
+    def composed(self, xp: Any) -> Contender:  # noqa: D102
+        x, w, b, y = (xp.asarray(self.host[name]) for name in ("x", "w", "b", "y"))
+        d = loss = x
+
+        def run() -> None:
+            nonlocal d, loss
+            d, loss = _softmax_delta(xp, x @ w + b, y)
+
+        return Contender(f"{xp.__name__} calls", run, lambda: on_host(d=d))
 
 
 class Rows(Kernel):

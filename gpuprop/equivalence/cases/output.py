@@ -32,6 +32,10 @@ PAIRS = (
     ("logistic", "categorical_cross_entropy"),
     ("exponential", "poisson"),
     ("softplus", "poisson"),
+    ("identity", "absolute_error"),
+    ("identity", "huber"),
+    ("tanh", "huber(0.4)"),
+    ("identity", "pinball(0.9)"),
 )
 """Output activation and loss: the canonical pairs, and others that multiply by f' or by softmax's Jacobian."""
 
@@ -40,7 +44,7 @@ def cases() -> Iterator[Case]:
     """Yield the cases, pair by pair, then numbers of outputs."""
     for dtype in DTYPES:
         for activation, loss in PAIRS:
-            metric: Metric = "residual" if loss in ("squared_error", "poisson") else "class"
+            metric: Metric = "class" if "entropy" in loss else "residual"
             for weighted in (False, True):
                 name = f"{loss} of {activation}{', sample weights' if weighted else ''}"
                 quick = weighted and (activation, loss) in oracle.CANONICAL
@@ -57,7 +61,7 @@ def cases() -> Iterator[Case]:
 
 def targets_for(loss: str, rng: np.random.Generator, n: int, k: int) -> NDArray[np.float64]:
     """Return targets that the loss is defined on."""
-    if loss == "squared_error":
+    if "entropy" not in loss and loss != "poisson":
         return rng.standard_normal((n, k))
     if loss == "poisson":
         return rng.poisson(1.5, (n, k)).astype(np.float64)

@@ -12,6 +12,8 @@ from numba.cuda import cgutils, types
 from numba.cuda.extending import intrinsic
 from numba.cuda.np import arrayobj
 
+from gpuprop_kernels.target.cache import KernelCache
+
 __all__ = [
     "block_x",
     "block_y",
@@ -60,11 +62,17 @@ def kernel(threads: int, blocks: int = 0) -> Callable[[Callable[..., Any]], Any]
     """Return a decorator that makes a kernel for blocks of `threads`.
 
     With `blocks`, the assembler keeps the registers within what so many blocks on one multiprocessor leave each.
-    Compilation waits for the first launch, so that modules import on a machine without a driver.
+    Compilation waits for the first launch, so that modules import on a machine without a driver; what it makes is kept
+    on disk, see `cache`.
     """
-    if not blocks:
-        return lambda function: cuda.jit(function)
-    return lambda function: cuda.jit(launch_bounds=(threads, blocks))(function)
+    options = {"launch_bounds": (threads, blocks)} if blocks else {}
+
+    def compiled(function: Callable[..., Any]) -> Any:
+        dispatcher = cuda.jit(**options)(function)
+        dispatcher._cache = KernelCache(dispatcher)
+        return dispatcher
+
+    return compiled
 
 
 def _pointer(context: Any, builder: Any, array_type: Any, value: Any, index: Any) -> Any:

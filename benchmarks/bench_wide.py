@@ -1,0 +1,12 @@
+"""The output layer of any width: last layer, loss and its delta in one launch.
+
+Takes the options of ``gpuprop bench kernels``, for example ``--device cuda --dtype float64``; ``--help`` lists them.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from gpuprop.__main__ import main
+
+sys.exit(main(["bench", "kernels", "--only", "wide", *sys.argv[1:]]))

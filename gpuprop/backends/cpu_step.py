@@ -1,0 +1,492 @@
+"""The step over register tiles, and a whole epoch of it in one compiled call.
+
+It is the step of `gpuprop.step`, with everything between the multiplications done while a product is in the cache:
+
+    rows of a batch    x -> a[1] -> ... -> a[L] -> delta[L] -> ... -> delta[1]     forward, loss, deltas
+    pieces of a panel  gW = a[l-1].T @ delta[l] -> penalty -> optimizer            gradient and update
+
+All deltas are formed before a weight changes. Under a limit on the gradient's norm all gradients are kept, and updated
+when the norm is known. Weights and optimizer state lie in panels (`gpuprop.backends.cpu_panels`); the functions of one
+row are those of `cpu_loops`, the optimizers those of `cpu_optimizers`; `gpuprop.backends.cpu_fused` allocates and
+calls.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from gpuprop.backends import cpu_loops, cpu_optimizers
+from gpuprop.backends.cpu_compile import borrowed, compiled, spliced
+from gpuprop.backends.cpu_panels import transpose
+from gpuprop.backends.cpu_tiles import TileShape, column_lister, multiplication, row_lister
+from gpuprop.optimizers import FLUSH_EVERY
+
+__all__ = ["PIECE", "Batches", "Kind", "Model", "Work", "epoch"]
+
+Array = NDArray[Any]
+
+#: Numbers of the left matrix that a block of rows may have: it is read once for each panel, out of the second cache.
+_BLOCK = 131_072
+#: Numbers of a gradient between two calls of the optimizer: with weights and state they stay in the first cache.
+PIECE = 1_024
+
+
+class Kind(NamedTuple):
+    """What the compiled code depends on; everything else are its arguments.
+
+    `hidden` names the different activations of the hidden layers and tells from what their derivatives are taken;
+    `Model.codes` says which of them a layer has.
+    """
+
+    shape: TileShape
+    hidden: tuple[tuple[str, bool], ...]
+    output: str
+    output_from: str
+    loss: str
+    metric: str
+    optimizer: str
+    penalised: bool
+    clipped: bool
+    limited: bool
+    dropped: bool
+    listed: bool
+
+
+class Batches(NamedTuple):
+    """The data set and how it is cut into batches."""
+
+    inputs: Array
+    targets: Array
+    sample_weight: Array
+    order: Array
+    batch_weights: Array
+    penalty_factors: Array
+    rates: Array
+    size: int
+    scaled: bool
+    shift: Array
+    factor: Array
+
+
+class Work(NamedTuple):
+    """The arrays of a step. Layer l of a flat one begins at ``at[l]``, its rows are ``strides[l]`` apart.
+
+    `inputs` is what the next layer reads: `a` itself, or with units dropped. `gradient` holds a piece, or under a
+    limit on the gradient's norm all of it.
+    """
+
+    at: Array
+    strides: Array
+    a: Array
+    z: Array
+    inputs: Array
+    masks: Array
+    delta: Array
+    y: Array
+    weight: Array
+    output_z: Array
+    output_a: Array
+    output_delta: Array
+    gradient: Array
+    totals: Array
+    marks: Array
+    column_lists: Array
+    column_counts: Array
+    row_lists: Array
+    row_counts: Array
+
+
+class Model(NamedTuple):
+    """Weights and optimizer state in panels, where their layers begin, and the numbers that go with them."""
+
+    units: Array
+    codes: Array
+    from_z: Array
+    activation_parameters: Array
+    weights_at: Array
+    biases_at: Array
+    transposed_at: Array
+    parameters: Array
+    transposed: Array
+    first: Array
+    second: Array
+    hyperparameters: Array
+    weight_decay: float
+    l1: float
+    l2: float
+    clip_norm: float
+    max_norm: float
+    drop_thresholds: Array
+    drop_factors: Array
+    drop_key: Array
+
+
+# --- the pieces of a step --------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _gather(kind: Kind) -> Callable[..., None]:
+    """Return ``take_batch``: x into layer 0 of `a`, targets and weights beside it."""
+
+    @spliced
+    def take_batch(batches: Batches, work: Work, start: int, n_rows: int, n_features: int) -> None:
+        stride = work.strides[0]
+        for i in range(n_rows):
+            source, row = batches.inputs[batches.order[start + i]], work.a[i * stride : i * stride + n_features]
+            if batches.scaled:
+                for j in range(row.size):
+                    row[j] = (row.dtype.type(source[j]) - batches.shift[j]) * batches.factor[j]
+            else:
+                for j in range(row.size):
+                    row[j] = source[j]
+            target, own = batches.targets[batches.order[start + i]], work.y[i]
+            for j in range(own.size):
+                own[j] = target[j]
+            if batches.sample_weight.size > 0:
+                work.weight[i] = batches.sample_weight[batches.order[start + i]]
+
+    return take_batch
+
+
+@functools.cache
+def _drop(kind: Kind) -> Callable[..., None]:
+    """Return ``drop_layer``: the layer's units into `inputs`, some of them zero; see `gpuprop.dropout`."""
+    drop_row = cpu_loops.drop_row
+
+    @spliced
+    def drop_layer(work: Work, model: Model, layer: int, n_rows: int, steps_done: int) -> None:
+        width, threshold, factor = model.units[layer], model.drop_thresholds[layer], model.drop_factors[layer]
+        for i in range(n_rows):
+            place = work.at[layer] + i * work.strides[layer]
+            a, mask = work.a[place : place + width], work.masks[place : place + width]
+            drop_row(
+                a, threshold, factor, model.drop_key, layer, steps_done, i, mask, work.inputs[place : place + width]
+            )
+
+    return drop_layer
+
+
+@functools.cache
+def _product(shape: TileShape, listed: bool) -> Callable[..., None]:
+    """Return ``product(...)``: rows of `a` times all panels of a matrix (n, n_columns), a block of rows at a time."""
+    multiply = multiplication(shape, listed)
+    rows, lanes, width = shape.rows, shape.lanes, shape.width
+
+    @spliced
+    def product(
+        a: Array, a_at: int, a_stride: int, n_rows: int, panels: Array, panels_at: int, n: int, n_columns: int,
+        lists: Array, counts: Array, out: Array, out_at: int, out_stride: int,
+    ) -> None:  # fmt: skip
+        block = max(rows, _BLOCK // n // rows * rows)
+        for first in range(0, n_rows, block):
+            for column in range(0, n_columns, width):
+                narrow = n_columns - column <= lanes
+                multiply(
+                    a, a_at + first * a_stride, a_stride, 1, min(block, n_rows - first),
+                    panels, panels_at + column * n, lanes if narrow else width, narrow,
+                    lists, counts, first // rows, n, out, out_at + first * out_stride + column, out_stride,
+                )  # fmt: skip
+
+    return product
+
+
+def _one_of(functions: list[Callable[..., None]]) -> Callable[..., None]:
+    """Return ``chosen(code, *arguments)``, which calls the function of that number; with one there is no choice."""
+    first = functions[0]
+    if len(functions) == 1:
+
+        @spliced
+        def only(code: int, source: Array, parameter: float, target: Array) -> None:
+            first(source, parameter, target)
+
+        return only
+    others = _one_of(functions[1:])
+
+    @spliced
+    def chosen(code: int, source: Array, parameter: float, target: Array) -> None:
+        if code == 0:
+            first(source, parameter, target)
+        else:
+            others(code - 1, source, parameter, target)
+
+    return chosen
+
+
+@functools.cache
+def _activation_of(name: str, from_z: bool) -> Callable[[Array, float, Array], None]:
+    """Return ``activate(z, parameter, a)`` for the row of net inputs in `a`, which are kept in `z` if needed."""
+    function = cpu_loops.row_activation(name)
+
+    @spliced
+    def activate(z: Array, parameter: float, a: Array) -> None:
+        if from_z:
+            for j in range(a.size):
+                z[j] = a[j]
+        function(a, parameter)
+
+    return activate
+
+
+@functools.cache
+def _forward(kind: Kind) -> Callable[..., None]:
+    """Return ``forward``: a[1] to a[L - 1], and the net inputs of the output layer."""
+    first_product, product = _product(kind.shape, kind.listed), _product(kind.shape, False)
+    activate = _one_of([_activation_of(name, from_z) for name, from_z in kind.hidden])
+    keeps_z, dropped, drop_layer = any(from_z for _, from_z in kind.hidden), kind.dropped, _drop(kind)
+
+    @spliced
+    def forward(work: Work, model: Model, n_rows: int, steps_done: int) -> None:
+        units, at, strides = model.units, work.at, work.strides
+        top = units.size - 1
+        for layer in range(1, top + 1):
+            below, fan_in, fan_out = layer - 1, units[layer - 1], units[layer]
+            if layer == 1:
+                first_product(
+                    work.inputs, at[0], strides[0], n_rows, model.parameters, model.weights_at[0], fan_in, fan_out,
+                    work.column_lists, work.column_counts, work.a, at[1], strides[1],
+                )  # fmt: skip
+            else:
+                product(
+                    work.inputs, at[below], strides[below], n_rows, model.parameters, model.weights_at[below], fan_in,
+                    fan_out, work.column_lists, work.column_counts, work.a, at[layer], strides[layer],
+                )  # fmt: skip
+            biases = model.parameters[model.biases_at[below] : model.biases_at[below] + fan_out]
+            for i in range(n_rows):
+                place = at[layer] + i * strides[layer]
+                a = work.a[place : place + fan_out]
+                if layer == top:
+                    z = work.output_z[i]
+                    for j in range(fan_out):
+                        z[j] = a[j]
+                else:
+                    for j in range(fan_out):
+                        a[j] += biases[j]
+                    z = work.z[place : place + fan_out] if keeps_z else a
+                    activate(model.codes[below], z, model.activation_parameters[below], a)
+            if dropped and layer < top:
+                drop_layer(work, model, layer, n_rows, steps_done)
+
+    return forward
+
+
+@functools.cache
+def _deltas(kind: Kind) -> Callable[..., None]:
+    """Return ``deltas``: output activation, loss, and the deltas of all layers."""
+    product = _product(kind.shape, False)
+    derive = _one_of([cpu_loops.row_derivative(name) for name, _ in kind.hidden])
+    some_from_z, dropped = any(from_z for _, from_z in kind.hidden), kind.dropped
+    activate_output = cpu_loops.activation_loop(kind.output)
+    output_delta = cpu_loops.output_loop(kind.output, kind.output_from, kind.loss, kind.metric)
+
+    @spliced
+    def deltas(work: Work, model: Model, n_rows: int, n_weighted: int, total_weight: float) -> None:
+        units, at, strides = model.units, work.at, work.strides
+        top = units.size - 1
+        z, a, output = work.output_z[:n_rows], work.output_a[:n_rows], work.output_delta[:n_rows]
+        parameter = model.activation_parameters[top - 1]
+        biases = model.parameters[model.biases_at[top - 1] : model.biases_at[top - 1] + units[top]]
+        activate_output(parameter, biases, True, z, a)
+        output_delta(parameter, z, a, work.y[:n_rows], work.weight[:n_weighted], total_weight, output, work.totals)
+        for i in range(n_rows):
+            place, given = at[top] + i * strides[top], output[i]
+            delta = work.delta[place : place + units[top]]
+            for j in range(delta.size):
+                delta[j] = given[j]
+        for layer in range(top - 1, 0, -1):
+            above, width = layer + 1, units[layer]
+            product(
+                work.delta, at[above], strides[above], n_rows, model.transposed, model.transposed_at[layer - 1],
+                units[above], width, work.column_lists, work.column_counts, work.delta, at[layer], strides[layer],
+            )  # fmt: skip
+            for i in range(n_rows):
+                place = at[layer] + i * strides[layer]
+                delta = work.delta[place : place + width]
+                if dropped:
+                    mask = work.masks[place : place + width]
+                    for j in range(width):
+                        delta[j] *= mask[j]
+                source = work.a[place : place + width]
+                if some_from_z and model.from_z[layer - 1]:
+                    source = work.z[place : place + width]
+                derive(model.codes[layer - 1], source, model.activation_parameters[layer - 1], delta)
+
+    return deltas
+
+
+@functools.cache
+def _panel_updates(kind: Kind, listed: bool) -> Callable[..., float]:
+    """Return ``update_weights``: gradient, penalty and update of one layer's weights, piece by piece of a panel."""
+    multiply = multiplication(kind.shape, listed)
+    rows, lanes, width = kind.shape.rows, kind.shape.lanes, kind.shape.width
+    update, add_penalty = _update(kind), cpu_loops.add_penalty
+    penalised, clipped = kind.penalised, kind.clipped
+
+    @spliced
+    def update_weights(
+        work: Work, model: Model, layer: int, n_rows: int, rate: float, other: float, share: float, l1: float, l2: float
+    ) -> float:
+        below, fan_in, fan_out, penalty = layer - 1, model.units[layer - 1], model.units[layer], 0.0
+        for column in range(0, fan_out, width):
+            narrow = fan_out - column <= lanes
+            wide = lanes if narrow else width
+            block = max(rows, PIECE // wide // rows * rows)
+            for first in range(0, fan_in, block):
+                count = min(block, fan_in - first)
+                begin = model.weights_at[below] + column * fan_in + first * wide
+                end = begin + count * wide
+                kept_at = begin if clipped else 0
+                multiply(
+                    work.inputs, work.at[below] + first, 1, work.strides[below], count,
+                    work.delta, work.at[layer] + column, work.strides[layer], narrow,
+                    work.row_lists, work.row_counts, first // rows, n_rows, work.gradient, kept_at, wide,
+                )  # fmt: skip
+                gradient = work.gradient[kept_at : kept_at + count * wide]
+                if penalised:
+                    penalty += add_penalty(model.parameters[begin:end], gradient, l1, l2)
+                if not clipped:
+                    update(model, begin, end, gradient, rate, other, share)
+        return penalty
+
+    return update_weights
+
+
+@functools.cache
+def _update(kind: Kind) -> Callable[..., None]:
+    """Return ``update``: the optimizer on a piece of the parameters; `share` is what decays of weights."""
+    optimize, decay, decays = cpu_optimizers.UPDATES[kind.optimizer], cpu_optimizers.decay, kind.optimizer == "adamw"
+
+    @spliced
+    def update(model: Model, begin: int, end: int, gradient: Array, rate: float, other: float, share: float) -> None:
+        own = model.parameters[begin:end]
+        if decays and share > 0.0:
+            decay(own, share)
+        optimize(own, gradient, model.first[begin:end], model.second[begin:end], rate, other, model.hyperparameters)
+
+    return update
+
+
+@functools.cache
+def _bias_updates(kind: Kind) -> Callable[..., None]:
+    """Return ``update_biases``: sums of the deltas, and the update of a layer's biases."""
+    update, clipped = _update(kind), kind.clipped
+
+    @spliced
+    def update_biases(work: Work, model: Model, layer: int, n_rows: int, rate: float, other: float) -> None:
+        width, begin = model.units[layer], model.biases_at[layer - 1]
+        kept_at = begin if clipped else 0
+        gradient = work.gradient[kept_at : kept_at + width]
+        for j in range(width):
+            gradient[j] = 0
+        for i in range(n_rows):
+            place = work.at[layer] + i * work.strides[layer]
+            delta = work.delta[place : place + width]
+            for j in range(width):
+                gradient[j] += delta[j]
+        if not clipped:
+            update(model, begin, begin + width, gradient, rate, other, 0.0)
+
+    return update_biases
+
+
+@compiled
+def clip(gradient: Array, max_norm: float) -> None:
+    """Do as `gpuprop.optimizers.clip_by_norm`: a norm that is not finite is left, so that it is seen."""
+    largest = 0.0
+    for i in range(gradient.size):
+        size = abs(float(gradient[i]))
+        if not size <= largest:
+            largest = size
+    if not 0.0 < largest < math.inf:
+        return
+    squares = cpu_loops.scaled_sum_of_squares(gradient, 1.0 / largest)
+    scaled_norm = math.sqrt(squares)
+    if largest * scaled_norm > max_norm:
+        divisor, factor = gradient.dtype.type(largest), gradient.dtype.type(max_norm / scaled_norm)
+        for i in range(gradient.size):
+            gradient[i] = gradient[i] / divisor * factor  # the single factor can be too small for float32
+
+
+@compiled
+def limit_incoming_norm(panel: Array, wide: int, n_columns: int, max_norm: float) -> None:
+    """Do as `gpuprop.optimizers.limit_incoming_norm` for the columns of a panel."""
+    fan_in = panel.size // wide
+    for j in range(n_columns):
+        squares = 0.0
+        for k in range(fan_in):
+            squares += float(panel[k * wide + j]) ** 2
+        norm = math.sqrt(squares)
+        if max_norm < norm < math.inf:
+            factor = panel.dtype.type(max_norm / norm)
+            for k in range(fan_in):
+                panel[k * wide + j] *= factor
+
+
+@functools.cache
+def epoch(kind: Kind) -> Callable[..., None]:
+    """Return ``updates(batches, work, model, steps_done, first, stop)``: updates `first` to `stop` of an epoch."""
+    take_batch, forward, deltas, drop_layer = _gather(kind), _forward(kind), _deltas(kind), _drop(kind)
+    update_first, update_others = _panel_updates(kind, kind.listed), _panel_updates(kind, False)
+    update_biases, update, rates_of = _bias_updates(kind), _update(kind), cpu_optimizers.RATES[kind.optimizer]
+    flush, flush_every = cpu_optimizers.flush_subnormals, FLUSH_EVERY
+    list_columns, list_rows, listed = column_lister(kind.shape.rows), row_lister(kind.shape.rows), kind.listed
+    lanes, width, dropped, clipped, limited = (
+        kind.shape.lanes, kind.shape.width, kind.dropped, kind.clipped, kind.limited
+    )  # fmt: skip
+
+    @compiled
+    def updates(batches: Batches, work: Work, model: Model, steps_done: int, first: int, stop: int) -> None:
+        batches, work, model = borrowed(batches), borrowed(work), borrowed(model)
+        units = model.units
+        top = units.size - 1
+        n_weights = model.biases_at[0]
+        for index in range(first, stop):
+            start = index * batches.size
+            n_rows = min(batches.size, batches.order.size - start)
+            n_weighted, total_weight = min(n_rows, batches.sample_weight.size), batches.batch_weights[index]
+            step = steps_done + index + 1
+
+            take_batch(batches, work, start, n_rows, units[0])
+            if dropped:
+                drop_layer(work, model, 0, n_rows, step - 1)
+            if listed:
+                list_columns(work.inputs, work.strides[0], n_rows, work.marks, work.column_lists, work.column_counts)
+                list_rows(work.inputs, work.strides[0], n_rows, work.marks, work.row_lists, work.row_counts)
+            for layer in range(1, top):
+                transpose(
+                    model.parameters, model.weights_at[layer], units[layer], units[layer + 1], width, lanes,
+                    model.transposed, model.transposed_at[layer - 1],
+                )  # fmt: skip
+            forward(work, model, n_rows, step - 1)
+            deltas(work, model, n_rows, n_weighted, total_weight)
+
+            rate, other = rates_of(batches.rates[index], step, model.hyperparameters)
+            share = batches.rates[index] * model.weight_decay
+            l1, l2 = batches.penalty_factors[index] * model.l1, batches.penalty_factors[index] * model.l2
+            penalty = update_first(work, model, 1, n_rows, rate, other, share, l1, l2)
+            for layer in range(2, top + 1):
+                penalty += update_others(work, model, layer, n_rows, rate, other, share, l1, l2)
+            work.totals[0] += total_weight * penalty
+            for layer in range(1, top + 1):
+                update_biases(work, model, layer, n_rows, rate, other)
+            if clipped:
+                clip(work.gradient, model.clip_norm)
+                update(model, 0, n_weights, work.gradient[:n_weights], rate, other, share)
+                update(model, n_weights, work.gradient.size, work.gradient[n_weights:], rate, other, 0.0)
+            if limited:
+                for layer in range(top):
+                    for column in range(0, units[layer + 1], width):
+                        n_columns = min(width, units[layer + 1] - column)
+                        wide = lanes if n_columns <= lanes else width
+                        begin = model.weights_at[layer] + column * units[layer]
+                        panel = model.parameters[begin : begin + wide * units[layer]]
+                        limit_incoming_norm(panel, wide, n_columns, model.max_norm)
+            if step % flush_every == 0:
+                flush(model.first)
+                flush(model.second)
+
+    return updates

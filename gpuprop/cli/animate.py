@@ -1,0 +1,45 @@
+"""``gpuprop train --animate``: record a training of a small network, and write it as a GIF or as a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from gpuprop.live.frames import Recorder
+    from gpuprop.training import Trainer
+
+__all__ = ["record", "write_film"]
+
+
+def record(path: Path, trainer: Trainer, part: tuple[NDArray[Any], NDArray[Any]]) -> Recorder:
+    """Return the callback that records the training, already among the trainer's.
+
+    Raises
+    ------
+    ValueError
+        If the name of the file says neither GIF nor HTML, or the network is too large to be seen.
+    """
+    from gpuprop.live.frames import Recorder
+
+    if path.suffix.lower() not in (".gif", ".html"):
+        raise ValueError(f"animate: got {str(path)!r}, expected a name that ends in .gif or .html")
+    Recorder.check(trainer.network)
+    recorder = Recorder(*part)
+    trainer.callbacks += (recorder,)
+    return recorder
+
+
+def write_film(path: Path, recorder: Recorder, title: str) -> None:
+    """Write a page where `path` ends in ``.html``, else a GIF; the whole file or none."""
+    from gpuprop.cli.files import written_whole
+    from gpuprop.live.animation import to_html, write_gif
+
+    if path.suffix.lower() == ".html":
+        with written_whole(path) as page:
+            page.write(to_html(recorder, title))
+    else:
+        with written_whole(path, binary=True) as picture:
+            write_gif(recorder, picture, title)

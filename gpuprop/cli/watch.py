@@ -1,0 +1,41 @@
+"""``gpuprop watch``: a page on this machine that shows a run while it goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["register"]
+
+_HELP = """Show the run in DIR live in a browser: loss, accuracy, throughput, first-layer weights, current mistakes.
+
+DIR is the --out of `gpuprop train`; it may come into being later. The page is served to this machine only. Ctrl-C ends
+it; the training is not touched.
+
+\b
+Examples:
+  gpuprop watch gpuprop-mnist
+  gpuprop watch gpuprop-mnist --port 8080
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command ``watch``."""
+    app.command("watch", help=_HELP, short_help="Show a run live in a browser.")(watch)
+
+
+def watch(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run.")],
+    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0 takes a free one.")] = 8265,
+) -> None:
+    """Serve until Ctrl-C."""
+    from gpuprop.live.server import HOST, make_server
+
+    with make_server(folder, port) as server:
+        print(f"watching {folder}: open http://{HOST}:{server.server_port}/ (Ctrl-C ends)", flush=True)
+        try:
+            server.serve_forever(poll_interval=0.2)
+        except KeyboardInterrupt:
+            print()

@@ -1,0 +1,152 @@
+"""What one step costs, counted by a virtual GPU: launches, copies and waits, and how each kernel reaches memory.
+
+Sectors of global memory and bank conflicts of shared memory are counted by instrumented kernels, ``VGPU_COUNT=1``;
+without them these tests are skipped. ``-s`` prints the tables.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import gpuprop
+from gpuprop.backends import get_ops
+from gpuprop.equivalence import tolerances
+
+# Without numba-cuda these cannot be imported, and the tests are skipped by their fixture.
+if TYPE_CHECKING or find_spec("numba_cuda"):
+    from gpuprop.backends.cuda_updates import CudaUpdates
+    from gpuprop_kernels import launch
+    from gpuprop_kernels.shapes import NO_OPTIMIZER, TILES
+
+pytestmark = pytest.mark.gpu
+
+COUNTS_MEMORY = os.environ.get("VGPU_COUNT") == "1"
+instrumented = pytest.mark.skipif(not COUNTS_MEMORY, reason="needs a virtual GPU with VGPU_COUNT=1")
+
+BATCH = 128
+PIXELS = gpuprop.InputScaling.divide(255)
+BOUNDS = {
+    ("global", "load"): 1.05, ("global", "store"): 1.05, ("shared", "load"): 1.0, ("shared", "store"): 1.5
+}  # fmt: skip
+"""Sectors of global memory, cycles of shared memory, each as a multiple of the fewest possible."""
+ALLOWED: dict[tuple[str, ...], float] = {
+    # A warp takes 8 bytes of each of 16 rows of pixels: 16 sectors where 4 would hold them, beside 16 of weights. The
+    # rest of a sector is what the next slabs read, from the cache.
+    ("forward", "global", "load"): 32 / 20,
+    # Rows of 10 classes are padded to 12 numbers, 48 bytes: they lie across two sectors of 32 where 1.5 would do.
+    ("head", "global", "load"): 4 / 3,
+    ("gradient", "global", "store"): 4 / 3,
+}
+"""Where 784-128-10 on bytes does worse than `BOUNDS`, by arithmetic."""
+KERNELS = {
+    "multiply_bias_activate": "forward", "output_loss_delta": "head", "multiply_loss_delta": "wide",
+    "multiply_differentiate": "delta", "multiply_accumulate": "gradient", "update_parameters": "update",
+    "sum_slabs": "slabs",
+}  # fmt: skip
+
+
+def step(
+    sizes: tuple[int, ...], counts: Any, monkeypatch: pytest.MonkeyPatch, *, batch: int = BATCH,
+    data_type: Any = np.uint8, **how: Any
+) -> dict[str, Any]:  # fmt: skip
+    """Train two epochs of one update each; return the counts of the second."""
+    rng = np.random.default_rng(0)
+    X, y = rng.integers(0, 256, (batch, sizes[0])).astype(data_type), np.arange(batch) % sizes[-1]
+    measured: list[dict[str, Any]] = []
+    inner = CudaUpdates._launch
+
+    def counting(self: CudaUpdates, first: int, last: int) -> None:
+        with counts.measure() as found:
+            inner(self, first, last)
+        measured.append(found)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CudaUpdates, "_launch", counting)
+        net = gpuprop.Network(sizes, device="cuda", loss="categorical_cross_entropy", seed=0, input_scaling=PIXELS)
+        gpuprop.Trainer(net, epochs=2, batch_size=batch, shuffle=False, **how).fit(X, y)
+    return measured[-1]
+
+
+def short(name: str) -> str:
+    """Return what a compiled kernel is called here."""
+    return next(title for part, title in KERNELS.items() if part in name)
+
+
+def check_memory(counted: dict[str, Any], title: str, allowed: dict[tuple[str, ...], float] | None = None) -> None:
+    """Hold every kernel to whole sectors of global memory and to shared memory without conflicts, or to `allowed`."""
+    print(f"\n{title}\n{'kernel':10}{'loads':>8}{'stores':>8}{'shared loads':>14}{'shared stores':>15}   (1 is ideal)")
+    worst: dict[tuple[str, ...], float] = {}
+    for name, kernel in counted["kernels"].items():
+        memory, title = kernel["memory"], short(name)
+        share = {
+            (space, access): memory[f"{space}_{access}_{unit}"] / max(1, memory[f"{space}_{access}_{unit}_ideal"])
+            for space, unit in (("global", "sectors"), ("shared", "ways"))
+            for access in ("load", "store")
+        }
+        values = "".join(f"{value:{width}.3f}" for value, width in zip(share.values(), (8, 8, 14, 15), strict=True))
+        print(f"{title:10}{values}")
+        bounds = {what: (allowed or {}).get((title, *what), bound) for what, bound in BOUNDS.items()}
+        worst |= {(title, *what): value for what, value in share.items() if value > bounds[what]}
+    assert not worst
+
+
+@pytest.mark.parametrize(
+    ("sizes", "launches"),
+    [((784, 128, 10), 3), ((784, 512, 512, 10), 5), ((784, 1024, 1024, 1024, 10), 7)],
+    ids=lambda value: "-".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+def test_a_step(sizes: tuple[int, ...], launches: int, counts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    totals = (counted := step(sizes, counts, monkeypatch))["totals"]
+    copies = sum(totals[f"{kind}_count"] for kind in ("h2d", "d2h", "d2d", "h2h"))
+    allocations = sum(totals[name] for name in ("allocs", "async_allocs", "host_allocs"))
+    line = f"launches {totals['launches']}, copies {copies}, syncs {totals['syncs']}, allocations {allocations}"
+    if COUNTS_MEMORY:
+        moved = sum(
+            32 * kernel["memory"][f"global_{access}_sectors"]
+            for kernel in counted["kernels"].values()
+            for access in ("load", "store")
+        )
+        line += f", {moved / 2**20:.1f} MiB in sectors of global memory"
+    n_parameters = sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))
+    print(f"\n{'-'.join(map(str, sizes))}, batch {BATCH}, {n_parameters:,} parameters, adam: {line}")
+    assert (totals["launches"], copies, totals["syncs"], allocations) == (launches, 0, 0, 0)
+
+
+@instrumented
+@pytest.mark.parametrize("tile", ["128x128_8x8", "64x64_8x4", "64x64_4x4", "32x32_4x4"])
+def test_memory_of_a_tile(tile: str, counts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def choose(rows: int, columns: int, *device: Any, optimizer: bool = False) -> Any:
+        return TILES["64x64_8x4" if optimizer and tile in NO_OPTIMIZER else tile]
+
+    monkeypatch.setattr(launch, "choose_tile", choose)
+    floats: dict[str, Any] = {"data_type": np.float32}
+    check_memory(step((128, 128, 128, 16), counts, monkeypatch, **floats), f"{tile}, fused update")
+    check_memory(step((128, 128, 32), counts, monkeypatch, clip_norm=1.0, **floats), f"{tile}, 32 classes, clipped")
+
+
+@instrumented
+def test_memory_of_a_step(counts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_memory(step((784, 128, 10), counts, monkeypatch), "784-128-10", ALLOWED)
+
+
+def test_a_large_batch_of_few_parameters_is_split(counts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu: Any = get_ops("cuda")
+    monkeypatch.setattr(gpu.runtime, "multiprocessors", 40)
+    sizes, how = (20, 33, 10), {"batch": 1024}
+    assert step(sizes, counts, monkeypatch, **how)["totals"]["launches"] == 4
+    assert step(sizes, counts, monkeypatch, clip_norm=1.0, **how)["totals"]["launches"] == 5
+    rng = np.random.default_rng(1)
+    y = rng.integers(0, 10, 1500)
+    X = np.clip(rng.integers(60, 190, (10, 20))[y] + 30 * rng.standard_normal((1500, 20)), 0, 255).astype(np.uint8)
+    options: dict[str, Any] = {"loss": "categorical_cross_entropy", "seed": 0, "dtype": "float64", "l2": 0.1}
+    networks = [gpuprop.Network(sizes, device=device, input_scaling=PIXELS, **options) for device in ("cuda", "numpy")]
+    ours, plain = (gpuprop.Trainer(net, epochs=3, batch_size=1024).fit(X, y) for net in networks)
+    bound = tolerances.CURVE[np.dtype(np.float64)]
+    np.testing.assert_allclose(ours.history["train_loss"], plain.history["train_loss"], rtol=bound)
+    np.testing.assert_allclose(ours.network.host_parameters(), plain.network.host_parameters(), rtol=1e-7, atol=1e-9)

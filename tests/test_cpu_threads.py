@@ -1,0 +1,98 @@
+"""Threads of BLAS during a training: chosen, limited, restored; two trainings at once; fork and spawn."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpuprop
+from gpuprop.backends import cpu_fused, cpu_threads
+from gpuprop.backends.cpu_threads import best_thread_count, blas_threads, limited_blas
+
+
+class Watch(gpuprop.Callback):
+    """Notes how many threads BLAS has while the training runs."""
+
+    def __init__(self) -> None:
+        self.seen: set[int] = set()
+
+    def on_epoch_end(self, trainer: gpuprop.Trainer, epoch: int, record: Any) -> None:
+        self.seen.add(blas_threads())
+
+
+def train(**options: Any) -> Any:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(64, 7)).astype(np.float32)
+    net = gpuprop.Network((7, 17, 3), loss="categorical_cross_entropy", seed=0, device="cpu")
+    gpuprop.Trainer(net, epochs=2, batch_size=13, **options).fit(X, X[:, :3].argmax(axis=1))
+    return net.parameters
+
+
+def test_a_training_has_the_threads_it_asks_for_and_gives_them_back() -> None:
+    before = blas_threads()
+    watch = Watch()
+    train(n_threads=1, callbacks=[watch])
+    assert watch.seen == {1}
+    assert blas_threads() == before
+    with pytest.raises(ValueError, match="n_threads"):
+        train(n_threads=0)
+
+
+def test_of_two_limits_the_stricter_holds_whichever_ends_first() -> None:
+    before = blas_threads()
+    inner_entered, outer_left = threading.Event(), threading.Event()
+
+    def other() -> int:
+        with limited_blas(1):
+            inner_entered.set()
+            assert outer_left.wait(60)
+            return blas_threads()
+
+    with ThreadPoolExecutor(1) as pool:
+        with limited_blas(before):
+            running = pool.submit(other)
+            assert inner_entered.wait(60)
+            assert blas_threads() == 1
+        outer_left.set()
+        assert running.result() == 1
+    assert blas_threads() == before
+
+
+def test_small_products_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = gpuprop.Network((64, 64, 3), seed=0, device="numpy")
+    assert best_thread_count(net, 8) is None
+    monkeypatch.setattr(cpu_threads, "_WORTH_MEASURING", 0)
+    assert best_thread_count(net, 8) in ({None} if blas_threads() == 1 else {1, blas_threads()})
+
+
+def test_two_trainings_in_two_threads_give_the_bits_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_fused, "LEAST_SAVING", 0.0)
+    alone = train()
+    with ThreadPoolExecutor(2) as pool:
+        for parameters in pool.map(lambda _: train(), range(4)):
+            np.testing.assert_array_equal(parameters, alone)
+
+
+def _train_in_child(queue: Any) -> None:
+    cpu_fused.LEAST_SAVING = 0.0
+    queue.put(train())
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+def test_a_child_trains_like_its_parent(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"this system has no {method}")
+    monkeypatch.setattr(cpu_fused, "LEAST_SAVING", 0.0)
+    context: Any = multiprocessing.get_context(method)
+    queue = context.Queue()
+    child = context.Process(target=_train_in_child, args=(queue,))
+    child.start()
+    from_child = queue.get(timeout=120)
+    child.join()
+    np.testing.assert_array_equal(from_child, train())

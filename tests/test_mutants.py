@@ -1,0 +1,384 @@
+"""Do the proofs find defects? Each mutant is one, planted in a copy of the sources, with the proof that must find it.
+
+Numbers go wrong in the simulator, machine code in the compilation. Where two threads race, a simulator that runs them
+in turns may still give the right numbers: such mutants need the race detector of a virtual GPU
+(``GPUPROP_TEST_DEVICE=cuda VGPU_CHECK=1``), and are reported as skipped without one. All of them meet their proofs in
+the background (`tests.conftest`).
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from gpuprop.bench import sass
+from tests.mutation import Mutant
+
+KERNELS = "gpuprop_kernels"
+FORWARD, DELTA, GRADIENT, OUTPUT, UPDATE, TRAINING = (
+    f"tests/kernels/test_{name}.py::test_" for name in ("forward", "delta", "gradient", "output", "update", "training")
+)
+
+
+def simulated(name: str, file: str, old: str, new: str, case: str) -> Mutant:
+    """Return a mutant that a simulated test must find."""
+    return Mutant(name, f"{KERNELS}/{file}", old, new, "simulator", case)
+
+
+def compiled(name: str, file: str, old: str, new: str, case: str) -> Mutant:
+    """Return a mutant whose machine code must violate a bound."""
+    return Mutant(name, f"{KERNELS}/{file}", old, new, "compilation", case)
+
+
+def raced(name: str, file: str, old: str, new: str, case: str) -> Mutant:
+    """Return a mutant that only a race detector finds for sure."""
+    return Mutant(name, f"{KERNELS}/{file}", old, new, "race detector", case)
+
+
+MUTANTS = [
+    Mutant(
+        "deltas from weights that have changed",
+        "gpuprop/step.py",
+        "        hidden_deltas(network, part)\n",
+        "        network.weights[-1][...] -= part.a[-2].T @ part.delta[-1]\n        hidden_deltas(network, part)\n",
+        "simulator",
+        "tests/test_step.py::test_deltas_are_formed_with_the_weights_as_they_were",
+    ),
+    # The multiply.
+    simulated(
+        "no barrier between storing a slab and reading it",
+        "tile.py",
+        "                put_b(shared, to_b, next_b)\n            sync()\n",
+        "                put_b(shared, to_b, next_b)\n",
+        FORWARD + "product_and_bias[(7, 17, 33)-8x8_2x2-float32]",
+    ),
+    simulated(
+        "the last slab along k is left out",
+        "tile.py",
+        "        while k < k_end:\n            k = i32(k + depth)\n",
+        "        while k < i32(k_end - depth):\n            k = i32(k + depth)\n",
+        FORWARD + "product_and_bias[(7, 17, 33)-8x8_2x2-float32]",
+    ),
+    simulated(
+        "both slabs lie in the same shared memory",
+        "tile.py",
+        "turn = i32(slabs)",
+        "turn = i32(0)",
+        FORWARD + "product_and_bias[(7, 17, 33)-8x8_2x2-float32]",
+    ),
+    simulated(
+        "one slice of k is not added",
+        "tile.py",
+        "for q in range(slices - 1):",
+        "for q in range(slices - 2):",
+        FORWARD + "product_and_bias[(7, 17, 33)-8x8_2x2_sliced-float32]",
+    ),
+    simulated(
+        "one k too many at the tail",
+        "staging.py",
+        "if not clear or at < k_end:",
+        "if not clear or at <= k_end:",
+        GRADIENT + "overwrite[17-8x8_2x2-float32]",
+    ),
+    simulated(
+        "rows past the end of the batch",
+        "tile.py",
+        "        if row < n_rows:\n",
+        "        if row <= n_rows:\n",
+        FORWARD + "ragged_batch_leaves_the_rest",
+    ),
+    # The forward pass.
+    simulated(
+        "W transposed",
+        "forward.py",
+        "a_by_row=True, b_by_row=False",
+        "a_by_row=True, b_by_row=True",
+        FORWARD + "product_and_bias[(33, 7, 17)-8x8_2x2-float32]",
+    ),
+    simulated(
+        "padding holds f(0)",
+        "forward.py",
+        "            acc[at + e] = value if column < n_out else zero\n        store(out",
+        "            acc[at + e] = value\n        store(out",
+        FORWARD + "activation[logistic-float32]",
+    ),
+    simulated(
+        "rows of the data set in their own order",
+        "staging.py",
+        "ldg1(order, i32(start + row)) * ld",
+        "i32(start + row) * ld",
+        FORWARD + "gathered_rows[bytes-float32]",
+    ),
+    simulated(
+        "the scale is missed where rows are gathered",
+        "tile.py",
+        "acc[i] *= f\n",
+        "acc[i] *= f / f\n",
+        FORWARD + "gathered_rows[bytes-float32]",
+    ),
+    # Dropout.
+    simulated(
+        "a stale mask",
+        "dropout.py",
+        "words = philox(u32(first >> 2), u32(row), layer, u32(step), key_0, key_1)",
+        "words = philox(u32(first >> 2), u32(row), layer, u32(0), key_0, key_1)",
+        FORWARD + "dropout[float32]",
+    ),
+    simulated(
+        "the counter counts rows where it should count columns",
+        "dropout.py",
+        "words = philox(u32(first >> 2), u32(row), layer,",
+        "words = philox(u32(row), u32(first >> 2), layer,",
+        FORWARD + "dropout[float32]",
+    ),
+    simulated(
+        "nine rounds of Philox",
+        "dropout.py",
+        "for _ in range(10):",
+        "for _ in range(9):",
+        UPDATE + "philox_known_answers[counter0-key0-words0]",
+    ),
+    simulated(
+        "f' taken after dropout's scaling",
+        "delta.py",
+        "inner = source * ldg1(keep, i32(0)) if rescale else source",
+        "inner = source",
+        DELTA + "dropout[tanh]",
+    ),
+    # The hidden delta.
+    simulated(
+        "no f'",
+        "delta.py",
+        "        return error * derivative(source)\n",
+        "        return error\n",
+        DELTA + "activation[tanh-float32]",
+    ),
+    simulated(
+        "padding is not masked where f'(0) is not 0",
+        "delta.py",
+        "d = d if column < n_units else zero",
+        "d = d if column < ld else zero",
+        DELTA + "ragged_batch",
+    ),
+    simulated(
+        "column sums without the block's last row of threads",
+        "delta.py",
+        "for y in range(down):",
+        "for y in range(down - 1):",
+        DELTA + "delta[(33, 7, 17)-8x8_2x2-float32]",
+    ),
+    simulated(
+        "no barrier between the column sums' parts and their sum",
+        "delta.py",
+        "        sync()\n        column = t\n",
+        "        column = t\n",
+        DELTA + "delta[(7, 17, 33)-8x8_2x2-float32]",
+    ),
+    # The output layer.
+    simulated(
+        "no 1 / n in the output's delta",
+        "head.py",
+        "(weight * ldg1(scalars, i32(SCALARS * slot)))",
+        "weight",
+        OUTPUT + "head[softmax-categorical_cross_entropy-float32]",
+    ),
+    simulated(
+        "loss and hits of rows past the batch count",
+        "head.py",
+        "weight = (ldg1(sample_weights, place) if weighted else one) if inside else zero",
+        "weight = ldg1(sample_weights, place) if weighted else one\n        inside = True",
+        OUTPUT + "head_ragged_batch",
+    ),
+    simulated(
+        "the last of equal outputs wins",
+        "rows.py",
+        "if a > best:",
+        "if a >= best:",
+        OUTPUT + "first_of_equal_outputs_wins",
+    ),
+    simulated(
+        "softmax without subtracting the peak",
+        "rows.py",
+        "total += exp(ld1(z, i32(at + column)) - peak)",
+        "total += exp(ld1(z, i32(at + column)))",
+        OUTPUT + "softmax_rows[float32]",
+    ),
+    simulated(
+        "the loss of the first slot for every slot",
+        "head.py",
+        "st1(losses, i32(2 * (slot * grid_x() + block_x()) + t), total)",
+        "st1(losses, i32(2 * block_x() + t), total)",
+        OUTPUT + "head[softmax-categorical_cross_entropy-float32]",
+    ),
+    # Gradients and updates.
+    simulated(
+        "overwrites where it should accumulate",
+        "finish.py",
+        'accumulate = mode == "accumulate"',
+        'accumulate = mode == "added"',
+        GRADIENT + "accumulate_and_penalties",
+    ),
+    simulated(
+        "accumulates where it should overwrite",
+        "finish.py",
+        'accumulate = mode == "accumulate"',
+        'accumulate = mode != "slab"',
+        GRADIENT + "overwrite[7-8x8_2x2-float32]",
+    ),
+    simulated(
+        "the gradient misses the batch's last row",
+        "gradient.py",
+        "k_end = min(rows, i32(k + part_rows))",
+        "k_end = min(i32(rows - 1), i32(k + part_rows))",
+        GRADIENT + "overwrite[7-8x8_2x2-float32]",
+    ),
+    simulated(
+        "the bias gradient misses the last row of sums",
+        "gradient.py",
+        "    while row < rows:\n",
+        "    while row < i32(rows - 1):\n",
+        GRADIENT + "overwrite[7-8x8_2x2-float32]",
+    ),
+    simulated(
+        "the parts of a split batch share a slab",
+        "gradient.py",
+        "parameters_at + block_z() * n_parameters",
+        "parameters_at + 0 * n_parameters",
+        GRADIENT + "split_batch[False-17]",
+    ),
+    simulated(
+        "slabs are added in the wrong order",
+        "update.py",
+        "v = ld4(slabs, i32(z * n + o))",
+        "v = ld4(slabs, i32((n_slabs - 1 - z) * n + o))",
+        GRADIENT + "slabs_are_added_in_order",
+    ),
+    simulated(
+        "penalties on biases",
+        "finish.py",
+        "        if not is_weight:\n            return g\n",
+        "",
+        GRADIENT + "accumulate_and_penalties",
+    ),
+    simulated(
+        "weight decay on biases",
+        "finish.py",
+        "decay if is_weight else zero",
+        "decay",
+        UPDATE + "optimizer[adamw-float32]",
+    ),
+    simulated(
+        "momentum has the wrong sign",
+        "optimizers.py",
+        "        return p + v, v, t\n",
+        "        return p - v, v, t\n",
+        UPDATE + "optimizer[momentum-float32]",
+    ),
+    simulated(
+        "adam's second moment without the square",
+        "optimizers.py",
+        "        v = c[2] * t + (one - c[2]) * (g * g)\n        return p - c[0] * m / (sqrt(v) + c[3]), m, v\n",
+        "        v = c[2] * t + (one - c[2]) * abs(g)\n        return p - c[0] * m / (sqrt(v) + c[3]), m, v\n",
+        UPDATE + "optimizer[adam-float32]",
+    ),
+    simulated(
+        "clips by the square of the norm",
+        "update.py",
+        "norm = sqrt(add(shared, total))",
+        "norm = add(shared, total)",
+        UPDATE + "clipping[0.5-float32]",
+    ),
+    simulated(
+        "max-norm of too few rows",
+        "max_norm.py",
+        "for r in range(NORM_ROWS):",
+        "for r in range(NORM_ROWS - 1):",
+        UPDATE + "limit_incoming_norm[float32]",
+    ),
+    # Machine code.
+    compiled(
+        "a float64 constant",
+        "activations.py",
+        "zero, one, slope = dt(0), dt(1), dt(parameter)",
+        "zero, one, slope = dt(0), dt(1), parameter",
+        "32x32_4x4/leaky_relu/leaky_relu",
+    ),
+    compiled(
+        "four narrow loads in place of a wide one",
+        "target/__init__.py",
+        "    v = ld4(array, i)\n    registers[at] = v[0]\n    registers[at + 1] = v[1]\n    registers[at + 2] = v[2]\n"
+        "    registers[at + 3] = v[3]\n",
+        "    for e in range(4):\n        registers[at + e] = array[i + e]\n",
+        "32x32_4x4/relu/relu",
+    ),
+    compiled(
+        "registers for more blocks than fit",
+        "shapes.py",
+        "return 2 if self.thread_rows * self.thread_columns == 64 else 0",
+        "return 8 if self.thread_rows * self.thread_columns == 32 else 0",
+        "64x64_8x4/relu/relu",
+    ),
+    compiled(
+        "a loop over k that is not written out",
+        "tile.py",
+        "        step(shared, at_a, at_b, acc)\n        step(",
+        "        for q in range(8):\n"
+        "            step(shared, i32(at_a + q * stride_a), i32(at_b + q * stride_b), acc)\n"
+        "        return\n        step(",
+        "32x32_4x4/relu/relu",
+    ),
+    compiled(
+        "twice the shared memory that is used",
+        "tile.py",
+        "size = max(2 * slabs,",
+        "size = max(4 * slabs,",
+        "32x32_4x4/relu/relu",
+    ),
+    # Races.
+    raced(
+        "no barrier after a row's sum has been read",
+        "reduction.py",
+        "            result = combine(result, ld1(shared, i32(at + q)))\n        sync()\n",
+        "            result = combine(result, ld1(shared, i32(at + q)))\n",
+        OUTPUT + "softmax_rows[float32]",
+    ),
+    raced(
+        "no barrier after the last block has been found",
+        "wide.py",
+        "        before = ld1(shared, i32(0))\n        sync()\n",
+        "        before = ld1(shared, i32(0))\n",
+        OUTPUT + "wide[softmax-categorical_cross_entropy-class-18-float32]",
+    ),
+]
+
+FEWEST = 20
+"""Mutants that the simulator and the compilation must find between them."""
+
+ON_DEVICE = os.environ.get("GPUPROP_TEST_DEVICE") == "cuda"
+
+
+def unmet(mutant: Mutant) -> str:
+    """Return why a mutant cannot meet its proof here, or ``""``."""
+    if mutant.proof == "race detector":
+        checks = ON_DEVICE and os.environ.get("VGPU_CHECK")
+        return "" if checks else "needs a race detector: a virtual GPU with GPUPROP_TEST_DEVICE=cuda VGPU_CHECK=1"
+    if ON_DEVICE or os.environ.get("NUMBA_ENABLE_CUDASIM") == "1":
+        return "runs where the session itself neither simulates nor has a device"
+    return sass.missing_tools() if mutant.proof == "compilation" else ""
+
+
+CASES = [
+    pytest.param(mutant, id=mutant.name, marks=[pytest.mark.skipif(bool(why := unmet(mutant)), reason=why)])
+    for mutant in MUTANTS
+]
+
+
+@pytest.mark.parametrize("mutant", CASES)
+def test_mutant(mutant: Mutant, outcomes: dict[str, str]) -> None:
+    assert outcomes[mutant.name] == "killed"
+
+
+def test_enough_mutants() -> None:
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
+    assert sum(mutant.proof != "race detector" for mutant in MUTANTS) >= FEWEST
