@@ -54,7 +54,12 @@ def data_of(kind: Any) -> Any:
 
 
 def model_of(kind: Any, **parameters: Any) -> Any:
-    given = {"hidden_layer_sizes": (17, 7), "batch_size": 33, "max_iter": 20, "learning_rate_init": 0.02} | parameters
+    given: dict[str, Any] = {
+        "hidden_layer_sizes": (17, 7),
+        "batch_size": 33,
+        "max_iter": 20,
+        "learning_rate_init": 0.02,
+    } | parameters
     return (MLPRegressor if kind == "regression" else MLPClassifier)(device="cpu", **given)
 
 
@@ -115,7 +120,7 @@ def test_each_size_of_layers(sizes: Any, joint_runs: Any) -> None:
 @needs_loops
 def test_penalties_rates_and_hyperparameters_are_each_networks_own(joint_runs: Any) -> None:
     X, y = data_of("multiclass")
-    own = [
+    own: list[dict[str, Any]] = [
         {"alpha": 0.0},
         {"alpha": 1.0, "learning_rate_init": 0.05},
         {"l1": 0.1, "beta_1": 0.5},
