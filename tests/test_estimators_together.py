@@ -54,7 +54,12 @@ def data_of(kind: Any) -> Any:
 
 
 def model_of(kind: Any, **parameters: Any) -> Any:
-    given = {"hidden_layer_sizes": (17, 7), "batch_size": 33, "max_iter": 20, "learning_rate_init": 0.02} | parameters
+    given: dict[str, Any] = {
+        "hidden_layer_sizes": (17, 7),
+        "batch_size": 33,
+        "max_iter": 20,
+        "learning_rate_init": 0.02,
+    } | parameters
     return (MLPRegressor if kind == "regression" else MLPClassifier)(device="cpu", **given)
 
 
@@ -115,7 +120,7 @@ def test_each_size_of_layers(sizes: Any, joint_runs: Any) -> None:
 @needs_loops
 def test_penalties_rates_and_hyperparameters_are_each_networks_own(joint_runs: Any) -> None:
     X, y = data_of("multiclass")
-    own = [
+    own: list[dict[str, Any]] = [
         {"alpha": 0.0},
         {"alpha": 1.0, "learning_rate_init": 0.05},
         {"l1": 0.1, "beta_1": 0.5},
@@ -182,9 +187,10 @@ def test_one_that_stops_early_leaves_the_others(joint_runs: Any) -> None:
     X, y = data_of("binary")
     models = [model_of("binary", random_state=0, early_stopping=True, alpha=a, max_iter=60) for a in (0.0, 1.0, 9.0)]
     fit_all(models, X, y)
-    lengths = sorted(model.n_iter_ for model in models)
-    assert lengths[0] < lengths[1] < lengths[2]
-    assert joint_runs == [(3, True)] * lengths[0] + [(2, True)] * (lengths[1] - lengths[0])
+    lengths = [model.n_iter_ for model in models]
+    assert min(lengths) < max(lengths) < 60
+    left = [sum(length > epoch for length in lengths) for epoch in range(max(lengths))]
+    assert joint_runs == [(count, True) for count in left if count > 1]
 
 
 @needs_loops
@@ -349,9 +355,13 @@ def assert_same_search(found: Any, expected: Any) -> None:
         elif name == "params":
             assert found.cv_results_[name] == column
         else:
-            np.testing.assert_array_equal(found.cv_results_[name], column, err_msg=name)
             assert found.cv_results_[name].dtype == column.dtype
-    for name in ("best_index_", "best_params_", "best_score_", "n_splits_", "multimetric_"):
+            if column.dtype == np.float64 and not name.startswith("param_"):
+                np.testing.assert_allclose(found.cv_results_[name], column, rtol=1e-9, atol=1e-12, err_msg=name)
+            else:
+                np.testing.assert_array_equal(found.cv_results_[name], column, err_msg=name)
+    assert found.best_score_ == pytest.approx(expected.best_score_, rel=1e-9)
+    for name in ("best_index_", "best_params_", "n_splits_", "multimetric_"):
         assert getattr(found, name) == getattr(expected, name)
 
 
@@ -362,7 +372,7 @@ def test_search_finds_what_grid_search_finds(kind: Any, joint_runs: Any) -> None
     model = model_of(kind, random_state=0)
     found, expected = gpuprop.search(model, grid, X, y, cv=3), GridSearchCV(model, grid, cv=3).fit(X, y)
     assert_same_search(found, expected)
-    np.testing.assert_array_equal(found.predict(X), expected.predict(X))
+    np.testing.assert_array_equal(found.predict(X), expected.predict(X))  # both refitted alone
     assert found.score(X, y) == expected.score(X, y)
     if compiled_loops() is not None:
         assert (4, True) in joint_runs  # one fold's candidates

@@ -19,6 +19,7 @@ from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from gpuprop.activations import Activation
+from gpuprop.array_api import beside
 from gpuprop.backends.interchange import on_gpu, to_host
 from gpuprop.callbacks import Callback
 from gpuprop.errors import NonFiniteLossError
@@ -270,18 +271,21 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
 
     def _hold_out(self, samples: _Samples, random_state: np.random.RandomState) -> tuple[_Samples, _Samples]:
         """Split off `validation_fraction`, by scikit-learn's draws: stratified where there is one column of classes."""
+        X = samples.X
         parts = train_test_split(
-            *samples.arrays(),
+            np.arange(X.shape[0]),
+            *samples.arrays()[1:],
             random_state=random_state,
             test_size=self.validation_fraction,
             stratify=samples.targets if is_classifier(self) and self.n_outputs_ == 1 else None,
         )
         weights = (None, None) if samples.weight is None else parts[4:]
-        if parts[1].shape[0] < 2:
+        if len(parts[1]) < 2:
             raise ValueError(
                 "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
             )
-        return _Samples(parts[0], parts[2], weights[0]), _Samples(parts[1], parts[3], weights[1])
+        kept, held_out = (beside(rows, X) if on_gpu(X) else rows for rows in parts[:2])
+        return _Samples(X[kept], parts[2], weights[0]), _Samples(X[held_out], parts[3], weights[1])
 
     def _trainer(
         self,

@@ -269,13 +269,15 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         labels: Array = self._label_binarizer.inverse_transform(outputs.ravel() if self.n_outputs_ == 1 else outputs)
         return labels
 
-    def _labels_on_gpu(self, outputs: Any) -> Any:
+    def _labels_on_gpu(self, outputs: Array) -> Array:
         """Return labels that are numbers where the outputs are: none of it comes to the host."""
         if str(self._label_binarizer.y_type_).startswith("multilabel"):
-            return (outputs > 0.5).astype(np.int64)
+            indicators: Array = (outputs > 0.5).astype(np.int64)
+            return indicators
         chosen = outputs.argmax(axis=1) if self.n_outputs_ > 1 else (outputs[:, 0] > 0.5).astype(np.int64)
         classes = self.classes_ if len(self.classes_) > 1 else np.repeat(self.classes_, 2)
-        return namespace(outputs).asarray(classes)[chosen]
+        labels: Array = namespace(outputs).asarray(classes)[chosen]
+        return labels
 
     def _check_targets(self, y: Any, role: Role) -> Array:
         """Return y as a column for each output, after checking it against the classes that are known."""

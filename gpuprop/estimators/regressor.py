@@ -11,6 +11,7 @@ from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils import column_or_1d
 
+from gpuprop.backends.interchange import to_host
 from gpuprop.estimators.base import BaseMLP, Role
 from gpuprop.estimators.classifier import _if_stochastic
 from gpuprop.estimators.parameters import CONSTRAINTS, fit_method, regression_loss, set_parameters
@@ -158,7 +159,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]  # scikit-lea
 
     def _score_of(self, validation: Any) -> Callable[[Mapping[str, Any]], float]:
         def score(record: Mapping[str, Any]) -> float:
-            outputs = self.network_.forward(validation.X)
+            outputs = to_host(self.network_.forward(validation.X))
             if not np.isfinite(outputs).all():
                 return float(np.nan)
             return float(r2_score(validation.targets, outputs, sample_weight=validation.weight))
