@@ -38,7 +38,7 @@ BOUNDS = {
 HEAD: dict[tuple[str, ...], float] = {("head", "global", "load"): 4 / 3}
 """The head reads 16 bytes of each of two rows at a time, which are half a sector; the other half comes from the cache.
 With 10 classes, rows of weights are 48 bytes and lie across two sectors where 1.5 would do."""
-ALLOWED = HEAD | {
+ALLOWED: dict[tuple[str, ...], float] = HEAD | {
     # A warp takes 8 bytes of each of 16 rows of pixels: 16 sectors where 4 would hold them, beside 16 of weights. The
     # rest of a sector is what the next slabs read, from the cache.
     ("forward", "global", "load"): 32 / 20,
