@@ -250,6 +250,21 @@ def test_meta_estimators_and_inspection(binary: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_halving_search_in_two_processes_learning_curve_and_diagram(binary: Any) -> None:
+    from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+    from sklearn.model_selection import HalvingGridSearchCV, learning_curve
+
+    X, y = binary
+    halving = HalvingGridSearchCV(MLPClassifier(**FAST), {"alpha": [1e-4, 1.0]}, cv=2, n_jobs=2, random_state=0)
+    assert halving.fit(X, y).best_score_ > 0.6
+    sizes, train_scores, test_scores = learning_curve(MLPClassifier(**FAST), X, y, cv=2, train_sizes=[0.5, 1.0])
+    assert sizes.tolist() == [20, 40]
+    assert train_scores.shape == test_scores.shape == (2, 2)
+    with sklearn.config_context(display="diagram"):
+        assert "MLPClassifier" in MLPClassifier()._repr_html_()
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_sample_weights_are_routed(binary: Any) -> None:
     X, y = binary
     weight = np.where(y == 1, 1.0, 1e-6)
