@@ -45,6 +45,9 @@ LARGEST_LAYER = 2**18
 #: Share of the products with inputs that may be left for skipping the others to pay.
 MOST_KEPT = 0.75
 
+#: Products of numbers in a compiled call, some tenths of a second: an interrupt waits for the end of one.
+PRODUCTS_OF_CALL = 10_000_000_000
+
 
 def covers(
     network: Network, data: TrainingData, rule: UpdateRule, part_size: int, update_size: int, n_updates: int
@@ -93,6 +96,7 @@ class FusedUpdates:
         self, network: Network, data: TrainingData, rule: UpdateRule, update_size: int, columns: tuple[Array, Array]
     ) -> None:
         self._network, self._rule, self._columns, self._update_size = network, rule, columns, update_size
+        self._updates_of_call = max(1, PRODUCTS_OF_CALL // (3 * update_size * network.n_weights))
         dtype, output = network.dtype, network.output_activation
         shape = tile_shape(dtype)
         dropped = any(network.dropout)
@@ -159,7 +163,9 @@ class FusedUpdates:
             panels.pack(given, own)
         state = (*self._state, self._parameters, self._parameters)[:2]  # what an optimizer lacks it does not touch
         model = self._model._replace(parameters=self._parameters, first=state[0], second=state[1])
-        self._updates(self._batches, self._work, model, self._steps_done, first, last)
+        for start in range(first, last, self._updates_of_call):
+            stop = min(start + self._updates_of_call, last)
+            self._updates(self._batches, self._work, model, self._steps_done, start, stop)
         panels.unpack(self._parameters, network.parameters)
         for given, own in zip(slots, self._state, strict=True):
             panels.unpack(own, given)
