@@ -12,7 +12,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
-from collections.abc import Callable
+import logging
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,9 +23,12 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-__all__ = ["borrowed", "compiled", "inlined", "inlined_sum", "spliced"]
+__all__ = ["announced", "borrowed", "compiled", "inlined", "inlined_sum", "spliced"]
 
 Function = TypeVar("Function", bound=Any)
+
+_LOGGER = logging.getLogger("gpuprop.loops")
+
 
 # error_model: Python's check for division by zero keeps LLVM from vectorising (Adam's update: ten times as long).
 # contract: a * b + c may become one fused operation. It changes the last bit and nothing else; the flags that assume
@@ -32,6 +37,19 @@ _OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True, "fastmath": {
 # Sums in several partial sums at once, which is how they vectorise; their error is smaller than that of a sum from
 # left to right. For loops that do nothing but add up.
 _SUM_OPTIONS: dict[str, Any] = {**_OPTIONS, "fastmath": {"contract", "reassoc", "nsz"}}
+
+
+@contextlib.contextmanager
+def announced() -> Iterator[None]:
+    """Say that loops are being compiled where what is done here, a first call of well under a second, takes longer."""
+    message = "compiling the loops of this kind of training, which are kept for the next time"
+    timer = threading.Timer(1.0, _LOGGER.info, (message,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _source_stamp() -> str:

@@ -9,6 +9,7 @@ and sparse data; for those, and for a user's own functions, the step is made one
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuprop.backends import cpu_loops, cpu_optimizers
+from gpuprop.backends.cpu_compile import announced
 from gpuprop.backends.cpu_panels import Panels, row_stride
 from gpuprop.backends.cpu_step import PIECE, Batches, Kind, Model, Work, epoch
 from gpuprop.backends.cpu_tiles import TileShape, tile_shape
@@ -31,9 +33,9 @@ __all__ = ["LARGEST_LAYER", "LEAST_SAVING", "MOST_KEPT", "FusedUpdates", "covers
 
 Array = NDArray[Any]
 
-#: Seconds that a training must be expected to save for the seconds of compiling, which the first such training pays.
+#: Seconds that a training must be expected to save for the ten or more of compiling, which the first such training pays.
 #: A choice by size, not by what is compiled already: the same training gives the same bits the first time and later.
-LEAST_SAVING = 0.5
+LEAST_SAVING = 2.0
 #: What the tier saves of the time of the primitives, measured on one core with AVX-512: the calls of an update, and a
 #: third of each product of two numbers.
 _SAVED_BY_UPDATE, _SAVED_BY_PRODUCT = 5e-5, 1e-11
@@ -96,6 +98,7 @@ class FusedUpdates:
         self, network: Network, data: TrainingData, rule: UpdateRule, update_size: int, columns: tuple[Array, Array]
     ) -> None:
         self._network, self._rule, self._columns, self._update_size = network, rule, columns, update_size
+        self._called = False
         self._updates_of_call = max(1, PRODUCTS_OF_CALL // (3 * update_size * network.n_weights))
         dtype, output = network.dtype, network.output_activation
         shape = tile_shape(dtype)
@@ -165,7 +168,9 @@ class FusedUpdates:
         model = self._model._replace(parameters=self._parameters, first=state[0], second=state[1])
         for start in range(first, last, self._updates_of_call):
             stop = min(start + self._updates_of_call, last)
-            self._updates(self._batches, self._work, model, self._steps_done, start, stop)
+            with contextlib.nullcontext() if self._called else announced():
+                self._updates(self._batches, self._work, model, self._steps_done, start, stop)
+            self._called = True
         panels.unpack(self._parameters, network.parameters)
         for given, own in zip(slots, self._state, strict=True):
             panels.unpack(own, given)

@@ -84,12 +84,13 @@ def use_device(name: str) -> str:
 
 
 def _show_compiling() -> None:
-    """Let the kernels say on stderr that they are being compiled, which takes a while before the first epoch."""
-    logger = logging.getLogger("gpuprop.kernels")
-    if not logger.handlers:
-        logger.addHandler(logging.StreamHandler())
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
+    """Let kernels and loops say on stderr that they are being compiled, which takes a while before the first epoch."""
+    for name in ("gpuprop.kernels", "gpuprop.loops"):
+        logger = logging.getLogger(name)
+        if not logger.handlers:
+            logger.addHandler(logging.StreamHandler())
+            logger.setLevel(logging.INFO)
+            logger.propagate = False
 
 
 def parse_hidden(text: str) -> tuple[int, ...]:
