@@ -33,7 +33,7 @@ __all__ = ["LARGEST_LAYER", "LEAST_SAVING", "MOST_KEPT", "FusedUpdates", "covers
 
 Array = NDArray[Any]
 
-#: Seconds that a training must be expected to save for the ten or more of compiling, which the first such training pays.
+#: Seconds that a training must be expected to save for the ten or more of compiling, which the first such one pays.
 #: A choice by size, not by what is compiled already: the same training gives the same bits the first time and later.
 LEAST_SAVING = 2.0
 #: What the tier saves of the time of the primitives, measured on one core with AVX-512: the calls of an update, and a
