@@ -33,9 +33,9 @@ def test_different_losses_are_refused() -> None:
         losses = {"numpy": 0.5, "floor": None, "other": loss}
         return [SimpleNamespace(name=name, info={"loss": value}) for name, value in losses.items()]
 
-    peers.refuse_different_losses(workers(0.504), "numpy")
-    with pytest.raises(GpupropError, match=r"other has loss 0\.52000 after one epoch where numpy has 0\.50000"):
-        peers.refuse_different_losses(workers(0.52), "numpy")
+    peers.refuse_different_losses(workers(0.501), "numpy")
+    with pytest.raises(GpupropError, match=r"other has loss 0\.50400 after one epoch where numpy has 0\.50000"):
+        peers.refuse_different_losses(workers(0.504), "numpy")
 
 
 def test_help_names_the_contenders(capsys: pytest.CaptureFixture[str]) -> None:
