@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,7 +21,7 @@ class Watch(gpuprop.Callback):
     def __init__(self) -> None:
         self.seen: set[int] = set()
 
-    def on_epoch_end(self, trainer: gpuprop.Trainer, epoch: int, record: Any) -> None:
+    def on_step_end(self, trainer: gpuprop.Trainer, epoch: int, step: int) -> None:
         self.seen.add(blas_threads())
 
 
@@ -45,21 +45,14 @@ def test_a_training_has_the_threads_it_asks_for_and_gives_them_back() -> None:
 
 def test_of_two_limits_the_stricter_holds_whichever_ends_first() -> None:
     before = blas_threads()
-    inner_entered, outer_left = threading.Event(), threading.Event()
-
-    def other() -> int:
-        with limited_blas(1):
-            inner_entered.set()
-            assert outer_left.wait(60)
-            return blas_threads()
-
-    with ThreadPoolExecutor(1) as pool:
+    outer, inner = limited_blas(before), limited_blas(1)
+    with outer, inner:
+        assert blas_threads() == 1
+    assert blas_threads() == before
+    with contextlib.ExitStack() as later:
         with limited_blas(before):
-            running = pool.submit(other)
-            assert inner_entered.wait(60)
-            assert blas_threads() == 1
-        outer_left.set()
-        assert running.result() == 1
+            later.enter_context(limited_blas(1))
+        assert blas_threads() == 1
     assert blas_threads() == before
 
 

@@ -5,8 +5,8 @@ BLAS multiplies with all its threads or with one, whichever a few multiplication
 be faster: small ones lose by it, and on a busy machine all lose, because each waits for the slowest thread. BLAS's
 own maximum, which OPENBLAS_NUM_THREADS and joblib's workers set, is never exceeded.
 
-The limit is the process's: of two trainings in two threads the stricter holds, and what was before comes back when the
-last one has ended.
+Of several limits the strictest holds, and what was before comes back when the last has ended. OpenBLAS keeps a number
+for each thread of the caller: a limit counts for the thread that trains.
 """
 
 from __future__ import annotations

@@ -42,7 +42,8 @@ ALLOWED: dict[tuple[str, ...], float] = HEAD | {
     # A warp takes 8 bytes of each of 16 rows of pixels: 16 sectors where 4 would hold them, beside 16 of weights. The
     # rest of a sector is what the next slabs read, from the cache.
     ("forward", "global", "load"): 32 / 20,
-    # The same 48 bytes.
+    # The same 48 bytes, of the delta and of what the optimizer reads and writes.
+    ("gradient", "global", "load"): 4 / 3,
     ("gradient", "global", "store"): 4 / 3,
 }
 """Where 784-128-10 on bytes does worse than `BOUNDS`, by arithmetic."""
