@@ -294,7 +294,7 @@ class Trainer:
         if self.n_threads is not None:
             return self.n_threads
         if isinstance(plan, PlainUpdates) and isinstance(self.network.ops, NumpyOps):
-            return best_thread_count(self.network, min(self.batch_size or self.n_samples, self.n_samples))
+            return best_thread_count(self.network, self._part_size)
         return None
 
     def _begin(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> _Run:

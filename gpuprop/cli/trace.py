@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gpuprop.cli.options import Header, Json, Labels, OptionError, Target, wrong_options
+
+if TYPE_CHECKING:
+    from gpuprop.trace import ScalarTrace, Trace
 
 __all__ = ["register"]
 
@@ -74,8 +77,6 @@ def trace(
     """Compute, and print or write."""
     from dataclasses import replace
 
-    from gpuprop.cli.console import print_json
-    from gpuprop.cli.files import written_whole
     from gpuprop.cli.sample import subject_and_sample
     from gpuprop.trace import trace as compute
 
@@ -97,33 +98,31 @@ def trace(
             notation=notation,
         )
     result = replace(result, title=f"{subject}: {result.title}")
-    if html is not None:
-        with written_whole(html) as file:
-            file.write(result.to_html())
-    if json:
-        print_json(result.to_dict())
-    elif html is not None:
-        print(f"{html}: {len(result.terms)} terms; E = {result.loss_after:.12g} after {rounds:,} round(s)")
-    else:
-        print(result)
+    _show(result, f"{len(result.terms)} terms; E = {result.loss_after:.12g} after {rounds:,} round(s)", html, json)
 
 
 def _scalar(formula: str | None, at: str | None, html: Path | None, json: bool) -> None:
     """Trace a formula instead of a network."""
-    from gpuprop.cli.console import print_json
-    from gpuprop.cli.files import written_whole
     from gpuprop.trace import trace_scalar
 
     with wrong_options():
         values = {} if at is None else _values(at)
         result = trace_scalar(**({} if formula is None else {"formula": formula}), **values)  # type: ignore[arg-type]
+    _show(result, f"f = {result.formula} = {result.value:.12g}", html, json)
+
+
+def _show(result: Trace | ScalarTrace, summary: str, html: Path | None, json: bool) -> None:
+    """Write the page, if one is asked for, and print the trace: whole, as JSON, or beside a page its summary."""
+    from gpuprop.cli.console import print_json
+    from gpuprop.cli.files import written_whole
+
     if html is not None:
         with written_whole(html) as file:
             file.write(result.to_html())
     if json:
         print_json(result.to_dict())
     elif html is not None:
-        print(f"{html}: f = {result.formula} = {result.value:.12g}")
+        print(f"{html}: {summary}")
     else:
         print(result)
 
