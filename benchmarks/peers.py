@@ -1,6 +1,9 @@
-"""gpuprop on the CPU against its peers: ``gpuprop bench peers``, see `gpuprop.bench.peers`."""
+"""gpuprop on the CPU against its peers: ``gpuprop bench peers``, whose options it takes; ``--help`` lists them."""
 
-from gpuprop.bench.peers import main
+from __future__ import annotations
 
-if __name__ == "__main__":
-    main()
+import sys
+
+from gpuprop.__main__ import main
+
+sys.exit(main(["bench", "peers", *sys.argv[1:]]))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["clock_flaw", "describe", "versions"]
 
 PACKAGES = (
-    "numpy", "scikit-learn", "numba", "numba-cuda", "cupy", "cupy-cuda12x", "cupy-cuda13x", "torch",
+    "numpy", "scikit-learn", "numba", "numba-cuda", "cupy", "cupy-cuda12x", "cupy-cuda13x", "torch", "jax",
 )  # fmt: skip
 
 

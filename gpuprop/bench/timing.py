@@ -103,18 +103,19 @@ class Timings:
         return min(self.seconds)
 
 
-def take_turns(workers: Sequence[Worker], rounds: int) -> dict[str, Timings]:
+def take_turns(workers: Sequence[Worker], rounds: int, **arguments: Any) -> dict[str, Timings]:
     """Time all workers `rounds` times each, alternating.
 
-    A worker answers ``run`` with ``units`` by the seconds that a unit took. How many units make a turn is found first.
+    A worker answers ``run`` with ``units``, and with further `arguments`, by the seconds that a unit took. How many
+    units make a turn is found first.
     """
     units = {}
     for worker in workers:
-        seconds = worker.ask("run", units=1)  # warm-up
-        seconds = worker.ask("run", units=max(1, min(10, round(TURN / max(seconds, 1e-4)))))
+        seconds = worker.ask("run", units=1, **arguments)  # warm-up
+        seconds = worker.ask("run", units=max(1, min(10, round(TURN / max(seconds, 1e-4)))), **arguments)
         units[worker.name] = max(1, round(TURN / max(seconds, 1e-5)))
     timings = {worker.name: Timings() for worker in workers}
     for _ in range(rounds):
         for worker in workers:
-            timings[worker.name].seconds.append(worker.ask("run", units=units[worker.name]))
+            timings[worker.name].seconds.append(worker.ask("run", units=units[worker.name], **arguments))
     return timings

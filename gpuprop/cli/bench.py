@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gpuprop.cli.bench_peers import HELP, peers
 from gpuprop.cli.options import Device, Json, OptionError, use_device, wrong_options
 from gpuprop.errors import BackendUnavailableError
 
@@ -57,16 +58,6 @@ Examples:
   gpuprop bench epoch --device cpu --config a --rounds 3
 """
 
-_PEERS_HELP = """Time training on the CPU against scikit-learn, PyTorch and JAX, in processes that take turns.
-
-What is not installed is left out; a contender whose loss differs is refused. --help lists contenders and options.
-
-\b
-Examples:
-  gpuprop bench peers --quick
-  gpuprop bench peers a e1 --contenders gpuprop,jax --threads 1
-"""
-
 Rounds = Annotated[int, typer.Option(metavar="N", min=1, help="Samples of each contender.")]
 Report = Annotated[Path | None, typer.Option("--report", metavar="FILE", help="Write everything here, as JSON.")]
 Configs = Annotated[
@@ -82,18 +73,10 @@ def register(app: typer.Typer) -> None:
     bench.command("epoch", help=_EPOCH_HELP, short_help="A whole epoch of MNIST.")(epoch)
     bench.command(
         "peers",
-        help=_PEERS_HELP,
-        short_help="Training on the CPU against scikit-learn, PyTorch and JAX.",
-        context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+        help=HELP,
+        short_help="The CPU against scikit-learn, PyTorch and JAX.",
     )(peers)
     app.add_typer(bench, name="bench", short_help="Measure kernels, updates and epochs.")
-
-
-def peers(context: typer.Context) -> None:
-    """Hand everything on: the comparison has a command line of its own, which its worker processes use too."""
-    from gpuprop.bench.peers import main
-
-    main(context.args)
 
 
 def kernels(
