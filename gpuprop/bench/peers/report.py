@@ -152,7 +152,7 @@ def picture(entries: Sequence[Entry]) -> Figure:
     configs = list(dict.fromkeys(entry["config"] for entry in measured))
     figure = Figure(figsize=(9.0, 0.8 + 0.55 * len(configs)), dpi=130, layout="constrained")
     axes = figure.subplots()
-    for name, (colour, marker) in _MARKS.items():
+    for height, (name, (colour, marker)) in enumerate(reversed(_MARKS.items()), start=2):  # gpuprop on top
         best: dict[str, float] = {}
         for entry in measured:
             if entry["contender"] == name:
@@ -162,7 +162,7 @@ def picture(entries: Sequence[Entry]) -> Figure:
         if best:
             places = [configs.index(config) for config in best]
             axes.plot(list(best.values()), places, marker, color=colour, markersize=9 if name == "gpuprop" else 7,
-                      markeredgewidth=2 if marker == "|" else 1, label=NAMES[name])  # fmt: skip
+                      markeredgewidth=2 if marker == "|" else 1, label=NAMES[name], zorder=height)  # fmt: skip
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.set_yticks(range(len(configs)), [f"{config}: {CONFIGS[config]}" for config in configs], fontsize=8)
@@ -170,5 +170,6 @@ def picture(entries: Sequence[Entry]) -> Figure:
     axes.set_ylim(len(configs) - 0.5, -0.5)
     axes.grid(axis="x", alpha=0.3)
     axes.set_xlabel("microseconds an update (logarithmic)")
-    figure.legend(loc="outside upper center", ncols=len(_MARKS), frameon=False, fontsize=8)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles[::-1], labels[::-1], loc="outside upper center", ncols=len(_MARKS), frameon=False, fontsize=8)
     return figure
