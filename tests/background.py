@@ -1,25 +1,28 @@
-"""Test cases that run in a process of their own, beside the session that reports them.
+"""Work beside a test session: in processes that start when the cases are known, and whose results are looked at last.
 
-Some cases need an interpreter started differently: Numba reads ``NUMBA_ENABLE_CUDASIM`` when it is imported. One
-subprocess runs all such cases of a session. It starts when collection has ended, so that it uses a second core while
-the session runs its own tests, and the session reports its cases last, each under its own name.
+A `Program` works on jobs: kernels compile, mutants meet their proofs. A `BackgroundRun` is another pytest, for cases
+that need an interpreter started differently: Numba reads ``NUMBA_ENABLE_CUDASIM`` when it is imported. Either uses a
+second core while the session runs its own tests.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO, Any
 
 PYTEST = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q")
 
 
 class BackgroundError(Exception):
-    """The text of a case that failed in the subprocess."""
+    """The text of a case that failed in its process, or of the process."""
 
 
 def collect(path: Path, environment: Mapping[str, str]) -> list[str]:
@@ -33,7 +36,64 @@ def collect(path: Path, environment: Mapping[str, str]) -> list[str]:
     return names
 
 
-class BackgroundRun:
+class _Beside:
+    """A process with a folder of its own, and with its output kept for the case that asks why it failed."""
+
+    def __init__(self) -> None:
+        self._files = tempfile.TemporaryDirectory()
+        self.folder = Path(self._files.name)
+        self._output = (self.folder / "output").open("w+")
+
+    def start(self, command: Sequence[str], environment: Mapping[str, str], stdin: IO[str] | None = None) -> None:
+        self._process = subprocess.Popen(
+            command, stdin=stdin, stdout=self._output, stderr=subprocess.STDOUT, env=os.environ | dict(environment),
+            cwd=Path(__file__).parent.parent, start_new_session=True,
+        )  # fmt: skip
+
+    def wait(self) -> int:
+        return self._process.wait()
+
+    def output(self) -> str:
+        self._output.seek(0)
+        return self._output.read()
+
+    def close(self) -> None:
+        """End the process and its children, if they still run, and remove its files."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGTERM)
+            self._process.wait()
+        self._output.close()
+        self._files.cleanup()
+
+
+class Program(_Beside):
+    """A module that runs as a program: jobs as JSON on its standard input, results as JSON in a file.
+
+    Parameters
+    ----------
+    module : str
+        Takes the file's name as its argument.
+    jobs : sequence
+        What JSON can write.
+    """
+
+    def __init__(self, module: str, jobs: Sequence[Any]) -> None:
+        super().__init__()
+        self._found, asked = self.folder / "results.json", self.folder / "jobs.json"
+        asked.write_text(json.dumps(jobs), encoding="utf-8")
+        # One thread each: it shares the processor with the session.
+        threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        with asked.open() as stdin:
+            self.start([sys.executable, "-m", module, str(self._found)], threads, stdin)
+
+    def results(self) -> Any:
+        """Wait for the end, and return what the program found."""
+        if self.wait():
+            raise BackgroundError(self.output())
+        return json.loads(self._found.read_text(encoding="utf-8"))
+
+
+class BackgroundRun(_Beside):
     """A pytest in a subprocess.
 
     Parameters
@@ -45,38 +105,26 @@ class BackgroundRun:
     """
 
     def __init__(self, ids: Sequence[str], environment: Mapping[str, str]) -> None:
-        self._folder = tempfile.TemporaryDirectory()
-        self._report = Path(self._folder.name) / "report.xml"
-        self._output = (Path(self._folder.name) / "output").open("w+")
+        super().__init__()
+        self._report = self.folder / "report.xml"
         self._outcomes: dict[tuple[str, str], str] | None = None
         # The cases go through a file: a command line has an end.
-        arguments = Path(self._folder.name) / "cases"
+        arguments = self.folder / "cases"
         arguments.write_text("\n".join(ids), encoding="utf-8")
-        command = [*PYTEST, f"--junitxml={self._report}", "-o", "junit_family=xunit1", f"@{arguments}"]
-        self._process = subprocess.Popen(
-            command, stdout=self._output, stderr=subprocess.STDOUT, env=os.environ | dict(environment)
-        )
+        self.start([*PYTEST, f"--junitxml={self._report}", "-o", "junit_family=xunit1", f"@{arguments}"], environment)
 
     def check(self, file: str, name: str) -> None:
         """Wait for the end of the run, and raise `BackgroundError` unless it says that this case passed."""
         if self._outcomes is None:
-            self._process.wait()
+            self.wait()
             self._outcomes = dict(self._read())
         outcome = self._outcomes.get((file, name), "the subprocess did not report this case")
         if outcome:
             raise BackgroundError(outcome)
 
-    def close(self) -> None:
-        """End the subprocess, if it still runs, and remove its files."""
-        self._process.kill()
-        self._process.wait()
-        self._output.close()
-        self._folder.cleanup()
-
     def _read(self) -> Iterator[tuple[tuple[str, str], str]]:
         if not self._report.exists():
-            self._output.seek(0)
-            raise BackgroundError(self._output.read())
+            raise BackgroundError(self.output())
         for case in ET.parse(self._report).iter("testcase"):
             bad = [node.text or "" for node in case if node.tag in ("failure", "error")]
             yield (Path(case.get("file", "")).name, case.get("name", "")), "\n".join(bad)

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from tests.beside import Beside
+from tests.background import Program
 
 MODULES = {"selection": "gpuprop.bench.sass_batch", "mutant": "tests.mutation"}
 """The program that works on the jobs which cases have under this parameter."""
 
-_BESIDE = pytest.StashKey[dict[str, Beside]]()
+_BESIDE = pytest.StashKey[dict[str, Program]]()
 
 
 def _job(item: pytest.Item) -> tuple[str, Any] | None:
@@ -38,7 +38,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     jobs: dict[str, list[Any]] = {}
     for name, job in filter(None, map(_job, session.items)):
         jobs.setdefault(name, []).append(job)
-    started = {} if session.config.option.collectonly else {name: Beside(MODULES[name], jobs[name]) for name in jobs}
+    started = {} if session.config.option.collectonly else {name: Program(MODULES[name], jobs[name]) for name in jobs}
     session.stash[_BESIDE] = started
 
 
