@@ -12,7 +12,7 @@ import pytest
 import gpuprop
 from gpuprop.activations import ACTIVATIONS
 from gpuprop.backends import cpu_fused
-from gpuprop.backends.cpu_panels import Panels, transpose
+from gpuprop.backends.cpu_panels import Panels, transposition
 from gpuprop.backends.cpu_tiles import TileShape, column_lister, multiplication, row_lister, tile_shape
 from gpuprop.losses import LOSSES
 from gpuprop.optimizers import OPTIMIZERS
@@ -76,7 +76,7 @@ def test_panels_hold_every_parameter_once(shape: TileShape) -> None:
     weights = flat[7 * 33 : 7 * 33 + 33 * 17].reshape(33, 17)
     turned.pack(np.concatenate([weights.T.ravel(), np.zeros(33, np.float32)]), expected)
     at, to = int(panels.weights_at[1]), int(panels.transposed_at[0])
-    transpose(packed, at, 33, 17, shape.width, shape.lanes, got, to)
+    transposition(shape)(packed, at, 33, 17, got, to)
     np.testing.assert_array_equal(got[to : to + turned.n_weights], expected[: turned.n_weights])
 
 
