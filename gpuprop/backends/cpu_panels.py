@@ -15,7 +15,7 @@ single numbers and does not see the difference; the padding has no gradient and 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -77,31 +77,24 @@ class Panels:
         self.transposed_at: Places = np.array(transposed[:-1], np.int64)
         self.n_weights, self.size, self.transposed_size = weights[-1], biases[-1], transposed[-1]
 
-    def pack(self, flat: Array, panels: Array) -> None:
-        """Copy a flat buffer of the network's into panels, zeros into the padding: a diverged training left NaN."""
-        panels[...] = 0
-        for own, packed in self._pieces(flat, panels):
-            packed[...] = own
+    def pieces(self, flat: Array, panels: Array) -> list[tuple[Array, Array]]:
+        """Return views of the same parameters in a flat buffer of the network's and in panels.
 
-    def unpack(self, panels: Array, flat: Array) -> None:
-        """Copy panels into a flat buffer of the network's."""
-        for own, packed in self._pieces(flat, panels):
-            own[...] = packed
-
-    def _pieces(self, flat: Array, panels: Array) -> Iterator[tuple[Array, Array]]:
-        """Yield views of the same parameters in both buffers: of each panel, then of each layer's biases."""
-        at, sizes, width = 0, self.units.tolist(), self.shape.width
+        They are the weights of each panel, and then the biases of each layer; the padding is in none of them.
+        """
+        found, at, sizes, width = [], 0, self.units.tolist(), self.shape.width
         for (fan_in, fan_out), begin in zip(pairwise(sizes), self.weights_at.tolist(), strict=True):
             matrix = flat[at : at + fan_in * fan_out].reshape(fan_in, fan_out)
             for column in range(0, fan_out, width):
                 wide = min(width, padded(fan_out - column, self.shape.lanes))
                 place = begin + column * fan_in
                 panel = panels[place : place + fan_in * wide].reshape(fan_in, wide)
-                yield matrix[:, column : column + width], panel[:, : fan_out - column]
+                found.append((matrix[:, column : column + width], panel[:, : fan_out - column]))
             at += fan_in * fan_out
         for fan_out, begin in zip(sizes[1:], self.biases_at.tolist(), strict=True):
-            yield flat[at : at + fan_out], panels[begin : begin + fan_out]
+            found.append((flat[at : at + fan_out], panels[begin : begin + fan_out]))
             at += fan_out
+        return found
 
 
 @intrinsic(prefer_literal=True)
