@@ -89,24 +89,42 @@ def test_a_stale_line_is_found_and_renewed() -> None:
     assert len(complaints) == 2
 
 
+def test_every_line_of_the_reading_list_points_into_the_source() -> None:
+    rows = re.findall(r"^\| (?!source|---)(.*) \|$", (DOCS / "reading.md").read_text(), re.M)
+    assert len(rows) == 12
+    for row in rows:
+        *_, lesson, lines = row.split(" | ")
+        assert re.search(r"\]\(lessons/\d\d-[\w-]+\.md\)", lesson)
+        assert re.search(r"\[`\w+`\]\(\.\./\S+\.py#L\d+\)", lines)
+
+
 def test_every_picture_has_its_command() -> None:
+    """Programs and commands know the words of it; what the programs' options do is in test_lessons.py."""
     commands = script("pictures").COMMANDS
     pictures = {path.relative_to(DOCS).as_posix() for kind in ("png", "svg", "gif") for path in DOCS.rglob(f"*.{kind}")}
     assert pictures == set(commands)
-    for command in commands.values():
-        if command[0].endswith(".py"):
-            assert (DOCS / command[0]).exists()
+    for program, *words in commands.values():
+        if program.endswith(".py"):
+            source = (DOCS / program).read_text()
+            assert all(f'"{word}"' in source for word in words if word.startswith("--"))
+        else:
+            assert (program, words[0]) == ("-m", "gpuprop")
+            parsed(words[1], ["1" if word in ("OUT", "RUN") else word for word in words[2:]])
 
 
-def test_the_diagram_is_what_the_command_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures = script("pictures")
-    monkeypatch.setattr(pictures, "DOCS", tmp_path)
-    command = [
-        str(tmp_path / "new.svg") if word == "OUT" else word
-        for word in pictures.COMMANDS["lessons/images/worked-example.svg"]
-    ]
-    assert main(command[2:]) == 0
-    assert (tmp_path / "new.svg").read_text() == (DOCS / "lessons" / "images" / "worked-example.svg").read_text()
+def test_every_picture_is_on_a_page() -> None:
+    shown = {
+        (page.parent / picture).resolve()
+        for page in [*ALL_PAGES, ROOT / "README.md"]
+        for picture in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.read_text())
+    }
+    assert shown == {(DOCS / name).resolve() for name in script("pictures").COMMANDS}
+
+
+def test_the_script_makes_the_diagram_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "lessons/images/worked-example.svg"
+    script("pictures").make(name, tmp_path / "new.svg")
+    assert (tmp_path / "new.svg").read_text() == (DOCS / name).read_text()
 
 
 # --- every block of code ---------------------------------------------------------------------------------------
@@ -143,14 +161,21 @@ def test_console_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 PLACEHOLDERS = {"N": "1", "...": "", "--help": ""}
 
 
-@pytest.mark.parametrize("page", [*ALL_PAGES, ROOT / "README.md"], ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_commands_have_these_options(page: Path) -> None:
-    """Every ``gpuprop ...`` of the text is parsed as far as its options; nothing is run."""
+def parsed(name: str, words: list[str]) -> None:
+    """Have a command of gpuprop read its options; nothing is run. Without words the text only names the command."""
     import typer
 
     from gpuprop.cli import application
 
     group: Any = typer.main.get_command(application())
+    assert name in group.commands
+    if words:
+        group.commands[name].make_context(name, words)
+
+
+@pytest.mark.parametrize("page", [*ALL_PAGES, ROOT / "README.md"], ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_commands_have_these_options(page: Path) -> None:
+    """Every ``gpuprop ...`` of the text is parsed as far as its options."""
     text = page.read_text()
     found = re.findall(r"^ {4}(gpuprop [a-z].*?)(?:  +#.*)?$", text, re.M) + re.findall(
         r"`(gpuprop [a-z][^`\n]*)`", text
@@ -159,9 +184,7 @@ def test_commands_have_these_options(page: Path) -> None:
         if line.startswith("gpuprop: "):  # what a command answers
             continue
         _, name, *words = [PLACEHOLDERS.get(word, word) for word in shlex.split(line.replace("[", "").replace("]", ""))]
-        assert name in group.commands, line
-        if any(words):  # else the text names the command
-            group.commands[name].make_context(name, [word for word in words if word])
+        parsed(name, [word for word in words if word])
 
 
 # --- the site --------------------------------------------------------------------------------------------------
