@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import json
 import re
 import shlex
 import subprocess
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from gpuprop.__main__ import main
+from tests.browser import dom, files_served, needs_chromium
 from tests.example_tools import EXAMPLES
 
 ROOT = EXAMPLES.parent
@@ -190,14 +192,54 @@ def test_commands_have_these_options(page: Path) -> None:
 # --- the site --------------------------------------------------------------------------------------------------
 
 
-def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pages as a site, built without a warning."""
     for package in ("sphinx", "furo", "myst_parser"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed: pip install 'gpuprop[docs]'")
-    cache, site = str(tmp_path / "cache"), str(tmp_path / "site")
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-d", cache, str(DOCS), site]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-d", str(folder / "cache")]
+    done = subprocess.run([*command, str(DOCS), str(folder / "site")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    built = (tmp_path / "site" / "lessons" / "05-algorithm.html").read_text()
-    target, line = re.findall(r'href="\.\./(source/gpuprop/step\.py\.html)#(L\d+)"', built)[0]
-    assert f'id="{line}"' in (tmp_path / "site" / target).read_text()
+    return folder / "site"
+
+
+def test_the_site_has_a_place_for_every_line_that_is_linked_to(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        for target, line in re.findall(r'href="([^"#]*source/[^"#]*)#(L\d+)"', page.read_text()):
+            assert f'id="{line}"' in (page.parent / target).read_text()
+
+
+#: Shows each page in the width of a phone, and writes down how wide it and its pictures are.
+PHONE = """<!DOCTYPE html><pre></pre><script>
+(async () => {
+  for (const page of PAGES) {
+    const phone = document.createElement("iframe");
+    phone.style.width = "390px";
+    phone.src = page;
+    document.body.append(phone);
+    await new Promise(loaded => { phone.onload = loaded; });
+    const inside = phone.contentDocument;
+    const pictures = [...inside.querySelectorAll("article img")].map(img => img.getBoundingClientRect().width);
+    const line = [page, inside.documentElement.scrollWidth, ...pictures].join(" ");
+    document.querySelector("pre").append(line + "\\n");
+    phone.remove();
+  }
+})();
+</script>"""
+
+
+@needs_chromium
+def test_the_site_on_a_phone(site: Path, tmp_path: Path) -> None:
+    """No page is wider than the screen; pictures are moved sideways instead of made illegible."""
+    pages = [page.relative_to(site).as_posix() for page in site.rglob("*.html")]
+    (site / "phone.html").write_text(PHONE.replace("PAGES", json.dumps(pages)))
+    with files_served(site) as address:
+        lines = dom(f"{address}/phone.html", tmp_path).partition("<pre>")[2].partition("</pre>")[0].splitlines()
+    found = {name: [float(width) for width in widths] for name, *widths in map(str.split, lines)}
+    assert set(found) == set(pages)
+    assert {name: width for name, (width, *_) in found.items() if width > 390} == {}
+    pictures = [width for _, *widths in found.values() for width in widths]
+    assert len(pictures) == len(script("pictures").COMMANDS) - 1  # one is on the README only
+    assert min(pictures) > 550
