@@ -41,7 +41,7 @@ CHUNK_ELEMENTS = 2**24
 #: for BLAS to run at full speed.
 BLOCK_ROWS = 256
 #: Those of all backends, see `gpuprop.backends.ops.Ops.row_padding`.
-ROW_PADDINGS = (1, 4)
+ROW_PADDINGS = (1, 8)
 
 
 class Parameters:
