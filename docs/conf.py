@@ -28,6 +28,8 @@ myst_url_schemes = ["http", "https", "source"]
 html_theme = "furo"
 html_title = "gpuprop"
 html_copy_source = False
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]
 html_theme_options = {
     # Okabe and Ito's blue, in both schemes dark or light enough for text.
     "light_css_variables": {"color-brand-primary": "#0067a3", "color-brand-content": "#0067a3"},
@@ -86,7 +88,8 @@ def _write_sources(app: Any, error: Exception | None) -> None:
         return
     light, dark = (HtmlFormatter(style=style).get_style_defs(".highlight") for style in ("default", "github-dark"))
     style = (
-        "body { margin: 0; font: 14px/1.5 monospace; } h1 { font: 600 1rem system-ui; padding: 0 1rem; }"
+        "body { margin: 0; font: 14px/1.5 monospace; } "
+        "h1 { font: 600 1rem system-ui; padding: 0 1rem; overflow-wrap: anywhere; }"
         ".highlight { margin: 0; padding: 0 1rem 2rem; overflow-x: auto; } a { color: inherit; }"
         f":target {{ background: #ffe9a8; }} {light} @media (prefers-color-scheme: dark) {{ {dark} "
         "body, .highlight { background: #0d1117; color: #e6edf3; } :target { background: #4b3d00; } }"

@@ -1,9 +1,9 @@
 """Make the pictures of these pages anew, each by the command that stands here.
 
-    python docs/pictures.py               # all of them: some minutes; ladder.png needs the extra `compile`
+    python docs/pictures.py               # all of them: some ten minutes; ladder.png needs the extra `test`
     python docs/pictures.py xor.gif       # one of them
 
-The test of the pages asserts that every picture has its command here.
+The tests of the pages assert that every picture has its command here, and run the quick ones.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ LESSONS = (
     "optimizers", "convergence", "kernel", "ladder",
 )  # fmt: skip
 
-#: Picture -> the command that makes it. OUT is the picture, RUN a new folder; without OUT its loss.png is taken.
+#: Picture -> the command that makes it. OUT is the picture, RUN a place for what else comes out; without OUT the
+#: run's loss.png is taken.
 COMMANDS: dict[str, list[str]] = {
     **{f"lessons/images/{name}.png": [f"../examples/lesson_{name}.py", "--out", "OUT"] for name in LESSONS},
+    "lessons/images/optimizers.gif": ["../examples/lesson_optimizers.py", "--animate", "OUT", "--out", "RUN"],
     "lessons/images/worked-example.svg": ["-m", "gpuprop", "diagram", "--weight", "w1", "--out", "OUT"],
     "lessons/images/xor.gif": [
         *("-m", "gpuprop", "train", "xor", "--hidden", "4", "--epochs", "60", "--animate", "OUT", "--out", "RUN"),
@@ -31,10 +33,10 @@ COMMANDS: dict[str, list[str]] = {
 }
 
 
-def make(picture: str) -> None:
-    """Run the command of one picture."""
+def make(picture: str, out: Path | None = None) -> None:
+    """Run the command of one picture, and put it where the pages expect it, or at `out`."""
     print(picture, flush=True)
-    out = DOCS / picture
+    out = (out or DOCS / picture).resolve()
     with tempfile.TemporaryDirectory() as folder:
         places = {"OUT": str(out), "RUN": f"{folder}/run"}
         words = [places.get(word, word) for word in COMMANDS[picture]]

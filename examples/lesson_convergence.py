@@ -90,7 +90,7 @@ def label(factor: str, value: Any) -> str:
 
 
 def draw(found: dict[str, dict[Any, Any]], out: str) -> None:
-    figure = Figure(figsize=(11, 5.5), layout="constrained")
+    figure = Figure(figsize=(9.4, 5), layout="constrained")
     for axes, (factor, runs) in zip(
         figure.subplots(2, 4, sharex=True, sharey=True).ravel(), found.items(), strict=True
     ):
@@ -102,11 +102,11 @@ def draw(found: dict[str, dict[Any, Any]], out: str) -> None:
             style = ["-", "--", "-.", ":"][number % 4]
             axes.plot(epochs, curves.mean(axis=0), f"C{number}" + style, label=label(factor, value))
         axes.set(title=factor, ylim=(0, 1.02))
-        axes.legend(fontsize=7, loc="lower right")
+        axes.legend(fontsize=7, loc="center right" if factor == "learning rate" else "lower right")
     for axes in figure.axes[4:]:
         axes.set_xlabel("epoch")
     figure.supylabel("held-out accuracy: mean and range over the seeds", fontsize=10)
-    figure.savefig(out, dpi=68)
+    figure.savefig(out, dpi=80)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     python examples/lesson_kernel.py      # writes lesson_kernel.png
 
 The two kernels that make backpropagation: the fused activation-derivative-delta, and the outer-product accumulation.
-They run in Numba's simulator, a Python thread for each CUDA thread, and a tracer reports every line that a thread
-executes with what it has then. No GPU is needed.
+They run in Numba's simulator, where every line that a thread executes is reported with what it has then. No GPU is
+needed.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import os
-import threading
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 os.environ["NUMBA_ENABLE_CUDASIM"] = "1"  # read when Numba is imported
@@ -26,49 +24,13 @@ from matplotlib.patches import Rectangle
 from gpuprop_kernels.ladder import launch
 from gpuprop_kernels.ladder.coalesced import coalesced_kernel
 from gpuprop_kernels.ladder.delta import hidden_delta_kernel
+from gpuprop_kernels.ladder.stepping import Stepper
 from gpuprop_kernels.target import float64
 
 # Three samples, two hidden units, two outputs.
 ACTIVATIONS = np.array([[0.6, 0.5], [0.8, 0.1], [0.25, 0.5]])
 WEIGHTS = np.array([[0.5, -1.0], [2.0, 0.25]])
 DELTA_NEXT = np.array([[0.1, -0.2], [0.4, 0.3], [-0.5, 0.2]])
-
-
-class Stepper:
-    """Writes down, for each thread, the lines of a kernel that it executes and the numbers that change in them."""
-
-    def __init__(self, kernel: Any) -> None:
-        self.code = kernel.fn.__code__  # the simulator's kernel keeps the plain function
-        lines, self.first = inspect.getsourcelines(self.code)
-        self.source = [line.strip() for line in lines]
-        self.steps: dict[int, list[str]] = {}
-
-    def watch(self, frame: FrameType, event: str, argument: Any) -> Any:
-        """What Python calls when a thread enters a function; it asks for the kernel's lines only."""
-        if frame.f_code is not self.code:
-            return None
-        steps = self.steps.setdefault(threading.current_thread().threadIdx.x, [])  # type: ignore[attr-defined]
-        line, before = frame.f_lineno, dict(frame.f_locals)
-
-        def local(frame: FrameType, event: str, argument: Any) -> Any:
-            nonlocal line, before
-            now = {name: value for name, value in frame.f_locals.items() if isinstance(value, (int, float))}
-            changed = [f"{name} = {value:g}" for name, value in now.items() if before.get(name) is not value]
-            if event in ("line", "return") and line > self.first:
-                steps.append(f"{', '.join(changed):<16} {self.source[line - self.first]}")
-            line, before = frame.f_lineno, now
-            return local
-
-        return local
-
-    def run(self, function: Any, *arguments: Any) -> dict[int, list[str]]:
-        """Start a kernel with all its threads watched; return what those in use did."""
-        threading.settrace(self.watch)
-        try:
-            function(*arguments)
-        finally:
-            threading.settrace(None)
-        return dict(sorted(self.steps.items()))
 
 
 def hidden_delta() -> tuple[Any, dict[int, list[str]]]:
@@ -147,7 +109,7 @@ def draw(out: str) -> None:
             for (row, column), value in np.ndenumerate(matrix):
                 color = ("#fdae6b" if written else "#9ecae1") if (row, column) in touched else "0.93"
                 axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=color, edgecolor="white"))
-                axes.text(column, row, f"{value:.3g}", ha="center", va="center", color="k")
+                axes.text(column, row, f"{value:.3g}", ha="center", va="center", color="k", fontsize=9)
             axes.set(
                 title=("writes " if written else "reads ") + name, xlim=(-0.6, 1.6), ylim=(2.6, -0.6), aspect="equal"
             )

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.animation import FuncAnimation, PillowWriter
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 import gpuprop
 
@@ -108,21 +109,27 @@ def draw(paths: dict[str, dict[str, Any]], losses: dict[str, list[float]], out: 
     figure.savefig(out, dpi=85)
 
 
-def draw_animation(paths: dict[str, dict[str, Any]], out: str, frames: int = 50) -> None:
-    figure = Figure(figsize=(6.4, 3), layout="constrained")
-    lines = []
+def draw_animation(paths: dict[str, dict[str, Any]], out: str, frames: int = 40) -> None:
+    """The paths as a GIF: every update at first, later ever fewer."""
+    steps = len(paths["valley"]["sgd"]) - 1
+    canvas = FigureCanvasAgg(figure := Figure(figsize=(7, 3.6), dpi=80, layout="constrained"))
+    title, lines = figure.suptitle("0 updates", fontsize=10), []
     for axes, surface in zip(figure.subplots(1, 2), SURFACES, strict=True):
         draw_surface(axes, surface)
         for name, style in styles().items():
             lines.append((axes.plot([], [], **style, marker="o", markevery=[-1], label=name)[0], paths[surface][name]))
-    figure.axes[0].legend(fontsize=5, ncols=2, loc="upper right")
-
-    def show(frame: int) -> Any:
+    figure.axes[0].legend(fontsize=6, ncols=2, loc="upper right")
+    pictures = []
+    for count in np.unique(np.geomspace(1, steps + 1, frames).astype(int)) - 1:
+        title.set_text(f"{count} updates")
         for line, path in lines:
-            line.set_data(*path[: 2 * frame + 1].T)
-        return [line for line, _ in lines]
-
-    FuncAnimation(figure, show, frames=frames).save(out, writer=PillowWriter(fps=12), dpi=60)
+            line.set_data(*path[: count + 1].T)
+        canvas.draw()
+        figure.set_layout_engine("none")  # as the first picture's
+        pictures.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
+    palette = pictures[len(pictures) // 2].quantize(128, method=Image.Quantize.MAXCOVERAGE)
+    first, *others = (picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures)
+    first.save(out, save_all=True, append_images=others, duration=[200] * len(others) + [3000], loop=0)
 
 
 if __name__ == "__main__":

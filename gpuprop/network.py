@@ -41,7 +41,7 @@ CHUNK_ELEMENTS = 2**24
 #: for BLAS to run at full speed.
 BLOCK_ROWS = 256
 #: Those of all backends, see `gpuprop.backends.ops.Ops.row_padding`.
-ROW_PADDINGS = (1, 4)
+ROW_PADDINGS = (1, 8)
 
 
 class Parameters:
@@ -89,6 +89,8 @@ class Parameters:
 
     def to_host(self, ops: Ops) -> NDArray[Any]:
         """Return a flat copy on the host, without padding."""
+        if self.row_padding == 1:
+            return np.array(ops.to_numpy(self.flat))
         host = Parameters(ops.to_numpy(self.flat), self.layer_sizes, self.row_padding)
         return np.asarray(host.repacked(1).flat)
 
@@ -247,10 +249,11 @@ class TrainingData:
 
     def batch_weights(self, order: NDArray[np.int32], batch_size: int) -> NDArray[np.float64]:
         """Return the sum of weights of each batch of `order`, on the host."""
-        weight = np.ones(len(order)) if self.wide_weight is None else self.wide_weight
+        weight, starts = self.wide_weight, np.arange(0, len(order), batch_size)
+        if weight is None:
+            return np.minimum(len(order) - starts, batch_size).astype(np.float64)
         if isinstance(weight, np.ndarray):
-            starts = np.arange(0, len(order), batch_size)
-            return np.asarray(np.add.reduceat(weight if self.wide_weight is None else weight[order], starts))
+            return np.asarray(np.add.reduceat(weight[order], starts))
         xp = namespace(weight)
         last = beside(np.zeros(-len(order) % batch_size), weight)
         batches = xp.concat([xp.take(weight, beside(order, weight)), last])

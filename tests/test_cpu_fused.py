@@ -12,7 +12,7 @@ import pytest
 import gpuprop
 from gpuprop.activations import ACTIVATIONS
 from gpuprop.backends import cpu_fused
-from gpuprop.backends.cpu_panels import Panels, transpose
+from gpuprop.backends.cpu_panels import Panels, transposition
 from gpuprop.backends.cpu_tiles import TileShape, column_lister, multiplication, row_lister, tile_shape
 from gpuprop.losses import LOSSES
 from gpuprop.optimizers import OPTIMIZERS
@@ -66,17 +66,19 @@ def test_panels_hold_every_parameter_once(shape: TileShape) -> None:
     panels = Panels(sizes, shape)
     flat = np.arange(1.0, 1 + sum((m + 1) * n for m, n in [(7, 33), (33, 17), (17, 1)]), dtype=np.float32)
     packed, back = np.zeros(panels.size, np.float32), np.zeros_like(flat)
-    panels.pack(flat, packed)
-    panels.unpack(packed, back)
+    for (own, there), (returned, _) in zip(panels.pieces(flat, packed), panels.pieces(back, packed), strict=True):
+        there[...] = own
+        returned[...] = there
     np.testing.assert_array_equal(back, flat)
     np.testing.assert_array_equal(np.sort(packed[packed != 0]), flat)
     # The transposed panels of the second layer are the panels of the transposed matrix.
     turned = Panels((17, 33), shape)
     expected, got = np.zeros(turned.size, np.float32), np.zeros(panels.transposed_size, np.float32)
     weights = flat[7 * 33 : 7 * 33 + 33 * 17].reshape(33, 17)
-    turned.pack(np.concatenate([weights.T.ravel(), np.zeros(33, np.float32)]), expected)
+    for own, there in turned.pieces(np.concatenate([weights.T.ravel(), np.zeros(33, np.float32)]), expected):
+        there[...] = own
     at, to = int(panels.weights_at[1]), int(panels.transposed_at[0])
-    transpose(packed, at, 33, 17, shape.width, shape.lanes, got, to)
+    transposition(shape)(packed, at, 33, 17, got, to)
     np.testing.assert_array_equal(got[to : to + turned.n_weights], expected[: turned.n_weights])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import json
 import re
 import shlex
 import subprocess
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from gpuprop.__main__ import main
+from tests.browser import dom, files_served, needs_chromium
 from tests.example_tools import EXAMPLES
 
 ROOT = EXAMPLES.parent
@@ -89,24 +91,42 @@ def test_a_stale_line_is_found_and_renewed() -> None:
     assert len(complaints) == 2
 
 
+def test_every_line_of_the_reading_list_points_into_the_source() -> None:
+    rows = re.findall(r"^\| (?!source|---)(.*) \|$", (DOCS / "reading.md").read_text(), re.M)
+    assert len(rows) == 12
+    for row in rows:
+        *_, lesson, lines = row.split(" | ")
+        assert re.search(r"\]\(lessons/\d\d-[\w-]+\.md\)", lesson)
+        assert re.search(r"\[`\w+`\]\(\.\./\S+\.py#L\d+\)", lines)
+
+
 def test_every_picture_has_its_command() -> None:
+    """Programs and commands know the words of it; what the programs' options do is in test_lessons.py."""
     commands = script("pictures").COMMANDS
     pictures = {path.relative_to(DOCS).as_posix() for kind in ("png", "svg", "gif") for path in DOCS.rglob(f"*.{kind}")}
     assert pictures == set(commands)
-    for command in commands.values():
-        if command[0].endswith(".py"):
-            assert (DOCS / command[0]).exists()
+    for program, *words in commands.values():
+        if program.endswith(".py"):
+            source = (DOCS / program).read_text()
+            assert all(f'"{word}"' in source for word in words if word.startswith("--"))
+        else:
+            assert (program, words[0]) == ("-m", "gpuprop")
+            parsed(words[1], ["1" if word in ("OUT", "RUN") else word for word in words[2:]])
 
 
-def test_the_diagram_is_what_the_command_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures = script("pictures")
-    monkeypatch.setattr(pictures, "DOCS", tmp_path)
-    command = [
-        str(tmp_path / "new.svg") if word == "OUT" else word
-        for word in pictures.COMMANDS["lessons/images/worked-example.svg"]
-    ]
-    assert main(command[2:]) == 0
-    assert (tmp_path / "new.svg").read_text() == (DOCS / "lessons" / "images" / "worked-example.svg").read_text()
+def test_every_picture_is_on_a_page() -> None:
+    shown = {
+        (page.parent / picture).resolve()
+        for page in [*ALL_PAGES, ROOT / "README.md"]
+        for picture in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.read_text())
+    }
+    assert shown == {(DOCS / name).resolve() for name in script("pictures").COMMANDS}
+
+
+def test_the_script_makes_the_diagram_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "lessons/images/worked-example.svg"
+    script("pictures").make(name, tmp_path / "new.svg")
+    assert (tmp_path / "new.svg").read_text() == (DOCS / name).read_text()
 
 
 # --- every block of code ---------------------------------------------------------------------------------------
@@ -143,14 +163,21 @@ def test_console_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 PLACEHOLDERS = {"N": "1", "...": "", "--help": ""}
 
 
-@pytest.mark.parametrize("page", [*ALL_PAGES, ROOT / "README.md"], ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_commands_have_these_options(page: Path) -> None:
-    """Every ``gpuprop ...`` of the text is parsed as far as its options; nothing is run."""
+def parsed(name: str, words: list[str]) -> None:
+    """Have a command of gpuprop read its options; nothing is run. Without words the text only names the command."""
     import typer
 
     from gpuprop.cli import application
 
     group: Any = typer.main.get_command(application())
+    assert name in group.commands
+    if words:
+        group.commands[name].make_context(name, words)
+
+
+@pytest.mark.parametrize("page", [*ALL_PAGES, ROOT / "README.md"], ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_commands_have_these_options(page: Path) -> None:
+    """Every ``gpuprop ...`` of the text is parsed as far as its options."""
     text = page.read_text()
     found = re.findall(r"^ {4}(gpuprop [a-z].*?)(?:  +#.*)?$", text, re.M) + re.findall(
         r"`(gpuprop [a-z][^`\n]*)`", text
@@ -159,22 +186,60 @@ def test_commands_have_these_options(page: Path) -> None:
         if line.startswith("gpuprop: "):  # what a command answers
             continue
         _, name, *words = [PLACEHOLDERS.get(word, word) for word in shlex.split(line.replace("[", "").replace("]", ""))]
-        assert name in group.commands, line
-        if any(words):  # else the text names the command
-            group.commands[name].make_context(name, [word for word in words if word])
+        parsed(name, [word for word in words if word])
 
 
 # --- the site --------------------------------------------------------------------------------------------------
 
 
-def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pages as a site, built without a warning."""
     for package in ("sphinx", "furo", "myst_parser"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed: pip install 'gpuprop[docs]'")
-    cache, site = str(tmp_path / "cache"), str(tmp_path / "site")
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-d", cache, str(DOCS), site]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-d", str(folder / "cache")]
+    done = subprocess.run([*command, str(DOCS), str(folder / "site")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    built = (tmp_path / "site" / "lessons" / "05-algorithm.html").read_text()
-    target, line = re.findall(r'href="\.\./(source/gpuprop/step\.py\.html)#(L\d+)"', built)[0]
-    assert f'id="{line}"' in (tmp_path / "site" / target).read_text()
+    return folder / "site"
+
+
+def test_the_site_has_a_place_for_every_line_that_is_linked_to(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        for target, line in re.findall(r'href="([^"#]*source/[^"#]*)#(L\d+)"', page.read_text()):
+            assert f'id="{line}"' in (page.parent / target).read_text()
+
+
+#: Shows each page in the width of a phone, and writes down how wide it and its pictures are.
+PHONE = """<!DOCTYPE html><pre></pre><script>
+(async () => {
+  for (const page of PAGES) {
+    const phone = document.createElement("iframe");
+    phone.style.width = "390px";
+    phone.src = page;
+    document.body.append(phone);
+    await new Promise(loaded => { phone.onload = loaded; });
+    const inside = phone.contentDocument;
+    const pictures = [...inside.querySelectorAll("article img")].map(img => img.getBoundingClientRect().width);
+    const line = [page, inside.documentElement.scrollWidth, ...pictures].join(" ");
+    document.querySelector("pre").append(line + "\\n");
+    phone.remove();
+  }
+})();
+</script>"""
+
+
+@needs_chromium
+def test_the_site_on_a_phone(site: Path, tmp_path: Path) -> None:
+    """No page is wider than the screen; pictures are moved sideways instead of made illegible."""
+    pages = [page.relative_to(site).as_posix() for page in site.rglob("*.html")]
+    (site / "phone.html").write_text(PHONE.replace("PAGES", json.dumps(pages)))
+    with files_served(site) as address:
+        lines = dom(f"{address}/phone.html", tmp_path).partition("<pre>")[2].partition("</pre>")[0].splitlines()
+    found = {name: [float(width) for width in widths] for name, *widths in map(str.split, lines)}
+    assert set(found) == set(pages)
+    assert {name: width for name, (width, *_) in found.items() if width > 390} == {}
+    pictures = [width for _, *widths in found.values() for width in widths]
+    assert len(pictures) == len(script("pictures").COMMANDS) - 1  # one is on the README only
+    assert min(pictures) > 550

@@ -7,7 +7,6 @@ import http.client
 import json
 import re
 import shutil
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,9 +22,8 @@ from gpuprop.live.animation import to_html
 from gpuprop.live.frames import GRID, MAX_FRAMES, Recorder
 from gpuprop.live.server import HOST, RunReader, make_server
 from gpuprop.live.snapshot import HISTORY_FILE, SNAPSHOT_FILE, LiveRun, image_shape
+from tests.browser import dom, needs_chromium
 from tests.cli_tools import Cli, contents, read_csv
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def digits_run(folder: Path, epochs: int = 3) -> tuple[gpuprop.Trainer, Any, Any]:
@@ -168,21 +166,13 @@ def test_over_http(tmp_path: Path) -> None:
             make_server(tmp_path, port)
 
 
-def dom(url: str, folder: Path) -> str:
-    """Return the page as Chromium has it once its scripts have run."""
-    assert CHROMIUM is not None
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
-    command += ["--virtual-time-budget=3000", "--dump-dom", url]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt install chromium")
+@needs_chromium
 def test_in_a_browser(tmp_path: Path) -> None:
     run = tmp_path / "run"
     (run / ".gpuprop-abc").mkdir(parents=True)
     trainer, _, _ = digits_run(run / ".gpuprop-abc")
     with served(run) as port:
-        page = dom(f"http://{HOST}:{port}/", tmp_path)
+        page = dom(f"http://{HOST}:{port}/", tmp_path / "profile")
     assert '<p class="soft" id="status">running</p>' in page
     assert "<b>3 of 3</b>" in page
     assert f"<b>{trainer.history['train_accuracy'][-1]:.4f}</b>" in page
@@ -223,11 +213,11 @@ def test_page_of_an_animation() -> None:
     np.testing.assert_allclose(pixels.reshape(GRID, GRID) / 255, film.frames[-1].boundary, atol=0.5 / 255 + 1e-9)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt install chromium")
+@needs_chromium
 def test_animation_in_a_browser(tmp_path: Path) -> None:
     _, film = xor_film(20)
     (tmp_path / "film.html").write_text(to_html(film, "xor"), encoding="utf-8")
-    page = dom((tmp_path / "film.html").as_uri(), tmp_path)
+    page = dom((tmp_path / "film.html").as_uri(), tmp_path / "profile")
     assert "epoch 20, loss" in page
     assert page.count("<line") == 2 * 3 + 3
     assert page.count("<circle") == 2 + 3 + 1

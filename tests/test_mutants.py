@@ -108,14 +108,14 @@ MUTANTS = [
         "staging.py",
         "ldg1(order, i32(start + row)) * ld",
         "i32(start + row) * ld",
-        FORWARD + "gathered_rows[bytes-float32]",
+        FORWARD + "gathered_rows[bytes-8x8_2x2-float32]",
     ),
     simulated(
         "the scale is missed where rows are gathered",
         "tile.py",
         "acc[i] *= f\n",
         "acc[i] *= f / f\n",
-        FORWARD + "gathered_rows[bytes-float32]",
+        FORWARD + "gathered_rows[bytes-8x8_2x2-float32]",
     ),
     # Dropout.
     simulated(

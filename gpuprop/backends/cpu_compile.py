@@ -22,8 +22,9 @@ import numba
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
 
-__all__ = ["announced", "borrowed", "compiled", "inlined", "inlined_sum", "spliced"]
+__all__ = ["announced", "borrowed", "compiled", "inlined", "inlined_sum", "part", "spliced"]
 
 Function = TypeVar("Function", bound=Any)
 
@@ -33,9 +34,11 @@ _LOGGER = logging.getLogger("gpuprop.loops")
 # error_model: Python's check for division by zero keeps LLVM from vectorising (Adam's update: ten times as long).
 # contract: a * b + c may become one fused operation. It changes the last bit and nothing else; the flags that assume
 # that there are no NaNs and infinities stay off, because a training that diverges is known by them.
-_OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True, "fastmath": {"contract"}}
+_OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True, "fastmath": {"contract"}, "no_cfunc_wrapper": True}
 # Sums in several partial sums at once, which is how they vectorise; their error is smaller than that of a sum from
 # left to right. For loops that do nothing but add up.
+# Of functions that only compiled ones call, which is most: a wrapper for callers from Python is a third more to compile.
+_UNCALLED: dict[str, Any] = {"no_cpython_wrapper": True}
 _SUM_OPTIONS: dict[str, Any] = {**_OPTIONS, "fastmath": {"contract", "reassoc", "nsz"}}
 
 
@@ -151,7 +154,7 @@ def compiled(function: Function) -> Function:
 
 def inlined(function: Function) -> Function:
     """Compile a function into the loops that call it, so that those vectorise."""
-    dispatcher: Function = numba.njit(forceinline=True, **_OPTIONS)(_told_apart(function))
+    dispatcher: Function = numba.njit(forceinline=True, **_UNCALLED, **_OPTIONS)(_told_apart(function))
     return dispatcher
 
 
@@ -163,7 +166,7 @@ def spliced(function: Function) -> Function:
 
 def inlined_sum(function: Function) -> Function:
     """`inlined` for a function that does nothing but add up: the order of the sum is the compiler's."""
-    dispatcher: Function = numba.njit(forceinline=True, **_SUM_OPTIONS)(_told_apart(function))
+    dispatcher: Function = numba.njit(forceinline=True, **_UNCALLED, **_SUM_OPTIONS)(_told_apart(function))
     return dispatcher
 
 
@@ -185,3 +188,31 @@ def borrowed(context, arrays):  # type: ignore[no-untyped-def]
         return values
 
     return arrays(arrays), build
+
+
+@intrinsic
+def part(context, array, begin, size):  # type: ignore[no-untyped-def]
+    """Return ``size`` numbers of a contiguous array from the one with number `begin` on, flat, unchecked, not counted.
+
+    A slice looks at signs and ends, which is right of Python and here a third of the code to compile, and of an online
+    step. Only for arrays that outlive it, as all do that are `borrowed`.
+    """
+    if array.layout != "C":
+        return None
+    kind = types.Array(array.dtype, 1, "C", readonly=not array.mutable)
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        whole = context.make_array(signature.args[0])(context, builder, arguments[0])
+        own = context.make_array(signature.return_type)(context, builder)
+        size_of_number = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(array.dtype)))
+        populate_array(
+            own,
+            data=builder.gep(whole.data, [arguments[1]]),
+            shape=[arguments[2]],
+            strides=[size_of_number],
+            itemsize=size_of_number,
+            meminfo=None,
+        )
+        return own._getvalue()
+
+    return kind(array, types.intp, types.intp), build

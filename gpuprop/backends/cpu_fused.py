@@ -105,7 +105,7 @@ class FusedUpdates:
         dropped = any(network.dropout)
         listed = not dropped and mostly_zero(data, columns, shape.rows)
         self._panels = panels = Panels(network.layer_sizes, shape)
-        self._none = np.empty(0, dtype)
+        self._packed = self._none = np.empty(0, dtype)
         self._state_before = {name: array.copy() for name, array in rule.state.items()}
         self._parameters = np.zeros(panels.size, dtype)
         self._state = [np.zeros(panels.size, dtype) for _ in rule.optimizer.slots]
@@ -113,7 +113,10 @@ class FusedUpdates:
         hidden = list(
             dict.fromkeys((cpu_loops.base_name(one), one.derivative_of == "z") for one in network.hidden_activations)
         )
-        self._model = _model(network, rule, panels, [name for name, _ in hidden])
+        state = (*self._state, self._parameters, self._parameters)[:2]  # what an optimizer lacks it does not touch
+        self._model = _model(network, rule, panels, [name for name, _ in hidden])._replace(
+            parameters=self._parameters, first=state[0], second=state[1]
+        )
         self._updates = epoch(
             Kind(
                 shape=shape,
@@ -159,21 +162,26 @@ class FusedUpdates:
         self._work.totals[...] = 0.0
 
     def run(self, first: int, last: int) -> None:  # noqa: D102
-        network, panels = self._network, self._panels
-        slots = [self._rule.state[name] for name in self._rule.optimizer.slots]
-        panels.pack(network.parameters, self._parameters)
-        for given, own in zip(slots, self._state, strict=True):
-            panels.pack(given, own)
-        state = (*self._state, self._parameters, self._parameters)[:2]  # what an optimizer lacks it does not touch
-        model = self._model._replace(parameters=self._parameters, first=state[0], second=state[1])
+        if self._packed is not self._network.parameters:  # the network has been on another device
+            self._connect()
+        for panels in (self._parameters, *self._state):
+            panels[...] = 0  # the padding too: a diverged training left NaN
+        for own, packed in self._pieces:
+            packed[...] = own
         for start in range(first, last, self._updates_of_call):
             stop = min(start + self._updates_of_call, last)
             with contextlib.nullcontext() if self._called else announced():
-                self._updates(self._batches, self._work, model, self._steps_done, start, stop)
+                self._updates(self._batches, self._work, self._model, self._steps_done, start, stop)
             self._called = True
-        panels.unpack(self._parameters, network.parameters)
-        for given, own in zip(slots, self._state, strict=True):
-            panels.unpack(own, given)
+        for own, packed in self._pieces:
+            own[...] = packed
+
+    def _connect(self) -> None:
+        """Find each piece of parameters and optimizer state in the network's layout and in panels."""
+        self._packed = self._network.parameters
+        given = (self._packed, *(self._rule.state[name] for name in self._rule.optimizer.slots))
+        pairs = zip(given, (self._parameters, *self._state), strict=True)
+        self._pieces = [piece for flat, panels in pairs for piece in self._panels.pieces(flat, panels)]
 
     def totals(self) -> NDArray[np.float64]:  # noqa: D102
         return self._work.totals.copy()
@@ -199,7 +207,7 @@ class FusedUpdates:
 
 
 def _model(network: Network, rule: UpdateRule, panels: Panels, hidden: list[str]) -> Model:
-    """Return the numbers of a training; parameters and state come with each call."""
+    """Return the numbers of a training, still without parameters and state."""
     dtype, activations, optimizer = network.dtype, network.layer_activations, rule.optimizer
     none = np.empty(0, dtype)
     return Model(

@@ -13,12 +13,13 @@ import math
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import types
-from numba.extending import overload
+from numba.extending import intrinsic, overload
 
 from gpuprop.backends.cpu_compile import inlined
 
-__all__ = ["exp", "expm1", "log1p_of_share", "logistic", "normal_distribution", "softplus", "tanh"]
+__all__ = ["exp", "expm1", "log1p_of_share", "logistic", "normal_distribution", "smallest_normal", "softplus", "tanh"]
 
 # ln 2 in two parts: the first has so few digits that its product with any exponent is exact.
 _LN2_HIGH = 0.693359375
@@ -26,24 +27,28 @@ _LN2_LOW = -2.121944400546905827679e-4
 _LOG2_E = 1 / math.log(2)
 
 
-def power_of_two(exponent: float) -> float:
-    """``2**exponent`` of a whole number in the range of normal numbers: its bits are put together."""
-    return math.ldexp(1.0, int(exponent))
+@intrinsic
+def power_of_two(context, exponent):  # type: ignore[no-untyped-def]
+    """Return ``2**exponent`` of a whole number in the range of normal numbers: its bits are put together."""
+    bits, bias, digits = (32, 127, 23) if exponent == types.float32 else (64, 1023, 52)
+    whole = ir.IntType(bits)
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        biased = builder.add(builder.fptosi(arguments[0], whole), whole(bias))
+        return builder.bitcast(builder.shl(biased, whole(digits)), context.get_value_type(exponent))
+
+    return exponent(exponent), build
 
 
-@overload(power_of_two)
-def _power_of_two(exponent: Any) -> Any:
-    if exponent == types.float32:
+@intrinsic
+def smallest_normal(context, x):  # type: ignore[no-untyped-def]
+    """Return the smallest normal number of the precision of `x`."""
+    tiny = float(np.finfo(str(x)).tiny)
 
-        def single(exponent: Any) -> Any:
-            return np.int32((np.int32(exponent) + np.int32(127)) << np.int32(23)).view(np.float32)
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return context.get_constant(x, tiny)
 
-        return single
-
-    def double(exponent: Any) -> Any:
-        return np.int64((np.int64(exponent) + np.int64(1023)) << np.int64(52)).view(np.float64)
-
-    return double
+    return x(x), build
 
 
 def _exp_constants(x: float) -> tuple[float, float, float]:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuprop.backends.cpu_compile import compiled
+from gpuprop.backends.cpu_math import smallest_normal
 from gpuprop.optimizers import OPTIMIZERS, Optimizer
 
 __all__ = ["RATES", "UPDATES", "decay", "flush_subnormals", "hyperparameters", "is_built_in", "slots"]
@@ -184,7 +185,8 @@ def decay(weights: Array, share: float) -> None:
 @compiled
 def flush_subnormals(values: Array) -> None:
     """Set what is smaller than the smallest normal number to zero; `Optimizer.update` says why."""
-    tiny, zero = np.finfo(values.dtype).tiny, values.dtype.type(0)
+    zero = values.dtype.type(0)
+    tiny = smallest_normal(zero)
     for i in range(values.size):
         values[i] = zero if abs(values[i]) < tiny else values[i]
 

@@ -14,19 +14,26 @@ single numbers and does not see the difference; the padding has no gradient and 
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from gpuprop.backends.cpu_compile import compiled
 from gpuprop.backends.cpu_tiles import TileShape
 
-__all__ = ["Panels", "padded", "row_stride", "transpose"]
+__all__ = ["Panels", "padded", "row_stride", "transposition"]
 
 Array = NDArray[Any]
 Places = NDArray[np.int64]
+
+_INT = ir.IntType(64)
 
 
 def padded(n: int, multiple: int) -> int:
@@ -70,55 +77,98 @@ class Panels:
         self.transposed_at: Places = np.array(transposed[:-1], np.int64)
         self.n_weights, self.size, self.transposed_size = weights[-1], biases[-1], transposed[-1]
 
-    def pack(self, flat: Array, panels: Array) -> None:
-        """Copy a flat buffer of the network's into panels, zeros into the padding: a diverged training left NaN."""
-        panels[...] = 0
-        _move(flat, panels, self.units, self.weights_at, self.biases_at, self.shape.width, self.shape.lanes, True)
+    def pieces(self, flat: Array, panels: Array) -> list[tuple[Array, Array]]:
+        """Return views of the same parameters in a flat buffer of the network's and in panels.
 
-    def unpack(self, panels: Array, flat: Array) -> None:
-        """Copy panels into a flat buffer of the network's."""
-        _move(flat, panels, self.units, self.weights_at, self.biases_at, self.shape.width, self.shape.lanes, False)
-
-
-@compiled
-def _move(
-    flat: Array, panels: Array, units: Places, weights_at: Places, biases_at: Places, width: int, lanes: int, pack: bool
-) -> None:
-    at = 0
-    for layer in range(units.size - 1):
-        fan_in, fan_out = units[layer], units[layer + 1]
-        for k in range(fan_in):
+        They are the weights of each panel, and then the biases of each layer; the padding is in none of them.
+        """
+        found, at, sizes, width = [], 0, self.units.tolist(), self.shape.width
+        for (fan_in, fan_out), begin in zip(pairwise(sizes), self.weights_at.tolist(), strict=True):
+            matrix = flat[at : at + fan_in * fan_out].reshape(fan_in, fan_out)
             for column in range(0, fan_out, width):
-                rest = (fan_out - column + lanes - 1) // lanes * lanes
-                wide = min(width, rest)
-                place, count = weights_at[layer] + column * fan_in + k * wide, min(width, fan_out - column)
-                here, there = flat[at + column : at + column + count], panels[place : place + count]
-                for j in range(count):
-                    if pack:
-                        there[j] = here[j]
-                    else:
-                        here[j] = there[j]
+                wide = min(width, padded(fan_out - column, self.shape.lanes))
+                place = begin + column * fan_in
+                panel = panels[place : place + fan_in * wide].reshape(fan_in, wide)
+                found.append((matrix[:, column : column + width], panel[:, : fan_out - column]))
+            at += fan_in * fan_out
+        for fan_out, begin in zip(sizes[1:], self.biases_at.tolist(), strict=True):
+            found.append((flat[at : at + fan_out], panels[begin : begin + fan_out]))
             at += fan_out
-    for layer in range(units.size - 1):
-        for j in range(units[layer + 1]):
-            if pack:
-                panels[biases_at[layer] + j] = flat[at + j]
-            else:
-                flat[at + j] = panels[biases_at[layer] + j]
-        at += units[layer + 1]
+        return found
 
 
-@compiled
-def transpose(
-    panels: Array, at: int, fan_in: int, fan_out: int, width: int, lanes: int, transposed: Array, to: int
-) -> None:
-    """Write the panels of the transposed weights of a layer, block by block of a panel of each."""
-    for column in range(0, fan_out, width):
-        wide = min(width, (fan_out - column + lanes - 1) // lanes * lanes)
-        for row in range(0, fan_in, width):
-            high = min(width, (fan_in - row + lanes - 1) // lanes * lanes)
-            for j in range(min(wide, fan_out - column)):
-                source = at + column * fan_in + row * wide + j
-                target = to + row * fan_out + (column + j) * high
-                for i in range(min(high, fan_in - row)):
-                    transposed[target + i] = panels[source + i * wide]
+@intrinsic(prefer_literal=True)
+def _turn(context, lanes, source, at, row_stride, n_rows, target, to, column_stride, n_columns):  # type: ignore[no-untyped-def]
+    """Write the square ``source[at + i * row_stride + j]``, of `lanes` rows, to ``target[to + j * column_stride + i]``.
+
+    Of the rows `n_rows` are there, the others are zeros; `n_columns` are written.
+    """
+    n = lanes.literal_value
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _, source_array, at, row_stride, n_rows, target_array, to, column_stride, n_columns = arguments
+        read, written = (
+            context.make_array(kind)(context, builder, array).data
+            for kind, array in ((source, source_array), (target, target_array))
+        )
+        vector = ir.VectorType(context.get_value_type(source.dtype), n)
+        size = source.dtype.bitwidth // 8
+
+        def place(array: Any, begin: Any, index: int, count: Any, stride: Any) -> tuple[Any, Any]:
+            """Return where a vector is, or the last of `count`, and whether there are so many."""
+            there = builder.icmp_signed("<", _INT(index), count)
+            number = builder.select(there, _INT(index), builder.sub(count, _INT(1)))
+            address = builder.gep(array, [builder.add(begin, builder.mul(number, stride))])
+            return builder.bitcast(address, vector.as_pointer()), there
+
+        square = []
+        for i in range(n):
+            address, there = place(read, at, i, n_rows, row_stride)
+            row = builder.load(address)
+            row.align = size
+            square.append(builder.select(there, row, ir.Constant(vector, None)))
+        # A number's place is (row, lane). Merging each row of the upper half with one of the lower half moves the
+        # first bit of the row's number to the end of the lane's, and the first of the lane's to the end of the row's:
+        # after as many rounds as a lane's number has bits, the two have changed places.
+        for _ in range(n.bit_length() - 1):
+            pairs = zip(square[: n // 2], square[n // 2 :], strict=True)
+            square = [_merged(builder, upper, lower, n, half) for upper, lower in pairs for half in (0, n // 2)]
+        for j in reversed(range(n)):  # what is missing goes where the last column goes afterwards
+            address, _ = place(written, to, j, n_columns, column_stride)
+            stored = builder.store(square[j], address)
+            stored.align = size
+        return context.get_dummy_value()
+
+    places = (types.intp,) * 3
+    return types.none(lanes, source, *places, target, *places), build
+
+
+def _merged(builder: Any, upper: Any, lower: Any, n: int, first: int) -> Any:
+    """Return half of the numbers of two vectors, from `first` on, in turn."""
+    numbers = [first + lane // 2 + (n if lane % 2 else 0) for lane in range(n)]
+    return builder.shuffle_vector(upper, lower, ir.Constant(ir.VectorType(ir.IntType(32), n), numbers))
+
+
+@functools.cache
+def transposition(shape: TileShape) -> Callable[..., None]:
+    """Return ``transpose(panels, at, fan_in, fan_out, transposed, to)``: the panels of the transposed weights of a layer.
+
+    By squares that fit into the registers: number by number it was a fifth of an online step.
+    """
+    lanes, width = shape.lanes, shape.width
+
+    @compiled
+    def transpose(panels: Array, at: int, fan_in: int, fan_out: int, transposed: Array, to: int) -> None:
+        for column in range(0, fan_out, lanes):
+            panel = column // width * width
+            wide = lanes if fan_out - panel <= lanes else width
+            for row in range(0, fan_in, lanes):
+                turned = row // width * width
+                high = lanes if fan_in - turned <= lanes else width
+                source = at + panel * fan_in + row * wide + column - panel
+                target = to + turned * fan_out + column * high + row - turned
+                _turn(
+                    lanes, panels, source, wide, fan_in - row, transposed, target, high, fan_out - column
+                )  # fmt: skip
+
+    return transpose

@@ -18,11 +18,12 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from gpuprop.backends import cpu_loops, cpu_optimizers
-from gpuprop.backends.cpu_compile import borrowed, compiled, spliced
-from gpuprop.backends.cpu_panels import transpose
+from gpuprop.backends.cpu_compile import borrowed, compiled, part, spliced
+from gpuprop.backends.cpu_panels import transposition
 from gpuprop.backends.cpu_tiles import TileShape, column_lister, multiplication, row_lister
 from gpuprop.optimizers import FLUSH_EVERY
 
@@ -135,20 +136,22 @@ def _gather(kind: Kind) -> Callable[..., None]:
 
     @spliced
     def take_batch(batches: Batches, work: Work, start: int, n_rows: int, n_features: int) -> None:
-        stride = work.strides[0]
+        stride, n_targets = work.strides[0], batches.targets.shape[1]
+        shift, factor = batches.shift, batches.factor
         for i in range(n_rows):
-            source, row = batches.inputs[batches.order[start + i]], work.a[i * stride : i * stride + n_features]
+            sample = np.int64(batches.order[start + i])
+            source, row = part(batches.inputs, sample * n_features, n_features), part(work.a, i * stride, n_features)
             if batches.scaled:
                 for j in range(row.size):
-                    row[j] = (row.dtype.type(source[j]) - batches.shift[j]) * batches.factor[j]
+                    row[j] = (row.dtype.type(source[j]) - shift[j]) * factor[j]
             else:
                 for j in range(row.size):
                     row[j] = source[j]
-            target, own = batches.targets[batches.order[start + i]], work.y[i]
+            target, own = part(batches.targets, sample * n_targets, n_targets), part(work.y, i * n_targets, n_targets)
             for j in range(own.size):
                 own[j] = target[j]
             if batches.sample_weight.size > 0:
-                work.weight[i] = batches.sample_weight[batches.order[start + i]]
+                work.weight[i] = batches.sample_weight[sample]
 
     return take_batch
 
@@ -163,10 +166,8 @@ def _drop(kind: Kind) -> Callable[..., None]:
         width, threshold, factor = model.units[layer], model.drop_thresholds[layer], model.drop_factors[layer]
         for i in range(n_rows):
             place = work.at[layer] + i * work.strides[layer]
-            a, mask = work.a[place : place + width], work.masks[place : place + width]
-            drop_row(
-                a, threshold, factor, model.drop_key, layer, steps_done, i, mask, work.inputs[place : place + width]
-            )
+            a, mask, inputs = part(work.a, place, width), part(work.masks, place, width), part(work.inputs, place, width)
+            drop_row(a, threshold, factor, model.drop_key, layer, steps_done, i, mask, inputs)
 
     return drop_layer
 
@@ -177,7 +178,7 @@ def _product(shape: TileShape, listed: bool) -> Callable[..., None]:
     multiply = multiplication(shape, listed)
     rows, lanes, width = shape.rows, shape.lanes, shape.width
 
-    @spliced
+    @compiled
     def product(
         a: Array, a_at: int, a_stride: int, n_rows: int, panels: Array, panels_at: int, n: int, n_columns: int,
         lists: Array, counts: Array, out: Array, out_at: int, out_stride: int,
@@ -255,18 +256,18 @@ def _forward(kind: Kind) -> Callable[..., None]:
                     work.inputs, at[below], strides[below], n_rows, model.parameters, model.weights_at[below], fan_in,
                     fan_out, work.column_lists, work.column_counts, work.a, at[layer], strides[layer],
                 )  # fmt: skip
-            biases = model.parameters[model.biases_at[below] : model.biases_at[below] + fan_out]
+            biases = part(model.parameters, model.biases_at[below], fan_out)
             for i in range(n_rows):
                 place = at[layer] + i * strides[layer]
-                a = work.a[place : place + fan_out]
+                a = part(work.a, place, fan_out)
                 if layer == top:
-                    z = work.output_z[i]
+                    z = part(work.output_z, i * fan_out, fan_out)
                     for j in range(fan_out):
                         z[j] = a[j]
                 else:
                     for j in range(fan_out):
                         a[j] += biases[j]
-                    z = work.z[place : place + fan_out] if keeps_z else a
+                    z = part(work.z, place, fan_out) if keeps_z else a
                     activate(model.codes[below], z, model.activation_parameters[below], a)
             if dropped and layer < top:
                 drop_layer(work, model, layer, n_rows, steps_done)
@@ -289,12 +290,12 @@ def _deltas(kind: Kind) -> Callable[..., None]:
         top = units.size - 1
         z, a, output = work.output_z[:n_rows], work.output_a[:n_rows], work.output_delta[:n_rows]
         parameter = model.activation_parameters[top - 1]
-        biases = model.parameters[model.biases_at[top - 1] : model.biases_at[top - 1] + units[top]]
+        biases = part(model.parameters, model.biases_at[top - 1], units[top])
         activate_output(parameter, biases, True, z, a)
         output_delta(parameter, z, a, work.y[:n_rows], work.weight[:n_weighted], total_weight, output, work.totals)
         for i in range(n_rows):
-            place, given = at[top] + i * strides[top], output[i]
-            delta = work.delta[place : place + units[top]]
+            delta = part(work.delta, at[top] + i * strides[top], units[top])
+            given = part(work.output_delta, i * units[top], units[top])
             for j in range(delta.size):
                 delta[j] = given[j]
         for layer in range(top - 1, 0, -1):
@@ -305,51 +306,58 @@ def _deltas(kind: Kind) -> Callable[..., None]:
             )  # fmt: skip
             for i in range(n_rows):
                 place = at[layer] + i * strides[layer]
-                delta = work.delta[place : place + width]
+                delta = part(work.delta, place, width)
                 if dropped:
-                    mask = work.masks[place : place + width]
+                    mask = part(work.masks, place, width)
                     for j in range(width):
                         delta[j] *= mask[j]
-                source = work.a[place : place + width]
+                source = part(work.a, place, width)
                 if some_from_z and model.from_z[layer - 1]:
-                    source = work.z[place : place + width]
+                    source = part(work.z, place, width)
                 derive(model.codes[layer - 1], source, model.activation_parameters[layer - 1], delta)
 
     return deltas
 
 
 @functools.cache
-def _panel_updates(kind: Kind, listed: bool) -> Callable[..., float]:
+def _panel_updates(kind: Kind) -> Callable[..., float]:
     """Return ``update_weights``: gradient, penalty and update of one layer's weights, piece by piece of a panel."""
-    multiply = multiplication(kind.shape, listed)
+    multiply, multiply_listed = multiplication(kind.shape, False), multiplication(kind.shape, True)
     rows, lanes, width = kind.shape.rows, kind.shape.lanes, kind.shape.width
     update, add_penalty = _update(kind), cpu_loops.add_penalty
-    penalised, clipped = kind.penalised, kind.clipped
+    penalised, clipped, listed = kind.penalised, kind.clipped, kind.listed
 
     @spliced
     def update_weights(
         work: Work, model: Model, layer: int, n_rows: int, rate: float, other: float, share: float, l1: float, l2: float
     ) -> float:
+        inputs, gradient, lists, counts = work.inputs, work.gradient, work.row_lists, work.row_counts
         below, fan_in, fan_out, penalty = layer - 1, model.units[layer - 1], model.units[layer], 0.0
+        left_at, left_stride, right_stride = work.at[below], work.strides[below], work.strides[layer]
         for column in range(0, fan_out, width):
+            right_at, panel = work.at[layer] + column, model.weights_at[below] + column * fan_in
             narrow = fan_out - column <= lanes
             wide = lanes if narrow else width
             block = max(rows, PIECE // wide // rows * rows)
             for first in range(0, fan_in, block):
                 count = min(block, fan_in - first)
-                begin = model.weights_at[below] + column * fan_in + first * wide
-                end = begin + count * wide
+                begin = panel + first * wide
                 kept_at = begin if clipped else 0
-                multiply(
-                    work.inputs, work.at[below] + first, 1, work.strides[below], count,
-                    work.delta, work.at[layer] + column, work.strides[layer], narrow,
-                    work.row_lists, work.row_counts, first // rows, n_rows, work.gradient, kept_at, wide,
-                )  # fmt: skip
-                gradient = work.gradient[kept_at : kept_at + count * wide]
+                if listed and layer == 1:
+                    multiply_listed(
+                        inputs, left_at + first, 1, left_stride, count, work.delta, right_at, right_stride, narrow,
+                        lists, counts, first // rows, n_rows, gradient, kept_at, wide,
+                    )  # fmt: skip
+                else:
+                    multiply(
+                        inputs, left_at + first, 1, left_stride, count, work.delta, right_at, right_stride, narrow,
+                        lists, counts, first // rows, n_rows, gradient, kept_at, wide,
+                    )  # fmt: skip
+                piece = part(gradient, kept_at, count * wide)
                 if penalised:
-                    penalty += add_penalty(model.parameters[begin:end], gradient, l1, l2)
+                    penalty += add_penalty(part(model.parameters, begin, count * wide), piece, l1, l2)
                 if not clipped:
-                    update(model, begin, end, gradient, rate, other, share)
+                    update(model, begin, piece, rate, other, share)
         return penalty
 
     return update_weights
@@ -361,11 +369,12 @@ def _update(kind: Kind) -> Callable[..., None]:
     optimize, decay, decays = cpu_optimizers.UPDATES[kind.optimizer], cpu_optimizers.decay, kind.optimizer == "adamw"
 
     @spliced
-    def update(model: Model, begin: int, end: int, gradient: Array, rate: float, other: float, share: float) -> None:
-        own = model.parameters[begin:end]
+    def update(model: Model, begin: int, gradient: Array, rate: float, other: float, share: float) -> None:
+        own = part(model.parameters, begin, gradient.size)
         if decays and share > 0.0:
             decay(own, share)
-        optimize(own, gradient, model.first[begin:end], model.second[begin:end], rate, other, model.hyperparameters)
+        first, second = part(model.first, begin, gradient.size), part(model.second, begin, gradient.size)
+        optimize(own, gradient, first, second, rate, other, model.hyperparameters)
 
     return update
 
@@ -379,16 +388,15 @@ def _bias_updates(kind: Kind) -> Callable[..., None]:
     def update_biases(work: Work, model: Model, layer: int, n_rows: int, rate: float, other: float) -> None:
         width, begin = model.units[layer], model.biases_at[layer - 1]
         kept_at = begin if clipped else 0
-        gradient = work.gradient[kept_at : kept_at + width]
+        gradient = part(work.gradient, kept_at, width)
         for j in range(width):
             gradient[j] = 0
         for i in range(n_rows):
-            place = work.at[layer] + i * work.strides[layer]
-            delta = work.delta[place : place + width]
+            delta = part(work.delta, work.at[layer] + i * work.strides[layer], width)
             for j in range(width):
                 gradient[j] += delta[j]
         if not clipped:
-            update(model, begin, begin + width, gradient, rate, other, 0.0)
+            update(model, begin, gradient, rate, other, 0.0)
 
     return update_biases
 
@@ -430,8 +438,8 @@ def limit_incoming_norm(panel: Array, wide: int, n_columns: int, max_norm: float
 def epoch(kind: Kind) -> Callable[..., None]:
     """Return ``updates(batches, work, model, steps_done, first, stop)``: updates `first` to `stop` of an epoch."""
     take_batch, forward, deltas, drop_layer = _gather(kind), _forward(kind), _deltas(kind), _drop(kind)
-    update_first, update_others = _panel_updates(kind, kind.listed), _panel_updates(kind, False)
-    update_biases, update, rates_of = _bias_updates(kind), _update(kind), cpu_optimizers.RATES[kind.optimizer]
+    update_weights, update_biases, update = _panel_updates(kind), _bias_updates(kind), _update(kind)
+    rates_of, transpose = cpu_optimizers.RATES[kind.optimizer], transposition(kind.shape)
     flush, flush_every = cpu_optimizers.flush_subnormals, FLUSH_EVERY
     list_columns, list_rows, listed = column_lister(kind.shape.rows), row_lister(kind.shape.rows), kind.listed
     lanes, width, dropped, clipped, limited = (
@@ -458,7 +466,7 @@ def epoch(kind: Kind) -> Callable[..., None]:
                 list_rows(work.inputs, work.strides[0], n_rows, work.marks, work.row_lists, work.row_counts)
             for layer in range(1, top):
                 transpose(
-                    model.parameters, model.weights_at[layer], units[layer], units[layer + 1], width, lanes,
+                    model.parameters, model.weights_at[layer], units[layer], units[layer + 1],
                     model.transposed, model.transposed_at[layer - 1],
                 )  # fmt: skip
             forward(work, model, n_rows, step - 1)
@@ -467,23 +475,23 @@ def epoch(kind: Kind) -> Callable[..., None]:
             rate, other = rates_of(batches.rates[index], step, model.hyperparameters)
             share = batches.rates[index] * model.weight_decay
             l1, l2 = batches.penalty_factors[index] * model.l1, batches.penalty_factors[index] * model.l2
-            penalty = update_first(work, model, 1, n_rows, rate, other, share, l1, l2)
-            for layer in range(2, top + 1):
-                penalty += update_others(work, model, layer, n_rows, rate, other, share, l1, l2)
-            work.totals[0] += total_weight * penalty
+            penalty = 0.0
             for layer in range(1, top + 1):
+                penalty += update_weights(work, model, layer, n_rows, rate, other, share, l1, l2)
                 update_biases(work, model, layer, n_rows, rate, other)
+            work.totals[0] += total_weight * penalty
             if clipped:
                 clip(work.gradient, model.clip_norm)
-                update(model, 0, n_weights, work.gradient[:n_weights], rate, other, share)
-                update(model, n_weights, work.gradient.size, work.gradient[n_weights:], rate, other, 0.0)
+                n_biases = work.gradient.size - n_weights
+                update(model, 0, part(work.gradient, 0, n_weights), rate, other, share)
+                update(model, n_weights, part(work.gradient, n_weights, n_biases), rate, other, 0.0)
             if limited:
                 for layer in range(top):
                     for column in range(0, units[layer + 1], width):
                         n_columns = min(width, units[layer + 1] - column)
                         wide = lanes if n_columns <= lanes else width
                         begin = model.weights_at[layer] + column * units[layer]
-                        panel = model.parameters[begin : begin + wide * units[layer]]
+                        panel = part(model.parameters, begin, wide * units[layer])
                         limit_incoming_norm(panel, wide, n_columns, model.max_norm)
             if step % flush_every == 0:
                 flush(model.first)

@@ -186,7 +186,6 @@ def multiplication(shape: TileShape, listed: bool) -> Callable[..., None]:
         lists: Array, counts: Array, first_tile: int, n: int,
         out: Array, out_at: int, out_stride: int,
     ) -> None:  # fmt: skip
-        ks = lists.reshape(lists.size)
         for tile in range((n_rows + rows - 1) // rows):
             row = tile * rows
             last_row = min(rows, n_rows - row) - 1
@@ -195,10 +194,10 @@ def multiplication(shape: TileShape, listed: bool) -> Callable[..., None]:
                 n = counts[first_tile + tile]
                 ks_at = (first_tile + tile) * lists.shape[1]
             if narrow:
-                _tile(rows, 1, lanes, listed, a, at, row_stride, k_stride, last_row, b, b_at, b_stride, ks, ks_at, n,
+                _tile(rows, 1, lanes, listed, a, at, row_stride, k_stride, last_row, b, b_at, b_stride, lists, ks_at, n,
                       out, to, out_stride)  # fmt: skip
             else:
-                _tile(rows, vectors, lanes, listed, a, at, row_stride, k_stride, last_row, b, b_at, b_stride, ks, ks_at,
+                _tile(rows, vectors, lanes, listed, a, at, row_stride, k_stride, last_row, b, b_at, b_stride, lists, ks_at,
                       n, out, to, out_stride)  # fmt: skip
 
     return multiply

@@ -3,9 +3,9 @@
 This is the way of inference, evaluation and gradients. Training takes `gpuprop.backends.cuda_updates`, which fuses
 neighbouring primitives and waits for nothing between two updates.
 
-Device layout: the rows of every matrix lie a multiple of 4 elements apart, with zeros between them, so that kernels
-read and write 128 bits at a time. Arrays are views without the padding; `CudaOps` finds the whole rows again by their
-strides.
+Device layout: the rows of every matrix lie a multiple of 8 elements apart (32 where they are bytes), with zeros between
+them, so that kernels read and write 128 bits at a time and whole sectors of memory. Arrays are views without the
+padding; `CudaOps` finds the whole rows again by their strides.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from gpuprop.validation import is_sparse
 from gpuprop_kernels import activations as kernel_activations
 from gpuprop_kernels import launch
 from gpuprop_kernels.gradient import GradientJob, job_table
-from gpuprop_kernels.launch import Batch, Rows, padded
+from gpuprop_kernels.launch import Batch, Rows, padded, row_pitch
 from gpuprop_kernels.loss import CANONICAL as KERNEL_LOSSES
 from gpuprop_kernels.optimizers import SCALARS, STATE_ARRAYS, update_scalars
 from gpuprop_kernels.tile import Tile
@@ -65,7 +65,7 @@ class CudaOps:
     """
 
     backend = "cuda"
-    row_padding = 4
+    row_padding = 8
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
@@ -114,7 +114,11 @@ class CudaOps:
 
         A user's matrix of such strides may be a view of a wider one, whose other columns are no padding.
         """
-        if array.flags.c_contiguous and array.data.ptr % ALIGNMENT == 0 and (array.ndim < 2 or array.shape[1] % 4 == 0):
+        if (
+            array.flags.c_contiguous
+            and array.data.ptr % ALIGNMENT == 0
+            and (array.ndim < 2 or array.shape[1] == row_pitch(array.shape[1], array.dtype))
+        ):
             return array
         out = self.empty(array.shape, array.dtype)
         out[...] = array
@@ -128,7 +132,7 @@ class CudaOps:
         with self.runtime.active():
             if len(shape) < 2:
                 return self.runtime.xp.zeros(shape, dtype)
-            return self.runtime.xp.zeros((shape[0], padded(shape[1])), dtype)[:, : shape[1]]
+            return self.runtime.xp.zeros((shape[0], row_pitch(shape[1], dtype)), dtype)[:, : shape[1]]
 
     def synchronize(self) -> None:  # noqa: D102
         self.runtime.synchronize()
@@ -140,7 +144,7 @@ class CudaOps:
     def _rows(self, matrix: Array) -> Array:
         """Return a matrix with the padding of its rows."""
         n_rows, n_columns = matrix.shape
-        width, size = padded(n_columns), matrix.dtype.itemsize
+        width, size = row_pitch(n_columns, matrix.dtype), matrix.dtype.itemsize
         if matrix.strides != (width * size, size):
             padding = self.empty(matrix.shape, matrix.dtype)
             padding[...] = matrix
@@ -179,13 +183,14 @@ class CudaOps:
         """Return a data set as the first layer reads it."""
         n_columns = data.shape[1]
         source = "bytes" if data.dtype == np.uint8 else "floats"
-        shift, scale = np.zeros(padded(n_columns)), np.zeros(padded(n_columns))
+        ld = row_pitch(n_columns, data.dtype)
+        shift, scale = np.zeros(ld), np.zeros(ld)
         scale[:n_columns] = 1.0 if scaling is None else scaling.scale
         if scaling is not None:
             shift[:n_columns] = scaling.shift
             if shift.any() or scaling.scale.ndim:
                 source += "_by_column"
-        return Rows(self.flat(data), source, self.constant(shift, dtype), self.constant(scale, dtype))
+        return Rows(self.flat(data), source, self.constant(shift, dtype), self.constant(scale, dtype), ld)
 
     # --- primitives ------------------------------------------------------------------------------------------------
 

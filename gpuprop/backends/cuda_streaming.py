@@ -25,7 +25,7 @@ import numpy as np
 
 from gpuprop.errors import DeviceMemoryError
 from gpuprop_kernels.arguments import INDEX_LIMIT
-from gpuprop_kernels.launch import padded
+from gpuprop_kernels.launch import row_pitch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,13 +77,15 @@ def data_memory(runtime: Runtime) -> float:
 
 def _row_bytes(arrays: Sequence[Any]) -> int:
     """Return the bytes of a row of all these arrays together as a device lays them out."""
-    return sum((padded(a.shape[1]) if a.ndim == 2 else 1) * a.dtype.itemsize for a in arrays if a is not None)
+    return sum(
+        (row_pitch(a.shape[1], a.dtype) if a.ndim == 2 else 1) * a.dtype.itemsize for a in arrays if a is not None
+    )
 
 
 def fits(runtime: Runtime, arrays: Sequence[Any]) -> bool:
     """Return whether these arrays of the host may become resident."""
     n_rows = arrays[0].shape[0]
-    small = all(a is None or a.ndim < 2 or n_rows * padded(a.shape[1]) < INDEX_LIMIT for a in arrays)
+    small = all(a is None or a.ndim < 2 or n_rows * row_pitch(a.shape[1], a.dtype) < INDEX_LIMIT for a in arrays)
     return small and n_rows * _row_bytes(arrays) <= data_memory(runtime)
 
 
@@ -97,7 +99,7 @@ def open_stream(ops: CudaOps, arrays: Sequence[HostRows | None], update_size: in
     """
     hosts = [None if a is None else a.host for a in arrays]
     limit = data_memory(ops.runtime)
-    widest = max(padded(a.shape[1]) for a in hosts if a is not None and a.ndim == 2)
+    widest = max(row_pitch(a.shape[1], a.dtype) for a in hosts if a is not None and a.ndim == 2)
     n_updates = min(
         most_updates,
         int(min(limit / (2 * update_size * _row_bytes(hosts)), most_updates)),

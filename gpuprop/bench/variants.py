@@ -116,7 +116,7 @@ def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> It
         kernel = gradient_kernel(tile, dt, mode, source, *tallies)
         data = byte if source == "bytes" else a
         family = "gradient update" if mode in STATE_ARRAYS else "gradient"
-        signature = (data, i, a, a, a, a, a, a, a, i, i, integer, a, integer, integer, integer, dt, dt)
+        signature = (data, i, a, a, a, a, a, a, a, i, i, integer, a, *[integer] * 4, dt, dt)
         option = " ".join([mode, source, *["tallied"] * any(tallies)])
         yield variant(family, option, kernel, *signature)
     pair = Activation("softmax"), "categorical_cross_entropy", "class"
@@ -167,4 +167,4 @@ def flat_variants(dtype: str) -> Iterator[Variant]:
     kernel, threads = max_norm.limit_norm_kernel(dt), max_norm.NORM_COLUMNS * max_norm.NORM_ROWS
     yield variant("limit norm", "", threads, kernel, a, integer, integer, integer, dt)
     kernel = load_batch_kernel(dt, "bytes", True)
-    yield variant("load batch", "bytes dropout", BATCH_BLOCK, kernel, byte, i, a, a, a, i, a, i, *[integer] * 3)
+    yield variant("load batch", "bytes dropout", BATCH_BLOCK, kernel, byte, i, a, a, a, i, a, i, *[integer] * 4)

@@ -21,7 +21,7 @@ _STYLE = """
 .net .edge { stroke: var(--edge); fill: none; }
 .net .plus { stroke: var(--plus); }
 .net .minus { stroke: var(--minus); stroke-dasharray: 6 3; }
-.net .label { font-size: 12px; stroke: var(--paper); stroke-width: 5px; paint-order: stroke; stroke-linejoin: round; }
+.net .label { font-size: 12px; stroke: var(--paper); stroke-width: 9px; paint-order: stroke; stroke-linejoin: round; }
 .net .marker { stroke: var(--marker); stroke-width: 13px; stroke-linecap: round; stroke-linejoin: round; fill: none; }
 """
 

@@ -1,7 +1,8 @@
 """What launchers take beside arrays and sizes: the batch, the data set, dropout, a penalty.
 
 A kernel's array arguments are flat, C-contiguous, 16-byte aligned device arrays of one dtype (NumPy arrays in the
-simulator). Leading dimensions are the sizes rounded up to multiples of 4 (`padded`), and padding holds exact zeros.
+simulator). Leading dimensions are the sizes rounded up to multiples of 8 (`shapes.padded`), those of bytes to multiples
+of 32 (`shapes.row_pitch`), so that rows begin with a sector of memory; padding holds exact zeros.
 """
 
 from __future__ import annotations
@@ -53,16 +54,19 @@ class Rows:
 
     Attributes
     ----------
-    data : uint8 or compute dtype array of shape (n_samples * leading dimension,)
+    data : uint8 or compute dtype array of shape (n_samples * ld,)
     source : str
         "bytes", "floats", "bytes_by_column" or "floats_by_column".
-    shift, scale : arrays of the leading dimension (zero in the padding), or of 4 elements
+    shift, scale : arrays of `ld` elements (zero in the padding), or of 4
+    ld : int
+        Leading dimension of `data`.
     """
 
     data: Array
     source: Source
     shift: Array
     scale: Array
+    ld: int
 
 
 @dataclass(frozen=True)

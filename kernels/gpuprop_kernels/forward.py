@@ -17,7 +17,7 @@ scaled as it is loaded; no batch is ever copied. A layer whose f' needs the net 
 With dropout a unit's output is 0 or f(z) / keep.
 
 Rows of the batch, its start and the update's number come from ``schedule[slot]`` in device memory, so that a captured
-graph serves every epoch, the ragged last batch included. Leading dimensions are multiples of 4; the padding of `out`
+graph serves every epoch, the ragged last batch included. Leading dimensions are multiples of 8; the padding of `out`
 is written as exact zeros whatever f(0) is, because the next multiply reads it.
 
 Budget: 1 launch; reads x and W once per tile of the other, writes 4 bytes a unit (8 where z is kept) in float32;
@@ -151,13 +151,13 @@ def load_batch_kernel(dt: Any, source: Source, dropout: bool) -> Any:
     zero = dt(0)
 
     @kernel(BATCH_BLOCK)
-    def load_scale_drop(x, order, shift, scale, out, mask, keep, schedule, slot, n_in, ldx):
+    def load_scale_drop(x, order, shift, scale, out, mask, keep, schedule, slot, n_in, ldx, ld_out):
         values = cuda.local.array(4, dt)
         start, rows, step, before = ldg4(schedule, i32(4 * slot))
         row, column = block_y(), i32(4 * (block_x() * BATCH_BLOCK + thread()))
-        if row < rows and column < ldx:
+        if row < rows and column < ld_out:
             rows_of = (x, order, start, shift, scale, ldg1(scale, i32(0)), ldx)
-            v = load(rows_of, locate(rows_of, row), column)
+            v = load(rows_of, locate(rows_of, row), min(column, i32(ldx - 4)))
             values[0] = v[0]
             values[1] = v[1]
             values[2] = v[2]
@@ -168,6 +168,6 @@ def load_batch_kernel(dt: Any, source: Source, dropout: bool) -> Any:
                     values[e] = values[e] * ldg1(keep, i32(1)) if is_kept else zero
                 if i32(column + e) >= n_in:
                     values[e] = zero
-            store(out, i32(row * ldx + column), values, 0)
+            store(out, i32(row * ld_out + column), values, 0)
 
     return load_scale_drop

@@ -70,7 +70,7 @@ class GradientJob:
 
     `inputs_at`, `delta_at` and `sums_at` are offsets in the workspace, `weights_at` and `biases_at` in the flat
     parameters. `gathered` takes the inputs from the data set instead. `sums_rows` is the number of rows of column
-    sums; leading dimensions are the sizes rounded up to multiples of 4.
+    sums; leading dimensions are `padded` sizes.
     """
 
     n_in: int
@@ -124,7 +124,7 @@ def _product(tile: Tile, dt: Any, source: Source) -> Any:
         if kind == _GATHERED:
             data, order, start, shift, scale, ldx = rows_of
             scaled = (data, order, start, shift, scale, ldg1(scale, i32(0)), ldx)
-            gather(shared, acc, scaled, lda, delta, ld, m0, n0, n_in, ld, k, k_end)
+            gather(shared, acc, scaled, ldx, delta, ld, m0, n0, n_in, ld, k, k_end)
         else:
             run(shared, acc, inputs, lda, delta, ld, m0, n0, n_in, ld, k, k_end)
 
@@ -184,7 +184,7 @@ def gradient_kernel(
     @kernel(threads, tile.resident)
     def multiply_accumulate(
         data, order, shift, scale, workspace, parameters, out, penalties, squares, jobs, schedule, slot, scalars,
-        n_jobs, n_parameters, part_rows, l1, l2
+        n_jobs, n_parameters, part_rows, ldx, l1, l2
     ):  # fmt: skip
         shared = cuda.shared.array(shared_size, dt, alignment=16)
         acc = cuda.local.array(accumulators, dt)
@@ -213,7 +213,7 @@ def gradient_kernel(
             k = i32(block_z() * part_rows) if slabs else i32(0)
             k_end = min(rows, i32(k + part_rows)) if slabs else rows
             m0, n0 = i32(block // across * tile_rows), i32(block % across * tile_columns)
-            rows_of = (data, order, start, shift, scale, lda)
+            rows_of = (data, order, start, shift, scale, ldx)
             inputs, delta = (workspace, inputs_at, lda), (workspace, delta_at, ld)
             product(kind, shared, acc, rows_of, inputs, lda, delta, ld, m0, n0, n_in, k, k_end)
             part, tx, ty = coordinates(thread())

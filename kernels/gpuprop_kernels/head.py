@@ -11,34 +11,33 @@
      row 1  | z z z z ... z . |          2. rows in shared memory: each thread reads its row's z (a broadcast), so that
        :    |                 |             softmax needs no shuffles; a, loss, delta
             +-----------------+          3. per block, in order: sums of delta (bias gradient), loss, hits
-              |  d (rows x K)            4. a thread takes columns of x: K weights in registers, the block's deltas
-              v                             from shared memory; times f', store, column sums
+              |  d (rows x K)            4. a thread takes columns of x: K weights in registers, by way of shared
+              v                             memory; the block's deltas from there; times f', store, column sums
             d_hidden (rows x n_in)
 
 A product with 16 columns or fewer is too narrow for a tile: nearly all of the tile's work would be padding. Here a
 thread's sum runs over n_in with one 128-bit load of x (shared by 16 lanes) and four coalesced loads of W per four
 steps. With the last hidden delta fused in, W is read once more from the cache and the output's delta never leaves the
-block but for the gradient kernel.
+block but for the gradient kernel; `head_delta` has that step.
 
 Loss and hits of a block go to ``losses[slot]``, two numbers a block, weighted but not divided: the host adds them in
 float64 once an epoch. A row's weight is its sample weight, or 1; ``scalars[slot][0]`` is 1 / their sum over the batch.
 
-Budget: 1 launch for three primitives; 256 threads, about 64 registers, 2.6 KiB of shared memory; reads x twice and W
+Budget: 1 launch for three primitives; 256 threads, about 64 registers, 18.6 KiB of shared memory; reads x twice and W
 twice a block, writes 4 bytes a unit of x.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from gpuprop_kernels.activations import Activation
-from gpuprop_kernels.delta import unit_delta
-from gpuprop_kernels.dropout import unit_is_kept
+from gpuprop_kernels.head_delta import hidden_from_head
 from gpuprop_kernels.loss import output_rule
 from gpuprop_kernels.metric import row_metric
 from gpuprop_kernels.optimizers import SCALARS
+from gpuprop_kernels.shapes import HEAD, MOST_CLASSES, SMALL_HEAD, HeadShape, padded
 from gpuprop_kernels.target import (
     block_x,
     cuda,
@@ -48,7 +47,6 @@ from gpuprop_kernels.target import (
     i32,
     kernel,
     ld1,
-    ld4,
     ldg1,
     ldg4,
     log,
@@ -58,27 +56,6 @@ from gpuprop_kernels.target import (
 )  # fmt: skip
 
 __all__ = ["HEAD", "MOST_CLASSES", "SMALL_HEAD", "HeadShape", "head_kernel"]
-
-MOST_CLASSES = 16
-"""Lanes of a row."""
-
-
-@dataclass(frozen=True)
-class HeadShape:
-    """How many rows a block of the head takes and among how many slices it divides n_in."""
-
-    rows: int
-    slices: int
-
-    @property
-    def threads(self) -> int:
-        """Threads of a block."""
-        return MOST_CLASSES * self.rows * self.slices
-
-
-HEAD = HeadShape(8, 2)
-SMALL_HEAD = HeadShape(2, 1)
-"""32 threads, for the simulator."""
 
 
 @cache
@@ -113,44 +90,6 @@ def _logits(shape: HeadShape, dt: Any) -> Any:
 
 
 @cache
-def _hidden(shape: HeadShape, dt: Any, n_classes: int, hidden: Activation, dropout: bool) -> Any:
-    """Return step 4: the last hidden layer's delta from the block's output deltas in shared memory."""
-    rows_of_block, threads, zero = shape.rows, shape.threads, dt(0)
-    groups = -(-n_classes // 4)
-    padded_classes = 4 * groups
-    delta, kept = unit_delta(dt, hidden, dropout), unit_is_kept(dropout)
-
-    @device
-    def hidden_delta(shared, weights, source, out, sums, mask, keep, step, before, first, rows, n_in, ldx, ldw):
-        w = cuda.local.array(padded_classes, dt)
-        column = thread()
-        while column < ldx:
-            for g in range(groups):
-                v = ldg4(weights, i32(min(column, i32(n_in - 1)) * ldw + 4 * g))
-                w[4 * g] = v[0]
-                w[4 * g + 1] = v[1]
-                w[4 * g + 2] = v[2]
-                w[4 * g + 3] = v[3]
-            total = zero
-            for r in range(rows_of_block):
-                error = zero
-                for g in range(groups):
-                    d = ld4(shared, i32(MOST_CLASSES * r + 4 * g))
-                    error += d[0] * w[4 * g] + d[1] * w[4 * g + 1] + d[2] * w[4 * g + 2] + d[3] * w[4 * g + 3]
-                row = i32(first + r)
-                if row < rows:
-                    at = i32(row * ldx + column)
-                    d_unit = delta(error, ldg1(source, at), kept(mask, i32(row + before), column, step), keep)
-                    d_unit = d_unit if column < n_in else zero
-                    st1(out, at, d_unit)
-                    total += d_unit
-            st1(sums, i32(block_x() * ldx + column), total)
-            column = i32(column + threads)
-
-    return hidden_delta
-
-
-@cache
 def head_kernel(
     shape: HeadShape, dt: Any, n_classes: int, output: Activation, loss: str, metric: str, hidden: Activation,
     dropout: bool, weighted: bool,
@@ -159,13 +98,15 @@ def head_kernel(
     rule, score = output_rule(output, loss, dt), row_metric(metric, n_classes, dt)
     normalised, coupled, activate, term = rule.normalised, rule.coupled, rule.output, rule.term
     share, output_delta = rule.share, rule.delta
-    logits, hidden_delta = _logits(shape, dt), _hidden(shape, dt, n_classes, hidden, dropout)
+    logits, hidden_delta = _logits(shape, dt), hidden_from_head(shape, dt, n_classes, hidden, dropout)
     rows_of_block, cells = shape.rows, MOST_CLASSES * shape.rows
-    ld_out = -(-n_classes // 4) * 4
-    # Regions of shared memory: deltas (at first the slices' partial z), z, a, loss terms, loss and score of each row.
+    ld_out = padded(n_classes)
+    # Regions of shared memory: deltas (at first the slices' partial z), z, a, loss terms, loss and score of each row,
+    # and rows of W (at first the targets).
     z_at = cells * shape.slices
     a_at, term_at, row_at = z_at + cells, z_at + 2 * cells, z_at + 3 * cells
-    shared_size = row_at + 4 * -(-2 * rows_of_block // 4)
+    w_at = row_at + 4 * -(-2 * rows_of_block // 4)
+    shared_size = w_at + shape.threads * ld_out
     zero, one = dt(0), dt(1)
 
     @device
@@ -195,12 +136,12 @@ def head_kernel(
         at = i32(cell - lane)
         z = logits(shared, x, weights, biases, safe_row, column, part, cell, n_in, ldx, ld_out)
         place = ldg1(order, i32(start + safe_row))
-        y_at = i32(place * ldy)
-        y = ldg1(targets, i32(y_at + min(lane, i32(n_classes - 1))))
+        y = ldg1(targets, i32(place * ldy + min(lane, i32(n_classes - 1))))
         weight = (ldg1(sample_weights, place) if weighted else one) if inside else zero
         a, d, peak, total, coupling = zero, zero, zero, one, zero
         if part == 0:
             st1(shared, i32(z_at + cell), z)
+            st1(shared, i32(w_at + cell), y)
         sync()
         if part == 0 and lane < n_classes:
             if normalised:
@@ -213,7 +154,7 @@ def head_kernel(
             if lane < n_classes and inside:
                 if coupled:
                     for q in range(n_classes):
-                        coupling += share(ld1(shared, i32(a_at + at + q)), ldg1(targets, i32(y_at + q)))
+                        coupling += share(ld1(shared, i32(a_at + at + q)), ld1(shared, i32(w_at + at + q)))
                 d = output_delta(z, a, y, coupling) * (weight * ldg1(scalars, i32(SCALARS * slot)))
             st1(shared, cell, d)
             if lane < ld_out and inside:
@@ -223,7 +164,7 @@ def head_kernel(
                 for q in range(n_classes):
                     total += ld1(shared, i32(term_at + at + q))
                 st1(shared, i32(row_at + 2 * (cell >> 4)), total * weight if inside else zero)
-                count = score(shared, i32(a_at + at), targets, y_at)
+                count = score(shared, i32(a_at + at), i32(w_at + at))
                 st1(shared, i32(row_at + 2 * (cell >> 4) + 1), count * weight if inside else zero)
         sync()
         if t < ld_out:
@@ -237,7 +178,8 @@ def head_kernel(
                 total += ld1(shared, i32(row_at + 2 * r + t))
             st1(losses, i32(2 * (slot * grid_x() + block_x()) + t), total)
         hidden_delta(
-            shared, weights, source, hidden_out, hidden_sums, mask, keep, step, before, first, rows, n_in, ldx, ld_out
-        )
+            shared, w_at, weights, source, hidden_out, hidden_sums, mask, keep, step, before, first, rows, n_in, ldx,
+            ld_out,
+        )  # fmt: skip
 
     return output_loss_delta

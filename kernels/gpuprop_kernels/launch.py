@@ -26,7 +26,7 @@ from gpuprop_kernels.gradient import gradient_kernel
 from gpuprop_kernels.head import HEAD, SMALL_HEAD, HeadShape, head_kernel
 from gpuprop_kernels.max_norm import NORM_COLUMNS, NORM_ROWS, limit_norm_kernel
 from gpuprop_kernels.rows import ROWS, loss_rows_kernel, softmax_rows_kernel
-from gpuprop_kernels.shapes import Tile, blocks, choose_parts, choose_tile, padded
+from gpuprop_kernels.shapes import Tile, blocks, choose_parts, choose_tile, padded, row_pitch
 from gpuprop_kernels.target import SIM
 from gpuprop_kernels.update import UPDATE_BLOCK, sum_slabs_kernel, update_kernel
 from gpuprop_kernels.wide import wide_output_kernel
@@ -34,8 +34,8 @@ from gpuprop_kernels.wide import wide_output_kernel
 __all__ = [
     "Batch", "Dropout", "Penalty", "Rows", "accumulate_gradients", "blocks", "choose_parts", "choose_tile",
     "forward_layer", "head_rows", "hidden_delta", "limit_incoming_norm", "load_batch", "loss_rows", "numba_type",
-    "output_head", "padded", "row_blocks", "softmax_rows", "sum_slabs", "update_blocks", "update_parameters",
-    "wide_output",
+    "output_head", "padded", "row_blocks", "row_pitch", "softmax_rows", "sum_slabs", "update_blocks",
+    "update_parameters", "wide_output",
 ]  # fmt: skip
 
 Array = Any
@@ -64,7 +64,7 @@ def load_batch(rows: Rows, out: Array, batch: Batch, *, n_features: int, dropout
     mask, keep = (batch.schedule, rows.scale) if dropout is None else (dropout.mask, dropout.keep)
     run[(blocks(ld // 4, BATCH_BLOCK), batch.max_rows), BATCH_BLOCK, batch.stream](
         rows.data, batch.order, rows.shift, rows.scale, out, mask, keep, batch.schedule,
-        *int32s(batch.slot, n_features, ld),
+        *int32s(batch.slot, n_features, rows.ld, ld),
     )  # fmt: skip
 
 
@@ -73,14 +73,14 @@ def forward_layer(
     n_out: int, tile: Tile, z: Array | None = None, dropout: Dropout | None = None,
 ) -> None:  # fmt: skip
     """``out = f(x W + b)``, through dropout where given; the net input goes to `z` unless that is None."""
-    rows = x if isinstance(x, Rows) else Rows(x, "dense", biases, biases)
+    rows = x if isinstance(x, Rows) else Rows(x, "dense", biases, biases, padded(n_in))
     check_indices(rows.data, weights, out)
     run = forward_kernel(tile, numba_type(out.dtype), activation, rows.source, z is not None, dropout is not None)
     mask, keep = (batch.schedule, biases) if dropout is None else (dropout.mask, dropout.keep)
     grid = (blocks(padded(n_out), tile.columns), blocks(batch.max_rows, tile.rows))
     run[grid, tile.threads, batch.stream](
         rows.data, batch.order, rows.shift, rows.scale, weights, biases, weights if z is None else z, out, mask, keep,
-        batch.schedule, *int32s(batch.slot, n_in, n_out, padded(n_in), padded(n_out)),
+        batch.schedule, *int32s(batch.slot, n_in, n_out, rows.ld, padded(n_out)),
     )  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def wide_output(
     `sums` gets one row of column sums per tile of rows, `losses` two numbers at slot * tiles. `counts`, uint32, has
     one number per tile of rows, which is 0 before and after the launch.
     """
-    rows = x if isinstance(x, Rows) else Rows(x, "dense", biases, biases)
+    rows = x if isinstance(x, Rows) else Rows(x, "dense", biases, biases, padded(n_in))
     check_indices(rows.data, weights, targets, z)
     run = wide_output_kernel(
         tile, numba_type(delta.dtype), rows.source, output, loss, metric, sample_weights is not None
@@ -127,7 +127,7 @@ def wide_output(
     run[grid, tile.threads, batch.stream](
         rows.data, batch.order, rows.shift, rows.scale, weights, biases, z, targets,
         targets if sample_weights is None else sample_weights, delta, sums, losses, counts, batch.schedule,
-        *int32s(batch.slot), scalars, *int32s(n_in, n_out, padded(n_in), padded(n_out), targets_ld),
+        *int32s(batch.slot), scalars, *int32s(n_in, n_out, rows.ld, padded(n_out), targets_ld),
     )  # fmt: skip
 
 
@@ -184,13 +184,13 @@ def accumulate_gradients(
         raise ValueError(f"got {parts} parts with mode {mode!r}, expected 1; split a batch with mode 'slab'")
     check_indices(workspace, parameters, out)
     dtype = parameters.dtype
-    source = rows if rows is not None else Rows(workspace, "dense", workspace, workspace)
+    source = rows if rows is not None else Rows(workspace, "dense", workspace, workspace, 0)
     run = gradient_kernel(tile, numba_type(dtype), mode, source.source, penalty is not None, squares is not None)
     sums, *factors = _penalty_arguments(penalty, scalars)
     run[(n_blocks, 1, parts), tile.threads, batch.stream](
         source.data, batch.order, source.shift, source.scale, workspace, parameters, out, sums,
         scalars if squares is None else squares, jobs, batch.schedule, *int32s(batch.slot), scalars,
-        *int32s(n_jobs, parameters.size, blocks(batch.max_rows, parts)), *factors,
+        *int32s(n_jobs, parameters.size, blocks(batch.max_rows, parts), source.ld), *factors,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from gpuprop_kernels.target import device, i32, ld1, ldg1
+from gpuprop_kernels.target import device, i32, ld1
 
 __all__ = ["METRICS", "metric_term", "row_metric"]
 
@@ -37,18 +37,18 @@ def metric_term(metric: str, dt: Any) -> Any:
 
 @cache
 def row_metric(metric: str, n_classes: int, dt: Any) -> Any:
-    """Return ``score(shared, at, targets, y_at)``: what the row of outputs at ``shared[at]`` adds to the metric."""
+    """Return ``score(shared, at, y_at)``: what outputs at ``shared[at]`` add to the metric, with targets at y_at."""
     zero, one = dt(0), dt(1)
     add = metric_term(metric, dt)
     if metric == "class":
 
         @device
-        def same_class(shared, at, targets, y_at):
+        def same_class(shared, at, y_at):
             best, wanted = i32(0), i32(0)
             for q in range(1, n_classes):
                 if ld1(shared, i32(at + q)) > ld1(shared, i32(at + best)):
                     best = i32(q)
-                if ldg1(targets, i32(y_at + q)) > ldg1(targets, i32(y_at + wanted)):
+                if ld1(shared, i32(y_at + q)) > ld1(shared, i32(y_at + wanted)):
                     wanted = i32(q)
             return one if best == wanted else zero
 
@@ -57,10 +57,10 @@ def row_metric(metric: str, n_classes: int, dt: Any) -> Any:
     counts_rows = metric == "threshold"
 
     @device
-    def summed(shared, at, targets, y_at):
+    def summed(shared, at, y_at):
         total = zero
         for q in range(n_classes):
-            total += add(ld1(shared, i32(at + q)), ldg1(targets, i32(y_at + q)))
+            total += add(ld1(shared, i32(at + q)), ld1(shared, i32(y_at + q)))
         if counts_rows:
             return one if total == zero else zero
         return total

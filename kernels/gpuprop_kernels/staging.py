@@ -6,6 +6,9 @@
     by_k:    row k:  x x x x ...      4 neighbours a load      row k:   x x x x ...        one 128-bit store
     by_row:  row m:  x x x x ...      4 neighbours along k     column m of 4 rows k        four 32-bit stores
 
+    by_row, bytes, 4 lanes a row:     k   0 1 2 3 | 4 5 6 7 | 8 9 ...     lane 0 | lane 1 | ...
+                                 row of the slab  0 4 8 12 | 1 5 9 13 | 2 6 ...
+
 Budget: no launch; 4 registers for each group in flight, two slabs of shared memory an operand (`tile`); each element of
 an operand crosses from global to shared memory once for each tile that needs it.
 
@@ -13,6 +16,10 @@ A slab is fetched while the one before it is multiplied, so that a fetch is many
 ``by_row`` a warp takes 16 rows x 8 k: whole 32-byte sectors of global memory, and, with rows of shared memory padded by
 4, 32 different banks. A `Loader` says what four elements are: of a matrix, or of rows of the data set chosen by the
 permutation, converted from uint8 and scaled.
+
+A sector of bytes is 32 k of a row, and a warp takes as many of them as the tile's slab is deep: 4 rows x 32 k for
+32x32, 8 rows x 16 k for 64x64 with 4x4. The four bytes of a lane then lie apart in the slab (drawing), so that its
+stores again meet 32 banks; the partner is fetched in the same order of k, which a product does not mind.
 """
 
 from __future__ import annotations
@@ -24,7 +31,7 @@ from typing import Any, NamedTuple
 from gpuprop_kernels.shapes import Tile, log2
 from gpuprop_kernels.target import device, i32, ldb4, ldg1, ldg4, st1, st4
 
-__all__ = ["DENSE", "Loader", "Stage", "row_loader", "stage"]
+__all__ = ["DENSE", "Loader", "Stage", "lanes_of_row", "row_loader", "stage"]
 
 
 class Loader(NamedTuple):
@@ -36,6 +43,8 @@ class Loader(NamedTuple):
     """``load(source, start, column)``: four elements from there."""
     raw: Any
     """The same without `factor`."""
+    lanes: int = 2
+    """Most neighbouring threads that load four elements each of one row: with them a warp covers a sector of it."""
     factor: Any = None
     """``factor(source)``: what all elements share. A product takes `raw` and multiplies its results by it: once each,
     where an element is loaded once for every tile (measured: 1 % more of the inner loop is FMA)."""
@@ -64,7 +73,7 @@ def row_loader(dt: Any, of_bytes: bool, by_column: bool) -> Loader:
     `source` is (data, order, start, shift, scale, factor, leading dimension); the batch's row i is row
     ``order[start + i]`` of the data. With `by_column`, (x - shift[column]) * scale[column], else x * factor.
     """
-    load4 = ldb4 if of_bytes else ldg4
+    load4, lanes = (ldb4, 8) if of_bytes else (ldg4, 2)
 
     @device
     def locate(source, row):
@@ -92,8 +101,8 @@ def row_loader(dt: Any, of_bytes: bool, by_column: bool) -> Loader:
         return x[0] * f, x[1] * f, x[2] * f, x[3] * f
 
     if by_column:
-        return Loader(locate, raw, raw)
-    return Loader(locate, load, raw, factor)
+        return Loader(locate, raw, raw, lanes)
+    return Loader(locate, load, raw, lanes, factor)
 
 
 @dataclass(frozen=True)
@@ -101,7 +110,8 @@ class Stage:
     """How one operand gets from global to shared memory."""
 
     place: Any
-    """``place(t) -> (along, deep)``: the first group of four of thread t, along the tile and along k."""
+    """``place(t) -> (along, slot, deep)``: the first group of four of thread t: along the tile, its row of the slab
+    and its k."""
     anchor: Any
     """``anchor(source, along, origin, limit, ld)``: the part of the address in memory that no step along k changes."""
     fetch: Any
@@ -112,27 +122,39 @@ class Stage:
     stride: int
 
 
-def stage(tile: Tile, dt: Any, extent: int, loader: Loader, *, by_row: bool, clear: bool) -> Stage:
+def lanes_of_row(tile: Tile, loader: Loader) -> int:
+    """Return how many neighbouring threads load one row of an operand that is stored by rows."""
+    return min(loader.lanes, tile.threads // tile.rows, tile.depth // 4)
+
+
+def stage(tile: Tile, dt: Any, extent: int, loader: Loader, *, by_row: bool, clear: bool, lanes: int) -> Stage:
     """Build fetch (global -> registers) and put (registers -> shared) of one operand.
 
     `extent` is the operand's size along the tile. Past the end of k, the operand with `clear` gives zeros, so that
     whatever its partner holds there does not count; rows past the matrix repeat the last one and are not stored.
+    With more than 2 `lanes`, those that load a row of A, each group of 4 * `lanes` k lies in the slab in another order.
     """
     threads, zero = tile.threads, dt(0)
     loads = extent * tile.depth // (4 * threads)
-    stride = extent + 4 if by_row else extent
-    bits = log2(extent)
+    spread = lanes if lanes > 2 else 1
+    stride = extent + (4 if spread == 1 else 32 // lanes) if by_row else extent
+    bits, lane_bits, spread_bits, group = log2(extent), log2(lanes), log2(spread), 4 * spread
     # A thread's groups of four lie at one place along the tile, so far apart along k.
     apart = 4 * threads // extent
     locate_row, load = loader.locate, loader.raw
-    if loads * 4 * threads != extent * tile.depth or (by_row and apart % 8):
+    if loads * 4 * threads != extent * tile.depth or apart % (4 * lanes if by_row else group):
         raise ValueError(f"{tile.name}: {threads} threads do not divide a slab of {extent} x {tile.depth}")
 
     @device
     def place(t):
         if by_row:
-            return i32((t >> 1) & (extent - 1)), i32(((t >> (bits + 1)) << 3) + ((t & 1) << 2))
-        return i32((t & (extent // 4 - 1)) << 2), i32(t >> (bits - 2))
+            lane, first = i32(t & (lanes - 1)), i32((t >> (bits + lane_bits)) << (lane_bits + 2))
+            deep = i32(first + (lane << 2))
+            return i32((t >> lane_bits) & (extent - 1)), i32(first + lane) if spread > 1 else deep, deep
+        slot = i32(t >> (bits - 2))
+        within = i32(slot & (group - 1))
+        deep = i32(slot - within + ((within & (spread - 1)) << 2) + (within >> spread_bits)) if spread > 1 else slot
+        return i32((t & (extent // 4 - 1)) << 2), slot, deep
 
     @device
     def anchor(source, along, origin, limit, ld):
@@ -162,9 +184,9 @@ def stage(tile: Tile, dt: Any, extent: int, loader: Loader, *, by_row: bool, cle
             o = i32(at + q * apart * stride)
             if by_row:
                 st1(shared, o, registers[4 * q])
-                st1(shared, i32(o + stride), registers[4 * q + 1])
-                st1(shared, i32(o + 2 * stride), registers[4 * q + 2])
-                st1(shared, i32(o + 3 * stride), registers[4 * q + 3])
+                st1(shared, i32(o + spread * stride), registers[4 * q + 1])
+                st1(shared, i32(o + 2 * spread * stride), registers[4 * q + 2])
+                st1(shared, i32(o + 3 * spread * stride), registers[4 * q + 3])
             else:
                 st4(shared, o, registers[4 * q], registers[4 * q + 1], registers[4 * q + 2], registers[4 * q + 3])
 

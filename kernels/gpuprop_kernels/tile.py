@@ -40,7 +40,7 @@ from functools import cache
 from typing import Any
 
 from gpuprop_kernels.shapes import SMALL, TILES, Tile, log2
-from gpuprop_kernels.staging import Loader, stage
+from gpuprop_kernels.staging import Loader, lanes_of_row, stage
 from gpuprop_kernels.target import cuda, device, i32, ld1, st1, sync, thread, vector
 
 __all__ = ["SMALL", "TILES", "Multiply", "Tile", "multiply", "sweep"]
@@ -68,8 +68,9 @@ def multiply(tile: Tile, dt: Any, loader_a: Loader, loader_b: Loader, a_by_row: 
     across, down = tile.columns // size_n, tile.rows // size_m
     gap_m, gap_n = width_m * down, width_n * across
     group, slices, zero = tile.group, tile.slices, dt(0)
-    a = stage(tile, dt, tile.rows, loader_a, by_row=a_by_row, clear=True)
-    b = stage(tile, dt, tile.columns, loader_b, by_row=b_by_row, clear=False)
+    lanes = lanes_of_row(tile, loader_a) if a_by_row else 2
+    a = stage(tile, dt, tile.rows, loader_a, by_row=a_by_row, clear=True, lanes=lanes)
+    b = stage(tile, dt, tile.columns, loader_b, by_row=b_by_row, clear=False, lanes=lanes)
     stride_a, stride_b = a.stride, b.stride
     # Shared memory: a slab of A and one of B, then both for the other turn.
     base_b, slabs = tile.depth * stride_a, tile.depth * (stride_a + stride_b)
@@ -142,14 +143,14 @@ def multiply(tile: Tile, dt: Any, loader_a: Loader, loader_b: Loader, a_by_row: 
         next_a = cuda.local.array(registers_a, dt)
         next_b = cuda.local.array(registers_b, dt)
         t = thread()
-        along_a, deep_a = place_a(t)
-        along_b, deep_b = place_b(t)
+        along_a, slot_a, deep_a = place_a(t)
+        along_b, slot_b, deep_b = place_b(t)
         part, tx, ty = coordinates(t)
         # Carried from slab to slab rather than computed from the slab's number: measured, some assemblers compute
         # what depends on the thread anew in every turn of the loop otherwise.
         from_a = i32(part * (per_slice * stride_a) + ty * width_m)
         from_b = i32(base_b + part * (per_slice * stride_b) + tx * width_n)
-        to_a, to_b = i32(deep_a * stride_a + along_a), i32(base_b + deep_b * stride_b + along_b)
+        to_a, to_b = i32(slot_a * stride_a + along_a), i32(base_b + slot_b * stride_b + along_b)
         at_a, at_b = anchor_a(a, along_a, m0, m, lda), anchor_b(b, along_b, n0, n, ldb)
         deep_a, deep_b = i32(k + deep_a), i32(k + deep_b)
         for i in range(accumulators):

@@ -25,12 +25,68 @@ print(*network.evaluate(X, y))
 """
 
 
-def run(**environment: str) -> list[str]:
-    """Return how the data lie, the numbers of a training, and loss and accuracy after it."""
-    command = [sys.executable, "-W", "error", "-c", TRAIN]
-    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+SEND = """
+import numpy as np
+from gpuprop.backends import get_ops
+ops = get_ops("cuda")
+stream = ops.runtime
+pinned = [stream.pinned((4,), np.float32) for _ in range(40)]
+buffers, seen, then = ([ops.empty((4,), np.float32) for _ in pinned] for _ in range(3))
+for place, rows in enumerate(pinned):
+    rows[:] = place + 1
+stream.synchronize()
+stream.send(list(zip(pinned, buffers)), stream.mark())
+with stream.active():
+    for buffer, out in zip(buffers[::-1], seen[::-1]):
+        out[...] = buffer
+    stream.synchronize()
+    for buffer, out in zip(buffers, then):
+        out[...] = buffer
+copied = stream.send(list(zip(pinned[::-1], buffers))[::-1], stream.mark())
+copied.synchronize()
+stream.synchronize()
+print(all((stream.to_numpy(out) == place + 1).all() for place, out in enumerate(seen)))
+print(all((stream.to_numpy(out) == place + 1).all() for place, out in enumerate(then)))
+print(all((stream.to_numpy(out) == 40 - place).all() for place, out in enumerate(buffers)))
+"""
+
+REUSE = """
+import numpy as np
+from gpuprop.backends import get_ops
+from gpuprop.backends.cuda_streaming import RowStream
+ops = get_ops("cuda")
+host = np.arange(48, dtype=np.float32).reshape(12, 4)
+columns = [host, host, host[:, 0].copy()]
+stream = RowStream(ops, columns, 2)
+stream.begin(np.arange(12, dtype=np.int32), None)
+found = []
+for chunk in range(6):
+    stream.fetch(chunk)
+    with ops.active():
+        out = ops.empty((2, 4), np.float32)
+        out[...] = stream.buffers[chunk % 2][0]
+    found.append(out)
+    stream.leave(chunk)
+print(all((ops.to_numpy(out) == host[2 * chunk : 2 * chunk + 2]).all() for chunk, out in enumerate(found)))
+"""
+
+
+def run(script: str = TRAIN, **environment: str) -> list[str]:
+    """Return what a script prints, in a process that imports what this one does."""
+    command = [sys.executable, "-W", "error", "-c", script]
+    everything = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
+    done = subprocess.run(command, env=everything, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
+
+
+def test_updates_wait_for_their_rows_and_copies_for_their_buffer(counts: Any) -> None:
+    # Forty copies, the last of which is read first: without the wait it would have to win forty tosses of a coin.
+    assert run(SEND, VGPU_LAZY="5") == ["True"] * 3
+
+
+def test_the_host_waits_before_it_overwrites_what_is_copied(counts: Any) -> None:
+    assert [run(REUSE, VGPU_LAZY=seed) for seed in "123"] == [["True"]] * 3
 
 
 def test_a_data_set_larger_than_the_device_gives_the_bits_of_a_resident_run(counts: Any) -> None:

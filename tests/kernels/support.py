@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gpuprop.equivalence import tolerances
-from gpuprop_kernels.launch import Batch, padded
+from gpuprop_kernels.launch import Batch, Rows, padded, row_pitch
 from gpuprop_kernels.tile import SMALL, TILES, Tile
 
 ON_DEVICE = os.environ.get("GPUPROP_TEST_DEVICE") == "cuda"
@@ -27,7 +27,10 @@ else:
     xp = np
 
 SLICED = Tile(8, 8, 2, 2, 16, slices=2)
-"""The small tile with two slices along k, which 32x32 has four of."""
+"""The small tile with two slices along k. Four neighbouring threads load a row of bytes, as for 64x64 with 4x4."""
+
+QUARTERED = Tile(8, 8, 2, 2, 32, slices=4)
+"""The small tile with four slices, as 32x32 has. Eight neighbouring threads load a row of bytes."""
 
 SHAPES = [(1, 1, 1), (7, 17, 33), (17, 33, 7), (33, 7, 17)]
 """(rows, inputs, outputs), ragged at every tile."""
@@ -51,7 +54,7 @@ def production_cases() -> list[tuple[Tile, Any]]:
 def case_name(value: Any) -> str | None:
     """Name a parameter of a test."""
     if isinstance(value, Tile):
-        return value.name + ("_sliced" if value == SLICED else "")
+        return value.name + {SLICED: "_sliced", QUARTERED: "_quartered"}.get(value, "")
     if isinstance(value, type):
         return value.__name__
     return None
@@ -68,15 +71,22 @@ def download(array: Any) -> Any:
 
 
 def matrix(array: Any) -> Any:
-    """Return a device copy of a matrix, rows padded with zeros to a multiple of 4."""
-    out = np.zeros((array.shape[0], padded(array.shape[1])), array.dtype)
+    """Return a device copy of a matrix, rows padded with zeros to their pitch."""
+    out = np.zeros((array.shape[0], row_pitch(array.shape[1], array.dtype)), array.dtype)
     out[:, : array.shape[1]] = array
     return upload(out)
 
 
 def vector(array: Any) -> Any:
-    """Return a device copy of a vector, padded with zeros to a multiple of 4."""
+    """Return a device copy of a vector, padded with zeros as a row of a matrix."""
     return matrix(array[None])
+
+
+def data_rows(data: Any, source: str, shift: Any, scale: Any) -> Rows:
+    """Return a data set as launchers take it; `shift` and `scale` of one element a column, or of one in all."""
+    ld = row_pitch(data.shape[1], data.dtype)
+    shift, scale = (np.pad(a, (0, max(ld, 4) - len(a))) for a in (shift, scale))
+    return Rows(matrix(data), source, upload(shift), upload(scale), ld)
 
 
 def poison(size: int, dtype: Any) -> Any:

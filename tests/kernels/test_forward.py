@@ -16,6 +16,11 @@ from gpuprop_kernels.tile import SMALL
 from tests.kernels import support as s
 
 IDENTITY = Activation("identity")
+GATHERED = [
+    *((source, SMALL) for source in ("bytes", "floats", "bytes_by_column", "floats_by_column")),
+    *((source, tile) for tile in (s.SLICED, s.QUARTERED) for source in ("bytes", "bytes_by_column")),
+]
+"""Sources with the tile that gathers them."""
 
 
 def operands(shape: tuple[int, int, int], dtype: Any, seed: int = 0) -> tuple[Any, Any, Any]:
@@ -93,10 +98,10 @@ def test_own_activation() -> None:
 
 
 @pytest.mark.parametrize("dtype", s.DTYPES, ids=s.case_name)
-@pytest.mark.parametrize("source", ["bytes", "floats", "bytes_by_column", "floats_by_column"])
-def test_gathered_rows(source: str, dtype: Any) -> None:
+@pytest.mark.parametrize(("source", "tile"), GATHERED, ids=s.case_name)
+def test_gathered_rows(source: str, tile: Any, dtype: Any) -> None:
     rng = np.random.default_rng(3)
-    samples, n, k, m = 29, 17, 13, 9
+    samples, n, k, m = 29, 17, 13 if tile is SMALL else 45, 9
     batch = s.batch(n, samples)
     if source.startswith("bytes"):
         data = rng.integers(0, 256, (samples, k)).astype(np.uint8)
@@ -105,10 +110,10 @@ def test_gathered_rows(source: str, dtype: Any) -> None:
     by_column = source.endswith("by_column")
     shift = s.normal(rng, (k,), dtype) if by_column else np.zeros(k, dtype)
     scale = rng.uniform(0.001, 0.01, k if by_column else 1).astype(dtype)
-    rows = launch.Rows(s.matrix(data), source, s.vector(shift), s.vector(scale))
+    rows = s.data_rows(data, source, shift, scale)
     w, b = s.normal(rng, (k, m), dtype), s.normal(rng, (m,), dtype)
     out = s.poison(n * padded(m), dtype)
-    launch.forward_layer(rows, s.matrix(w), s.vector(b), out, batch, activation=IDENTITY, n_in=k, n_out=m, tile=SMALL)
+    launch.forward_layer(rows, s.matrix(w), s.vector(b), out, batch, activation=IDENTITY, n_in=k, n_out=m, tile=tile)
     x = (s.rows_of(batch, data).astype(dtype) - shift) * scale
     s.check_product(s.read(out, n, m), x, w, b)
 
@@ -145,12 +150,11 @@ def test_input_dropout(shuffled_blocks: None) -> None:
     data = np.random.default_rng(1).integers(0, 256, (13, 10)).astype(np.uint8)
     batch = s.batch(7, 13, step=3)
     mask, keep = (s.upload(a) for a in mask_constants(0.25, 42, 0, np.float32))
-    one, zeros = np.ones(4, np.float32), np.zeros(4, np.float32)
-    out = s.poison(7 * 12, np.float32)
-    rows = launch.Rows(s.matrix(data), "bytes", s.upload(zeros), s.upload(one))
+    out = s.poison(7 * padded(10), np.float32)
+    rows = s.data_rows(data, "bytes", np.zeros(1, np.float32), np.ones(1, np.float32))
     launch.load_batch(rows, out, batch, n_features=10, dropout=launch.Dropout(mask, keep))
     factors = oracle.dropout_mask(7, 10, 0.75, 42, 0, 3).astype(np.float32)
     np.testing.assert_array_equal(s.read(out, 7, 10), s.rows_of(batch, data) * factors)
-    again = s.poison(7 * 12, np.float32)
+    again = s.poison(7 * padded(10), np.float32)
     launch.load_batch(rows, again, batch, n_features=10, dropout=launch.Dropout(mask, keep))
     assert s.download(again).tobytes() == s.download(out).tobytes()

@@ -69,7 +69,7 @@ def problem(dtype: Any, n: int = 17, sizes: tuple[int, int, int] = (13, 9, 7), m
         block[:, : job.n_out] = s.normal(rng, (job.n_in, job.n_out), dtype)
         parameters[job.biases_at :][: job.n_out] = s.normal(rng, (job.n_out,), dtype)
     scale = np.array([1 / 256, 0, 0, 0], dtype)
-    rows = launch.Rows(s.matrix(data), "bytes", s.upload(scale), s.upload(scale))
+    rows = s.data_rows(data, "bytes", scale, scale)
     return Problem(batch, rows, s.upload(np.concatenate(pieces)), s.upload(parameters), layers, operands, n_weights)
 
 

@@ -235,7 +235,7 @@ def run_wide(
         samples = np.full((len(s.download(case.batch.order)), n_in), np.nan, dtype)
         start = int(s.download(case.batch.schedule)[4])
         samples[s.download(case.batch.order)[start : start + n]] = case.z
-        x = launch.Rows(s.matrix(samples), source, s.upload(np.zeros(4, dtype)), s.upload(np.ones(4, dtype)))
+        x = s.data_rows(samples, source, np.zeros(1, dtype), np.ones(1, dtype))
     for _ in range(2):  # the second launch finds the counts that the first has left
         launch.wide_output(
             x, s.matrix(case.w), s.vector(case.b), z, case.targets, case.weights, delta, sums, losses, counts,

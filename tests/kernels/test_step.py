@@ -46,8 +46,8 @@ class Device:
         tiles, heads = blocks(BATCH, SMALL.rows), blocks(BATCH, SMALL_HEAD.rows)
         lengths = {
             "a1": BATCH * padded(9), "a2": BATCH * padded(7), "z2": BATCH * padded(7), "d1": BATCH * padded(9),
-            "d2": BATCH * padded(7), "d3": BATCH * 4, "sums1": tiles * padded(9), "sums2": heads * padded(7),
-            "sums3": heads * 4,
+            "d2": BATCH * padded(7), "d3": BATCH * padded(3), "sums1": tiles * padded(9), "sums2": heads * padded(7),
+            "sums3": heads * padded(3),
         }  # fmt: skip
         starts = np.cumsum([0, *lengths.values()]).tolist()
         self.workspace = s.upload(np.full(starts[-1], np.nan, dtype))
@@ -68,8 +68,7 @@ class Device:
         w = [p[at[i] : at[i + 1]] for i in range(3)]
         b = [p[at[3 + i] : at[4 + i]] for i in range(3)]
         batch = launch.Batch(schedule, slot, BATCH, s.upload(self.order))
-        scale = s.upload(np.array([1 / 256, 0, 0, 0], self.dtype))
-        rows = launch.Rows(s.matrix(self.data), "bytes", scale, scale)
+        rows = s.data_rows(self.data, "bytes", np.zeros(1, self.dtype), np.array([1 / 256], self.dtype))
         drop = [
             launch.Dropout(*(s.upload(a) for a in mask_constants(rate, SEED, layer, self.dtype)))
             for layer, rate in enumerate(RATES)

@@ -84,7 +84,7 @@ def run_flat(what: str) -> dict[str, Any]:
     buffers["squares"] = s.poison(count, np.float32)
     penalty = launch.Penalty(0.1, 0.2, buffers["sums"])
     if what == "max-norm":
-        launch.limit_incoming_norm(inside["parameters"], 0, 0.5, n_in=3, n_out=11)
+        launch.limit_incoming_norm(inside["parameters"], 0, 0.5, n_in=2, n_out=11)
     elif what == "slabs":
         launch.sum_slabs(
             inside["parameters"], buffers["gradients"], slabs, n_weights=N_WEIGHTS, parts=3, accumulate=False,

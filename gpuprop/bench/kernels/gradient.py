@@ -66,7 +66,7 @@ class Gradient(Kernel):
         from gpuprop_kernels.optimizers import SCALARS
 
         # Activations and deltas lie in one workspace, as in a training; the rows of d are their own column sums' parts.
-        a, d = (np.pad(self.host[name], ((0, 0), (0, -self.host[name].shape[1] % 4))).ravel() for name in ("a", "d"))
+        a, d = (np.pad(self.host[name], ((0, 0), (0, -self.host[name].shape[1] % 8))).ravel() for name in ("a", "d"))
         workspace = ops.flat(ops.asarray(np.concatenate([a, d]), self.dtype))
         n_weights = self.n_in * launch.padded(self.n_out)
         job = GradientJob(self.n_in, self.n_out, 0, a.size, a.size, self.n, 0, n_weights)

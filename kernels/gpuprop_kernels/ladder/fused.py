@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from gpuprop_kernels.ladder.double_buffer import SLABS, multiply
+from gpuprop_kernels.ladder.pipeline import SLABS, multiply
 from gpuprop_kernels.ladder.register_tile import BLOCK, TILE
 from gpuprop_kernels.target import block_x, block_y, cuda, i32, kernel, thread, vector
 
