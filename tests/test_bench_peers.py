@@ -161,6 +161,13 @@ def test_a_report_is_read_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "| training | gpuprop, us an update | PyTorch, times | dense floor, times |\n| --- | ---: |" in text
     assert "microseconds an update" in drawn.read_text()
     assert "400.0" in cli.run("bench", "peers", "--read", path).out
+    halves = [tmp_path / "one.json", tmp_path / "two.json"]
+    for half, entries in zip(halves, (ENTRIES[:3], ENTRIES[3:]), strict=True):
+        half.write_text(json.dumps(document("peers", machine, entries)))
+    both = ("bench", "peers", "--markdown", "--read", halves[0], "--read", halves[1])
+    assert cli.run(*both).out == text
+    halves[1].write_text(json.dumps(document("peers", machine | {"name": "Another"}, ENTRIES[3:])))
+    assert "its device differ from those of" in cli.fail(*both).err
     path.write_text("{}")
     assert "not a report of gpuprop bench peers" in cli.fail("bench", "peers", "--read", path).err
 

@@ -68,7 +68,8 @@ def peers(
     picture: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the trainings, as SVG or PNG.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
     read: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Measure nothing; show what --report wrote.")
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Measure nothing; show what --report wrote. May be given several times."),
     ] = None,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write everything here, as JSON.")] = None,
     json: Json = False,
@@ -79,7 +80,7 @@ def peers(
     from gpuprop.bench.peers.configs import CONFIGS
     from gpuprop.bench.peers.libraries import CONTENDERS, installed
 
-    if read is not None:
+    if read:
         _show(_read(read), picture, markdown, json)
         return
     here = installed()
@@ -159,16 +160,23 @@ def _machine() -> dict[str, Any]:
     return machine.describe(get_ops("numpy"))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(paths: list[Path]) -> dict[str, Any]:
+    """Return one report of all; they must come from one machine with the same versions."""
     from gpuprop.bench.report import REPORT_FORMAT
 
-    try:
-        document = json_module.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise OptionError(f"--read {path}: {error}") from None
-    if not isinstance(document, dict) or (document.get("format"), document.get("kind")) != (REPORT_FORMAT, "peers"):
-        raise OptionError(f"--read {path}: not a report of gpuprop bench peers")
-    return document
+    documents = []
+    for path in paths:
+        try:
+            document = json_module.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise OptionError(f"--read {path}: {error}") from None
+        if not isinstance(document, dict) or (document.get("format"), document.get("kind")) != (REPORT_FORMAT, "peers"):
+            raise OptionError(f"--read {path}: not a report of gpuprop bench peers")
+        documents.append(document)
+        for key in ("device", "versions"):
+            if document[key] != documents[0][key]:
+                raise OptionError(f"--read {path}: its {key} differ from those of {paths[0]}")
+    return documents[0] | {"results": [entry for document in documents for entry in document["results"]]}
 
 
 def _known(option: str, names: list[str], known: Any) -> list[str]:
