@@ -3,6 +3,7 @@
     python benchmarks/sass_report.py                       # every kernel at one tile, for sm_86 and sm_90
     python benchmarks/sass_report.py --tile 64x64_8x4 --architecture 8.0
     python benchmarks/sass_report.py --all [--json FILE]   # everything the launcher can choose: takes an hour
+    python benchmarks/sass_report.py --all --activation tanh --dtype float32      # a part of that
 
 No GPU takes part, and nothing here is a time: registers, shared memory, spills, blocks per multiprocessor, the share of
 multiply-adds in the inner loop and the width of its loads are what the assembler made. Reports are kept on disk, so
@@ -41,11 +42,17 @@ def selected(arguments: argparse.Namespace) -> Iterator[Selection]:
         for dtype, tiles in (("float32", SINGLE), ("float64", DOUBLE)):
             for tile in ("", *tiles):
                 for activation in HIDDEN if tile else ("relu",):
-                    yield Selection(tile, capabilities or sass.ARCHITECTURES, (), activation, dtype)
+                    if all(
+                        wanted is None or name in wanted.split(",")
+                        for name, wanted in (
+                            (dtype, arguments.dtype), (tile, arguments.tile), (activation, arguments.activation),
+                        )
+                    ):  # fmt: skip
+                        yield Selection(tile, capabilities or sass.ARCHITECTURES, (), activation, dtype)
         return
     capabilities = capabilities or ((8, 6), (9, 0))
-    for tile in [*arguments.tile.split(","), *[""] * arguments.flat]:
-        yield Selection(tile, capabilities, (), arguments.activation, arguments.dtype)
+    for tile in [*(arguments.tile or "64x64_8x4").split(","), *[""] * arguments.flat]:
+        yield Selection(tile, capabilities, (), arguments.activation or "relu", arguments.dtype or "float32")
 
 
 def line(report: Report) -> str:
@@ -78,10 +85,10 @@ def summary(reports: Iterable[Report]) -> Iterator[str]:
 def main() -> int:
     """Run the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--all", action="store_true", help="everything the launcher can choose")
-    parser.add_argument("--tile", default="64x64_8x4", help=f"one or more of {', '.join(SINGLE)}")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "float64"])
-    parser.add_argument("--activation", default="relu")
+    parser.add_argument("--all", action="store_true", help="everything the launcher can choose, or what is named of it")
+    parser.add_argument("--tile", help=f"one or more of {', '.join(SINGLE)}; default 64x64_8x4, with --all every one")
+    parser.add_argument("--dtype", choices=["float32", "float64"], help="default float32, with --all both")
+    parser.add_argument("--activation", help="default relu, with --all every one")
     parser.add_argument("--architecture", default="", help="for example 8.0,9.0; all with --all")
     parser.add_argument("--flat", action="store_true", help="also the kernels without a tile")
     parser.add_argument("--processes", type=int, default=2)

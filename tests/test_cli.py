@@ -35,8 +35,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with plants.csv, prices.csv, and a run of each."""
     folder = tmp_path_factory.mktemp("runs")
     plants_csv, prices_csv = write_plants(folder / "plants.csv"), write_prices(folder / "prices.csv")
-    assert main(["train", str(plants_csv), "--seed", "5", "--epochs", "6", "--out", str(folder / "plants")]) == 0
-    assert main(["train", str(prices_csv), "--out", str(folder / "prices")]) == 0
+    for data, *options in ([plants_csv, "--seed", "5", "--epochs", "6"], [prices_csv]):
+        out = str(folder / data.stem)
+        assert main(["train", str(data), *options, "--device", "numpy", "--out", out]) == 0  # nothing to compile
     return folder
 
 

@@ -22,10 +22,17 @@ QUICK = ("--epochs", "3", "--hidden", "5")
 
 
 @pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+def cli_as_it_is(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GPUPROP_DEVICE", raising=False)
     return Cli(capsys)
+
+
+@pytest.fixture
+def cli(cli_as_it_is: Cli, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """On the device that has nothing to compile: what the command line does beside training is the same on all."""
+    monkeypatch.setenv("GPUPROP_DEVICE", "numpy")
+    return cli_as_it_is
 
 
 @pytest.fixture
@@ -94,8 +101,8 @@ def test_classification_of_a_file(cli: Cli, tmp_path: Path) -> None:
     assert network.feature_names == ("height", "width")
 
 
-def test_output_is_plain_and_complete(cli: Cli, tmp_path: Path) -> None:
-    result = cli.run("train", write_plants(tmp_path / "plants.csv"), *QUICK)
+def test_output_is_plain_and_complete(cli_as_it_is: Cli, tmp_path: Path) -> None:
+    result = cli_as_it_is.run("train", write_plants(tmp_path / "plants.csv"), *QUICK)
     assert "\x1b" not in result.out
     assert not re.search(r"[─-╿]", result.out)  # box drawing
     epochs = [line for line in result.out.splitlines() if re.match(r" +\d+/3 ", line)]
@@ -258,19 +265,19 @@ def test_seed_makes_the_model(cli: Cli, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("seed", range(20))
-def test_xor_is_solved_from_every_seed(cli: Cli, seed: int) -> None:
-    assert cli.run("train", "xor", "--seed", seed).last_line == "test accuracy: 1.0000"
+def test_xor_is_solved_from_every_seed(cli_as_it_is: Cli, seed: int) -> None:
+    assert cli_as_it_is.run("train", "xor", "--seed", seed).last_line == "test accuracy: 1.0000"
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_digits_reach_the_promised_accuracy(cli: Cli) -> None:
-    results = [cli.run("train", "digits", "--seed", seed, "--out", f"run{seed}") for seed in range(5)]
+def test_digits_reach_the_promised_accuracy(cli_as_it_is: Cli) -> None:
+    results = [cli_as_it_is.run("train", "digits", "--seed", seed, "--out", f"run{seed}") for seed in range(5)]
     assert np.mean([float(result.last_line.removeprefix("test accuracy: ")) for result in results]) >= 0.975
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_mnist(cli: Cli, tmp_path: Path) -> None:
-    result = cli.run("train", "mnist", "--epochs", 1, "--hidden", 16, "--batch-size", 500)
+def test_mnist(cli_as_it_is: Cli, tmp_path: Path) -> None:
+    result = cli_as_it_is.run("train", "mnist", "--epochs", 1, "--hidden", 16, "--batch-size", 500)
     assert "54,000 rows for training, 6,000 for validation, 10,000 for testing; 784 features, 10 classes" in result.out
     assert float(result.last_line.removeprefix("test accuracy: ")) > 0.75
     scaling = gpuprop.load(tmp_path / "gpuprop-mnist").input_scaling
@@ -437,10 +444,10 @@ def test_ctrl_c_before_the_first_epoch_writes_nothing(cli: Cli, tmp_path: Path, 
         ("surplus", "surplus"),
     ],
 )
-def test_wrong_options(cli: Cli, tmp_path: Path, options: str, expected: str) -> None:
+def test_wrong_options(cli_as_it_is: Cli, tmp_path: Path, options: str, expected: str) -> None:
     write_plants(tmp_path / "plants.csv")
     before = contents(tmp_path)
-    result = cli.fail("train", "plants.csv", *options.split())
+    result = cli_as_it_is.fail("train", "plants.csv", *options.split())
     assert result.status == 2
     assert expected in result.err
     assert contents(tmp_path) == before
@@ -553,7 +560,9 @@ def test_targets_outside_the_range_of_the_loss(cli: Cli, tmp_path: Path) -> None
 # --- devices ---------------------------------------------------------------------------------------------------
 
 
-def test_the_simulator_is_switched_on_before_numba_is_imported(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_simulator_is_switched_on_before_numba_is_imported(
+    cli_as_it_is: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = []
 
     def choose(device: str) -> None:
@@ -562,11 +571,11 @@ def test_the_simulator_is_switched_on_before_numba_is_imported(cli: Cli, monkeyp
 
     monkeypatch.setenv("NUMBA_ENABLE_CUDASIM", "0")
     monkeypatch.setattr("gpuprop.backends.choose", choose)
-    assert cli.fail("train", "xor", "--device", "cpu").status == 1
-    assert cli.fail("train", "xor", "--device", "cuda-sim").status == 1
+    assert cli_as_it_is.fail("train", "xor", "--device", "cpu").status == 1
+    assert cli_as_it_is.fail("train", "xor", "--device", "cuda-sim").status == 1
     assert seen == [("cpu", "0"), ("cuda-sim", "1")]
 
 
-def test_the_environment_overrides_the_device(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_overrides_the_device(cli_as_it_is: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPUPROP_DEVICE", "numpy")
-    assert "GPUPROP_DEVICE 'numpy'" in cli.run("train", "xor", "--epochs", 1, "--device", "cpu").out
+    assert "GPUPROP_DEVICE 'numpy'" in cli_as_it_is.run("train", "xor", "--epochs", 1, "--device", "cpu").out

@@ -159,6 +159,14 @@ def test_console_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             assert printed.getvalue().strip() == expected.strip()
 
 
+def test_the_kernels_on_the_page_are_those_of_the_library() -> None:
+    on_page = blocks(DOCS / "lessons" / "13-kernel.md", "text")[:2]
+    folder = ROOT / "kernels" / "gpuprop_kernels" / "ladder"
+    for block, source in zip(on_page, ("delta.py", "coalesced.py"), strict=True):
+        code = [line.split("#")[0].strip() for line in block.splitlines()]
+        assert "\n".join(code) in "\n".join(line.strip() for line in (folder / source).read_text().splitlines())
+
+
 #: What a reader replaces, by what stands for it here.
 PLACEHOLDERS = {"N": "1", "...": "", "--help": ""}
 

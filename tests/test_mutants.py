@@ -2,8 +2,9 @@
 
 Numbers go wrong in the simulator, machine code in the compilation. Where two threads race, a simulator that runs them
 in turns may still give the right numbers: such mutants need the race detector of a virtual GPU
-(``GPUPROP_TEST_DEVICE=cuda VGPU_CHECK=1``), and are reported as skipped without one. All of them meet their proofs in
-the background (`tests.conftest`).
+(``GPUPROP_TEST_DEVICE=cuda VGPU_CHECK=1``). Where two streams must wait for each other, it takes streams that really
+are asynchronous (its ``VGPU_LAZY``). Without a virtual GPU both kinds are reported as skipped. All of them meet their
+proofs in the background (`tests.conftest`).
 """
 
 from __future__ import annotations
@@ -34,6 +35,12 @@ def compiled(name: str, file: str, old: str, new: str, case: str) -> Mutant:
 def raced(name: str, file: str, old: str, new: str, case: str) -> Mutant:
     """Return a mutant that only a race detector finds for sure."""
     return Mutant(name, f"{KERNELS}/{file}", old, new, "race detector", case)
+
+
+def waited(name: str, file: str, old: str, new: str, case: str) -> Mutant:
+    """Return a mutant that only streams in a random order find."""
+    case = f"tests/gpu/test_streaming.py::test_{case}"
+    return Mutant(name, f"gpuprop/backends/{file}", old, new, "lazy streams", case)
 
 
 MUTANTS = [
@@ -350,19 +357,65 @@ MUTANTS = [
         "        before = ld1(shared, i32(0))\n",
         OUTPUT + "wide[softmax-categorical_cross_entropy-class-18-float32]",
     ),
+    raced(
+        "no barrier after a block's sum has been read",
+        "reduction.py",
+        "            total += ld1(shared, i32(q))\n        sync()\n",
+        "            total += ld1(shared, i32(q))\n",
+        UPDATE + "flat_kernels_write_their_own_and_repeat[update-written0]",
+    ),
+    raced(
+        "no barrier between the output's delta and rows of W in its place",
+        "head.py",
+        "        sync()\n        if t < ld_out:\n",
+        "        if t < ld_out:\n",
+        OUTPUT + "head[softmax-categorical_cross_entropy-float32]",
+    ),
+    # Streams.
+    waited(
+        "updates do not wait for the copy of their rows",
+        "cuda_runtime.py",
+        "            self._stream.wait_event(copied)\n",
+        "",
+        "updates_wait_for_their_rows_and_copies_for_their_buffer",
+    ),
+    waited(
+        "a copy does not wait for the updates that read its buffer",
+        "cuda_runtime.py",
+        "            self._copies.wait_event(after)\n",
+        "",
+        "updates_wait_for_their_rows_and_copies_for_their_buffer",
+    ),
+    waited(
+        "the host overwrites what is still copied",
+        "cuda_streaming.py",
+        "            self._copied[place].synchronize()\n",
+        "            pass\n",
+        "the_host_waits_before_it_overwrites_what_is_copied",
+    ),
+    waited(
+        "a chunk's end is not marked",
+        "cuda_streaming.py",
+        "        self._read[chunk % 2] = self._runtime.mark()\n",
+        "",
+        "the_host_waits_before_it_overwrites_what_is_copied",
+    ),
 ]
 
 FEWEST = 20
 """Mutants that the simulator and the compilation must find between them."""
+
+ON_A_VIRTUAL_GPU = ("race detector", "lazy streams")
+"""Proofs that nothing else offers."""
 
 ON_DEVICE = os.environ.get("GPUPROP_TEST_DEVICE") == "cuda"
 
 
 def unmet(mutant: Mutant) -> str:
     """Return why a mutant cannot meet its proof here, or ``""``."""
-    if mutant.proof == "race detector":
+    if mutant.proof in ON_A_VIRTUAL_GPU:
         checks = ON_DEVICE and os.environ.get("VGPU_CHECK")
-        return "" if checks else "needs a race detector: a virtual GPU with GPUPROP_TEST_DEVICE=cuda VGPU_CHECK=1"
+        return "" if checks else f"needs a virtual GPU, for its {mutant.proof}: GPUPROP_TEST_DEVICE=cuda VGPU_CHECK=1"
     if ON_DEVICE or os.environ.get("NUMBA_ENABLE_CUDASIM") == "1":
         return "runs where the session itself neither simulates nor has a device"
     return sass.missing_tools() if mutant.proof == "compilation" else ""
@@ -381,4 +434,4 @@ def test_mutant(mutant: Mutant, outcomes: dict[str, str]) -> None:
 
 def test_enough_mutants() -> None:
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
-    assert sum(mutant.proof != "race detector" for mutant in MUTANTS) >= FEWEST
+    assert sum(mutant.proof not in ON_A_VIRTUAL_GPU for mutant in MUTANTS) >= FEWEST

@@ -66,9 +66,7 @@ def test_terms_are_in_the_order_of_the_algorithm(example: Trace) -> None:
     assert len(order) == len(set(order))
 
 
-@pytest.mark.parametrize("closing", CLOSING, ids=lambda closing: f"{closing.weights}-{closing.rounds}")
-def test_closing_numbers(closing: Closing) -> None:
-    result = trace(*worked_example(), rounds=closing.rounds, weights=closing.weights)  # type: ignore[arg-type]
+def check_closing(result: Trace, closing: Closing) -> None:
     error, *outputs = descend(closing.weights, closing.rounds)
     assert result.loss_after == pytest.approx(error, rel=1e-10)
     np.testing.assert_allclose(result.outputs_after, outputs, rtol=1e-12)
@@ -76,6 +74,22 @@ def test_closing_numbers(closing: Closing) -> None:
     for output, printed in zip(result.outputs_after, closing.outputs or (), strict=bool(closing.outputs)):
         assert same_digits(output, printed)
         assert printed in str(result)
+
+
+@pytest.mark.parametrize("closing", [found for found in CLOSING if found.rounds == 1], ids=lambda found: found.weights)
+def test_numbers_after_one_round(closing: Closing) -> None:
+    check_closing(trace(*worked_example(), weights=closing.weights), closing)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("weights", ["original", "updated"])
+def test_closing_numbers(weights: Any) -> None:
+    result = trace(*worked_example(), rounds=10_000, weights=weights)
+    (closing,) = (found for found in CLOSING if (found.weights, found.rounds) == (weights, 10_000))
+    check_closing(result, closing)
+    # The error before the last update is that of one round less.
+    for before in (found for found in CLOSING if (found.weights, found.rounds) == (weights, 9_999)):
+        assert result.loss == pytest.approx(descend(weights, before.rounds)[0], rel=1e-10)
+        assert same_digits(result.loss, before.error)
 
 
 def test_last_round_is_the_one_that_is_shown() -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuprop.backends.cpu_compile import compiled, inlined, inlined_sum
+from gpuprop.backends.cpu_compile import compiled, inlined, inlined_sum, part
 from gpuprop.backends.cpu_math import exp, expm1, logistic, normal_distribution, softplus, tanh
 from gpuprop.losses import LOSSES, get_loss
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gpuprop.losses import Loss, Metric
 
 __all__ = [
+    "BLOCK",
     "activate_rows",
     "activation_loop",
     "add_penalty",
@@ -47,6 +48,9 @@ __all__ = [
 
 Array = NDArray[Any]
 Number = Any  # of the arrays' dtype
+
+#: Numbers of a layer between whose bias and whose activation they stay in the first cache.
+BLOCK = 4_096
 
 _DENSITY_AT_0 = 1 / math.sqrt(2 * math.pi)
 _QUARTER = 0.25
@@ -239,10 +243,10 @@ def _largest(row: Array) -> Number:
 @inlined
 def _place_of_largest(row: Array) -> int:
     """Return the index of the largest entry, of the first one if there are several."""
-    place = 0
+    place, top = 0, row[0]
     for k in range(row.size):
-        if row[k] > row[place]:
-            place = k
+        if row[k] > top:
+            place, top = k, row[k]
     return place
 
 
@@ -295,27 +299,9 @@ def drop_rows(
 # --- layers ----------------------------------------------------------------------------------------------------------
 
 
-@inlined
-def softmax_row(row: Array) -> None:
-    """Softmax of one row, in place."""
-    top = _largest(row)
-    for k in range(row.size):
-        row[k] = exp(row[k] - top)
-    share = row.dtype.type(1) / sum_of(row)
-    for k in range(row.size):
-        row[k] *= share
-
-
 @functools.cache
 def row_activation(name: str) -> Callable[[Array, float], None]:
-    """Return ``activate(row, parameter)``: the activation of one row, in place."""
-    if name == "softmax":
-
-        @inlined
-        def activate_softmax(row: Array, parameter: float) -> None:
-            softmax_row(row)
-
-        return activate_softmax
+    """Return ``activate(row, parameter)``: an activation that works number by number, on a flat array, in place."""
     function = _ELEMENTWISE[name].function
 
     @inlined
@@ -328,24 +314,57 @@ def row_activation(name: str) -> Callable[[Array, float], None]:
 
 
 @functools.cache
+def _rows_activation(name: str) -> Callable[[Array, int, float], None]:
+    """Return ``activate(rows, width, parameter)``: the activation of rows that lie one after the other, in place."""
+    if name == "softmax":
+
+        @inlined
+        def activate_softmax(rows: Array, width: int, parameter: float) -> None:
+            for i in range(rows.size // width):
+                row = part(rows, i * width, width)
+                top = _largest(row)
+                for k in range(width):
+                    row[k] -= top
+            for k in range(rows.size):  # all rows at once: ten numbers do not fill two vectors
+                rows[k] = exp(rows[k])
+            for i in range(rows.size // width):
+                row = part(rows, i * width, width)
+                share = row.dtype.type(1) / sum_of(row)
+                for k in range(width):
+                    row[k] *= share
+
+        return activate_softmax
+    activate = row_activation(name)
+
+    @inlined
+    def activate_each(rows: Array, width: int, parameter: float) -> None:
+        activate(rows, parameter)
+
+    return activate_each
+
+
+@functools.cache
 def activation_loop(name: str) -> Callable[..., None]:
     """Return the loop behind `activate_rows`, for a name."""
-    activate = row_activation(name)
+    activate = _rows_activation(name)
 
     @compiled
     def loop(parameter: float, biases: Array, keep_z: bool, z: Array, a: Array) -> None:
-        for i in range(a.shape[0]):
-            row = a[i]
-            if keep_z:
-                net_input = z[i]
-                for j in range(row.size):
-                    net_input[j] += biases[j]
-                for j in range(row.size):
-                    row[j] = net_input[j]
-            else:
-                for j in range(row.size):
-                    row[j] += biases[j]
-            activate(row, parameter)
+        n_rows, width = a.shape
+        block = max(1, BLOCK // max(1, width))
+        for first in range(0, n_rows, block):
+            last = min(first + block, n_rows)
+            for i in range(first, last):
+                row, net_input = part(a, i * width, width), part(z, i * width, width)
+                if keep_z:
+                    for j in range(width):
+                        net_input[j] += biases[j]
+                    for j in range(width):
+                        row[j] = net_input[j]
+                else:
+                    for j in range(width):
+                        row[j] += biases[j]
+            activate(part(a, first * width, (last - first) * width), width, parameter)
 
     return loop
 

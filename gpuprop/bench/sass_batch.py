@@ -1,9 +1,9 @@
 """Compile many kernels for many architectures: in several processes, and each only once.
 
-What a kernel compiles to depends on the sources of the kernels and on the versions of the compilers, so that reports
-are kept on disk under a hash of both. Kernels that multiply alike go to one process one after the other: they share
-device functions, and most of the time of a compilation goes into typing those (of four seconds for the first
-architecture three; each further architecture takes one).
+What a kernel compiles to depends on the code of the kernels and on the versions of the compilers, so that reports are
+kept on disk under a hash of both, as soon as they are made: who is interrupted goes on from there. Kernels that
+multiply alike go to one process one after the other: they share device functions, and most of the time of a compilation
+goes into typing those (of four seconds for the first architecture three; each further architecture takes one).
 
     python -m gpuprop.bench.sass_batch REPORTS < SELECTIONS
 
@@ -12,6 +12,7 @@ reads a list of `Selection` as JSON and writes the reports to a file.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import gc
 import hashlib
@@ -21,6 +22,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,9 @@ __all__ = ["cache_folder", "compile_selections", "reports_from_json", "write_rep
 KEPT = 4
 """Versions of the kernels whose reports stay on disk."""
 
+BATCH = 28
+"""Kernels that are compiled before their reports are kept."""
+
 Job = tuple[Variant, Capability]
 
 
@@ -40,12 +45,24 @@ def cache_folder() -> Path:
     """Return where the reports on the present sources and compilers are kept."""
     import gpuprop_kernels
 
-    sources = [*Path(gpuprop_kernels.__file__).parent.rglob("*.py"), Path(sass.__file__), Path(variants.__file__)]
+    kernels = Path(gpuprop_kernels.__file__).parent
+    # `target.cache` keeps what has been compiled, and has no part in it.
+    sources = [path for path in kernels.rglob("*.py") if path != kernels / "target" / "cache.py"]
+    sources += [Path(sass.__file__), Path(variants.__file__)]
     text = hashlib.sha256(sass.versions().encode())
     for path in sorted(sources):
-        text.update(path.name.encode() + path.read_bytes())
+        text.update(path.name.encode() + _code(path).encode())
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return root / "gpuprop" / "machine-code" / text.hexdigest()[:16]
+
+
+def _code(path: Path) -> str:
+    """Return what a source says to the compiler: without comments and documentation."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(body := getattr(node, "body", None), list):
+            node.body = [s for s in body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]  # type: ignore[attr-defined]
+    return ast.dump(tree)
 
 
 def compile_selections(selections: Iterable[Selection], processes: int = 2) -> Iterator[Report]:
@@ -63,9 +80,7 @@ def compile_selections(selections: Iterable[Selection], processes: int = 2) -> I
             yield from reports_from_json(json.loads((folder / name).read_text(encoding="utf-8")))
         except (OSError, ValueError):
             todo.append(job)
-    for report in _compile(todo, processes):
-        _keep(report, folder)
-        yield report
+    yield from _compile(todo, processes, folder)
     _prune(folder.parent)
 
 
@@ -74,7 +89,7 @@ def _file_name(variant: Variant | Report, capability: Capability) -> str:
     return "-".join(parts).replace(" ", "_") + ".json"
 
 
-def _compile(jobs: list[Job], processes: int) -> Iterator[Report]:
+def _compile(jobs: list[Job], processes: int, folder: Path) -> Iterator[Report]:
     """Compile in several processes, kernels with common device functions in the same one."""
     groups: dict[tuple[str, ...], list[Job]] = {}
     for variant, capability in jobs:
@@ -86,18 +101,23 @@ def _compile(jobs: list[Job], processes: int) -> Iterator[Report]:
     # A fork has the kernel factories and Numba already; what they compile stays in the child.
     _shares[:] = shares
     with multiprocessing.get_context("fork").Pool(processes, gc.disable) as pool:
-        for reports in pool.imap_unordered(_share, range(len(shares))):
+        for reports in pool.imap_unordered(partial(_share, folder=folder), range(len(shares))):
             yield from reports
 
 
 _shares: list[list[Job]] = []
 
 
-def _share(index: int) -> list[Report]:
-    # Numba's compiler makes so many objects that Python's cyclic collector would take a quarter of the time.
-    reports = sass.analyse(_shares[index])
-    gc.collect()
-    return reports
+def _share(index: int, folder: Path) -> list[Report]:
+    made: list[Report] = []
+    for first in range(0, len(_shares[index]), BATCH):
+        # Numba's compiler makes so many objects that Python's cyclic collector would take a quarter of the time.
+        reports = sass.analyse(_shares[index][first : first + BATCH])
+        gc.collect()
+        for report in reports:
+            _keep(report, folder)
+        made += reports
+    return made
 
 
 def _keep(report: Report, folder: Path) -> None:

@@ -27,7 +27,7 @@ class Variant:
     @property
     def operands(self) -> tuple[str, ...]:
         """What the kernel shares with others: those of equal operands read and multiply by the same functions."""
-        source = self.option if "gathering" in self.family else ""
+        source = self.option.partition(" ")[2] if "gathering" in self.family else ""
         return self.family.split()[0], source, self.tile, self.dtype
 
 

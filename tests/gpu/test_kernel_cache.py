@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING or find_spec("numba_cuda"):
-    from gpuprop_kernels.target.cache import KernelCache, _describe
+    from gpuprop_kernels.target.cache import KernelCache, _describe, _prune
 
 pytestmark = pytest.mark.gpu
 
@@ -59,6 +59,17 @@ def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("no folder")
     assert processes(file) == ["cuda:0 1"]
+
+
+def test_what_was_not_used_for_longest_leaves_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpuprop_kernels.target.cache.LIMIT", 250)
+    for age, name in enumerate(["new/a", "old/b", "new/c", "older/d", "older/e"]):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bytes(100))
+        os.utime(path, (1e9 - age, 1e9 - age))
+    _prune(tmp_path)
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} == {"new", "new/a", "old", "old/b"}
 
 
 def test_a_key_tells_apart_what_compiles_to_other_code() -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+import gpuprop
+import gpuprop_kernels
 
 pytestmark = pytest.mark.gpu
 
@@ -74,8 +78,9 @@ print(all((ops.to_numpy(out) == host[2 * chunk : 2 * chunk + 2]).all() for chunk
 def run(script: str = TRAIN, **environment: str) -> list[str]:
     """Return what a script prints, in a process that imports what this one does."""
     command = [sys.executable, "-W", "error", "-c", script]
-    everything = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
-    done = subprocess.run(command, env=everything, capture_output=True, text=True, check=False)
+    first = [str(Path(str(module.__file__)).parent.parent) for module in (gpuprop, gpuprop_kernels)]
+    everything = {**os.environ, "PYTHONPATH": os.pathsep.join([*first, *sys.path]), **environment}
+    done = subprocess.run(command, env=everything, cwd=first[0], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 

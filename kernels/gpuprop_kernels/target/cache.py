@@ -11,7 +11,8 @@ A file holds what numba-cuda itself would keep: its record of a kernel with PTX 
 written or read is compiled as if there were no cache: a folder that is read-only, files that are cut short, a function
 of the user's own that refers to something whose value cannot be told. Files are written beside and renamed, so that two
 processes at once do no harm. The folder is ``gpuprop/kernels`` in NUMBA_CACHE_DIR, or else in XDG_CACHE_HOME or
-~/.cache. Like Numba's it holds pickles: whoever can write there can run code as you.
+~/.cache, and what was not used for longest leaves it at 512 MiB. Like Numba's it holds pickles: whoever can write
+there can run code as you.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ from numba.cuda.extending import _Intrinsic
 from numba.cuda.serialize import dumps
 
 __all__ = ["KernelCache", "cache_folder"]
+
+LIMIT = 512 * 2**20
+"""Bytes that the folder may hold. A kernel takes up to a MiB; a training needs some ten, all cases of selfcheck 300."""
 
 _PACKAGE = Path(__file__).parents[1]
 _LOGGER = logging.getLogger("gpuprop.kernels")
@@ -68,7 +72,10 @@ class KernelCache(NullCache):  # type: ignore[misc]
         path = self._path(sig, target_context.codegen())
         if path is not None:
             with contextlib.suppress(Exception):  # whatever is wrong with a file, compiling gives the same
-                return _Kernel._rebuild(**pickle.loads(path.read_bytes()))
+                kernel = _Kernel._rebuild(**pickle.loads(path.read_bytes()))
+                with contextlib.suppress(OSError):
+                    os.utime(path)
+                return kernel
         self._say()
         return None
 
@@ -87,6 +94,7 @@ class KernelCache(NullCache):  # type: ignore[misc]
             except BaseException:
                 Path(name).unlink()
                 raise
+            _prune(path.parents[1])
 
     def _path(self, sig: Any, codegen: Any) -> Path | None:
         options = sorted(self._dispatcher.targetoptions.items(), key=lambda item: item[0])
@@ -121,6 +129,19 @@ def cache_folder() -> Path:
     """Return the folder of the compiled kernels of these sources and versions."""
     base = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
     return Path(base) / "gpuprop" / "kernels" / _sources()
+
+
+def _prune(folder: Path) -> None:
+    """Remove the files, of all versions, that have not been used for longest, down to `LIMIT`, and empty folders."""
+    files = [(path.stat(), path) for path in folder.rglob("*") if path.is_file()]
+    files.sort(key=lambda file: file[0].st_mtime_ns, reverse=True)
+    kept = 0
+    for stat, path in files:
+        kept += stat.st_size
+        if kept > LIMIT:
+            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # not empty
+                path.parent.rmdir()
 
 
 def _describe(value: Any) -> str:
