@@ -38,7 +38,7 @@ def own_lines(source: str) -> int:
     beside: set[int] = set()
     for node in ast.walk(tree):
         is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        if is_text or isinstance(node, (ast.Import, ast.ImportFrom)):
+        if isinstance(node, ast.stmt) and (is_text or isinstance(node, (ast.Import, ast.ImportFrom))):
             beside.update(range(node.lineno, (node.end_lineno or 0) + 1))
     lines = enumerate(source.splitlines(), 1)
     return sum(bool(line.strip()) and line.strip()[0] != "#" and n not in beside for n, line in lines)
