@@ -66,12 +66,16 @@ def learn(seed: int, epochs: int, settings: dict[str, Any]) -> list[float]:
 
 
 def main(epochs: int = 30, seeds: int = 5, out: str = "convergence.png") -> dict[str, dict[Any, Any]]:
+    def all_seeds(settings: dict[str, Any]) -> Any:
+        return np.array([learn(seed, epochs, settings) for seed in range(seeds)])
+
     found: dict[str, dict[Any, Any]] = {}
+    base = all_seeds(BASE)
     for factor, (name, values) in FACTORS.items():
         print(factor)
         found[factor] = {}
         for value in values:
-            curves = np.array([learn(seed, epochs, {**BASE, name: value}) for seed in range(seeds)])
+            curves = base if value == BASE[name] else all_seeds({**BASE, name: value})
             found[factor][value] = curves
             last = curves[:, -1]
             print(

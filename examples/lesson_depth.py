@@ -39,8 +39,8 @@ def gradient_norms(name: str, depth: int, X: Any, y: Any, seeds: int) -> Any:
     return np.exp(np.mean(logs, axis=0))
 
 
-def train(name: str, seed: int, X: Any, y: Any, epochs: int) -> dict[str, list[float]]:
-    """Train with a learning rate that is too large, and return the history with the shares of silent units."""
+def train(name: str, seed: int, X: Any, y: Any, epochs: int, rate: float) -> dict[str, list[float]]:
+    """Train, and return the history with the shares of silent units."""
     network = gpuprop.Network(
         (64, 64, 64, 64, 10),
         hidden_activation=name,
@@ -49,11 +49,13 @@ def train(name: str, seed: int, X: Any, y: Any, epochs: int) -> dict[str, list[f
         input_scaling=gpuprop.InputScaling.divide(16),
     )
     activity = gpuprop.callbacks.UnitActivity(X)
-    trainer = gpuprop.Trainer(network, learning_rate=0.05, batch_size=16, epochs=epochs, callbacks=[activity])
+    trainer = gpuprop.Trainer(network, learning_rate=rate, batch_size=16, epochs=epochs, callbacks=[activity])
     return trainer.fit(X, y).history
 
 
-def main(rows: int = 500, seeds: int = 5, epochs: int = 25, out: str = "depth.png") -> dict[str, Any]:
+def main(
+    rows: int = 500, seeds: int = 5, epochs: int = 25, rate: float = 0.05, out: str = "depth.png"
+) -> dict[str, Any]:
     X, y = gpuprop.datasets.load_digits()
     first = {name: [gradient_norms(name, d, X[:128], y[:128], seeds)[0] for d in DEPTHS] for name in NAMES}
     print(f"gradient of the first layer, {DEPTHS[-1]} hidden layers against {DEPTHS[0]}:")
@@ -61,8 +63,8 @@ def main(rows: int = 500, seeds: int = 5, epochs: int = 25, out: str = "depth.pn
         print(f"{name:12} {first[name][-1] / first[name][0]:8.1e}")
     layers = {name: gradient_norms(name, 20, X[:128], y[:128], seeds) for name in NAMES}
 
-    histories = {name: [train(name, seed, X[:rows], y[:rows], epochs) for seed in range(seeds)] for name in DYING}
-    print(f"\nthree hidden layers of 64, Adam with a learning rate of 0.05, {seeds} seeds:")
+    histories = {name: [train(name, seed, X[:rows], y[:rows], epochs, rate) for seed in range(seeds)] for name in DYING}
+    print(f"\nthree hidden layers of 64, Adam with a learning rate of {rate}, {seeds} seeds:")
     shares = {}
     for name, runs in histories.items():
         zero, dead = (
@@ -111,5 +113,6 @@ if __name__ == "__main__":
     parser.add_argument("--rows", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=25)
+    parser.add_argument("--rate", type=float, default=0.05, help="of Adam; its default in the library is 0.001")
     parser.add_argument("--out", default="depth.png")
     main(**vars(parser.parse_args()))

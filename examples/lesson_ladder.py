@@ -26,13 +26,12 @@ def reports(capability: tuple[int, int]) -> dict[str, sass.Report]:
     from gpuprop_kernels.ladder.launch import LADDER
 
     buffer, integer = numba.float32[::1], numba.int32
-    found = {}
+    jobs = []
     for name, step in LADDER.items():
         rate = (numba.float32,) if name == "fused epilogue" else ()
         signature = (buffer, buffer, buffer, integer, integer, integer, *rate)
-        variant = Variant(name, "", "", "float32", step.threads, step.build(numba.float32), signature)
-        (found[name],) = sass.analyse([(variant, capability)])
-    return found
+        jobs.append((Variant(name, "", "", "float32", step.threads, step.build(numba.float32), signature), capability))
+    return dict(zip(LADDER, sass.analyse(jobs), strict=True))
 
 
 def per_multiply_add(report: sass.Report) -> dict[str, float]:

@@ -112,7 +112,7 @@ def draw(paths: dict[str, dict[str, Any]], losses: dict[str, list[float]], out: 
 def draw_animation(paths: dict[str, dict[str, Any]], out: str, frames: int = 40) -> None:
     """The paths as a GIF: every update at first, later ever fewer."""
     steps = len(paths["valley"]["sgd"]) - 1
-    canvas = FigureCanvasAgg(figure := Figure(figsize=(7, 3.6), dpi=80, layout="constrained"))
+    canvas: Any = FigureCanvasAgg(figure := Figure(figsize=(7, 3.6), dpi=80, layout="constrained"))
     title, lines = figure.suptitle("0 updates", fontsize=10), []
     for axes, surface in zip(figure.subplots(1, 2), SURFACES, strict=True):
         draw_surface(axes, surface)

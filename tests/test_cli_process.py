@@ -48,15 +48,16 @@ def interrupt_when(process: subprocess.Popen[str], pattern: str) -> tuple[str, s
 
 
 def test_sigint_saves_the_last_completed_epoch(tmp_path: Path) -> None:
-    process = start("train", "digits", "--epochs", "100000", folder=tmp_path)
-    out, err = interrupt_when(process, r" +2/100000 ")
+    # Long enough for the fused tier, which it shares with the README's lines: compiled once for both.
+    process = start("train", "mnist", "--hidden", "16", "--epochs", "1000", folder=tmp_path)
+    out, err = interrupt_when(process, r" +2/1000 ")
     assert process.returncode == 130
     assert_one_complaint(err)
-    found = re.search(r"interrupted after (\d+) of 100000 epochs; the model of epoch \1 is saved", err)
+    found = re.search(r"interrupted after (\d+) of 1000 epochs; the model of epoch \1 is saved", err)
     assert found is not None
-    assert len(read_csv(tmp_path / "gpuprop-digits" / "history.csv")) == int(found[1])
+    assert len(read_csv(tmp_path / "gpuprop-mnist" / "history.csv")) == int(found[1])
     assert re.fullmatch(r"test accuracy: [01]\.\d{4}", out.splitlines()[-1])
-    assert gpuprop.load(tmp_path / "gpuprop-digits").layer_sizes == (64, 256, 10)
+    assert gpuprop.load(tmp_path / "gpuprop-mnist").layer_sizes == (784, 16, 10)
 
 
 def test_sigint_in_the_first_epoch_writes_nothing(tmp_path: Path) -> None:

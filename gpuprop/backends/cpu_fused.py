@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from gpuprop.backends import cpu_loops, cpu_optimizers
 from gpuprop.backends.cpu_compile import announced
-from gpuprop.backends.cpu_panels import Panels, row_stride
-from gpuprop.backends.cpu_step import PIECE, Batches, Kind, Model, Work, epoch
+from gpuprop.backends.cpu_panels import Panels, padded, row_stride
+from gpuprop.backends.cpu_step import GATHERED, PIECE, Batches, Kind, Model, Work, epoch
 from gpuprop.backends.cpu_tiles import TileShape, tile_shape
 from gpuprop.dropout import keep_threshold
 from gpuprop.optimizers import AdamW
@@ -241,6 +241,7 @@ def _work(network: Network, n_rows: int, shape: TileShape, listed: bool, kept_gr
     starts = np.cumsum([0, *(n_rows * stride for stride in strides)])
     keeps_z = any(activation.derivative_of == "z" for activation in network.hidden_activations)
     dropped = any(network.dropout)
+    gathered = max((padded(width, shape.width) for width in sizes[1:] if width >= GATHERED), default=0)
     n_columns, n_listed = (sizes[0], n_rows) if listed else (0, 0)
     row_tiles, column_tiles = -(-n_listed // rows), -(-n_columns // rows)
 
@@ -255,13 +256,15 @@ def _work(network: Network, n_rows: int, shape: TileShape, listed: bool, kept_gr
         z=numbers(starts[-1] if keeps_z else 0),
         inputs=numbers(starts[-1]) if dropped else a,
         masks=numbers(starts[-1] if dropped else 0),
-        delta=numbers(starts[-1]),
+        delta=numbers(starts[-1] + shape.width),  # a copy of the last columns reads on to the end of a panel
         y=numbers(n_rows, sizes[-1]),
         weight=numbers(n_rows),
         output_z=numbers(n_rows, sizes[-1]),
         output_a=numbers(n_rows, sizes[-1]),
         output_delta=numbers(n_rows, sizes[-1]),
         gradient=numbers(kept_gradient or max(PIECE, rows * shape.width, max(sizes))),
+        rows=numbers(n_rows * max(rows, PIECE // shape.width) if gathered else 0),
+        columns=numbers(n_rows * gathered),
         totals=np.zeros(2),
         marks=np.zeros(max(n_columns, n_listed * column_tiles), np.uint8),
         column_lists=np.zeros((row_tiles, n_columns), np.int32),
