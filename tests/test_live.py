@@ -176,6 +176,7 @@ def test_in_a_browser(tmp_path: Path) -> None:
     assert '<p class="soft" id="status">running</p>' in page
     assert "<b>3 of 3</b>" in page
     assert f"<b>{trainer.history['train_accuracy'][-1]:.4f}</b>" in page
+    assert "samples a second" in page
     assert page.count("<polyline") == 4
     assert page.count("<canvas") == 8 + 24
     assert page.count("</figcaption>") == 24
