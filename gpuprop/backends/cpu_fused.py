@@ -103,7 +103,9 @@ class FusedUpdates:
         dtype, output = network.dtype, network.output_activation
         shape = tile_shape(dtype)
         dropped = any(network.dropout)
-        listed = not dropped and mostly_zero(data, columns, shape.rows)
+        # A layer of one tile uses a list once, which is less than making it costs: 64-32-16-10 took 6 % longer a batch
+        # of 32 and 23 % longer a sample.
+        listed = not dropped and mostly_zero(data, columns, shape.rows) and network.layer_sizes[1] > shape.width
         self._panels = panels = Panels(network.layer_sizes, shape)
         self._packed = self._none = np.empty(0, dtype)
         self._state_before = {name: array.copy() for name, array in rule.state.items()}
