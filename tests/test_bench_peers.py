@@ -161,6 +161,9 @@ def test_a_report_is_read_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "| training | gpuprop, us an update | PyTorch, times | dense floor, times |\n| --- | ---: |" in text
     assert "microseconds an update" in drawn.read_text()
     assert "400.0" in cli.run("bench", "peers", "--read", path).out
+    part = cli.run("bench", "peers", "e1", "--contenders", "gpuprop,torch", "--read", path, "--markdown").out
+    assert "| training | gpuprop, us an update | PyTorch, times |\n" in part
+    assert [line[:5] for line in part.splitlines() if line.startswith("| ")] == ["| tra", "| ---", "| e1:"]
     halves = [tmp_path / "one.json", tmp_path / "two.json"]
     for half, entries in zip(halves, (ENTRIES[:3], ENTRIES[3:]), strict=True):
         half.write_text(json.dumps(document("peers", machine, entries)))

@@ -69,7 +69,7 @@ def peers(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
     read: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="Measure nothing; show what --report wrote. May be given several times."),
+        typer.Option(metavar="FILE", help="Show what --report wrote, or of it what is asked for; may be repeated."),
     ] = None,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write everything here, as JSON.")] = None,
     json: Json = False,
@@ -80,16 +80,26 @@ def peers(
     from gpuprop.bench.peers.configs import CONFIGS
     from gpuprop.bench.peers.libraries import CONTENDERS, installed
 
-    if read:
-        _show(_read(read), picture, markdown, json)
-        return
     here = installed()
-    chosen = here if contenders is None else _known("--contenders", contenders.split(","), CONTENDERS)
+    chosen = (
+        _known("--contenders", contenders.split(","), CONTENDERS) if contenders else list(CONTENDERS if read else here)
+    )
     wanted = _known("CONFIG", configs or (["a", "c", "e1", "e32"] if quick else list(CONFIGS)), CONFIGS)
     counts = _threads(threads, quick)
     subjects = _known("--only", only.split(","), comparison.SUBJECTS) if only else list(comparison.SUBJECTS)
     if not only:
         subjects = ["training"] if configs else [s for s in subjects if not (quick and s == "accuracy")]
+    if read:
+        document = _read(read)
+        document["results"] = [
+            entry
+            for entry in document["results"]
+            if entry["contender"] in chosen
+            and entry["subject"] in subjects
+            and entry.get("config", wanted[0]) in wanted
+        ]
+        _show(document, picture, markdown, json)
+        return
     if report is not None:
         report.touch()
     turns = 3 if quick else rounds
