@@ -524,6 +524,7 @@ def epoch(kind: Kind) -> Callable[..., None]:
                         panel = part(model.parameters, begin, wide * units[layer])
                         limit_incoming_norm(panel, wide, n_columns, model.max_norm)
             if step % flush_every == 0:
+                flush(model.parameters)
                 flush(model.first)
                 flush(model.second)
 
