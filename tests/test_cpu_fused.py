@@ -166,7 +166,11 @@ def test_fused_updates_equal_plain_numpy(number: int, options: Any, fused: list[
     # float32 without l1, whose kink at zero turns a rounding into a change of sign.
     dtype, bound = ("float32", 1e-4) if number == 2 else ("float64", 1e-9)
     several, drops = not isinstance(options["hidden_activation"], str), "dropout" in options
-    shapes = [(7, 17, 33, 1, 5, 3), (33, 5, 7, 17, 40, 1)] if several else [(1, 1, 1), (7, 17, 33, 3), (33, cpu_step.GATHERED + 1, 1)]
+    shapes = (
+        [(7, 17, 33, 1, 5, 3), (33, 5, 7, 17, 40, 1)]
+        if several
+        else [(1, 1, 1), (7, 17, 33, 3), (33, cpu_step.GATHERED + 1, 1)]
+    )
     if number == 0:
         shapes = [*shapes, (5, 3)]
     for index, sizes in enumerate(shapes):
