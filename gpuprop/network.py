@@ -37,9 +37,9 @@ __all__ = ["Network", "Parameters", "TrainingData", "TrainingWorkspace", "Worksp
 CHUNK_ROWS = 4096
 #: Numbers that the widest layer of a chunk may have: sparse data can have 100,000 columns and more.
 CHUNK_ELEMENTS = 2**24
-#: Rows of plain data that inference on the CPU works through at a time: they stay in the second cache, and are enough
-#: for BLAS to run at full speed.
-BLOCK_ROWS = 256
+#: Rows of plain data that inference on the CPU works through at a time: few enough for the second cache, and many
+#: enough that BLAS's threads, where it has several, do not meet more often than they work.
+BLOCK_ROWS = 1024
 #: Those of all backends, see `gpuprop.backends.ops.Ops.row_padding`.
 ROW_PADDINGS = (1, 8)
 
@@ -629,7 +629,8 @@ class Network:
         forward = self.ops.forward
         for start in range(0, len(X), n_rows):
             a = X[start : start + n_rows]
-            if not np.isfinite(a).all():
+            # A sum of squares tells at a tenth of the time that all are finite; that one is not, if they are not huge.
+            if not math.isfinite(np.dot(flat := a.reshape(-1), flat)) and not np.isfinite(a).all():
                 return None
             layers = [layer[: len(a)] for layer in hidden]
             for weights, biases, activation, out in zip(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
+import sys
 from typing import Any
 
+import llvmlite.binding
 import numpy as np
 import pytest
 
@@ -209,6 +212,66 @@ def test_one_at_a_time_and_all_at_once_give_the_same_bits(fused: list[bool]) -> 
     assert len(fused) == 2
     np.testing.assert_array_equal(watched.parameters, at_once.parameters)
     assert len(set(counter.seen)) == 25
+
+
+def test_decay_leaves_no_subnormal_numbers(fused: list[bool]) -> None:
+    """Arithmetic with them takes a hundred times as long; weights that nothing but decay changes come to them."""
+    options = {name: value for name, value in KINDS[2].items() if name not in ("optimizer", "l2")}
+    rng = np.random.default_rng(0)
+    X, y = rng.random((64, 5)), rng.random((64, 1))
+    X[:, 0] = 0.0
+    left = []
+    for device in ("numpy", "cpu"):
+        net = gpuprop.Network(
+            (5, 4, 3, 4, 3, 1),
+            hidden_activation=options["hidden_activation"],
+            loss=options["loss"],
+            l2=1e-38,
+            seed=0,
+            device=device,
+            input_scaling=gpuprop.InputScaling.divide(1),
+        )
+        trainer = gpuprop.Trainer(
+            net,
+            optimizer=gpuprop.optimizers.AdamW(weight_decay=10.0),
+            learning_rate=0.01,
+            batch_size=8,
+            epochs=128,
+            **{name: options[name] for name in ("clip_norm", "max_norm", "conventions")},
+        ).fit(X, y)
+        arrays = [net.parameters, *trainer.progress.optimizer_state.values()]
+        tiny = np.finfo(np.float32).tiny
+        left.append([int(((array != 0) & (np.abs(array) < tiny)).sum()) for array in arrays])
+        assert np.abs(net.weights[0][0]).max() < tiny < np.abs(net.weights[0][1:]).max()
+    assert left[0][0] > 0  # the reference flushes the optimizer's state only
+    assert left[1] == [0, 0, 0]
+    assert fused == [False]
+
+
+OTHER_PROCESSORS = """
+import sys
+
+import numpy as np
+
+from gpuprop.backends.cpu_tiles import tile_shape
+from tests import test_cpu_fused
+
+shape = tile_shape(np.dtype("float32"))
+assert shape.lanes == int(sys.argv[1]), shape
+test_cpu_fused.test_listed_and_dense_products_are_those_of_numpy("float32")
+test_cpu_fused.test_panels_hold_every_parameter_once(shape)
+"""
+
+
+@pytest.mark.skipif(
+    not (llvmlite.binding.get_host_cpu_features() or {}).get("avx2"), reason="the tile of AVX2 needs such a processor"
+)
+@pytest.mark.parametrize(("name", "features", "lanes"), [("haswell", "+avx2,+fma", "8"), ("generic", "", "4")])
+def test_tiles_of_other_processors(name: str, features: str, lanes: str) -> None:
+    environment = {**os.environ, "NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features}
+    command = [sys.executable, "-W", "error", "-c", OTHER_PROCESSORS, lanes]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_divergence_is_explained(fused: list[bool]) -> None:

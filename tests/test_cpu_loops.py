@@ -35,6 +35,7 @@ PAIRS = [
     if get_activation(name, output=True).output_range in loss.output_ranges
 ]
 METRICS: tuple[Metric, ...] = ("class", "labels", "residual")
+SCORED_PAIRS = [(*pair, metric) for pair, metric in zip(PAIRS, itertools.cycle(METRICS))]
 CPU, NUMPY = CpuOps(), NumpyOps()
 
 
@@ -173,9 +174,7 @@ def test_activations_stay_finite_and_keep_nan(name: str, dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize(
-    ("name", "loss_name", "metric"), [(*pair, m) for pair, m in zip(PAIRS, itertools.cycle(METRICS))]
-)
+@pytest.mark.parametrize(("name", "loss_name", "metric"), SCORED_PAIRS)
 def test_output_delta(name: str, loss_name: str, metric: Metric, weighted: bool, dtype: str) -> None:
     activation, loss = get_activation(name, output=True), get_loss(loss_name)
     for n, k in [(1, 1), (7, 3), (33, 17)]:
@@ -200,13 +199,13 @@ def test_output_delta(name: str, loss_name: str, metric: Metric, weighted: bool,
 def test_saturated_outputs_have_finite_losses() -> None:
     z = np.array([[300.0, -300.0, 0.0]], np.float32)
     y = np.array([[0.0, 1.0, 0.0]], np.float32)
-    for name, loss_name in PAIRS:
+    for name, loss_name, metric in SCORED_PAIRS:
         activation, loss = get_activation(name, output=True), get_loss(loss_name)
         a = np.ascontiguousarray(activation.function(z))
         totals, cpu_totals, delta, cpu_delta = np.zeros(2), np.zeros(2), np.empty_like(z), np.empty_like(z)
         with np.errstate(all="ignore"):
-            NUMPY.output_delta(z, a, y, None, 1.0, activation, loss, "residual", delta, totals)
-            CPU.output_delta(z, a, y, None, 1.0, activation, loss, "residual", cpu_delta, cpu_totals)
+            NUMPY.output_delta(z, a, y, None, 1.0, activation, loss, metric, delta, totals)
+            CPU.output_delta(z, a, y, None, 1.0, activation, loss, metric, cpu_delta, cpu_totals)
         np.testing.assert_allclose(cpu_totals, totals, rtol=1e-5)
         np.testing.assert_allclose(cpu_delta, delta, rtol=1e-5)
 
@@ -405,24 +404,30 @@ z = np.empty_like(x) if sys.argv[1] == "softmax" else None
 activation = get_activation(sys.argv[1], output=True)
 CpuOps().forward(x, np.eye(5, dtype=np.float32), np.zeros(5, np.float32), activation, z, np.empty_like(x))
 """
-TRAINING = """
-import numpy as np, gpuprop
-from gpuprop.backends import cpu_fused
-cpu_fused.LEAST_SAVING = 0.0
-X = np.random.default_rng(0).normal(size=(33, 5))
-parameters = []
-for device in ("cpu", "numpy"):
-    net = gpuprop.Network((5, 7, 3), loss="categorical_cross_entropy", seed=0, device=device)
-    gpuprop.Trainer(net, epochs=3, batch_size=4).fit(X, X[:, :3].argmax(axis=1))
-    parameters.append(net.parameters)
-np.testing.assert_allclose(*parameters, rtol=1e-4, atol=1e-5)
+BOTH = """
+import numpy as np
+from gpuprop.backends.cpu_compile import compiled
+from gpuprop.backends.cpu_loops import activation_loop
+relu, softmax = activation_loop("relu"), activation_loop("softmax")
+
+@compiled
+def both(biases, given, rows, z, shares):
+    relu(0.0, biases, given[0], rows, rows)
+    softmax(0.0, biases, given[1], z, shares)
+
+z = np.array([[-1, 0, 1], [2, -3, 2]], np.float32)
+rows, shares = z.copy(), np.empty_like(z)
+both(np.zeros(3, np.float32), np.array([False, True]), rows, z, shares)
+assert relu.stats.cache_hits and softmax.stats.cache_hits
+np.testing.assert_array_equal(rows, [[0, 0, 1], [2, 0, 2]])
+np.testing.assert_allclose(shares, np.exp(z) / np.exp(z).sum(axis=1, keepdims=True), rtol=1e-6)
 """
 
 
 def test_loops_that_two_processes_compiled_stay_apart_in_a_third(tmp_path: Path) -> None:
     """Numba numbers functions from 0 in every process, so that two loops of one factory would get the same symbol."""
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    for arguments in ([FORWARD, "relu"], [FORWARD, "softmax"], [TRAINING]):
+    for arguments in ([FORWARD, "relu"], [FORWARD, "softmax"], [BOTH]):
         command = [sys.executable, "-W", "error", "-c", *arguments]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

@@ -37,9 +37,9 @@ _LOGGER = logging.getLogger("gpuprop.loops")
 _OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True, "fastmath": {"contract"}, "no_cfunc_wrapper": True}
 # Sums in several partial sums at once, which is how they vectorise; their error is smaller than that of a sum from
 # left to right. For loops that do nothing but add up.
-# Of functions that only compiled ones call, which is most: a wrapper for callers from Python is a third more to compile.
-_UNCALLED: dict[str, Any] = {"no_cpython_wrapper": True}
 _SUM_OPTIONS: dict[str, Any] = {**_OPTIONS, "fastmath": {"contract", "reassoc", "nsz"}}
+# Of functions that only compiled ones call, which most are: what lets Python call them would be compiled as well.
+_UNCALLED: dict[str, Any] = {"no_cpython_wrapper": True}
 
 
 @contextlib.contextmanager

@@ -375,8 +375,14 @@ def activate_rows(activation: Activation, biases: Array, z: Array | None, a: Arr
     After the bias everything happens in place in `a`: LLVM checks at run time that arrays do not overlap before it
     takes the vectorised loop, and two names for one array would send it to the slow one.
     """
-    loop = activation_loop(base_name(activation))
-    loop(parameter_of(activation, a.dtype), biases, z is not None, a if z is None else z, a)
+    loop, parameter = _loop_and_parameter(activation, a.dtype)
+    loop(parameter, biases, z is not None, a if z is None else z, a)
+
+
+@functools.lru_cache(maxsize=64)
+def _loop_and_parameter(activation: Activation, dtype: np.dtype[Any]) -> tuple[Callable[..., None], float]:
+    """Return what `activate_rows` calls, found once: looking for it takes as long as a small row."""
+    return activation_loop(base_name(activation)), parameter_of(activation, dtype)
 
 
 @functools.cache

@@ -28,7 +28,7 @@ _LOG2_E = 1 / math.log(2)
 
 
 @intrinsic
-def power_of_two(context, exponent):  # type: ignore[no-untyped-def]
+def power_of_two(context: Any, exponent: Any) -> Any:
     """Return ``2**exponent`` of a whole number in the range of normal numbers: its bits are put together."""
     bits, bias, digits = (32, 127, 23) if exponent == types.float32 else (64, 1023, 52)
     whole = ir.IntType(bits)
@@ -41,7 +41,7 @@ def power_of_two(context, exponent):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def smallest_normal(context, x):  # type: ignore[no-untyped-def]
+def smallest_normal(context: Any, x: Any) -> Any:
     """Return the smallest normal number of the precision of `x`."""
     tiny = float(np.finfo(str(x)).tiny)
 

@@ -201,7 +201,7 @@ class CpuOps(NumpyOps):
         rates = optimizers.RATES[optimizer.name](rate, step, h)
         optimizers.UPDATES[optimizer.name](flat, gradients.flat, first, second, *rates, h)
         if step % FLUSH_EVERY == 0:
-            for values in state.values():
+            for values in (flat, *state.values()):
                 optimizers.flush_subnormals(values)
         if max_norm is not None:
             for weights in parameters.weights:

@@ -151,7 +151,7 @@ def _merged(builder: Any, upper: Any, lower: Any, n: int, first: int) -> Any:
 
 @functools.cache
 def transposition(shape: TileShape) -> Callable[..., None]:
-    """Return ``transpose(panels, at, fan_in, fan_out, transposed, to)``: the panels of the transposed weights of a layer.
+    """Return ``transpose(panels, at, fan_in, fan_out, transposed, to)``: the panels of a layer's weights, transposed.
 
     By squares that fit into the registers: number by number it was a fifth of an online step.
     """

@@ -171,11 +171,8 @@ def _drop(kind: Kind) -> Callable[..., None]:
         width, threshold, factor = model.units[layer], model.drop_thresholds[layer], model.drop_factors[layer]
         for i in range(n_rows):
             place = work.at[layer] + i * work.strides[layer]
-            a, mask, inputs = (
-                part(work.a, place, width),
-                part(work.masks, place, width),
-                part(work.inputs, place, width),
-            )
+            a, inputs = part(work.a, place, width), part(work.inputs, place, width)
+            mask = part(work.masks, place, width)
             drop_row(a, threshold, factor, model.drop_key, layer, steps_done, i, mask, inputs)
 
     return drop_layer
@@ -528,6 +525,7 @@ def epoch(kind: Kind) -> Callable[..., None]:
                         panel = part(model.parameters, begin, wide * units[layer])
                         limit_incoming_norm(panel, wide, n_columns, model.max_norm)
             if step % flush_every == 0:
+                flush(model.parameters)
                 flush(model.first)
                 flush(model.second)
 

@@ -197,8 +197,8 @@ def multiplication(shape: TileShape, listed: bool) -> Callable[..., None]:
                 _tile(rows, 1, lanes, listed, a, at, row_stride, k_stride, last_row, b, b_at, b_stride, lists, ks_at, n,
                       out, to, out_stride)  # fmt: skip
             else:
-                _tile(rows, vectors, lanes, listed, a, at, row_stride, k_stride, last_row, b, b_at, b_stride, lists, ks_at,
-                      n, out, to, out_stride)  # fmt: skip
+                _tile(rows, vectors, lanes, listed, a, at, row_stride, k_stride, last_row, b, b_at, b_stride, lists,
+                      ks_at, n, out, to, out_stride)  # fmt: skip
 
     return multiply
 
