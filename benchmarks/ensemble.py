@@ -3,8 +3,9 @@
     python benchmarks/ensemble.py [--networks 10] [--dtype float32] [--rounds 7]
 
 784-64-10, batches of 32 rows of MNIST in an order that all share, adam, one thread; an epoch of 100 updates, so that
-neither the one nor the ten are handed to the compiled plans that long trainings have. One network and ten take turns;
-printed are the medians and their ratio, after each of the ten has been compared with the same network trained alone.
+neither the one nor the ten are handed to the fused tier that long trainings have, which leaves nothing to share but the
+taking of a batch. One network and ten take turns; printed are the medians and their ratio, after each of the ten has
+been compared with the same network trained alone.
 """
 
 from __future__ import annotations

@@ -5,12 +5,15 @@ and place of every tensor), and the bytes of the tensors. The header's only meta
 sorted JSON::
 
     format_version   FORMAT_VERSION of the gpuprop that wrote the file
-    kind             "network", "classifier" or "regressor"
+    kind             "network", "classifier", "regressor" or "ensemble"
     parameters       the keyword arguments of gpuprop.Network, with classes and input scaling
     estimator        of a classifier or regressor: its parameters, labels and records, see estimators.files
+    members          of an ensemble, instead of those two: kind, parameters and estimator of each
+    ensemble         of an ensemble: its own parameters
     sha256           of all the other metadata and all tensors, see _digest
 
-The tensors of a network are ``weights.0, biases.0, weights.1, ...``. There is no time and no path in a file.
+The tensors of a network are ``weights.0, biases.0, weights.1, ...``, of an ensemble ``member.0.weights.0, ...``.
+There is no time and no path in a file.
 
 Reading trusts nothing. The 8 bytes and the header are held against the size of the file before anything of
 that size is allocated; only then does safetensors take the tensors. Every flaw is a ModelFileError, in one line.
@@ -24,9 +27,10 @@ import inspect
 import json
 import math
 import os
+import re
 import secrets
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -40,9 +44,19 @@ from gpuprop.errors import ModelFileError
 if TYPE_CHECKING:
     from gpuprop.activations import Activation
     from gpuprop.estimators.base import BaseMLP
+    from gpuprop.estimators.ensemble import MLPEnsemble
     from gpuprop.network import Network
 
-__all__ = ["FORMAT_VERSION", "MODEL_FILE_NAME", "load", "load_network", "read_file", "save_network", "write_file"]
+__all__ = [
+    "FORMAT_VERSION",
+    "MODEL_FILE_NAME",
+    "load",
+    "load_network",
+    "read_file",
+    "save_ensemble",
+    "save_network",
+    "write_file",
+]
 
 Array = NDArray[Any]
 
@@ -115,10 +129,39 @@ def save_network(
     write_file(_model_file(path), tensors, metadata)
 
 
+def save_ensemble(
+    members: Sequence[BaseMLP],
+    path: str | os.PathLike[str],
+    *,
+    kind: str,
+    estimators: Sequence[Mapping[str, Any]],
+    ensemble: Mapping[str, Any],
+) -> None:
+    """Write estimators of one kind to one model file; arguments and errors are else those of `save_network`.
+
+    Parameters
+    ----------
+    members : sequence of estimators
+    path : str or path
+    kind : {"classifier", "regressor"}
+    estimators : sequence of mappings
+        What `gpuprop.estimators.files` says of each.
+    ensemble : mapping of JSON values
+        What it says of the ensemble itself.
+    """
+    tensors, described = {}, []
+    for i, (member, estimator) in enumerate(zip(members, estimators, strict=True)):
+        network = member.network_
+        described.append({"kind": kind, "parameters": network.get_config(), "estimator": estimator})
+        for name, tensor in _tensors_of(network).items():
+            tensors[f"member.{i}.{name}"] = network.ops.to_numpy(tensor)
+    write_file(_model_file(path), tensors, {"kind": "ensemble", "members": described, "ensemble": ensemble})
+
+
 def load(
     path: str | os.PathLike[str], device: str = "auto", *, activations: Iterable[Activation] = ()
-) -> Network | BaseMLP:
-    """Read a model that ``save`` of a network or an estimator wrote; ``gpuprop.load`` is this function.
+) -> Network | BaseMLP | MLPEnsemble:
+    """Read a model that ``save`` of a network, estimator or ensemble wrote; ``gpuprop.load`` is this function.
 
     Parameters
     ----------
@@ -131,7 +174,7 @@ def load(
 
     Returns
     -------
-    Network, MLPClassifier or MLPRegressor
+    Network, MLPClassifier, MLPRegressor or MLPEnsemble
         With the same parameters, bit for bit.
 
     Raises
@@ -143,47 +186,87 @@ def load(
         If `device` is unknown or cannot be used here.
     """
     activations = tuple(activations)
-    network, metadata = _read_network(path, device, activations)
-    if metadata["kind"] == "network":
-        return network
-    from gpuprop.estimators.files import restore
+    file, tensors, metadata = _read_model(path, device)
+    with _naming(file, "read"):
+        if metadata.get("kind") != "ensemble":
+            return _model(tensors, metadata, device, activations)
+        from gpuprop.estimators.files import restore_ensemble
 
-    with _naming(_model_file(path), "read"):
-        try:
-            return restore(metadata["kind"], network, metadata["estimator"], {own.name: own for own in activations})
-        except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
-            _refuse(f"its metadata do not make a {metadata['kind']}: {_one_line(error)}")
+        members = [_model(*member, device, activations) for member in _members(tensors, metadata)]
+        own = {activation.name: activation for activation in activations}
+        with _refusing("an ensemble"):
+            return restore_ensemble(members, metadata["ensemble"], own)
 
 
 def load_network(
     path: str | os.PathLike[str], device: str = "auto", *, activations: Iterable[Activation] = ()
 ) -> Network:
-    """Read the network of a model file of any kind; arguments and errors are those of `load`."""
-    return _read_network(path, device, activations)[0]
+    """Read the network of a model file of any kind but an ensemble's; arguments and errors are those of `load`."""
+    file, tensors, metadata = _read_model(path, device)
+    with _naming(file, "read"):
+        return _network(tensors, metadata, device, activations)
 
 
-def _read_network(
-    path: str | os.PathLike[str], device: str, activations: Iterable[Activation]
-) -> tuple[Network, dict[str, Any]]:
-    """Return the network of a file, and all that the file says."""
+def _read_model(path: str | os.PathLike[str], device: str) -> tuple[Path, dict[str, Array], dict[str, Any]]:
     from gpuprop.backends import choose
-    from gpuprop.network import Network
 
     choose(device)  # a wrong device is no flaw of the file: say so before the file is touched
     file = _model_file(path)
-    tensors, metadata = read_file(file)
-    with _naming(file, "read"):
-        # A file holds no device, and no initialisation: its parameters are there.
-        config = _network_config(metadata, known=set(inspect.signature(Network).parameters) - {"device", "init"})
-        _check_network_tensors(tensors, config)
-        _insert_activations(config, activations)
-        try:
-            network = Network(**config, device=device, init="zeros")
-        except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
-            _refuse(f"its parameters do not make a network: {_one_line(error)}")
+    return file, *read_file(file)
+
+
+def _model(
+    tensors: dict[str, Array], metadata: dict[str, Any], device: str, activations: Iterable[Activation]
+) -> Network | BaseMLP:
+    """Return what one network's tensors and metadata describe: the network, or the estimator around it."""
+    network, kind = _network(tensors, metadata, device, activations), metadata["kind"]
+    if kind == "network":
+        return network
+    from gpuprop.estimators.files import restore
+
+    with _refusing(f"a {kind}"):
+        return restore(kind, network, metadata["estimator"], {own.name: own for own in activations})
+
+
+def _network(
+    tensors: dict[str, Array], metadata: dict[str, Any], device: str, activations: Iterable[Activation]
+) -> Network:
+    from gpuprop.network import Network
+
+    # A file holds no device, and no initialisation: its parameters are there.
+    config = _network_config(metadata, known=set(inspect.signature(Network).parameters) - {"device", "init"})
+    _check_network_tensors(tensors, config)
+    _insert_activations(config, activations)
+    try:
+        network = Network(**config, device=device, init="zeros")
+    except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
+        _refuse(f"its parameters do not make a network: {_one_line(error)}")
     for name, own in _tensors_of(network).items():
         own[...] = network.ops.asarray(tensors[name], network.dtype)
-    return network, metadata
+    return network
+
+
+@contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    """Refuse metadata that estimators cannot be made of."""
+    try:
+        yield
+    except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
+        _refuse(f"its metadata do not make {what}: {_one_line(error)}")
+
+
+def _members(tensors: dict[str, Array], metadata: dict[str, Any]) -> list[tuple[dict[str, Array], dict[str, Any]]]:
+    """Return tensors and metadata of each member of an ensemble's file."""
+    described = metadata.get("members")
+    if not (isinstance(described, list) and described and all(isinstance(member, dict) for member in described)):
+        _refuse(f"got members {_shown(described)}, expected a list of JSON objects")
+    own: list[dict[str, Array]] = [{} for _ in described]
+    for name, tensor in tensors.items():
+        found = re.fullmatch(r"member\.([0-9]{1,9})\.(.+)", name)
+        if found is None or int(found[1]) >= len(own):
+            _refuse(f"got a tensor {_shown(name)}, expected those of {len(own)} members")
+        own[int(found[1])][found[2]] = tensor
+    return list(zip(own, described, strict=True))
 
 
 def _model_file(path: str | os.PathLike[str]) -> Path:

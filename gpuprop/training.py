@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NoReturn
 
@@ -485,7 +486,7 @@ class Trainer:
         if run.plan is None:
             run.plan = self._plan(run.data, run.rule)
             run.n_threads = self._thread_count(run.plan)
-        plan = run.plan
+        plan, flushed = run.plan, getattr(self.network.ops, "subnormals_flushed", nullcontext)
         plan.begin_epoch(
             updates.data,
             updates.order,
@@ -496,10 +497,12 @@ class Trainer:
         )
         with limited_blas(run.n_threads):
             if after_update is None and not self._step_callbacks:
-                plan.run(0, self.steps_per_epoch)
+                with flushed():
+                    plan.run(0, self.steps_per_epoch)
                 return plan.totals()
             for index in range(self.steps_per_epoch):
-                plan.run(index, index + 1)
+                with flushed():
+                    plan.run(index, index + 1)
                 if after_update is not None:
                     after_update(index)
                 else:

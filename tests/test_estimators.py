@@ -9,10 +9,12 @@ import threading
 import warnings
 from typing import Any
 
+import matplotlib.pyplot
 import numpy as np
 import pandas as pd
 import pytest
 import sklearn
+from scipy import sparse
 from sklearn import neural_network
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
@@ -25,6 +27,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+import gpuprop
 from gpuprop import MLPClassifier, MLPRegressor
 
 FAST: dict[str, Any] = {"hidden_layer_sizes": (8,), "learning_rate_init": 0.02, "max_iter": 25, "random_state": 0}
@@ -252,7 +255,7 @@ def test_meta_estimators_and_inspection(binary: Any) -> None:
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_halving_search_in_two_processes_learning_curve_and_diagram(binary: Any) -> None:
     from sklearn.experimental import enable_halving_search_cv  # noqa: F401
-    from sklearn.model_selection import HalvingGridSearchCV, learning_curve
+    from sklearn.model_selection import HalvingGridSearchCV, LearningCurveDisplay, learning_curve
 
     X, y = binary
     halving = HalvingGridSearchCV(MLPClassifier(**FAST), {"alpha": [1e-4, 1.0]}, cv=2, n_jobs=2, random_state=0)
@@ -260,6 +263,12 @@ def test_halving_search_in_two_processes_learning_curve_and_diagram(binary: Any)
     sizes, train_scores, test_scores = learning_curve(MLPClassifier(**FAST), X, y, cv=2, train_sizes=[0.5, 1.0])
     assert sizes.tolist() == [20, 40]
     assert train_scores.shape == test_scores.shape == (2, 2)
+    matplotlib.use("Agg")
+    display = LearningCurveDisplay.from_estimator(MLPClassifier(**FAST), X, y, cv=2, train_sizes=[0.5, 1.0])
+    np.testing.assert_array_equal(
+        [line.get_ydata() for line in display.lines_], [s.mean(1) for s in (train_scores, test_scores)]
+    )
+    matplotlib.pyplot.close(display.figure_)
     with sklearn.config_context(display="diagram"):
         assert "MLPClassifier" in MLPClassifier()._repr_html_()
 
@@ -344,6 +353,75 @@ def test_bad_data_gets_the_error_that_scikit_learn_gives(estimator: Any, argumen
         getattr(neural_network, name)().fit(*arguments)
     with pytest.raises(type(expected.value), match=message):
         {"classifier": MLPClassifier, "regressor": MLPRegressor}[estimator]().fit(*arguments)
+
+
+def objects(values: Any) -> Any:
+    return np.array(values, dtype=object)
+
+
+#: For each what is done with an estimator, and a word of the error; with None, nothing is wrong.
+CALLS: dict[str, tuple[str, Any, str | None]] = {
+    "infinite X": ("regressor", lambda m: m.fit(GOOD / 0.0, [0, 1, 2, 3]), "NaN"),
+    "NaN in predict": ("classifier", lambda m: m.fit(GOOD, [0, 1, 0, 1]).predict(NAN), "NaN"),
+    "NaN in sparse X": ("classifier", lambda m: m.fit(sparse.csr_array(NAN), [0, 1, 0, 1]), "NaN"),
+    "infinite y": ("regressor", lambda m: m.fit(GOOD, [0, np.inf, 1, 1]), "infinity"),
+    "None among labels": ("classifier", lambda m: m.fit(GOOD, objects([None, "a", "a", "b"])), "NoneType, str"),
+    "numbers among labels of text": ("classifier", lambda m: m.fit(GOOD, objects([0, "a", 0, "a"])), "int, str"),
+    "numbers as objects": ("classifier", lambda m: m.fit(GOOD, objects([0, 1, 0, 1])), r"y\.astype\(int\)"),
+    "text as objects": ("classifier", lambda m: m.fit(GOOD, objects(["a", "b", "a", "b"])), None),
+    "objects in X": ("classifier", lambda m: m.fit(objects([[{}, 1]] * 4), [0, 1, 0, 1]), "dict"),
+    "numbers as objects in X": ("classifier", lambda m: m.fit(objects(GOOD), [0, 1, 0, 1]).predict(GOOD), None),
+    "numbers as objects in y": ("regressor", lambda m: m.fit(GOOD, objects([0, 1, 2, 3])).predict(GOOD), None),
+    "one class": ("classifier", lambda m: m.fit(GOOD, [1, 1, 1, 1]).predict(GOOD), None),
+    "one class of text": ("classifier", lambda m: m.fit(GOOD, ["a"] * 4).predict_proba(GOOD).shape, None),
+    "X of three axes": ("classifier", lambda m: m.fit(GOOD[:, :, None], [0, 1, 0, 1]), "dim"),
+    "X is a number": ("classifier", lambda m: m.fit(3.0, [0]), "2D array"),
+    "X is None": ("classifier", lambda m: m.fit(None, [0]), "2D array"),
+    "ragged X": ("classifier", lambda m: m.fit([[1, 2], [3]], [0, 1]), "inhomogeneous"),
+    "y is a number": ("classifier", lambda m: m.fit(GOOD, 1), "scalar"),
+    "labels in columns": ("classifier", lambda m: m.fit(GOOD, [[0, 2], [1, 3], [2, 1], [0, 0]]), "Multioutput"),
+    "labels of lists": ("classifier", lambda m: m.fit(GOOD, [[0], [0, 1], [1], [0]]), "inhomogeneous"),
+    "numbers in columns as labels": ("classifier", lambda m: m.fit(GOOD, GOOD / 3), "continuous"),
+    "no features": ("classifier", lambda m: m.fit(GOOD[:, :0], [0, 1, 0, 1]), "0 feature"),
+    "other features in predict": ("regressor", lambda m: m.fit(GOOD, GOOD[:, 0]).predict(GOOD[:, :1]), "1 features"),
+    "no rows in predict": ("regressor", lambda m: m.fit(GOOD, GOOD[:, 0]).predict(GOOD[:0]), "0 sample"),
+    "a row in predict": ("regressor", lambda m: m.fit(GOOD, GOOD[:, 0]).predict(GOOD[0]), "reshape"),
+    "complex X": ("regressor", lambda m: m.fit(GOOD + 1j, GOOD[:, 0]), "omplex"),
+    "complex y": ("regressor", lambda m: m.fit(GOOD, GOOD[:, 0] + 1j), "omplex"),
+    "sparse y": ("regressor", lambda m: m.fit(GOOD, sparse.csr_array(GOOD[:, :1])), "parse"),
+    "unseen classes at first": (
+        "classifier",
+        lambda m: m.partial_fit(GOOD, [5, 6, 5, 6], classes=[0, 1]),
+        "classes not",
+    ),
+    "float y in partial_fit": (
+        "classifier",
+        lambda m: m.partial_fit(GOOD, GOOD[:, 0] / 3, classes=[0, 1]),
+        "continuous",
+    ),
+    "no weights": ("classifier", lambda m: m.fit(GOOD, [0, 1, 0, 1], []), "0 sample"),
+    "weights of two axes": ("classifier", lambda m: m.fit(GOOD, [0, 1, 0, 1], GOOD), "1D"),
+    "infinite weights": ("classifier", lambda m: m.fit(GOOD, [0, 1, 0, 1], [np.inf, 1, 1, 1]), "infinity"),
+    "weights of text": ("classifier", lambda m: m.fit(GOOD, [0, 1, 0, 1], list("abcd")), "convert"),
+    "COO": ("regressor", lambda m: m.fit(sparse.coo_array(GOOD), GOOD[:, 0]).predict(sparse.coo_array(GOOD)), None),
+}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("name", CALLS)
+def test_bad_calls_get_the_error_that_scikit_learn_gives(name: Any) -> None:
+    estimator, call, message = CALLS[name]
+    kind = {"classifier": "MLPClassifier", "regressor": "MLPRegressor"}[estimator]
+    models = [getattr(of, kind)(hidden_layer_sizes=(3,), tol=1e9, random_state=0) for of in (neural_network, gpuprop)]
+    if message is None:
+        expected, got = (call(model) for model in models)
+        if not hasattr(expected, "fit"):
+            np.testing.assert_array_equal(np.round(got, 9), np.round(expected, 9))
+        return
+    with pytest.raises(Exception) as given:  # noqa: PT011  (whatever scikit-learn raises)
+        call(models[0])
+    with pytest.raises(type(given.value), match=message):
+        call(models[1])
 
 
 @pytest.mark.parametrize(

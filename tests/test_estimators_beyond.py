@@ -330,6 +330,40 @@ def test_device_is_chosen_and_told(classes: Any) -> None:
         MLPClassifier(device="gpu").fit(*classes)
 
 
+def test_threads_are_limited_during_a_fit(classes: Any) -> None:
+    from gpuprop.backends.cpu_threads import blas_threads
+
+    class Watch(gpuprop.Callback):
+        seen: list[int] = []  # noqa: RUF012  (of all copies)
+
+        def on_step_end(self, trainer: Any, epoch: Any, step: Any) -> None:
+            Watch.seen.append(blas_threads())
+
+    before = blas_threads()
+    one = MLPClassifier(n_threads=1, callbacks=[Watch()], device="cpu", **FAST).fit(*classes)
+    assert set(Watch.seen) == {1}
+    assert blas_threads() == before
+    assert one.loss_curve_ == MLPClassifier(device="cpu", **FAST).fit(*classes).loss_curve_
+    with pytest.raises(ValueError, match="n_threads"):
+        MLPClassifier(n_threads=0).fit(*classes)
+
+
+def test_threads_are_limited_while_lbfgs_searches(classes: Any, monkeypatch: Any) -> None:
+    from gpuprop.backends.cpu_threads import blas_threads
+    from gpuprop.estimators import lbfgs
+
+    seen = []
+    minimize = lbfgs.minimize
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        seen.append(blas_threads())
+        return minimize(*arguments, **options)
+
+    monkeypatch.setattr(lbfgs, "minimize", watched)
+    MLPClassifier(solver="lbfgs", n_threads=1, **FAST).fit(*classes)
+    assert seen == [1]
+
+
 def test_the_network_can_be_looked_into(classes: Any) -> None:
     X, y = classes
     model = MLPClassifier(hidden_layer_sizes=(4,), activation="tanh", max_iter=3, random_state=0).fit(X, y)

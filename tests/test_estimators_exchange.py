@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn import neural_network
+from sklearn.base import clone
 from sklearn.datasets import make_classification, make_multilabel_classification, make_regression
 
 import gpuprop
@@ -170,6 +171,51 @@ def test_hostile_files_are_refused(change: Any, tmp_path: Any) -> None:
     with pytest.raises(ModelFileError) as refused:
         gpuprop.load(tmp_path / "hostile")
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", ["text", "several outputs"])
+def test_file_gives_an_ensemble_back(kind: Any, tmp_path: Any) -> None:
+    estimator, X = fitted(kind)
+    y = np.array(["a", "bc", "d"])[np.arange(50) % 3] if kind == "text" else X[:, :3]
+    frame = pd.DataFrame(X, columns=[f"column {i}" for i in range(X.shape[1])])
+    ensemble = gpuprop.MLPEnsemble(clone(estimator), 3, random_state=7).fit(frame, y)
+    for name in ("one", "two"):
+        ensemble.save(tmp_path / name)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    loaded: Any = gpuprop.load(tmp_path / "one")
+    assert isinstance(loaded, gpuprop.MLPEnsemble)
+    assert (loaded.n_networks, loaded.random_state, loaded.shared_order) == (3, 7, True)
+    assert loaded.estimator.get_params() == ensemble.estimator.get_params() | {"device": loaded.estimator.device}
+    for got, expected in zip(loaded.predict(frame, True), ensemble.predict(frame, True), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    assert loaded.feature_names_in_.tolist() == list(frame.columns)
+    assert loaded.estimators_[1].loss_curve_ == ensemble.estimators_[1].loss_curve_
+    with pytest.raises(ModelFileError, match="kind 'ensemble'"):
+        model_io.load_network(tmp_path / "one")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensors, metadata: metadata.pop("members"), "members None"),
+        (lambda tensors, metadata: metadata["members"].pop(), "member.1"),
+        (lambda tensors, metadata: tensors.pop("member.1.biases.0"), "tensors, expected"),
+        (lambda tensors, metadata: metadata["members"][0].update(kind="network"), "not all"),
+        (lambda tensors, metadata: metadata["members"][0].update(kind="ensemble"), "kind 'ensemble'"),
+        (lambda tensors, metadata: metadata["ensemble"]["parameters"].update(ghost=1), "ghost"),
+        (lambda tensors, metadata: metadata.pop("ensemble"), "ensemble"),
+    ],
+)
+def test_hostile_files_of_ensembles_are_refused(change: Any, message: Any, tmp_path: Any) -> None:
+    from gpuprop.model_io import read_file, write_file
+
+    estimator, X = fitted("text")
+    gpuprop.MLPEnsemble(clone(estimator), 2, random_state=0).fit(X, X[:, 0] > 0).save(tmp_path / "ensemble")
+    tensors, metadata = read_file(tmp_path / "ensemble")
+    change(tensors, metadata)
+    write_file(tmp_path / "changed", tensors, metadata)
+    with pytest.raises(ModelFileError, match=message):
+        gpuprop.load(tmp_path / "changed")
 
 
 def test_unfitted_estimator_cannot_be_saved(tmp_path: Any) -> None:

@@ -38,6 +38,10 @@ def test_scaling_first() -> None:
     rng = np.random.default_rng(0)
     data = rng.normal(size=(60, 3)) * [1.0, 100.0, 0.01] + [0.0, 50.0, 1.0]
     y = data[:, 1] > 50
+    scaler = StandardScaler()
+    scaler.fit(data[:40])
+    clf = MLPClassifier(solver="lbfgs", max_iter=500, random_state=0).fit(scaler.transform(data[:40]), y[:40])
+    assert clf.score(scaler.transform(data[40:]), y[40:]) > 0.8
     model = make_pipeline(StandardScaler(), MLPClassifier(solver="lbfgs", max_iter=500, random_state=0))
     assert model.fit(data, y).score(data, y) == 1.0
 

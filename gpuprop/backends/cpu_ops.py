@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -206,6 +207,14 @@ class CpuOps(NumpyOps):
         if max_norm is not None:
             for weights in parameters.weights:
                 limit_incoming_norm(weights, max_norm)
+
+    def subnormals_flushed(self) -> AbstractContextManager[None]:
+        """Return a context in which this thread takes subnormal numbers for zero, see `cpu_subnormals`."""
+        if compiled_loops() is None:
+            return nullcontext()
+        from gpuprop.backends import cpu_subnormals
+
+        return cpu_subnormals.subnormals_flushed()
 
     def plan_updates(
         self,

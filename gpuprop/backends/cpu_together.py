@@ -1,28 +1,33 @@
-"""The step of k networks of one shape at once: `gpuprop.step` with a leading axis, in fewer and larger calls.
+"""The step of k networks of one shape at once: `gpuprop.step` over register tiles, with a leading axis.
 
-Networks that see the same rows in the same order share each batch, and their first layers are one wide multiplication:
-the weights of all lie below one another, ``z = W @ x.T`` with W (k * fan_out, fan_in), and so does the gradient.
-Networks with rows or an order of their own gather their own batches, and the multiplications run over the leading axis.
+Networks that see the same rows in the same order share each batch. It is gathered once, its zeros are looked for once,
+and the first layers of all are one wide multiplication: the batch stays in the cache while the panels of all networks'
+weights go by. Networks with rows or an order of their own gather their own batches; all else is the same.
 
-The arrays of the hidden layers lie transposed, (k, units, rows): so the wide products are those that BLAS is fastest
-at (with 32 rows of MNIST and ten times 64 units 543 microseconds, the other way round 685), and each network's
-parameters are contiguous pieces that the loops of `cpu_optimizers` work on, each with its own rate and penalty.
+Weights and optimizer state of each network lie in panels (`gpuprop.backends.cpu_panels`), and as in the fused tier a
+piece of a gradient is used up by the optimizer while it is in the first cache, so that the gradients of all networks
+never exist. The fused tier compiles a whole epoch for one kind of training, which pays in long ones only; what is
+compiled here serves many kinds and takes a fraction of that, at the price of some calls from Python in each step, which
+k networks share.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Hashable, Sequence
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpuprop.backends import cpu_fused, cpu_loops, cpu_optimizers
-from gpuprop.backends.cpu_compile import compiled, inlined_sum
-from gpuprop.network import Parameters
+from gpuprop.backends.cpu_compile import compiled
+from gpuprop.backends.cpu_panels import Panels, padded, row_stride, transpose
+from gpuprop.backends.cpu_subnormals import subnormals_flushed
+from gpuprop.backends.cpu_tiles import TileShape, column_lister, multiplication, row_lister, tile_shape
 from gpuprop.optimizers import FLUSH_EVERY, AdamW
+from gpuprop.validation import is_sparse
 
 if TYPE_CHECKING:
     from gpuprop.updates import EpochUpdates
@@ -31,16 +36,19 @@ __all__ = ["JointUpdates", "kind_of"]
 
 Array = NDArray[Any]
 
-#: Numbers whose gradients get their penalty in one pass and are used up in the next, while they lie in the cache.
-_PIECE = 4096
+#: Numbers of the left matrix that a block of rows may have: it is read once for each panel, out of the second cache.
+_BLOCK = 131_072
+#: Numbers of a gradient between two calls of the optimizer: with weights and state they stay in the first cache.
+_PIECE = 1_024
 
 
 def kind_of(updates: EpochUpdates) -> Hashable:
     """Return what networks must have in common to be trained together; None for one that is trained alone.
 
     What they need not have in common: parameters, rows, order, targets, weights of samples, penalties, learning rates,
-    and the hyperparameters of the optimizer. A training that is long enough for the fused tier is faster
-    alone.
+    and the hyperparameters of the optimizer. Alone are trained those whose batches are so large that BLAS is faster
+    than the tiles, and those whose training is long enough for the fused tier: with 784-64-10 and batches of 32 each
+    then takes 115 microseconds an update, and together they take 107.
     """
     network, rule, data = updates.network, updates.rule, updates.data
     asked = (network, data, rule, updates.part_size, updates.update_size, updates.n_updates)
@@ -53,6 +61,7 @@ def kind_of(updates: EpochUpdates) -> Hashable:
         and data.scaling is None
         and updates.update_size == updates.part_size
         and not any(network.dropout)
+        and updates.update_size * max(network.layer_sizes[1:]) <= cpu_fused.LARGEST_LAYER
         and not cpu_fused.covers(*asked)
     )
     if not covered:
@@ -69,222 +78,202 @@ def kind_of(updates: EpochUpdates) -> Hashable:
     )
 
 
-# --- the loops between the multiplications ----------------------------------------------------------------------------
+# --- what is compiled ------------------------------------------------------------------------------------------------
+#
+# Arrays of a layer are (k, rows * stride), or (1, rows * stride) where all networks have the same rows; `panels` is
+# (k, size of a network's buffer). Numba slices rows of 1-d arrays as contiguous ones.
+
+
+@functools.cache
+def _products(shape: TileShape) -> Callable[..., None]:
+    """Return ``products(...)``: ``out = a @ W`` for a layer of every network, by tiles that skip zeros if `listed`."""
+    multiply, multiply_listed = multiplication(shape, False), multiplication(shape, True)
+    rows, lanes, width = shape.rows, shape.lanes, shape.width
+
+    @compiled
+    def products(
+        a: Array, a_stride: int, n_rows: int, panels: Array, at: int, fan_in: int, fan_out: int, listed: bool,
+        lists: Array, counts: Array, out: Array, out_stride: int,
+    ) -> None:  # fmt: skip
+        block = max(rows, _BLOCK // fan_in // rows * rows)
+        for i in range(panels.shape[0]):
+            own = i % a.shape[0]
+            for first in range(0, n_rows, block):
+                count = min(block, n_rows - first)
+                for column in range(0, fan_out, width):
+                    narrow = fan_out - column <= lanes
+                    wide = lanes if narrow else width
+                    if listed:
+                        multiply_listed(
+                            a[own], first * a_stride, a_stride, 1, count, panels[i], at + column * fan_in, wide, narrow,
+                            lists[own], counts[own], first // rows, fan_in, out[i], first * out_stride + column,
+                            out_stride,
+                        )  # fmt: skip
+                    else:
+                        multiply(
+                            a[own], first * a_stride, a_stride, 1, count, panels[i], at + column * fan_in, wide, narrow,
+                            lists[0], counts[0], 0, fan_in, out[i], first * out_stride + column, out_stride,
+                        )  # fmt: skip
+
+    return products
 
 
 @functools.cache
 def _hidden_forward(name: str) -> Callable[..., None]:
-    """Return ``loop(parameter, biases, keep_z, z, a)``: ``z += biases; a = f(z)``, a row a unit, with its own bias."""
+    """Return ``forward(...)``: ``a += biases``, kept in `z` if needed, and ``a = f(a)``, for every network."""
     activate = cpu_loops.row_activation(name)
 
     @compiled
-    def loop(parameter: float, biases: Array, keep_z: bool, z: Array, a: Array) -> None:
-        for unit in range(a.shape[0]):
-            row, bias = a[unit], biases[unit]
-            if keep_z:
-                net_input = z[unit]
-                for j in range(row.size):
-                    net_input[j] += bias
-                for j in range(row.size):
-                    row[j] = net_input[j]
-            else:
-                for j in range(row.size):
-                    row[j] += bias
-            activate(row, parameter)
+    def forward(parameter: float, biases: Array, n_rows: int, stride: int, keep_z: bool, z: Array, a: Array) -> None:
+        n_units = biases.shape[1]
+        for i in range(a.shape[0]):
+            for place in range(0, n_rows * stride, stride):
+                row, bias = a[i, place : place + n_units], biases[i]
+                for j in range(n_units):
+                    row[j] += bias[j]
+                if keep_z:
+                    net_input = z[i, place : place + n_units]
+                    for j in range(n_units):
+                        net_input[j] = row[j]
+                activate(row, parameter)
 
-    return loop
+    return forward
 
 
 @functools.cache
 def _hidden_delta(name: str) -> Callable[..., None]:
-    """Return ``loop(source, parameter, delta, bias_grads)``: ``delta *= f'(source)``, and its sum for each unit."""
-    multiply, sum_of = cpu_loops.row_derivative(name), cpu_loops.sum_of
+    """Return ``derive(...)``: ``delta *= f'(source)``, for every network."""
+    multiply = cpu_loops.row_derivative(name)
 
     @compiled
-    def loop(source: Array, parameter: float, delta: Array, bias_grads: Array) -> None:
-        multiply(source.reshape(source.size), parameter, delta.reshape(delta.size))
-        for unit in range(bias_grads.size):
-            bias_grads[unit] = sum_of(delta[unit])
+    def derive(parameter: float, n_units: int, n_rows: int, stride: int, source: Array, delta: Array) -> None:
+        for i in range(delta.shape[0]):
+            for place in range(0, n_rows * stride, stride):
+                multiply(source[i, place : place + n_units], parameter, delta[i, place : place + n_units])
 
-    return loop
+    return derive
 
 
 @functools.cache
 def _output(name: str, derivative_of: str, loss: str, metric: str) -> Callable[..., None]:
-    """Return the loop over the networks' output layers: activation, loss, delta and the gradient of the biases."""
+    """Return the loop over the networks' output layers: activation, loss and delta, in place of the net inputs."""
     activate, output = cpu_loops.activation_loop(name), cpu_loops.output_loop(name, derivative_of, loss, metric)
-    sum_rows = cpu_loops.sum_rows
 
     @compiled
     def loop(
         parameter: float,
         biases: Array,
+        n_rows: int,
+        stride: int,
         z: Array,
         a: Array,
         y: Array,
         sample_weight: Array,
         total_weights: Array,
+        out: Array,
         delta: Array,
-        bias_grads: Array,
         totals: Array,
     ) -> None:
-        for i in range(z.shape[0]):
-            activate(parameter, biases[i], True, z[i], a[i])
-            target = y[i % y.shape[0]]  # of all, or its own
-            output(parameter, z[i], a[i], target, sample_weight[i], total_weights[i], delta[i], totals[i])
-            sum_rows(delta[i], False, bias_grads[i])
+        n_units, n_weighted = biases.shape[1], min(n_rows, sample_weight.shape[1])
+        for i in range(delta.shape[0]):
+            for row in range(n_rows):
+                for j in range(n_units):
+                    z[row, j] = delta[i, row * stride + j]
+            activate(parameter, biases[i], True, z[:n_rows], a[:n_rows])
+            target, weight = y[i % y.shape[0]], sample_weight[i]
+            output(
+                parameter, z[:n_rows], a[:n_rows], target[:n_rows], weight[:n_weighted], total_weights[i], out[:n_rows],
+                totals[i],
+            )  # fmt: skip
+            for row in range(n_rows):
+                for j in range(n_units):
+                    delta[i, row * stride + j] = out[row, j]
 
     return loop
 
 
-@inlined_sum
-def _ridge(weights: Array, weight_grads: Array, l2: float, out: Array) -> float:
-    """``out = weight_grads + l2 W``; return ``l2 / 2 sum W^2``: `cpu_loops.add_penalty` for the usual case.
-
-    Beside, not in place: the gradients of ten networks lie in slow memory, and would have to be written there again.
-    """
-    factor, total = weights.dtype.type(l2), weights.dtype.type(0)
-    for i in range(weights.size):
-        out[i] = weight_grads[i] + factor * weights[i]
-        total += weights[i] * weights[i]
-    return 0.5 * l2 * float(total)
+@compiled
+def _transpose_all(panels: Array, at: int, fan_in: int, fan_out: int, width: int, lanes: int, out: Array) -> None:
+    for i in range(panels.shape[0]):
+        transpose(panels[i], at, fan_in, fan_out, width, lanes, out[i], 0)
 
 
 @functools.cache
-def _update(optimizer: str) -> Callable[..., None]:
-    """Return the loop that adds each network's penalty and updates its parameters, piece by piece."""
-    update, rates_of, add_penalty = (
-        cpu_optimizers.UPDATES[optimizer],
-        cpu_optimizers.RATES[optimizer],
-        cpu_loops.add_penalty,
-    )
-    decay, flush = cpu_optimizers.decay, cpu_optimizers.flush_subnormals
-    decays, flush_every, piece_size, ridge = optimizer == "adamw", FLUSH_EVERY, _PIECE, _ridge
+def _update(optimizer: str, shape: TileShape) -> Callable[..., None]:
+    """Return ``update(...)``: gradient, penalty and optimizer of a layer of every network, piece by piece."""
+    multiply, multiply_listed = multiplication(shape, False), multiplication(shape, True)
+    optimize, rates_of = cpu_optimizers.UPDATES[optimizer], cpu_optimizers.RATES[optimizer]
+    decay, add_penalty, decays = cpu_optimizers.decay, cpu_loops.add_penalty, optimizer == "adamw"
+    rows, lanes, width, piece_size = shape.rows, shape.lanes, shape.width, _PIECE
 
     @compiled
-    def loop(
-        w: Array,
-        g: Array,
-        first: Array,
-        second: Array,
-        starts: Array,
-        n_weight_blocks: int,
-        rates: Array,
-        steps: Array,
-        hyperparameters: Array,
-        weight_decay: Array,
-        l1: Array,
-        l2: Array,
-        total_weights: Array,
-        totals: Array,
-    ) -> None:
-        k = rates.size
-        piece = np.empty(piece_size, w.dtype)
-        for block in range(starts.size - 1):
-            size = (starts[block + 1] - starts[block]) // k
-            for i in range(k):
-                begin = starts[block] + i * size
-                rate, other = rates_of(rates[i], steps[i], hyperparameters[i])
-                penalty = 0.0
-                for start in range(begin, begin + size, piece_size):
-                    stop = min(start + piece_size, begin + size)
-                    parameters, gradients = w[start:stop], g[start:stop]
-                    if block < n_weight_blocks:
-                        if l1[i] > 0:
-                            penalty += add_penalty(parameters, gradients, l1[i], l2[i])
-                        elif l2[i] > 0:
-                            penalty += ridge(parameters, gradients, l2[i], piece)
-                            gradients = piece[: stop - start]
-                        if decays:
-                            decay(parameters, rates[i] * weight_decay[i])
-                    update(
-                        parameters,
-                        gradients,
-                        first[start:stop],
-                        second[start:stop],
-                        rate,
-                        other,
-                        hyperparameters[i],
-                    )
-                    if steps[i] % flush_every == 0:
-                        flush(first[start:stop])
-                        flush(second[start:stop])
-                totals[i, 0] += total_weights[i] * penalty
+    def update(
+        panels: Array, moments: Array, squares: Array, at: int, biases_at: int, fan_in: int, fan_out: int,
+        a: Array, a_stride: int, delta: Array, delta_stride: int, n_rows: int, listed: bool, lists: Array,
+        counts: Array, gradient: Array, rates: Array, steps: Array, hyperparameters: Array, weight_decay: Array,
+        l1: Array, l2: Array, total_weights: Array, totals: Array,
+    ) -> None:  # fmt: skip
+        for i in range(panels.shape[0]):
+            own, w, first, second, h = i % a.shape[0], panels[i], moments[i], squares[i], hyperparameters[i]
+            rate, other = rates_of(rates[i], steps[i], h)
+            share, penalty = rates[i] * weight_decay[i], 0.0
+            for column in range(0, fan_out, width):
+                narrow = fan_out - column <= lanes
+                wide = lanes if narrow else width
+                block = max(rows, piece_size // wide // rows * rows)
+                for top in range(0, fan_in, block):
+                    count = min(block, fan_in - top)
+                    begin = at + column * fan_in + top * wide
+                    end = begin + count * wide
+                    if listed:
+                        multiply_listed(
+                            a[own], top, 1, a_stride, count, delta[i], column, delta_stride, narrow,
+                            lists[own], counts[own], top // rows, n_rows, gradient, 0, wide,
+                        )  # fmt: skip
+                    else:
+                        multiply(
+                            a[own], top, 1, a_stride, count, delta[i], column, delta_stride, narrow,
+                            lists[0], counts[0], 0, n_rows, gradient, 0, wide,
+                        )  # fmt: skip
+                    parameters, piece = w[begin:end], gradient[: count * wide]
+                    if l1[i] > 0 or l2[i] > 0:
+                        penalty += add_penalty(parameters, piece, l1[i], l2[i])
+                    if decays:
+                        decay(parameters, share)
+                    optimize(parameters, piece, first[begin:end], second[begin:end], rate, other, h)
+            totals[i, 0] += total_weights[i] * penalty
 
-    return loop
+            sums = gradient[:fan_out]
+            for j in range(fan_out):
+                sums[j] = 0
+            for row in range(n_rows):
+                for j in range(fan_out):
+                    sums[j] += delta[i, row * delta_stride + j]
+            begin, end = biases_at, biases_at + fan_out
+            optimize(w[begin:end], sums, first[begin:end], second[begin:end], rate, other, h)
 
-
-# --- parameters and the workspace -------------------------------------------------------------------------------------
-
-
-class _JointParameters:
-    """The parameters of k networks in one flat buffer: a block for each layer's weights, then one for its biases.
-
-    Attributes
-    ----------
-    weights : list of arrays
-        Of hidden layers (k, fan_out, fan_in), transposed; of the output layer (k, fan_in, fan_out).
-    biases : list of arrays of shape (k, fan_out)
-    starts : array of int
-        Where each block begins in `flat`, and where the last one ends.
-    """
-
-    def __init__(self, k: int, layer_sizes: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self.layer_sizes = layer_sizes
-        pairs = list(pairwise(layer_sizes))
-        shapes = [(k, fan_out, fan_in) for fan_in, fan_out in pairs[:-1]] + [(k, *pairs[-1])]
-        bias_shapes = [(k, fan_out) for fan_out in layer_sizes[1:]]
-        self.starts = np.array(list(accumulate((int(np.prod(s)) for s in [*shapes, *bias_shapes]), initial=0)))
-        self.flat = np.zeros(self.starts[-1], dtype)
-        blocks = [self.flat[start:stop] for start, stop in pairwise(self.starts)]
-        self.weights = [block.reshape(shape) for block, shape in zip(blocks, shapes, strict=False)]
-        self.biases = [b.reshape(shape) for b, shape in zip(blocks[len(shapes) :], bias_shapes, strict=True)]
-
-    def _pairs(self, i: int, flat: Array) -> list[tuple[Array, Array]]:
-        """Return network i's arrays here, and views of the same shape of a flat buffer of its own."""
-        own = Parameters(flat, self.layer_sizes)
-        here = [weights[i].T for weights in self.weights[:-1]] + [self.weights[-1][i]]
-        here += [biases[i] for biases in self.biases]
-        return list(zip(here, own.weights + own.biases, strict=True))
-
-    def take(self, i: int, flat: Array) -> None:
-        """Copy from network i's flat buffer."""
-        for here, own in self._pairs(i, flat):
-            here[...] = own
-
-    def give(self, i: int, flat: Array) -> None:
-        """Copy to network i's flat buffer."""
-        for here, own in self._pairs(i, flat):
-            own[...] = here
-
-
-class _Batch:
-    """The workspace of a batch of `n` rows; the arrays of hidden layers are (k, units, n), see the module."""
-
-    def __init__(self, n: int, k: int, n_batches: int, layer_sizes: tuple[int, ...], keep_z: list[bool], like: Array):
-        dtype = like.dtype
-        hidden = layer_sizes[1:-1]
-        self.x = np.empty((n_batches, n, layer_sizes[0]), dtype)
-        self.y = np.empty((n_batches, n, layer_sizes[-1]), dtype)
-        self.weight = np.empty((k, n), dtype)
-        self.no_weight = np.empty((k, 0), dtype)
-        self.a = [np.empty((k, units, n), dtype) for units in hidden]
-        self.z = [np.empty_like(a) if kept else a for a, kept in zip(self.a, keep_z, strict=True)]
-        self.delta = [np.empty_like(a) for a in self.a]
-        self.output = np.empty((k, n, layer_sizes[-1]), dtype)
-        self.output_z, self.output_delta = np.empty_like(self.output), np.empty_like(self.output)
+    return update
 
 
 # --- the updates ------------------------------------------------------------------------------------------------------
 
 
-def _transposed(matrices: Array) -> Array:
-    return matrices.transpose(0, 2, 1)
+class _Zeros:
+    """Lists of what is not zero in a batch, of one for all networks or of each; empty ones where they do not pay."""
 
+    def __init__(self, shape: TileShape, n_batches: int, n_rows: int, n_columns: int) -> None:
+        rows = shape.rows
+        self._list_columns, self._list_rows = column_lister(rows), row_lister(rows)
+        row_tiles, column_tiles = -(-n_rows // rows), -(-n_columns // rows)
+        self._marks = np.zeros(max(n_columns, n_rows * column_tiles), np.uint8)
+        self.columns = np.zeros((n_batches, row_tiles, n_columns), np.int32), np.zeros((n_batches, row_tiles), np.int64)
+        self.rows = np.zeros((n_batches, column_tiles, n_rows), np.int32), np.zeros((n_batches, column_tiles), np.int64)
 
-def _rows(stack: Array) -> Array:
-    """Return the matrices of a stack below one another, as one matrix."""
-    return stack.reshape(-1, stack.shape[-1])
+    def find(self, x: Array, stride: int, n_rows: int) -> None:
+        """Look for them in each of the batches `x`."""
+        for i, batch in enumerate(x):
+            self._list_columns(batch, stride, n_rows, self._marks, *(lists[i] for lists in self.columns))
+            self._list_rows(batch, stride, n_rows, self._marks, *(lists[i] for lists in self.rows))
 
 
 class JointUpdates:
@@ -300,26 +289,45 @@ class JointUpdates:
 
     def __init__(self, members: Sequence[EpochUpdates], *, shared: bool) -> None:
         self._shared = shared
-        k, network = len(members), members[0].network
+        k, network, data, n_rows = len(members), members[0].network, members[0].data, members[0].update_size
         sizes, dtype = network.layer_sizes, network.dtype
-        optimizer = members[0].rule.optimizer
-        self._parameters, self._gradients = (_JointParameters(k, sizes, dtype) for _ in range(2))
-        self._state = [_JointParameters(k, sizes, dtype) for _ in optimizer.slots]
-        self._update = _update(optimizer.name)
+        self._sizes, self._size, self._dtype = sizes, n_rows, dtype
+        self._shape = shape = tile_shape(dtype)
+        self._panels = Panels(sizes, shape)
 
+        def numbers(*sizes: int) -> Array:
+            return np.zeros(sizes, dtype)
+
+        self._parameters = numbers(k, self._panels.size)
+        optimizer = members[0].rule.optimizer
+        self._state = [numbers(k, self._panels.size) for _ in optimizer.slots]
+        self._biases = [
+            self._parameters[:, at : at + units]
+            for at, units in zip(self._panels.biases_at.tolist(), sizes[1:], strict=True)
+        ]
+        self._transposed = [numbers(k, fan_out * padded(fan_in, shape.lanes)) for fan_in, fan_out in _layers(sizes)[1:]]
+        self._gradient = numbers(max(_PIECE, shape.rows * shape.width, *sizes))
+
+        # Layer l of `a` and `delta`; the output layer's net inputs and deltas are both in `delta`.
         *hidden, output = network.layer_activations
-        keep_z = [activation.derivative_of == "z" for activation in hidden]
-        n_rows, size = members[0].data.n_samples, members[0].update_size
-        self._batches = {
-            n: _Batch(n, k, 1 if shared else k, sizes, keep_z, self._parameters.flat)
-            for n in {size, n_rows % size or size}
-        }
+        n_batches = 1 if shared else k
+        self._strides = [row_stride(units, shape) for units in sizes]
+        of_layers = [numbers(k, n_rows * stride) for stride in self._strides[1:]]
+        self._a = [numbers(n_batches, n_rows * self._strides[0]), *of_layers[:-1]]
+        self._z = [np.zeros_like(a) if f.derivative_of == "z" else a for a, f in zip(self._a[1:], hidden, strict=True)]
+        self._delta = [np.zeros_like(a) for a in of_layers]
+        self._x, self._y = numbers(n_rows, sizes[0]), numbers(n_batches, n_rows, sizes[-1])
+        self._output_work = [numbers(n_rows, sizes[-1]) for _ in range(3)]
+        self._listed = is_sparse(data.inputs) or cpu_fused.mostly_zero(data, (self._x[:0, 0],) * 2, shape.rows)
+        self._zeros = _Zeros(shape, n_batches, *((n_rows, sizes[0]) if self._listed else (0, 0)))
+
+        self._products, self._update = _products(shape), _update(optimizer.name, shape)
         self._hidden = [
             (_hidden_forward(name), _hidden_delta(name), cpu_loops.parameter_of(activation, dtype))
             for activation, name in ((activation, cpu_loops.base_name(activation)) for activation in hidden)
         ]
         self._output = _output(
-            cpu_loops.base_name(output), output.derivative_of, network.loss_function.name, members[0].data.metric
+            cpu_loops.base_name(output), output.derivative_of, network.loss_function.name, data.metric
         )
         self._output_parameter = cpu_loops.parameter_of(output, dtype)
 
@@ -329,27 +337,27 @@ class JointUpdates:
         A network whose parameters or totals are not finite any more is left as it was, and gets None instead.
         """
         self._begin(members)
-        size, n_rows = members[0].update_size, members[0].data.n_samples
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
-            for index, start in enumerate(range(0, n_rows, size)):
-                work = self._batches[min(size, n_rows - start)]
-                self._take_batch(work, start)
-                self._forward(work)
-                self._backward(work, index)
-                self._make_update(index)
+        n_samples = members[0].data.n_samples
+        quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore")
+        with subnormals_flushed(), quiet:
+            for index, start in enumerate(range(0, n_samples, self._size)):
+                n_rows = min(self._size, n_samples - start)
+                weight = self._take_batch(start, n_rows)
+                self._forward(n_rows)
+                self._backward(n_rows, weight, index)
+                self._make_update(n_rows, index)
         return [self._finished(i, member) for i, member in enumerate(members)]
 
     def _begin(self, members: Sequence[EpochUpdates]) -> None:
-        dtype = self._parameters.flat.dtype
         for i, member in enumerate(members):
-            self._parameters.take(i, member.network.parameters)
+            self._panels.pack(member.network.parameters, self._parameters[i])
             for slot, name in zip(self._state, member.rule.optimizer.slots, strict=True):
-                slot.take(i, member.rule.state[name])
+                self._panels.pack(member.rule.state[name], slot[i])
         self._members = members[:1] if self._shared else members
         self._totals = np.zeros((len(members), 2))
-        self._sample_weight: Array | None = None
+        self._sample_weight = np.empty((len(members), 0), self._dtype)
         if any(member.data.sample_weight is not None for member in members):
-            ones = np.ones(members[0].data.n_samples, dtype)
+            ones = np.ones(members[0].data.n_samples, self._dtype)
             weights = [member.data.sample_weight for member in members]
             self._sample_weight = np.stack([ones if weight is None else weight for weight in weights])
 
@@ -366,92 +374,83 @@ class JointUpdates:
         self._hyperparameters = np.stack([cpu_optimizers.hyperparameters(optimizer) for optimizer in optimizers])
         self._decay = np.array([o.weight_decay if isinstance(o, AdamW) else 0.0 for o in optimizers])
 
-    def _take_batch(self, work: _Batch, start: int) -> None:
-        """``x, y = rows of the data set``, of one for all or of each."""
+    def _take_batch(self, start: int, n_rows: int) -> Array:
+        """``x, y = rows of the data set``, of one for all or of each; return the sample weights of each network."""
         for i, member in enumerate(self._members):
-            ops, data = member.network.ops, member.data
-            ops.take_batch(data.inputs, member.order, start, None, work.x[i])
-            ops.take_batch(data.targets, member.order, start, None, work.y[i])
-        if self._sample_weight is None:
-            return
-        for i, weight in enumerate(self._sample_weight):
-            order = self._members[i % len(self._members)].order[start : start + work.x.shape[1]]
-            np.take(weight, order, out=work.weight[i], mode="clip")
+            ops, data, x = member.network.ops, member.data, self._x[:n_rows]
+            ops.take_batch(data.inputs, member.order, start, None, x)
+            ops.take_batch(data.targets, member.order, start, None, self._y[i, :n_rows])
+            self._a[0][i].reshape(self._size, -1)[:n_rows, : self._sizes[0]] = x
+        if self._listed:
+            self._zeros.find(self._a[0], self._strides[0], n_rows)
+        if not self._sample_weight.size:
+            return self._sample_weight
+        orders = [member.order[start : start + n_rows] for member in self._members]
+        weights = [weight[orders[i % len(orders)]] for i, weight in enumerate(self._sample_weight)]
+        return np.stack(weights)
 
-    def _forward(self, work: _Batch) -> None:
-        """``a[l] = f_l(W[l] @ a[l-1] + b[l])``, up to the net inputs of the output layer."""
-        weights, biases = self._parameters.weights, self._parameters.biases
-        for layer, (forward, _, parameter) in enumerate(self._hidden):
-            a, z = work.a[layer], work.z[layer]
-            if layer > 0:
-                np.matmul(weights[layer], work.a[layer - 1], out=z)
-            elif self._shared:
-                np.matmul(_rows(weights[0]), work.x[0].T, out=_rows(z))
-            else:
-                np.matmul(weights[0], _transposed(work.x), out=z)
-            forward(parameter, biases[layer].reshape(-1), z is not a, _rows(z), _rows(a))
-        below = _transposed(work.a[-1]) if work.a else work.x
-        np.matmul(below, weights[-1], out=work.output_z)
+    def _forward(self, n_rows: int) -> None:
+        """``a[l] = f_l(a[l-1] @ W[l] + b[l])``, up to the products of the output layer."""
+        for layer, (fan_in, fan_out) in enumerate(_layers(self._sizes)):
+            is_output = layer == len(self._hidden)
+            out, stride = self._delta[-1] if is_output else self._a[layer + 1], self._strides[layer + 1]
+            self._products(
+                self._a[layer], self._strides[layer], n_rows, self._parameters, self._panels.weights_at[layer], fan_in,
+                fan_out, self._listed and layer == 0, *self._zeros.columns, out, stride,
+            )  # fmt: skip
+            if not is_output:
+                forward, _, parameter = self._hidden[layer]
+                z = self._z[layer]
+                forward(parameter, self._biases[layer], n_rows, stride, z is not out, z, out)
 
-    def _backward(self, work: _Batch, index: int) -> None:
-        """The deltas, from the output layer down, and the gradients; with the weights as they still are."""
-        weights, grads, delta = self._parameters.weights, self._gradients, work.output_delta
+    def _backward(self, n_rows: int, weight: Array, index: int) -> None:
+        """The deltas, from the output layer down, with the weights as they still are."""
+        z, a, out = self._output_work
         self._output(
-            self._output_parameter,
-            self._parameters.biases[-1],
-            work.output_z,
-            work.output,
-            work.y,
-            work.no_weight if self._sample_weight is None else work.weight,
-            self._weights[index],
-            delta,
-            grads.biases[-1],
-            self._totals,
-        )
-        np.matmul(work.a[-1] if work.a else _transposed(work.x), delta, out=grads.weights[-1])
-        above, weights_above = _transposed(delta), weights[-1]
-        for layer in range(len(self._hidden) - 1, -1, -1):
-            _, derive, parameter = self._hidden[layer]
-            delta, source = work.delta[layer], work.z[layer]
-            np.matmul(weights_above, above, out=delta)
-            derive(_rows(source), parameter, _rows(delta), grads.biases[layer].reshape(-1))
-            if layer > 0:
-                np.matmul(delta, _transposed(work.a[layer - 1]), out=grads.weights[layer])
-            elif self._shared:
-                np.matmul(_rows(delta), work.x[0], out=_rows(grads.weights[0]))
-            else:
-                np.matmul(delta, work.x, out=grads.weights[0])
-            above, weights_above = delta, _transposed(weights[layer])
+            self._output_parameter, self._biases[-1], n_rows, self._strides[-1], z, a, self._y, weight,
+            self._weights[index], out, self._delta[-1], self._totals,
+        )  # fmt: skip
+        shape = self._shape
+        for layer in range(len(self._hidden), 0, -1):
+            _, derive, parameter = self._hidden[layer - 1]
+            units, above = self._sizes[layer], self._sizes[layer + 1]
+            weights, delta, stride = self._transposed[layer - 1], self._delta[layer - 1], self._strides[layer]
+            _transpose_all(
+                self._parameters, self._panels.weights_at[layer], units, above, shape.width, shape.lanes, weights
+            )
+            self._products(
+                self._delta[layer], self._strides[layer + 1], n_rows, weights, 0, above, units, False,
+                *self._zeros.columns, delta, stride,
+            )  # fmt: skip
+            derive(parameter, units, n_rows, stride, self._z[layer - 1], delta)
 
-    def _make_update(self, index: int) -> None:
-        parameters = self._parameters
-        slots = [slot.flat for slot in self._state]
-        first, second = (*slots, parameters.flat, parameters.flat)[:2]
-        self._update(
-            parameters.flat,
-            self._gradients.flat,
-            first,
-            second,
-            parameters.starts,
-            len(parameters.weights),
-            self._rates[index],
-            self._steps_done + index + 1,
-            self._hyperparameters,
-            self._decay,
-            self._l1[index],
-            self._l2[index],
-            self._weights[index],
-            self._totals,
-        )
+    def _make_update(self, n_rows: int, index: int) -> None:
+        """Gradients and new parameters, layer by layer."""
+        moments, squares = (*self._state, self._parameters, self._parameters)[:2]  # what it lacks is not touched
+        steps = self._steps_done + index + 1
+        for layer, (fan_in, fan_out) in enumerate(_layers(self._sizes)):
+            self._update(
+                self._parameters, moments, squares, self._panels.weights_at[layer], self._panels.biases_at[layer],
+                fan_in, fan_out, self._a[layer], self._strides[layer], self._delta[layer], self._strides[layer + 1],
+                n_rows, self._listed and layer == 0, *self._zeros.rows, self._gradient, self._rates[index], steps,
+                self._hyperparameters, self._decay, self._l1[index], self._l2[index], self._weights[index],
+                self._totals,
+            )  # fmt: skip
+        for i in np.flatnonzero(steps % FLUSH_EVERY == 0):
+            for slot in self._state:
+                cpu_optimizers.flush_subnormals(slot[i])
 
     def _finished(self, i: int, member: EpochUpdates) -> Array | None:
         """Hand network i its new parameters and its optimizer's memory, if they are finite."""
-        flat = np.empty_like(member.network.parameters)
-        self._parameters.give(i, flat)
-        if not (np.isfinite(self._totals[i]).all() and np.isfinite(flat).all()):
+        if not (np.isfinite(self._totals[i]).all() and np.isfinite(self._parameters[i]).all()):
             return None
-        member.network.parameters[...] = flat
+        self._panels.unpack(self._parameters[i], member.network.parameters)
         for slot, name in zip(self._state, member.rule.optimizer.slots, strict=True):
-            slot.give(i, member.rule.state[name])
+            self._panels.unpack(slot[i], member.rule.state[name])
         totals: Array = self._totals[i]
         return totals
+
+
+def _layers(sizes: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Return the pairs (fan_in, fan_out)."""
+    return list(pairwise(sizes))

@@ -20,6 +20,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from gpuprop.activations import Activation
 from gpuprop.array_api import beside
+from gpuprop.backends.cpu_threads import limited_blas
 from gpuprop.backends.interchange import on_gpu, to_host
 from gpuprop.callbacks import Callback
 from gpuprop.errors import NonFiniteLossError
@@ -212,14 +213,15 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
     def _fit_lbfgs(self, samples: _Samples, epochs: int) -> None:
         samples = replace(samples, targets=self._training_targets(samples.targets))
         data = self.network_.prepare(*samples.arrays())
-        self.loss_, self.n_iter_ = lbfgs.minimize(
-            self.network_,
-            data,
-            tol=self.tol,
-            max_iter=epochs,
-            max_fun=self.max_fun,
-            verbose=bool(self.verbose),
-        )
+        with limited_blas(self.n_threads):
+            self.loss_, self.n_iter_ = lbfgs.minimize(
+                self.network_,
+                data,
+                tol=self.tol,
+                max_iter=epochs,
+                max_fun=self.max_fun,
+                verbose=bool(self.verbose),
+            )
         if not np.isfinite(self.network_.host_parameters()).all():
             raise ValueError(_NON_FINITE)
 
@@ -316,6 +318,7 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
             row_orders=_cumulative_shuffles(random_state, n_samples) if self.shuffle else None,
             conventions="scikit-learn",
             callbacks=self.callbacks or (),
+            n_threads=self.n_threads,
         )
 
     def _keep(self, trainer: Trainer, resume_from: Progress | None) -> None:

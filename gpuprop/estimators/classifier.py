@@ -31,6 +31,19 @@ __all__ = ["MLPClassifier"]
 Array = NDArray[Any]
 
 
+def _check_objects(y: Array) -> None:
+    """Refuse labels that are objects but not text, of which scikit-learn would say that their type is unknown."""
+    kinds = sorted({type(label).__name__ for label in y.flat})
+    if any(isinstance(label, str) for label in y.flat):
+        if any(not isinstance(label, str) for label in y.flat):
+            raise TypeError(f"y: got labels of the types {', '.join(kinds)}, expected text only; convert the others")
+    elif type_of_target(y) == "unknown":
+        raise ValueError(
+            f"y: got an array of objects ({', '.join(kinds)}), expected numbers, truth values or text; convert it, "
+            "e.g. with y.astype(int)"
+        )
+
+
 def _if_stochastic(method: Method) -> Method:
     available: Method = available_if(lambda estimator: estimator._stochastic())(method)
     return available
@@ -110,6 +123,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
     order_random_state : int, RandomState or None, default=None
         Held-out rows and row orders are drawn from it instead of `random_state`, so that networks with different
         initial weights can see the same rows in the same order.
+    n_threads : int or None, default=None
+        Threads that BLAS may use on the CPU during a fit, see `Trainer`; None chooses by a short measurement.
 
     Attributes
     ----------
@@ -197,6 +212,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         dtype: Any = None,
         callbacks: Any = None,
         order_random_state: Any = None,
+        n_threads: int | None = None,
     ) -> None:
         set_parameters(self, locals())
 
@@ -283,6 +299,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         """Return y as a column for each output, after checking it against the classes that are known."""
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
+        if y.dtype == object:
+            _check_objects(y)
         check_classification_targets(y)
         if not hasattr(self, "classes_") or (role == "fit" and not self.warm_start):
             self._label_binarizer = LabelBinarizer().fit(y)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from numbers import Integral
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -156,6 +157,28 @@ class MLPEnsemble(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]  # s
         """Return the accuracy of a classifier, or R2 of a regression."""
         measure = accuracy_score if is_classifier(self) else r2_score
         return float(measure(y, self.predict(X), sample_weight=sample_weight))
+
+    def save(self, path: str | Path) -> None:
+        """Write the fitted ensemble to one file, which `gpuprop.load` reads; see `MLPClassifier.save`.
+
+        Raises
+        ------
+        ModelFileError
+            If the file cannot be written.
+        ValueError
+            If a parameter or a label is of a type that a file cannot hold.
+        """
+        from gpuprop.estimators.files import describe, describe_ensemble, kind_of
+        from gpuprop.model_io import save_ensemble
+
+        check_is_fitted(self)
+        save_ensemble(
+            self.estimators_,
+            path,
+            kind=kind_of(self.estimators_[0]),
+            estimators=[describe(member) for member in self.estimators_],
+            ensemble=describe_ensemble(self),
+        )
 
     def _outputs(self, X: Any) -> Array:
         """Return the outputs of every member: (n_networks, n_samples, n_outputs)."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,18 @@ from gpuprop.network import Network
 from gpuprop.optimizers import OPTIMIZERS, Optimizer
 from gpuprop.schedules import SCHEDULES, Schedule
 
-__all__ = ["KINDS", "describe", "kind_of", "restore", "restore_records"]
+if TYPE_CHECKING:
+    from gpuprop.estimators.ensemble import MLPEnsemble
+
+__all__ = [
+    "KINDS",
+    "describe",
+    "describe_ensemble",
+    "kind_of",
+    "restore",
+    "restore_ensemble",
+    "restore_records",
+]
 
 #: The kinds of model file that hold an estimator.
 KINDS: dict[str, type[BaseMLP]] = {"classifier": MLPClassifier, "regressor": MLPRegressor}
@@ -42,8 +53,8 @@ RECORDS = (
     "history_",
     "_no_improvement_count",
 )
-#: Parameters that a file does not hold.
-_NOT_STORED = ("callbacks", "device")
+#: Parameters that a file does not hold; what the members of an ensemble are copies of is described apart.
+_NOT_STORED = ("callbacks", "device", "n_threads", "estimator")
 _LABEL_DTYPES = r"(int|uint)(8|16|32|64)|float(32|64)|bool|object|str"
 
 
@@ -60,11 +71,7 @@ def describe(estimator: Any) -> dict[str, Any]:
     ValueError
         If a parameter or a label is of a type that a file cannot hold.
     """
-    parameters = {
-        name: _plain(name, value)
-        for name, value in estimator.get_params(deep=False).items()
-        if name not in _NOT_STORED and not isinstance(value, np.random.RandomState)
-    }
+    parameters = _parameters(estimator)
     records = {name: getattr(estimator, name) for name in RECORDS if hasattr(estimator, name)}
     if "history_" in records:
         # No times in a file: equal runs give equal bytes.
@@ -76,6 +83,50 @@ def describe(estimator: Any) -> dict[str, Any]:
     if isinstance(estimator, MLPClassifier):
         described["labels"] = _plain_labels(estimator)
     return described
+
+
+def _parameters(estimator: Any) -> dict[str, Any]:
+    """Return the parameters of an estimator as JSON values."""
+    return {
+        name: _plain(name, value)
+        for name, value in estimator.get_params(deep=False).items()
+        if name not in _NOT_STORED and not isinstance(value, np.random.RandomState)
+    }
+
+
+def describe_ensemble(ensemble: MLPEnsemble) -> dict[str, Any]:
+    """Return the parameters of a fitted ensemble, and of what its members are copies of, as JSON values."""
+    described: dict[str, Any] = {"parameters": _parameters(ensemble), "estimator": _parameters(ensemble.estimator)}
+    if hasattr(ensemble, "feature_names_in_"):
+        described["feature_names"] = [str(name) for name in ensemble.feature_names_in_]
+    return described
+
+
+def restore_ensemble(
+    members: Sequence[Any], described: Mapping[str, Any], activations: Mapping[str, Activation]
+) -> MLPEnsemble:
+    """Return the ensemble that `describe_ensemble` described, with these members; errors as of `restore`."""
+    from gpuprop.estimators.ensemble import MLPEnsemble
+
+    first = members[0]
+    if type(first) not in KINDS.values() or any(type(member) is not type(first) for member in members):
+        raise ValueError("the members are not all classifiers, or all regressors")
+    if any(member.network_.layer_sizes != first.network_.layer_sizes for member in members):
+        raise ValueError("the members have different layers")
+    own, inner = (
+        {name: _revived(value, activations) for name, value in described[part].items()}
+        for part in ("parameters", "estimator")
+    )
+    ensemble = MLPEnsemble(type(first)(**inner, device=first.device), **own)
+    ensemble.estimators_ = list(members)
+    ensemble.n_features_in_ = first.n_features_in_
+    if isinstance(first, MLPClassifier):
+        if any(not np.array_equal(member.classes_, first.classes_) for member in members):
+            raise ValueError("the members have different classes")
+        ensemble.classes_ = first.classes_
+    if "feature_names" in described:
+        ensemble.feature_names_in_ = np.array([str(name) for name in described["feature_names"]], dtype=object)
+    return ensemble
 
 
 def restore(

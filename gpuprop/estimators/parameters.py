@@ -71,6 +71,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "dtype": [Options(object, {"float32", "float64", np.float32, np.float64}), np.dtype, None],
     "callbacks": [list, tuple, None],
     "order_random_state": ["random_state"],
+    "n_threads": [Interval(Integral, 1, None, closed="left"), None],
 }
 
 

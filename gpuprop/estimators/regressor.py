@@ -95,6 +95,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]  # scikit-lea
         dtype: Any = None,
         callbacks: Any = None,
         order_random_state: Any = None,
+        n_threads: int | None = None,
     ) -> None:
         set_parameters(self, locals())
 
