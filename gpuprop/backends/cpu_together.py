@@ -14,7 +14,7 @@ k networks share.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from gpuprop.backends import cpu_fused, cpu_loops, cpu_optimizers
 from gpuprop.backends.cpu_compile import compiled
-from gpuprop.backends.cpu_panels import Panels, padded, row_stride, transpose
+from gpuprop.backends.cpu_panels import Panels, padded, row_stride, transposition
 from gpuprop.backends.cpu_subnormals import subnormals_flushed
 from gpuprop.backends.cpu_tiles import TileShape, column_lister, multiplication, row_lister, tile_shape
 from gpuprop.optimizers import FLUSH_EVERY, AdamW
@@ -192,10 +192,17 @@ def _output(name: str, derivative_of: str, loss: str, metric: str) -> Callable[.
     return loop
 
 
-@compiled
-def _transpose_all(panels: Array, at: int, fan_in: int, fan_out: int, width: int, lanes: int, out: Array) -> None:
-    for i in range(panels.shape[0]):
-        transpose(panels[i], at, fan_in, fan_out, width, lanes, out[i], 0)
+@functools.cache
+def _transposes(shape: TileShape) -> Callable[..., None]:
+    """Return ``transposes(...)``: the weights of a layer of every network, transposed."""
+    transpose = transposition(shape)
+
+    @compiled
+    def transposes(panels: Array, at: int, fan_in: int, fan_out: int, out: Array) -> None:
+        for i in range(panels.shape[0]):
+            transpose(panels[i], at, fan_in, fan_out, out[i], 0)
+
+    return transposes
 
 
 @functools.cache
@@ -292,7 +299,7 @@ class JointUpdates:
         k, network, data, n_rows = len(members), members[0].network, members[0].data, members[0].update_size
         sizes, dtype = network.layer_sizes, network.dtype
         self._sizes, self._size, self._dtype = sizes, n_rows, dtype
-        self._shape = shape = tile_shape(dtype)
+        shape = tile_shape(dtype)
         self._panels = Panels(sizes, shape)
 
         def numbers(*sizes: int) -> Array:
@@ -321,7 +328,11 @@ class JointUpdates:
         self._listed = is_sparse(data.inputs) or cpu_fused.mostly_zero(data, (self._x[:0, 0],) * 2, shape.rows)
         self._zeros = _Zeros(shape, n_batches, *((n_rows, sizes[0]) if self._listed else (0, 0)))
 
-        self._products, self._update = _products(shape), _update(optimizer.name, shape)
+        self._products, self._transposes, self._update = (
+            _products(shape),
+            _transposes(shape),
+            _update(optimizer.name, shape),
+        )
         self._hidden = [
             (_hidden_forward(name), _hidden_delta(name), cpu_loops.parameter_of(activation, dtype))
             for activation, name in ((activation, cpu_loops.base_name(activation)) for activation in hidden)
@@ -350,9 +361,10 @@ class JointUpdates:
 
     def _begin(self, members: Sequence[EpochUpdates]) -> None:
         for i, member in enumerate(members):
-            self._panels.pack(member.network.parameters, self._parameters[i])
-            for slot, name in zip(self._state, member.rule.optimizer.slots, strict=True):
-                self._panels.pack(member.rule.state[name], slot[i])
+            for own, panels in self._both(i, member):
+                panels[...] = 0  # the padding too: a diverged training left NaN
+                for piece, packed in self._panels.pieces(own, panels):
+                    packed[...] = piece
         self._members = members[:1] if self._shared else members
         self._totals = np.zeros((len(members), 2))
         self._sample_weight = np.empty((len(members), 0), self._dtype)
@@ -410,14 +422,11 @@ class JointUpdates:
             self._output_parameter, self._biases[-1], n_rows, self._strides[-1], z, a, self._y, weight,
             self._weights[index], out, self._delta[-1], self._totals,
         )  # fmt: skip
-        shape = self._shape
         for layer in range(len(self._hidden), 0, -1):
             _, derive, parameter = self._hidden[layer - 1]
             units, above = self._sizes[layer], self._sizes[layer + 1]
             weights, delta, stride = self._transposed[layer - 1], self._delta[layer - 1], self._strides[layer]
-            _transpose_all(
-                self._parameters, self._panels.weights_at[layer], units, above, shape.width, shape.lanes, weights
-            )
+            self._transposes(self._parameters, self._panels.weights_at[layer], units, above, weights)
             self._products(
                 self._delta[layer], self._strides[layer + 1], n_rows, weights, 0, above, units, False,
                 *self._zeros.columns, delta, stride,
@@ -444,11 +453,17 @@ class JointUpdates:
         """Hand network i its new parameters and its optimizer's memory, if they are finite."""
         if not (np.isfinite(self._totals[i]).all() and np.isfinite(self._parameters[i]).all()):
             return None
-        self._panels.unpack(self._parameters[i], member.network.parameters)
-        for slot, name in zip(self._state, member.rule.optimizer.slots, strict=True):
-            self._panels.unpack(slot[i], member.rule.state[name])
+        for own, panels in self._both(i, member):
+            for piece, packed in self._panels.pieces(own, panels):
+                piece[...] = packed
         totals: Array = self._totals[i]
         return totals
+
+    def _both(self, i: int, member: EpochUpdates) -> Iterator[tuple[Array, Array]]:
+        """Yield parameters and optimizer state of network i, in its own layout and in panels."""
+        yield member.network.parameters, self._parameters[i]
+        for slot, name in zip(self._state, member.rule.optimizer.slots, strict=True):
+            yield member.rule.state[name], slot[i]
 
 
 def _layers(sizes: tuple[int, ...]) -> list[tuple[int, int]]:
