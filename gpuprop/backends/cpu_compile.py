@@ -194,8 +194,8 @@ def borrowed(context, arrays):  # type: ignore[no-untyped-def]
 def part(context, array, begin, size):  # type: ignore[no-untyped-def]
     """Return ``size`` numbers of a contiguous array from the one with number `begin` on, flat, unchecked, not counted.
 
-    A slice looks at signs and ends, which is right of Python and here a third of the code to compile, and of an online
-    step. Only for arrays that outlive it, as all do that are `borrowed`.
+    A slice looks at signs and ends, which is right of Python, and here much code to compile and to run for nothing.
+    Only for arrays that outlive it, as all do that are `borrowed`.
     """
     if array.layout != "C":
         return None

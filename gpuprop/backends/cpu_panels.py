@@ -153,7 +153,7 @@ def _merged(builder: Any, upper: Any, lower: Any, n: int, first: int) -> Any:
 def transposition(shape: TileShape) -> Callable[..., None]:
     """Return ``transpose(panels, at, fan_in, fan_out, transposed, to)``: the panels of a layer's weights, transposed.
 
-    By squares that fit into the registers: number by number it was a fifth of an online step.
+    By squares that fit into the registers: number by number it takes much of an online step.
     """
     lanes, width = shape.lanes, shape.width
 
