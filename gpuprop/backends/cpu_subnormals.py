@@ -68,7 +68,7 @@ def _mxcsr(builder: Any, name: str, place: Any) -> None:
 @compiled
 def _flush(bits: int) -> int:
     """Set bits of the mode; return the mode as it was."""
-    before = _read()
+    before: int = _read()
     _write(before | bits)
     return before
 
