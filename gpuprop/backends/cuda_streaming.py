@@ -141,7 +141,7 @@ class RowStream:
         On the device, in the order of `hosts`: chunk k is in ``buffers[k % 2]``.
     """
 
-    def __init__(self, ops: CudaOps, hosts: list[NDArray[Any] | None], chunk_rows: int) -> None:
+    def __init__(self, ops: CudaOps, hosts: list[Any], chunk_rows: int) -> None:
         self._runtime, self._hosts, self.chunk_rows = ops.runtime, hosts, chunk_rows
         shapes = [None if a is None else (chunk_rows, *a.shape[1:]) for a in hosts]
         dtypes = [None if a is None else a.dtype for a in hosts]
