@@ -106,7 +106,9 @@ class _Lead:
         for groups in kinds.values():
             yield from ((tuple(group), True) for group in groups.values() if len(group) > 1)
             rest = tuple(group[0] for group in groups.values() if len(group) == 1)
-            if rest:
+            if rest and _apart(now[rest[0]]):
+                yield from (((i,), False) for i in rest)
+            elif rest:
                 yield rest, False
 
 
@@ -116,6 +118,13 @@ def _kind(updates: EpochUpdates) -> Hashable:
     from gpuprop.backends.cpu_together import kind_of
 
     return kind_of(updates)
+
+
+def _apart(updates: EpochUpdates) -> bool:
+    """Whether trainings of this kind with rows of their own are faster one after the other."""
+    from gpuprop.backends.cpu_together import LARGEST_OWN_BATCH
+
+    return updates.update_size > LARGEST_OWN_BATCH
 
 
 class _Rows:

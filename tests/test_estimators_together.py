@@ -118,6 +118,21 @@ def test_each_size_of_layers(sizes: Any, joint_runs: Any) -> None:
 
 
 @needs_loops
+def test_large_batches_are_shared_or_trained_alone(joint_runs: Any) -> None:
+    X, y = make_classification(300, 5, random_state=1)
+    for order in (5, None):
+        fit_all(
+            [
+                model_of("binary", random_state=s, order_random_state=order, batch_size=257, max_iter=2)
+                for s in range(2)
+            ],
+            X,
+            y,
+        )
+    assert set(joint_runs) == {(2, True)}
+
+
+@needs_loops
 def test_penalties_rates_and_hyperparameters_are_each_networks_own(joint_runs: Any) -> None:
     X, y = data_of("multiclass")
     own: list[dict[str, Any]] = [

@@ -100,14 +100,14 @@ class CudaOps:
         return out
 
     def load(self, *arrays: Any) -> tuple[Any, ...]:  # noqa: D102
-        lies_here = on_gpu(arrays[0])
-        if lies_here or fits(self.runtime, arrays):
+        lies_here, sparse = on_gpu(arrays[0]), is_sparse(arrays[0])
+        if lies_here or (not sparse and fits(self.runtime, arrays)):
             try:
                 return tuple(None if a is None else self.asarray(a, a.dtype) for a in arrays)
             except DeviceMemoryError:
                 if lies_here:
                     raise
-        return tuple(None if a is None else HostRows(to_host(a)) for a in arrays)
+        return tuple(None if a is None else HostRows(a.tocsr() if is_sparse(a) else to_host(a)) for a in arrays)
 
     def _laid_out(self, array: Array) -> Array:
         """Return an array of this device as kernels read it: a copy, unless it already lies so.
@@ -200,7 +200,7 @@ class CudaOps:
         with self.runtime.active():
             if isinstance(data, HostRows):
                 which = self.to_numpy(order[start : start + len(out)])
-                data, start = self.asarray(data.host[which], data.dtype), 0
+                data, start = self.asarray(data.take(which), data.dtype), 0
                 order = self.asarray(np.arange(len(out)), np.int32)
             if data.ndim == 1:
                 out[...] = data[order[start : start + len(out)]]

@@ -12,7 +12,8 @@ The rows of a chunk lie in the epoch's order, so that updates find the numbers t
 
 The rule: a data set is resident if it takes no more than GPUPROP_DATA_MEMORY (bytes, or a number with K, M or G), by
 default four fifths of what is free, and every array has fewer than 2**31 elements. Otherwise, or if its upload runs
-out of memory, it is streamed, in chunks of whole updates of which two take no more than that.
+out of memory, it is streamed, in chunks of whole updates of which two take no more than that. A sparse matrix is always
+streamed: it stays CSR on the host, and its rows become dense chunk by chunk.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuprop.errors import DeviceMemoryError
+from gpuprop.validation import is_sparse
 from gpuprop_kernels.arguments import INDEX_LIMIT
 from gpuprop_kernels.launch import row_pitch
 
@@ -50,12 +52,18 @@ class HostRows:
 
     Parameters
     ----------
-    host : ndarray of shape (n_samples,) or (n_samples, n_columns)
+    host : ndarray of shape (n_samples,) or (n_samples, n_columns), or CSR matrix
     """
 
-    def __init__(self, host: NDArray[Any]) -> None:
+    def __init__(self, host: Any) -> None:
         self.host = host
         self.shape, self.dtype, self.ndim = host.shape, host.dtype, host.ndim
+
+    def take(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Return some rows, dense."""
+        taken = self.host[rows]
+        dense: NDArray[Any] = taken.toarray() if is_sparse(taken) else taken
+        return dense
 
 
 def data_memory(runtime: Runtime) -> float:
@@ -124,7 +132,7 @@ class RowStream:
     Parameters
     ----------
     ops : CudaOps
-    hosts : list of ndarray or None
+    hosts : list of ndarray, CSR matrix or None
         Inputs, targets and sample weights.
     chunk_rows : int
         Rows of a chunk, but for the last one.
@@ -135,7 +143,7 @@ class RowStream:
         On the device, in the order of `hosts`: chunk k is in ``buffers[k % 2]``.
     """
 
-    def __init__(self, ops: CudaOps, hosts: list[NDArray[Any] | None], chunk_rows: int) -> None:
+    def __init__(self, ops: CudaOps, hosts: list[Any], chunk_rows: int) -> None:
         self._runtime, self._hosts, self.chunk_rows = ops.runtime, hosts, chunk_rows
         shapes = [None if a is None else (chunk_rows, *a.shape[1:]) for a in hosts]
         dtypes = [None if a is None else a.dtype for a in hosts]
@@ -168,7 +176,10 @@ class RowStream:
             if host is None or pinned is None:
                 continue
             out = pinned[: len(rows)] if host.ndim == 1 else pinned[: len(rows), : host.shape[1]]
-            np.take(host, rows, axis=0, out=out, mode="clip")
+            if is_sparse(host):
+                out[...] = host[rows].toarray()
+            else:
+                np.take(host, rows, axis=0, out=out, mode="clip")
         pairs = [(p, w) for p, w in zip(self._pinned[place], self._whole[place], strict=True) if p is not None]
         self._copied[place] = self._runtime.send(pairs, self._read[place])
 

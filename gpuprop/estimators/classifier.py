@@ -39,8 +39,8 @@ def _check_objects(y: Array) -> None:
             raise TypeError(f"y: got labels of the types {', '.join(kinds)}, expected text only; convert the others")
     elif type_of_target(y) == "unknown":
         raise ValueError(
-            f"y: got an array of objects ({', '.join(kinds)}), expected numbers, truth values or text; convert it, "
-            "e.g. with y.astype(int)"
+            f"Unknown label type: y has objects ({', '.join(kinds)}), expected numbers, truth values or text; "
+            "convert it, e.g. with y.astype(int)"
         )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import sparse
 from sklearn.datasets import make_classification, make_regression
 
 from gpuprop import MLPClassifier, MLPEnsemble, MLPRegressor
@@ -88,3 +89,13 @@ def test_a_pickle_goes_on_where_it_was() -> None:
     model = MLPClassifier(device="cuda", **FAST).partial_fit(X, y, classes=[0, 1, 2])
     twin = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(model.partial_fit(X, y).predict_proba(X), twin.partial_fit(X, y).predict_proba(X))
+
+
+def test_sparse_rows_stay_on_the_host_and_train_as_dense_ones_do() -> None:
+    X, y = classes()
+    X = np.where(np.abs(X) > 1, X, 0.0)
+    dense = MLPClassifier(device="cuda", early_stopping=True, **FAST).fit(X, y, sample_weight=np.arange(101.0))
+    thin = MLPClassifier(device="cuda", early_stopping=True, **FAST)
+    thin.fit(sparse.csc_array(X), y, sample_weight=np.arange(101.0))
+    np.testing.assert_array_equal(thin.loss_curve_, dense.loss_curve_)
+    np.testing.assert_array_equal(thin.predict_proba(sparse.coo_array(X)), dense.predict_proba(X))
