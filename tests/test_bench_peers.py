@@ -38,9 +38,9 @@ def test_different_losses_are_refused() -> None:
         losses = {"numpy": 0.5, "floor": None, "other": loss}
         return [SimpleNamespace(name=name, info={"loss": value}) for name, value in losses.items()]
 
-    comparison.refuse_different_losses(workers(0.501), "numpy")
+    comparison.refuse_different_losses(workers(0.501), "numpy", 0.003)
     with pytest.raises(GpupropError, match=r"other has loss 0\.50400 after one epoch where numpy has 0\.50000"):
-        comparison.refuse_different_losses(workers(0.504), "numpy")
+        comparison.refuse_different_losses(workers(0.504), "numpy", 0.003)
 
 
 # --- what is measured beside trainings -------------------------------------------------------------------------------

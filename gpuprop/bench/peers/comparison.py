@@ -35,7 +35,7 @@ def training(contenders: Sequence[str], name: str, threads: int, rounds: int) ->
     """Time an update of config `name`, averaged over epochs; a contender whose loss differs is an error."""
     able = [c for c in contenders if c != "gpuprop-estimator"]
     with _workers("training", able, name, threads) as workers:
-        refuse_different_losses(workers, "numpy")
+        refuse_different_losses(workers, "numpy", CONFIGS[name].tolerance)
         timings = take_turns(workers, rounds)
     steps = CONFIGS[name].steps
     return [
@@ -52,12 +52,12 @@ def training(contenders: Sequence[str], name: str, threads: int, rounds: int) ->
     ]
 
 
-def refuse_different_losses(workers: Sequence[Worker], reference: str) -> None:
-    """Raise unless every contender has the loss of the reference after one epoch, to three parts in a thousand."""
+def refuse_different_losses(workers: Sequence[Worker], reference: str, tolerance: float) -> None:
+    """Raise unless every contender has the loss of the reference after one epoch, to a relative tolerance."""
     losses = {worker.name: float(worker.info["loss"]) for worker in workers if worker.info["loss"] is not None}
     expected = losses.get(reference, next(iter(losses.values())))
     for name, loss in losses.items():
-        if not abs(loss - expected) <= 0.003 * expected:
+        if not abs(loss - expected) <= tolerance * expected:
             raise GpupropError(
                 f"{name} has loss {loss:.5f} after one epoch where {reference} has {expected:.5f}: these are not the "
                 "same trainings, and their times are not compared"

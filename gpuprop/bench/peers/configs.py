@@ -19,7 +19,7 @@ Layers = Sequence[tuple[Array, Array]]
 
 @dataclass(frozen=True)
 class Config:
-    """A network, how it is trained, and on how many samples."""
+    """A network, how it is trained, on how many samples, and how far losses after an epoch may differ, relatively."""
 
     sizes: tuple[int, ...]
     activation: str
@@ -27,6 +27,7 @@ class Config:
     learning_rate: float
     batch_size: int
     n_samples: int
+    tolerance: float = 0.003
 
     @property
     def steps(self) -> int:
@@ -39,12 +40,14 @@ class Config:
 
 
 # a to d: MNIST; e1 and e32: scikit-learn's digits, with batches of 1 and of 32. Sample numbers are whole batches, and
-# few enough that an epoch of the slowest contender takes seconds.
+# few enough that an epoch of the slowest contender takes seconds. In d an epoch is ten updates, and it shows whether
+# Adam's epsilon is added before the bias is corrected (scikit-learn, gpuprop) or after (PyTorch, optax): the plain
+# script ends at 0.525 or at 0.514.
 CONFIGS = {
     "a": Config((784, 128, 10), "relu", "adam", 1e-3, 128, 15360),
     "b": Config((784, 256, 128, 10), "relu", "momentum", 0.05, 64, 15360),
     "c": Config((784, 512, 512, 10), "relu", "adam", 1e-3, 256, 15360),
-    "d": Config((784, 1024, 1024, 1024, 10), "relu", "adam", 1e-3, 1024, 10240),
+    "d": Config((784, 1024, 1024, 1024, 10), "relu", "adam", 1e-3, 1024, 10240, 0.03),
     "e1": Config((64, 32, 16, 10), "logistic", "sgd", 0.1, 1, 1792),
     "e32": Config((64, 32, 16, 10), "logistic", "sgd", 0.1, 32, 1792),
 }
