@@ -110,14 +110,39 @@ KINDS: list[dict[str, Any]] = [
         "conventions": "scikit-learn",
     },
 ]
+
+
+def all_pairs() -> list[dict[str, Any]]:
+    """Return as few kinds as hold every pair of activations, losses and optimizers.
+
+    One for each loss with each optimizer. The hidden layers have four activations, another group with each loss and
+    with each optimizer, so that every group comes to every loss and to every optimizer.
+    """
+    activations = [*ACTIVATIONS, "leaky_relu(0.2)"]
+    groups = [[activations[(at + i) % len(activations)] for i in range(4)] for at in range(0, len(activations), 4)]
+    return [
+        {"hidden_activation": groups[(row + column) % len(groups)], "loss": loss, "optimizer": optimizer, "l2": 0.01}
+        for row, loss in enumerate([*LOSSES, "pinball(0.9)"])
+        for column, optimizer in enumerate(OPTIMIZERS)
+    ]
+
+
 if os.environ.get("GPUPROP_ALL_PAIRS"):
-    AXES = {
-        "hidden_activation": [*ACTIVATIONS, "leaky_relu(0.2)"],
-        "loss": [*LOSSES, "pinball(0.9)"],
-        "optimizer": list(OPTIMIZERS),
-    }
-    for (first, firsts), (second, seconds) in itertools.combinations(AXES.items(), 2):
-        KINDS += [{**KINDS[0], first: one, second: other} for one in firsts for other in seconds]
+    KINDS += all_pairs()
+
+
+def test_all_pairs_are_all_pairs() -> None:
+    kinds = all_pairs()
+    activations = {a for kind in kinds for a in kind["hidden_activation"]}
+    losses, optimizers = {kind["loss"] for kind in kinds}, {kind["optimizer"] for kind in kinds}
+    assert activations >= set(ACTIVATIONS)
+    assert (losses >= set(LOSSES), optimizers) == (True, set(OPTIMIZERS))
+    assert {(a, k["loss"]) for k in kinds for a in k["hidden_activation"]} == set(
+        itertools.product(activations, losses)
+    )
+    assert {(a, k["optimizer"]) for k in kinds for a in k["hidden_activation"]} == set(
+        itertools.product(activations, optimizers)
+    )
 
 
 @pytest.fixture
