@@ -127,7 +127,9 @@ def test_memory_of_a_tile(tile: str, counts: Any, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(launch, "choose_tile", choose)
     floats: dict[str, Any] = {"data_type": np.float32}
     check_memory(step((128, 128, 128, 16), counts, monkeypatch, **floats), f"{tile}, fused update")
-    allowed = {("forward", "global", "load"): GATHERED_BYTES.get(tile, BOUNDS["global", "load"])}
+    allowed: dict[tuple[str, ...], float] = {
+        ("forward", "global", "load"): GATHERED_BYTES.get(tile, BOUNDS["global", "load"])
+    }
     check_memory(step((128, 128, 32), counts, monkeypatch, clip_norm=1.0), f"{tile}, bytes, clipped", allowed)
 
 
