@@ -75,7 +75,7 @@ class Report:
     spilled: int
     """Bytes spilled, stores and loads together."""
     loop: dict[str, int]
-    """Instructions of the innermost loop with the most multiply-adds, counted by name."""
+    """Instructions of the innermost loop with the most multiply-adds (the longest of several), counted by name."""
     total: dict[str, int]
 
     @property
@@ -233,17 +233,25 @@ def _fused(names: dict[str, int]) -> int:
 
 
 def _inner_loop(instructions: list[tuple[int, str]]) -> dict[str, int]:
-    """Return the instruction counts of the backward branch's body with the most multiply-adds, the smallest such."""
+    """Return the instruction counts of the innermost loop with the most multiply-adds; the longest of several.
+
+    A gradient's kernel has two: for a layer whose rows are gathered, and for the others.
+    """
     places = {address: place for place, (address, _) in enumerate(instructions)}
-    best: dict[str, int] = {}
+    loops = []
     for end, (_, text) in enumerate(instructions):
         target = _TARGET.search(text) if text.startswith("BRA") else None
         begin = places.get(int(target[1], 16), end) if target else end
         if begin < end:
-            names = _names(instructions[begin : end + 1])
-            if not best or (_fused(names), -sum(names.values())) > (_fused(best), -sum(best.values())):
-                best = names
-    return best
+            loops.append((begin, end, _names(instructions[begin : end + 1])))
+    most = max((_fused(names) for _, _, names in loops), default=0)
+    best = [loop for loop in loops if _fused(loop[2]) == most]
+    innermost = [
+        names
+        for begin, end, names in best
+        if not any(begin <= other[0] and other[1] <= end and (begin, end) != other[:2] for other in best)
+    ]
+    return max(innermost, key=lambda names: sum(names.values()), default={})
 
 
 def analyse(jobs: Sequence[tuple[Variant, Capability]]) -> list[Report]:

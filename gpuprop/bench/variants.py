@@ -15,7 +15,7 @@ class Variant:
 
     family: str
     """``forward`` or ``delta`` (also with `` dropout``), ``forward gathering`` (also `` by column``), ``gradient``,
-    ``gradient update``, ``wide``, or the name of a kernel without a tile."""
+    ``gradient update`` (both also with `` gathering``), ``wide``, or the name of a kernel without a tile."""
     option: str
     tile: str
     """Name of the tile; empty for a kernel without one."""
@@ -27,7 +27,7 @@ class Variant:
     @property
     def operands(self) -> tuple[str, ...]:
         """What the kernel shares with others: those of equal operands read and multiply by the same functions."""
-        source = self.option.partition(" ")[2] if "gathering" in self.family else ""
+        source = self.option.split()[1] if "gathering" in self.family else ""
         return self.family.split()[0], source, self.tile, self.dtype
 
 
@@ -109,13 +109,13 @@ def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> It
     for mode, source, tallies in (
         ("store", "dense", (False, False)), ("accumulate", "dense", (False, False)), ("slab", "bytes", (False, False)),
         ("store", "bytes", (True, True)), ("sgd", "bytes", (False, False)), ("adam", "bytes", (False, False)),
-        ("adamw", "floats", (True, False)),
+        ("adam", "dense", (False, False)), ("adamw", "floats", (True, False)),
     ):  # fmt: skip
-        if mode in STATE_ARRAYS and tile_name in NO_OPTIMIZER:
+        if (mode in STATE_ARRAYS or any(tallies)) and tile_name in NO_OPTIMIZER:
             continue
         kernel = gradient_kernel(tile, dt, mode, source, *tallies)
         data = byte if source == "bytes" else a
-        family = "gradient update" if mode in STATE_ARRAYS else "gradient"
+        family = "gradient" + " update" * (mode in STATE_ARRAYS) + " gathering" * (source != "dense")
         signature = (data, i, a, a, a, a, a, a, a, i, i, integer, a, *[integer] * 4, dt, dt)
         option = " ".join([mode, source, *["tallied"] * any(tallies)])
         yield variant(family, option, kernel, *signature)
