@@ -1,12 +1,17 @@
 """The examples of scikit-learn's user guide on neural networks (section 1.17), with the import changed."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+from sklearn.datasets import load_iris, make_moons
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPClassifier as SklearnClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from gpuprop import MLPClassifier, MLPRegressor
+from gpuprop.datasets import load_mnist
 
 X = [[0.0, 0.0], [1.0, 1.0]]
 
@@ -54,3 +59,61 @@ def test_more_control_with_warm_start() -> None:
         # additional monitoring / inspection
     assert len(clf.loss_curve_) == 10
     assert clf.loss_curve_[-1] < clf.loss_curve_[0]
+
+
+# --- the gallery's examples that the page lists ----------------------------------------------------------------------
+
+STRATEGIES = [
+    {"solver": "sgd", "learning_rate": "constant", "momentum": 0.0, "learning_rate_init": 0.2},
+    {"solver": "sgd", "learning_rate": "constant", "momentum": 0.9, "nesterovs_momentum": False},
+    {"solver": "sgd", "learning_rate": "constant", "momentum": 0.9, "nesterovs_momentum": True},
+    {"solver": "sgd", "learning_rate": "invscaling", "momentum": 0.0, "learning_rate_init": 0.2},
+    {"solver": "sgd", "learning_rate": "invscaling", "momentum": 0.9, "nesterovs_momentum": True},
+    {"solver": "sgd", "learning_rate": "invscaling", "momentum": 0.9, "nesterovs_momentum": False},
+    {"solver": "adam", "learning_rate_init": 0.01},
+]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
+def test_stochastic_learning_strategies(strategy: dict[str, Any]) -> None:
+    """The curve that each strategy gives scikit-learn's classifier, on two of the example's data sets."""
+    for data in (load_iris(return_X_y=True), make_moons(100, noise=0.3, random_state=0)):
+        scaled = MinMaxScaler().fit_transform(data[0])
+        curves = []
+        for kind in (MLPClassifier, SklearnClassifier):
+            classifier = kind(random_state=0, max_iter=30, **({"learning_rate_init": 0.2} | strategy))
+            with pytest.warns(ConvergenceWarning):
+                curves.append(classifier.fit(scaled, data[1]).loss_curve_)
+        np.testing.assert_allclose(curves[0], curves[1], rtol=1e-6)
+
+
+def test_weights_on_mnist() -> None:
+    (images, y), _ = load_mnist()
+    images, y = images[:3000] / 255.0, y[:3000]
+    fitted = []
+    for kind in (MLPClassifier, SklearnClassifier):
+        classifier = kind((40,), max_iter=8, alpha=1e-4, solver="sgd", random_state=1, learning_rate_init=0.2)
+        with pytest.warns(ConvergenceWarning):
+            fitted.append(classifier.fit(images[:2000], y[:2000]))
+    own, reference = fitted
+    assert own.score(images[2000:], y[2000:]) == reference.score(images[2000:], y[2000:]) > 0.85
+    for weights, expected in zip(own.coefs_[0].T, reference.coefs_[0].T, strict=True):
+        np.testing.assert_allclose(weights.reshape(28, 28), expected.reshape(28, 28), atol=1e-6)
+
+
+def test_varying_regularization() -> None:
+    """The larger alpha is, the flatter the surface of probabilities, for both classifiers."""
+    inputs, y = make_moons(100, noise=0.3, random_state=0)
+    grid = np.stack(np.meshgrid(np.arange(-2, 3, 0.5), np.arange(-2, 3, 0.5)), axis=-1).reshape(-1, 2)
+    spreads: dict[type, list[float]] = {}
+    for kind in (MLPClassifier, SklearnClassifier):
+        for alpha in np.logspace(-1, 1, 5):
+            classifier = kind(
+                solver="lbfgs", alpha=alpha, random_state=1, max_iter=2000, early_stopping=True,
+                hidden_layer_sizes=[10, 10],
+            )  # fmt: skip
+            model = make_pipeline(StandardScaler(), classifier).fit(inputs, y)
+            spreads.setdefault(kind, []).append(float(model.predict_proba(grid)[:, 1].std()))
+    own = spreads[MLPClassifier]
+    assert own == sorted(own, reverse=True)
+    np.testing.assert_allclose(own, spreads[SklearnClassifier], atol=0.02)
