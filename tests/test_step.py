@@ -21,8 +21,8 @@ from tests.references.network import loss_and_gradients
 
 DTYPES = ["float32", "float64"]
 BACKENDS = [NumpyOps, CpuOps]
-# What a backend may offer beside the primitives; the training loop asks for it once.
-OPTIONAL = {"plan_updates"}
+# What a backend may offer beside the primitives; the training loop asks for it.
+OPTIONAL = {"plan_updates", "subnormals_flushed"}
 
 
 def primitives(cls: type) -> dict[str, inspect.Signature]:

@@ -5,7 +5,8 @@ C-contiguous but for the backend's padding of rows, of one dtype and on the back
 by `asarray`. Each primitive writes into the arguments named in its contract and changes nothing else.
 
 A backend that can do better than one primitive after the other has a method ``plan_updates`` beside them, which the
-training loop asks for once: see `UpdatePlan`.
+training loop asks for once: see `UpdatePlan`. One whose processor is slow on subnormal numbers has a method
+``subnormals_flushed()``: a context, entered around updates, in which it takes them for zero.
 """
 
 from __future__ import annotations
