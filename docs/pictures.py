@@ -29,6 +29,9 @@ COMMANDS: dict[str, list[str]] = {
     "lessons/images/xor.gif": [
         *("-m", "gpuprop", "train", "xor", "--hidden", "4", "--epochs", "60", "--animate", "OUT", "--out", "RUN"),
     ],
+    "images/peers.png": [
+        *("-m", "gpuprop", "bench", "peers", "--read", "../benchmarks/results/cpu/xeon.json", "--picture", "OUT"),
+    ],
     "images/mnist-training.png": ["-m", "gpuprop", "train", "mnist", "--out", "RUN"],
 }
 
