@@ -88,15 +88,15 @@ def test_stochastic_learning_strategies(strategy: dict[str, Any]) -> None:
 
 
 def test_weights_on_mnist() -> None:
-    (images, y), _ = load_mnist()
-    images, y = images[:3000] / 255.0, y[:3000]
+    (pixels, y), _ = load_mnist()
+    images = pixels[:3000] / 255.0
     fitted = []
     for kind in (MLPClassifier, SklearnClassifier):
         classifier = kind((40,), max_iter=8, alpha=1e-4, solver="sgd", random_state=1, learning_rate_init=0.2)
         with pytest.warns(ConvergenceWarning):
             fitted.append(classifier.fit(images[:2000], y[:2000]))
     own, reference = fitted
-    assert own.score(images[2000:], y[2000:]) == reference.score(images[2000:], y[2000:]) > 0.85
+    assert own.score(images[2000:], y[2000:3000]) == reference.score(images[2000:], y[2000:3000]) > 0.85
     for weights, expected in zip(own.coefs_[0].T, reference.coefs_[0].T, strict=True):
         np.testing.assert_allclose(weights.reshape(28, 28), expected.reshape(28, 28), atol=1e-6)
 
