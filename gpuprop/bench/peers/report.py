@@ -58,10 +58,7 @@ def tables(entries: Sequence[Entry]) -> Iterator[tuple[str, Table]]:
 
 
 def _training(entries: Sequence[Entry]) -> tuple[str, Table]:
-    best: dict[tuple[str, str], float] = {}
-    for entry in entries:
-        key = entry["config"], entry["contender"]
-        best[key] = min(best.get(key, float("inf")), entry["microseconds"])
+    best = _best(entries)
     contenders = [name for name in NAMES if name != "gpuprop" and any(c == name for _, c in best)]
     rows = []
     for config in dict.fromkeys(entry["config"] for entry in entries):
@@ -72,6 +69,15 @@ def _training(entries: Sequence[Entry]) -> tuple[str, Table]:
     of = f"threads: {', '.join(map(str, threads))}" + ("; each contender's better" if len(threads) > 1 else "")
     headers = ("training", "gpuprop, us an update", *(f"{NAMES[name]}, times" for name in contenders))
     return f"An update of the parameters ({of})", (headers, rows, tuple(range(1, len(headers))))
+
+
+def _best(entries: Sequence[Entry]) -> dict[tuple[str, str], float]:
+    """Return the microseconds of each config and contender, with the number of threads that suits it better."""
+    best: dict[tuple[str, str], float] = {}
+    for entry in entries:
+        key = entry["config"], entry["contender"]
+        best[key] = min(best.get(key, float("inf")), entry["microseconds"])
+    return best
 
 
 def _inference(entries: Sequence[Entry]) -> tuple[str, Table]:
@@ -149,19 +155,15 @@ def picture(entries: Sequence[Entry]) -> Figure:
     from matplotlib.ticker import FuncFormatter
 
     measured = [entry for entry in entries if entry["subject"] == "training" and entry["contender"] in _MARKS]
-    configs = list(dict.fromkeys(entry["config"] for entry in measured))
+    configs, best = list(dict.fromkeys(entry["config"] for entry in measured)), _best(measured)
     figure = Figure(figsize=(9.0, 0.8 + 0.55 * len(configs)), dpi=130, layout="constrained")
     axes = figure.subplots()
     for height, (name, (colour, marker)) in enumerate(reversed(_MARKS.items()), start=2):  # gpuprop on top
-        best: dict[str, float] = {}
-        for entry in measured:
-            if entry["contender"] == name:
-                best[entry["config"]] = min(best.get(entry["config"], float("inf")), entry["microseconds"])
-        if name == "floor":  # below the dense figures only: an online step is not made of multiplications
-            best = {config: value for config, value in best.items() if config in "abcd"}
-        if best:
-            places = [configs.index(config) for config in best]
-            axes.plot(list(best.values()), places, marker, color=colour, markersize=9 if name == "gpuprop" else 7,
+        # The floor of dense figures only: an online step is not made of multiplications.
+        own = {c: best[c, name] for c in configs if (c, name) in best and (name != "floor" or c in "abcd")}
+        if own:
+            places = [configs.index(config) for config in own]
+            axes.plot(list(own.values()), places, marker, color=colour, markersize=9 if name == "gpuprop" else 7,
                       markeredgewidth=2 if marker == "|" else 1, label=NAMES[name], zorder=height)  # fmt: skip
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
