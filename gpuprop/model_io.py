@@ -194,7 +194,7 @@ def load(
 
         members = [_model(*member, device, activations) for member in _members(tensors, metadata)]
         own = {activation.name: activation for activation in activations}
-        with _refusing("an ensemble"):
+        with _refusing("metadata", "an ensemble"):
             return restore_ensemble(members, metadata["ensemble"], own)
 
 
@@ -224,7 +224,7 @@ def _model(
         return network
     from gpuprop.estimators.files import restore
 
-    with _refusing(f"a {kind}"):
+    with _refusing("metadata", f"a {kind}"):
         return restore(kind, network, metadata["estimator"], {own.name: own for own in activations})
 
 
@@ -237,22 +237,20 @@ def _network(
     config = _network_config(metadata, known=set(inspect.signature(Network).parameters) - {"device", "init"})
     _check_network_tensors(tensors, config)
     _insert_activations(config, activations)
-    try:
+    with _refusing("parameters", "a network"):
         network = Network(**config, device=device, init="zeros")
-    except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
-        _refuse(f"its parameters do not make a network: {_one_line(error)}")
     for name, own in _tensors_of(network).items():
         own[...] = network.ops.asarray(tensors[name], network.dtype)
     return network
 
 
 @contextmanager
-def _refusing(what: str) -> Iterator[None]:
-    """Refuse metadata that estimators cannot be made of."""
+def _refusing(given: str, what: str) -> Iterator[None]:
+    """Refuse parameters or metadata that networks, estimators and ensembles cannot be made of."""
     try:
         yield
     except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
-        _refuse(f"its metadata do not make {what}: {_one_line(error)}")
+        _refuse(f"its {given} do not make {what}: {_one_line(error)}")
 
 
 def _members(tensors: dict[str, Array], metadata: dict[str, Any]) -> list[tuple[dict[str, Array], dict[str, Any]]]:
