@@ -14,15 +14,27 @@ if TYPE_CHECKING:
 
     from gpuprop.training import Trainer
 
-__all__ = ["EpochTable", "LiveEpochTable", "epoch_table"]
+__all__ = ["EpochTable", "LiveEpochTable", "LiveUpdateTable", "epoch_table"]
 
 _WIDTHS = (9, 10, 10, 10, 10, 10, 8)
 _REFRESH_SECONDS = 0.1
 
 
-def epoch_table(metric: str) -> EpochTable:
-    """Return the callback that suits standard output; `metric` is ``"accuracy"`` or ``"r2"``."""
-    return LiveEpochTable(metric) if is_terminal() else EpochTable(metric)
+def epoch_table(metric: str, *, by_epoch: bool = False) -> EpochTable:
+    """Return the callback that suits standard output.
+
+    Parameters
+    ----------
+    metric : str
+        "accuracy" or "r2".
+    by_epoch : bool, default=False
+        Whether the bar moves once an epoch only. A callback that is told of every update makes a GPU launch its kernels
+        one by one, where it would replay a whole epoch; and what it counted would be launches, not updates that are
+        complete.
+    """
+    if not is_terminal():
+        return EpochTable(metric)
+    return LiveEpochTable(metric) if by_epoch else LiveUpdateTable(metric)
 
 
 class EpochTable(Callback):
@@ -68,7 +80,6 @@ class LiveEpochTable(EpochTable):
     def __init__(self, metric: str) -> None:
         super().__init__(metric)
         self._progress: Progress | None = None
-        self._shown = 0.0
         self._fields: dict[str, Any] = {"figures": "", "speed": ""}
 
     def on_fit_begin(self, trainer: Trainer) -> None:
@@ -91,17 +102,6 @@ class LiveEpochTable(EpochTable):
         self._progress.start()
         self._progress.console.print(self.header, style="bold")
 
-    def on_step_end(self, trainer: Trainer, epoch: int, step: int) -> None:
-        """Move the bar, ten times a second at most: drawing must not cost training time."""
-        now = time.perf_counter()
-        if now - self._shown < _REFRESH_SECONDS:
-            return
-        self._shown = now
-        steps = (epoch - 1) * trainer.steps_per_epoch + step
-        samples = steps * trainer.n_samples / trainer.steps_per_epoch
-        self._fields["speed"] = f"{samples / max(now - self._begin, 1e-9):,.0f} samples/s"
-        self._update(steps, f"{epoch}/{trainer.epochs}")
-
     def on_epoch_end(self, trainer: Trainer, epoch: int, record: Mapping[str, float | None]) -> None:
         """Print the epoch's line above the bar."""
         assert self._progress is not None
@@ -109,16 +109,32 @@ class LiveEpochTable(EpochTable):
         loss, value = record["train_loss"], record[f"train_{self.metric}"]
         self._fields["figures"] = f"loss {_number(loss, '.4g')}  {score} {_number(value, '.4f')}"
         self._progress.console.print(self.line(trainer, record))
-        self._update(epoch * trainer.steps_per_epoch, f"{min(epoch + 1, trainer.epochs)}/{trainer.epochs}")
+        self._move(trainer, epoch * trainer.steps_per_epoch, min(epoch + 1, trainer.epochs))
 
-    def _update(self, steps: int, description: str) -> None:
+    def _move(self, trainer: Trainer, steps: int, epoch: int) -> None:
         assert self._progress is not None
-        self._progress.update(self._task, completed=steps, description=description, **self._fields)
+        samples = steps * trainer.n_samples / trainer.steps_per_epoch
+        self._fields["speed"] = f"{samples / max(time.perf_counter() - self._begin, 1e-9):,.0f} samples/s"
+        self._progress.update(self._task, completed=steps, description=f"{epoch}/{trainer.epochs}", **self._fields)
 
     def close(self) -> None:
         """Take the bar away, and give the terminal its cursor back."""
         if self._progress is not None:
             self._progress.stop()
+
+
+class LiveUpdateTable(LiveEpochTable):
+    """A bar that moves while an epoch is trained, too."""
+
+    _shown = 0.0
+
+    def on_step_end(self, trainer: Trainer, epoch: int, step: int) -> None:
+        """Move the bar, ten times a second at most: drawing must not cost training time."""
+        now = time.perf_counter()
+        if now - self._shown < _REFRESH_SECONDS:
+            return
+        self._shown = now
+        self._move(trainer, (epoch - 1) * trainer.steps_per_epoch + step, epoch)
 
 
 def _line(*cells: str) -> str:

@@ -329,7 +329,9 @@ def _trainer(network: Network, recipe: Recipe, n_rows: int) -> Trainer:
         validation=share if share > 0 and n_rows > 1 else None,
         schedule=recipe.schedule,
         early_stopping=patience if recipe.early_stopping else None,
-        callbacks=[epoch_table("accuracy" if network.is_classifier else "r2")],
+        callbacks=[
+            epoch_table("accuracy" if network.is_classifier else "r2", by_epoch=network.device_.startswith("cuda:"))
+        ],
     )
 
 
@@ -390,7 +392,9 @@ def _standardised_targets(network: Network, y: NDArray[Any]) -> tuple[NDArray[An
 def _describe(
     dataset: Dataset, train_part: Part, test_part: Part, trainer: Trainer, recipe: Recipe, chosen: str
 ) -> None:
-    """Say in four lines what is about to happen."""
+    """Say in a few lines what is about to happen."""
+    from gpuprop.machine import clock_flaw
+
     network = trainer.network
     n_rows, n_features = train_part[0].shape
     n_validation = min(max(1, round(trainer.validation * n_rows)), n_rows - 1) if trainer.validation else 0
@@ -409,6 +413,9 @@ def _describe(
         f"{trainer.epochs} epochs in batches of {trainer.batch_size}, scale {recipe.scale}, seed {network.seed}"
     )
     print(chosen, flush=True)
+    flaw = clock_flaw(network.ops)
+    if flaw:
+        print(f"seconds: by the host's clock; {flaw}", flush=True)
 
 
 def _save(folder: RunFolder, trainer: Trainer, dataset: Dataset, test_part: Part) -> None:

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,8 @@ import gpuprop
 from gpuprop.backends import choose, get_ops
 from gpuprop.equivalence import tolerances
 from gpuprop.errors import DeviceError, DeviceMemoryError
+from gpuprop.machine import clock_flaw
+from tests.cli_tools import Cli
 
 # Without numba-cuda these cannot be imported, and the tests are skipped by their fixture.
 if TYPE_CHECKING or find_spec("numba_cuda"):
@@ -231,6 +234,27 @@ def test_images_with_dropout_weights_ragged_tail_and_early_stopping_give_the_cur
     assert largest_difference(ours, plain) < tolerances.CURVE[np.dtype("float64")]
     assert ours.best_epoch == plain.best_epoch
     assert ours.history["validation_accuracy"] == pytest.approx(plain.history["validation_accuracy"], rel=1e-12)
+
+
+def test_a_live_bar_leaves_an_epoch_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    # "!gpuprop train" in a notebook has a terminal, with a bar; asked for each update, a GPU launches them one by one.
+    ran: list[int] = []
+    run = CudaUpdates.run
+
+    def note(self: CudaUpdates, first: int, last: int) -> None:
+        ran.append(last - first)
+        run(self, first, last)
+
+    monkeypatch.setattr(CudaUpdates, "run", note)
+    monkeypatch.setattr("gpuprop.cli.progress.is_terminal", lambda: True)
+    found = Cli(capsys).run(
+        "train", "digits", "--device", "cuda", "--hidden", 8, "--epochs", 2, "--out", tmp_path / "run"
+    )
+    assert len(ran) == 2
+    assert ran[0] == ran[1] > 1
+    assert ("seconds: by the host's clock; nvidia-smi does not list" in found.out) is bool(clock_flaw(get_ops("cuda")))
 
 
 def test_changes_with_cupy_come_in_order() -> None:
