@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,30 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """End the subprocess where the session ends before it."""
     if _RUN in session.stash:
         session.stash[_RUN].close()
+
+
+CHECKED = os.environ.get("GPUPROP_TEST_DEVICE") == "cuda" and bool(os.environ.get("VGPU_CHECK"))
+"""Whether a virtual GPU looks for memory errors and races. It only says on stderr what it finds."""
+
+
+@pytest.fixture(autouse=CHECKED)
+def _finished() -> Iterator[None]:
+    """Run what still waits in a stream before the test is over: what is found in it is said now."""
+    yield
+    import cupy
+
+    cupy.cuda.runtime.deviceSynchronize()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test in which the checker had something to say."""
+    report = yield
+    said = "".join(text for title, text in report.sections if title == f"Captured stderr {report.when}")
+    found = [line for line in said.splitlines() if line.startswith("vgpu-check")]
+    if CHECKED and found and report.passed:
+        report.outcome, report.longrepr = "failed", "\n".join(found)
+    return report
 
 
 @pytest.fixture
