@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 __all__ = ["is_terminal", "print_json", "print_table", "terminal"]
+
+_LEGIBLE = 24
+"""Characters that a folded column of text keeps at least."""
 
 
 def is_terminal() -> bool:
@@ -43,10 +46,9 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Se
     right : sequence of int, default=()
         The columns that are set flush right, as numbers are.
     """
-    if is_terminal():
-        _print_rich_table(headers, rows, right)
-        return
     widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+    if is_terminal() and _print_rich_table(headers, rows, right, widths):
+        return
     for row in (headers, *rows):
         cells = (
             cell.rjust(width) if i in right else cell.ljust(width)
@@ -55,14 +57,27 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Se
         print("  ".join(cells).rstrip())
 
 
-def _print_rich_table(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int]) -> None:
+def _print_rich_table(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int], widths: Sequence[int]
+) -> bool:
+    """Print a table with rules; return False, and print nothing, where the terminal is too narrow for it.
+
+    What may be folded is the widest column of text, as long as it stays legible; figures and names are not cut up.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
+    console = terminal()
+    folded = max((i for i in range(len(widths)) if i not in right), key=lambda i: widths[i], default=0)
+    missing = sum(widths) + 3 * len(widths) - console.width
+    if missing > 0 and widths[folded] - missing < _LEGIBLE:
+        return False
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for i, header in enumerate(headers):
-        table.add_column(header, justify="right" if i in right else "left", overflow="fold")
+        justify: Literal["right", "left"] = "right" if i in right else "left"
+        table.add_column(header, justify=justify, overflow="fold", no_wrap=i != folded)
     for row in rows:
         table.add_row(*map(Text, row))  # Text: what a file contains is not markup
-    terminal().print(table)
+    console.print(table)
+    return True

@@ -17,7 +17,9 @@ __all__ = ["register"]
 
 _HELP = """Show versions, the devices of this machine, and which of them "auto" picks and why."""
 
-_PACKAGES = ("numpy", "scikit-learn", "numba", "numba-cuda", "cupy-cuda12x", "cupy-cuda13x", "matplotlib", "pandas")
+_PACKAGES = (
+    "numpy", "scikit-learn", "numba", "numba-cuda", "cupy", "cupy-cuda12x", "cupy-cuda13x", "matplotlib", "pandas",
+)  # fmt: skip
 
 
 def register(app: typer.Typer) -> None:
@@ -39,6 +41,8 @@ def info(json: Json = False) -> None:
     print()
     rows = [[d["device"], "yes" if d["usable"] else "no", d["reason"]] for d in found["devices"]]
     print_table(("device", "usable", "what it is, or why not"), rows)
+    if "NUMBA_ENABLE_CUDASIM=1" in rows[-1][-1]:
+        print("A command that is told --device cuda-sim switches the simulator on itself.")
     print()
     print(found["auto"]["reason"])
 
