@@ -43,8 +43,8 @@ def test_listed_and_dense_products_are_those_of_numpy(dtype: str) -> None:
         column_lister(shape.rows)(rows.ravel(), stride, n_rows, np.zeros(n, np.uint8), lists, counts)
         outs = [np.full((n_rows, wide), np.nan, dtype) for _ in range(2)]
         for multiply, out in zip((dense, listed), outs, strict=True):
-            left, right = (rows.ravel(), 0, stride, 1, n_rows), (b.ravel(), 0, wide, narrow)
-            multiply(*left, *right, lists, counts, 0, n, out.reshape(-1), 0, wide)
+            left, right = (rows.ravel(), 0, stride, 1, shape.rows * stride, n_rows), (b.ravel(), 0, wide, narrow)
+            multiply(*left, *right, lists, counts, 0, n, out.reshape(-1), 0, wide, b.ravel(), 0, n * wide, 16)
         exact = a.astype(np.float64) @ b.astype(np.float64)
         bound = (n + 4) * np.finfo(dtype).eps / 2 * (np.abs(a) @ np.abs(b)).astype(np.float64)
         assert (np.abs(outs[0] - exact) <= bound + np.finfo(dtype).tiny).all()
@@ -185,20 +185,22 @@ def train(
     return net, trainer.fit(X, y, weight)
 
 
+#: With all 61 samples in a batch, large enough for the factors of its gradients to be copied.
+WIDE = (cpu_step.GATHERED // 61 + 5, 37, 3)
+
+
 @pytest.mark.parametrize(("number", "options"), [*enumerate(KINDS)], ids=str)
 def test_fused_updates_equal_plain_numpy(number: int, options: Any, fused: list[bool]) -> None:
     """Over odd shapes, with and without weights; bounds as for the curves of whole runs."""
     # float32 without l1, whose kink at zero turns a rounding into a change of sign.
     dtype, bound = ("float32", 1e-4) if number == 2 else ("float64", 1e-9)
     several, drops = not isinstance(options["hidden_activation"], str), "dropout" in options
-    shapes = (
-        [(7, 17, 33, 1, 5, 3), (33, 5, 7, 17, 40, 1)]
-        if several
-        else [(1, 1, 1), (7, 17, 33, 3), (33, cpu_step.GATHERED + 1, 1)]
-    )
+    shapes = [(7, 17, 33, 1, 5, 3), (33, 5, 7, 17, 40, 1)] if several else [(1, 1, 1), (7, 17, 33, 3), WIDE]
     if number == 0:
         shapes = [*shapes, (5, 3)]
     for index, sizes in enumerate(shapes):
+        if sizes == WIDE:
+            options = {**options, "batch_size": 61}
         net, trainer = train("numpy", dtype, sizes, weighted=index % 2 == 1, **options)
         cpu, cpu_trainer = train("cpu", dtype, sizes, weighted=index % 2 == 1, **options)
         assert fused == [] if drops else fused.pop() is False
@@ -209,12 +211,16 @@ def test_fused_updates_equal_plain_numpy(number: int, options: Any, fused: list[
                 np.testing.assert_allclose(cpu_trainer.history[name], column, rtol=10 * bound, atol=bound)
 
 
-def test_skipping_zeros_changes_no_bit(fused: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
-    skipped, _ = train("cpu", "float64", (40, 17, 3), zeros=0.95, **KINDS[0])
+@pytest.mark.parametrize(("sizes", "batch_size"), [((40, 17, 3), 13), (WIDE, 61)], ids=["narrow", "wide"])
+def test_skipping_zeros_changes_no_bit(
+    sizes: tuple[int, ...], batch_size: int, fused: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {**KINDS[0], "batch_size": batch_size, "zeros": 0.95}
+    skipped, _ = train("cpu", "float64", sizes, **options)
     assert fused == [True]
-    again, _ = train("cpu", "float64", (40, 17, 3), zeros=0.95, **KINDS[0])
+    again, _ = train("cpu", "float64", sizes, **options)
     monkeypatch.setattr(cpu_fused, "MOST_KEPT", 0.0)
-    dense, _ = train("cpu", "float64", (40, 17, 3), zeros=0.95, **KINDS[0])
+    dense, _ = train("cpu", "float64", sizes, **options)
     assert fused == [True, True, False]
     np.testing.assert_array_equal(skipped.parameters, dense.parameters)
     np.testing.assert_array_equal(skipped.parameters, again.parameters)

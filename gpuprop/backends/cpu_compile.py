@@ -24,7 +24,7 @@ from numba import types
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
-__all__ = ["announced", "borrowed", "compiled", "inlined", "inlined_sum", "part", "spliced"]
+__all__ = ["announced", "borrowed", "compiled", "inlined", "inlined_sum", "part", "prefetch", "spliced", "wanted_soon"]
 
 Function = TypeVar("Function", bound=Any)
 
@@ -216,3 +216,24 @@ def part(context, array, begin, size):  # type: ignore[no-untyped-def]
         return own._getvalue()
 
     return kind(array, types.intp, types.intp), build
+
+
+def prefetch(builder: Any, address: Any) -> None:
+    """Ask for the cache line of an address, which need not be valid, without waiting for it."""
+    pointer = ir.IntType(8).as_pointer()
+    signature = ir.FunctionType(ir.VoidType(), [pointer, *[ir.IntType(32)] * 3])
+    function = builder.module.declare_intrinsic("llvm.prefetch", [pointer], signature)
+    read, all_caches, data = (ir.IntType(32)(number) for number in (0, 3, 1))
+    builder.call(function, [builder.bitcast(address, pointer), read, all_caches, data])
+
+
+@intrinsic
+def wanted_soon(context, array, place):  # type: ignore[no-untyped-def]
+    """Ask for the cache line of a number of a contiguous array, which may be beyond its end, without waiting for it."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        whole = context.make_array(signature.args[0])(context, builder, arguments[0])
+        prefetch(builder, builder.gep(whole.data, [arguments[1]]))
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp), build

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +19,8 @@ from numpy.typing import NDArray
 
 from gpuprop.backends import cpu_loops, cpu_optimizers
 from gpuprop.backends.cpu_compile import announced
-from gpuprop.backends.cpu_panels import Panels, padded, row_stride
-from gpuprop.backends.cpu_step import GATHERED, PIECE, Batches, Kind, Model, Work, epoch
+from gpuprop.backends.cpu_panels import Panels, aligned, padded, row_stride
+from gpuprop.backends.cpu_step import GATHERED, GATHERED_PIECE, PIECE, Batches, Kind, Model, Work, epoch
 from gpuprop.backends.cpu_tiles import TileShape, tile_shape
 from gpuprop.dropout import keep_threshold
 from gpuprop.optimizers import AdamW
@@ -40,9 +41,9 @@ LEAST_SAVING = 2.0
 #: third of each product of two numbers.
 _SAVED_BY_UPDATE, _SAVED_BY_PRODUCT = 5e-5, 1e-11
 
-#: Numbers in the activations of the widest layer up to which the tier wins: 256 samples of 512 units 1.25 times. With
-#: 1,024 of 1,024 a product no longer stays in the cache; BLAS, which cuts in two directions, is then 1.3 times faster.
-LARGEST_LAYER = 2**18
+#: Numbers in the activations of the widest layer up to which the tier is known to be no slower than the primitives:
+#: 256 samples of 512 units 1.5 times as fast, 1,024 of 1,024 units 1.0 times.
+LARGEST_LAYER = 2**20
 
 #: Share of the products with inputs that may be left for skipping the others to pay.
 MOST_KEPT = 0.75
@@ -109,8 +110,8 @@ class FusedUpdates:
         self._panels = panels = Panels(network.layer_sizes, shape)
         self._packed = self._none = np.empty(0, dtype)
         self._state_before = {name: array.copy() for name, array in rule.state.items()}
-        self._parameters = np.zeros(panels.size, dtype)
-        self._state = [np.zeros(panels.size, dtype) for _ in rule.optimizer.slots]
+        self._parameters = aligned(panels.size, dtype)
+        self._state = [aligned(panels.size, dtype) for _ in rule.optimizer.slots]
         self._work = _work(network, update_size, shape, listed, panels.size if rule.clip_norm is not None else 0)
         hidden = list(
             dict.fromkeys((cpu_loops.base_name(one), one.derivative_of == "z") for one in network.hidden_activations)
@@ -221,7 +222,7 @@ def _model(network: Network, rule: UpdateRule, panels: Panels, hidden: list[str]
         biases_at=panels.biases_at,
         transposed_at=panels.transposed_at,
         parameters=none,
-        transposed=np.zeros(panels.transposed_size, dtype),
+        transposed=aligned(panels.transposed_size, dtype),
         first=none,
         second=none,
         hyperparameters=cpu_optimizers.hyperparameters(optimizer),
@@ -243,12 +244,13 @@ def _work(network: Network, n_rows: int, shape: TileShape, listed: bool, kept_gr
     starts = np.cumsum([0, *(n_rows * stride for stride in strides)])
     keeps_z = any(activation.derivative_of == "z" for activation in network.hidden_activations)
     dropped = any(network.dropout)
-    gathered = max((padded(width, shape.width) for width in sizes[1:] if width >= GATHERED), default=0)
+    pairs = [(fan_in, padded(fan_out, shape.width)) for fan_in, fan_out in pairwise(sizes)]
+    gathered = max((fan_out for fan_in, fan_out in pairs if n_rows * fan_in >= GATHERED), default=0)
     n_columns, n_listed = (sizes[0], n_rows) if listed else (0, 0)
     row_tiles, column_tiles = -(-n_listed // rows), -(-n_columns // rows)
 
     def numbers(*sizes: int) -> Array:
-        return np.zeros(sizes, dtype)
+        return aligned(sizes, dtype)
 
     a = numbers(starts[-1])
     return Work(
@@ -264,8 +266,8 @@ def _work(network: Network, n_rows: int, shape: TileShape, listed: bool, kept_gr
         output_z=numbers(n_rows, sizes[-1]),
         output_a=numbers(n_rows, sizes[-1]),
         output_delta=numbers(n_rows, sizes[-1]),
-        gradient=numbers(kept_gradient or max(PIECE, rows * shape.width, max(sizes))),
-        rows=numbers(n_rows * max(rows, PIECE // shape.width) if gathered else 0),
+        gradient=numbers(kept_gradient or max(GATHERED_PIECE if gathered else PIECE, rows * shape.width, max(sizes))),
+        rows=numbers(n_rows * max(rows, GATHERED_PIECE // shape.width) if gathered else 0),
         columns=numbers(n_rows * gathered),
         totals=np.zeros(2),
         marks=np.zeros(max(n_columns, n_listed * column_tiles), np.uint8),

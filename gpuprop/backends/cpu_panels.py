@@ -28,10 +28,13 @@ from numpy.typing import NDArray
 from gpuprop.backends.cpu_compile import compiled
 from gpuprop.backends.cpu_tiles import TileShape
 
-__all__ = ["Panels", "padded", "row_stride", "transposition"]
+__all__ = ["Panels", "aligned", "padded", "row_stride", "transposition"]
 
 Array = NDArray[Any]
 Places = NDArray[np.int64]
+
+LINE = 64
+"""Bytes of a line of the cache."""
 
 _INT = ir.IntType(64)
 
@@ -39,6 +42,14 @@ _INT = ir.IntType(64)
 def padded(n: int, multiple: int) -> int:
     """Return `n` rounded up to a multiple."""
     return -(-n // multiple) * multiple
+
+
+def aligned(sizes: int | tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return zeros that begin with a cache line: of NumPy's own arrays every vector would lie in two."""
+    n_bytes = int(np.prod(sizes)) * dtype.itemsize
+    raw = np.zeros(n_bytes + LINE, np.uint8)
+    begin = -raw.ctypes.data % LINE
+    return raw[begin : begin + n_bytes].view(dtype).reshape(sizes)
 
 
 def row_stride(n_columns: int, shape: TileShape) -> int:

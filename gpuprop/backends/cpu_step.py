@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuprop.backends import cpu_loops, cpu_optimizers
-from gpuprop.backends.cpu_compile import borrowed, compiled, part, spliced
-from gpuprop.backends.cpu_panels import transposition
+from gpuprop.backends.cpu_compile import borrowed, compiled, part, spliced, wanted_soon
+from gpuprop.backends.cpu_panels import LINE, transposition
 from gpuprop.backends.cpu_tiles import TileShape, column_lister, multiplication, row_lister
 from gpuprop.optimizers import FLUSH_EVERY
 
-__all__ = ["GATHERED", "PIECE", "Batches", "Kind", "Model", "Work", "epoch"]
+__all__ = ["GATHERED", "GATHERED_PIECE", "PIECE", "Batches", "Kind", "Model", "Work", "epoch"]
 
 Array = NDArray[Any]
 
@@ -35,9 +35,16 @@ Array = NDArray[Any]
 _BLOCK = 131_072
 #: Numbers of a gradient between two calls of the optimizer: with weights and state they stay in the first cache.
 PIECE = 1_024
-#: Units of a layer from which on its deltas and the outputs below are copied before they are multiplied: a quarter less
-#: time for the gradient of 784 x 512 and of 1,024 x 1,024 weights.
-GATHERED = 256
+#: Numbers in the outputs of a layer, over a batch, from which on they and the deltas above are copied for a gradient:
+#: where what a tile reads lies side by side, it is not in a page, and in a line, of its own for each sample.
+GATHERED = 131_072
+#: Numbers of a gradient between two calls of the optimizer where both factors are copied: 128 rows share a panel, which
+#: comes from the second cache, and the optimizer finds what it needs in one of the two, because tiles asked for it.
+GATHERED_PIECE = 4_096
+#: Weights of a layer from which on its gradient's tiles ask for what its update reads; fewer are in the cache anyway.
+_ASKED = 32_768
+#: Rows ahead of the one that is copied, when rows are a page or more apart and the processor foresees none of them.
+_AHEAD = 4
 
 
 class Kind(NamedTuple):
@@ -146,6 +153,10 @@ def _gather(kind: Kind) -> Callable[..., None]:
         for i in range(n_rows):
             sample = np.int64(batches.order[start + i])
             source, row = part(batches.inputs, sample * n_features, n_features), part(work.a, i * stride, n_features)
+            if i + 2 < n_rows:  # in an order of its own: the processor cannot know which row is next
+                following = np.int64(batches.order[start + i + 2]) * n_features
+                for j in range(0, n_features, LINE // batches.inputs.itemsize):
+                    wanted_soon(batches.inputs, following + j)
             if batches.scaled:
                 for j in range(row.size):
                     row[j] = (row.dtype.type(source[j]) - shift[j]) * factor[j]
@@ -183,6 +194,7 @@ def _product(shape: TileShape, listed: bool) -> Callable[..., None]:
     """Return ``product(...)``: rows of `a` times all panels of a matrix (n, n_columns), a block of rows at a time."""
     multiply = multiplication(shape, listed)
     rows, lanes, width = shape.rows, shape.lanes, shape.width
+    asks = 2 if listed else 1  # of the steps about half are left
 
     @compiled
     def product(
@@ -190,13 +202,17 @@ def _product(shape: TileShape, listed: bool) -> Callable[..., None]:
         lists: Array, counts: Array, out: Array, out_at: int, out_stride: int,
     ) -> None:  # fmt: skip
         block = max(rows, _BLOCK // n // rows * rows)
+        n_tiles = (min(block, n_rows) + rows - 1) // rows
+        # The tiles of a panel share in asking for the next one.
+        share, stride = n * width // n_tiles, (asks * width + n_tiles - 1) // n_tiles
         for first in range(0, n_rows, block):
             for column in range(0, n_columns, width):
                 narrow = n_columns - column <= lanes
                 multiply(
-                    a, a_at + first * a_stride, a_stride, 1, min(block, n_rows - first),
+                    a, a_at + first * a_stride, a_stride, 1, rows * a_stride, min(block, n_rows - first),
                     panels, panels_at + column * n, lanes if narrow else width, narrow,
                     lists, counts, first // rows, n, out, out_at + first * out_stride + column, out_stride,
+                    panels, panels_at + (column + width) * n, share, stride,
                 )  # fmt: skip
 
     return product
@@ -338,60 +354,72 @@ def _panel_updates(kind: Kind) -> Callable[..., float]:
     rows, lanes, width = kind.shape.rows, kind.shape.lanes, kind.shape.width
     update, add_penalty = _update(kind), cpu_loops.add_penalty
     penalised, clipped, listed = kind.penalised, kind.clipped, kind.listed
-    block = max(rows, PIECE // width // rows * rows)
+    own_block, gathered_block = (max(rows, piece // width // rows * rows) for piece in (PIECE, GATHERED_PIECE))
+    asks = 2 if listed else 1
 
     @spliced
     def update_weights(
-        work: Work, model: Model, layer: int, n_rows: int, rate: float, other: float, share: float, l1: float, l2: float
+        work: Work, model: Model, layer: int, n_rows: int, rate: float, other: float, decay: float, l1: float, l2: float
     ) -> float:
         gradient, lists, counts = work.gradient, work.row_lists, work.row_counts
         below, fan_in, fan_out, penalty = layer - 1, model.units[layer - 1], model.units[layer], 0.0
         left, left_at, left_stride = work.inputs, work.at[below], work.strides[below]
         right, right_at, right_stride = work.delta, work.at[layer], work.strides[layer]
-        # Side by side, what a tile reads lies in a page and not in one for each sample. It pays for many panels only.
-        gathered = fan_out >= GATHERED
-        if gathered:
-            right, right_stride = work.columns, width
-            for column in range(0, fan_out, width):
-                copy_columns(work.delta, right_at + column, work.strides[layer], n_rows, width, right, column * n_rows)
-            right_at, left, left_stride = 0, work.rows, block
+        block, tile_stride, panel_stride = own_block, rows, 1
+        if n_rows * fan_in >= GATHERED:
+            copy_columns(right, right_at, right_stride, n_rows, fan_out, width, work.columns)
+            left, left_stride, tile_stride, block = work.rows, rows, n_rows * rows, gathered_block
+            right, right_at, right_stride, panel_stride = work.columns, 0, width, n_rows
+        # The tiles of a piece share in asking for what its update reads, and for the next panel: a quarter for each.
+        wanted = (model.parameters, model.first, model.second, right)
+        quarter = (block + 4 * rows - 1) // (4 * rows) * rows if fan_in * fan_out >= _ASKED else block
+        share = block * width * rows // quarter
+        soon_stride = (asks * share + n_rows - 1) // n_rows
         for first in range(0, fan_in, block):
             count, row_at = min(block, fan_in - first), left_at + first
-            if gathered:
-                copy_columns(work.inputs, row_at, work.strides[below], n_rows, block, left, 0)
+            if n_rows * fan_in >= GATHERED:
+                copy_columns(work.inputs, row_at, work.strides[below], n_rows, count, rows, left)
                 row_at = 0
             for column in range(0, fan_out, width):
                 narrow = fan_out - column <= lanes
                 wide = lanes if narrow else width
                 begin = model.weights_at[below] + column * fan_in + first * wide
-                kept_at, column_at = begin if clipped else 0, right_at + column * (n_rows if gathered else 1)
-                if listed and layer == 1:
-                    multiply_listed(
-                        left, row_at, 1, left_stride, count, right, column_at, right_stride, narrow,
-                        lists, counts, first // rows, n_rows, gradient, kept_at, wide,
-                    )  # fmt: skip
-                else:
-                    multiply(
-                        left, row_at, 1, left_stride, count, right, column_at, right_stride, narrow,
-                        lists, counts, first // rows, n_rows, gradient, kept_at, wide,
-                    )  # fmt: skip
+                kept_at, column_at = begin if clipped else 0, right_at + column * panel_stride
+                for done in range(0, count, quarter):
+                    soon_at = begin if done < 3 * quarter else column_at + width * panel_stride
+                    top, place, tiled = row_at + done // rows * tile_stride, kept_at + done * wide, count - done
+                    if listed and layer == 1:
+                        multiply_listed(
+                            left, top, 1, left_stride, tile_stride, min(quarter, tiled), right, column_at, right_stride,
+                            narrow, lists, counts, (first + done) // rows, n_rows, gradient, place, wide,
+                            wanted[done // quarter], soon_at, share, soon_stride,
+                        )  # fmt: skip
+                    else:
+                        multiply(
+                            left, top, 1, left_stride, tile_stride, min(quarter, tiled), right, column_at, right_stride,
+                            narrow, lists, counts, 0, n_rows, gradient, place, wide,
+                            wanted[done // quarter], soon_at, share, soon_stride,
+                        )  # fmt: skip
                 piece = part(gradient, kept_at, count * wide)
                 if penalised:
                     penalty += add_penalty(part(model.parameters, begin, count * wide), piece, l1, l2)
                 if not clipped:
-                    update(model, begin, piece, rate, other, share)
+                    update(model, begin, piece, rate, other, decay)
         return penalty
 
     return update_weights
 
 
 @compiled
-def copy_columns(source: Array, at: int, stride: int, n_rows: int, n_columns: int, target: Array, to: int) -> None:
-    """Copy columns of a matrix of rows that are `stride` apart, so that their rows lie one after the other."""
+def copy_columns(source: Array, at: int, stride: int, n_rows: int, n_columns: int, wide: int, target: Array) -> None:
+    """Copy columns of a matrix of rows that are `stride` apart into panels of `wide` columns, one after the other."""
     for i in range(n_rows):
-        row, own = part(source, at + i * stride, n_columns), part(target, to + i * n_columns, n_columns)
-        for j in range(n_columns):
-            own[j] = row[j]
+        for column in range(0, n_columns, wide):
+            place = at + i * stride + column
+            wanted_soon(source, place + _AHEAD * stride)
+            row, own = part(source, place, wide), part(target, column * n_rows + i * wide, wide)
+            for j in range(wide):
+                own[j] = row[j]
 
 
 @functools.cache

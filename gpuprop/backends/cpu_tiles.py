@@ -17,6 +17,9 @@ store a row once for four products, 42; NumPy's OpenBLAS 81; this tile 131, whic
 Rows that are missing in the last tile are the last row once more: its sums are computed and stored again, and no second
 kernel is needed. Columns that are missing are zeros of the panel (`gpuprop.backends.cpu_panels`).
 
+While it multiplies, a tile asks for memory that will be read next: one line in a step of k, which costs nothing where a
+burst of such requests, or the wait for each, would stop the multipliers.
+
 A *listed* tile sums over those k only that a list names. Where the left matrix is mostly zeros, as images are, that
 saves most of the work and changes no bit: adding 0 * b to a sum leaves it as it is.
 """
@@ -34,7 +37,7 @@ from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from gpuprop.backends.cpu_compile import compiled
+from gpuprop.backends.cpu_compile import compiled, prefetch
 
 __all__ = ["TileShape", "column_lister", "multiplication", "row_lister", "tile_shape"]
 
@@ -73,11 +76,13 @@ def tile_shape(dtype: np.dtype[Any]) -> TileShape:
 def _tile(  # type: ignore[no-untyped-def]
     context, rows, vectors, lanes, listed,
     a, a_at, row_stride, k_stride, last_row, b, b_at, b_stride, ks, ks_at, n, out, out_at, out_stride,
+    soon, soon_at, soon_stride,
 ):  # fmt: skip
     """Store one tile of ``out = a @ b``; all arrays are flat, ``*_at`` says where in them the tile begins.
 
     ``a[row, k]`` is ``a[a_at + row * row_stride + k * k_stride]``, ``b[k, column]`` is
     ``b[b_at + k * b_stride + column]``; k takes the values ``ks[ks_at:ks_at + n]`` if `listed`, else ``range(n)``.
+    In step i ``soon[soon_at + i * soon_stride]`` is asked for.
     """
     shape = rows.literal_value, vectors.literal_value, lanes.literal_value
     order = listed.literal_value
@@ -93,12 +98,12 @@ def _tile(  # type: ignore[no-untyped-def]
     places = (types.intp,) * 4
     return types.none(
         rows, vectors, lanes, listed, a, *places, b, types.intp, types.intp, ks, types.intp, types.intp, out,
-        types.intp, types.intp,
+        types.intp, types.intp, soon, types.intp, types.intp,
     ), build  # fmt: skip
 
 
 _NAMES = ("a", "a_at", "row_stride", "k_stride", "last_row", "b", "b_at", "b_stride", "ks", "ks_at", "n", "out",
-          "out_at", "out_stride")  # fmt: skip
+          "out_at", "out_stride", "soon", "soon_at", "soon_stride")  # fmt: skip
 
 
 def _build_tile(
@@ -134,6 +139,7 @@ def _build_tile(
     ]
     panel = builder.gep(v["b"], [v["b_at"]])
     names = builder.gep(v["ks"], [v["ks_at"]])
+    soon = builder.gep(v["soon"], [v["soon_at"]])
 
     before, loop, after = builder.block, builder.append_basic_block("tile"), builder.append_basic_block("stored")
     builder.cbranch(builder.icmp_signed(">", v["n"], _INT(0)), loop, after)
@@ -144,6 +150,7 @@ def _build_tile(
     k = builder.sext(builder.load(builder.gep(names, [count])), _INT) if listed else count
     in_row, in_panel = builder.mul(k, v["k_stride"]), builder.mul(k, v["b_stride"])
     b_row = [load(panel, builder.add(in_panel, _INT(lanes * index))) for index in range(vectors)]
+    prefetch(builder, builder.gep(soon, [builder.mul(count, v["soon_stride"])]))
     added = []
     for row in range(rows):
         factor = spread(builder.load(builder.gep(row_starts[row], [in_row])))
@@ -175,30 +182,32 @@ def multiplication(shape: TileShape, listed: bool) -> Callable[..., None]:
 
     Its arguments are those of `_tile`, for all tiles below one another: `n_rows` rows, and in a listed product the
     list of tile t in row ``first_tile + t`` of `lists`, of length ``counts[first_tile + t]``. `narrow` says that the
-    panel is one vector wide.
+    panel is one vector wide. What tile t asks for begins at ``soon_at + t * soon_apart``.
     """
     rows, vectors, lanes = shape
 
     @compiled
     def multiply(
-        a: Array, a_at: int, row_stride: int, k_stride: int, n_rows: int,
+        a: Array, a_at: int, row_stride: int, k_stride: int, tile_stride: int, n_rows: int,
         b: Array, b_at: int, b_stride: int, narrow: bool,
         lists: Array, counts: Array, first_tile: int, n: int,
         out: Array, out_at: int, out_stride: int,
+        soon: Array, soon_at: int, soon_apart: int, soon_stride: int,
     ) -> None:  # fmt: skip
         for tile in range((n_rows + rows - 1) // rows):
             row = tile * rows
             last_row = min(rows, n_rows - row) - 1
-            at, to, ks_at = a_at + row * row_stride, out_at + row * out_stride, 0
+            at, to, ks_at = a_at + tile * tile_stride, out_at + row * out_stride, 0
+            asked_at = soon_at + tile * soon_apart
             if listed:
                 n = counts[first_tile + tile]
                 ks_at = (first_tile + tile) * lists.shape[1]
             if narrow:
                 _tile(rows, 1, lanes, listed, a, at, row_stride, k_stride, last_row, b, b_at, b_stride, lists, ks_at, n,
-                      out, to, out_stride)  # fmt: skip
+                      out, to, out_stride, soon, asked_at, soon_stride)  # fmt: skip
             else:
                 _tile(rows, vectors, lanes, listed, a, at, row_stride, k_stride, last_row, b, b_at, b_stride, lists,
-                      ks_at, n, out, to, out_stride)  # fmt: skip
+                      ks_at, n, out, to, out_stride, soon, asked_at, soon_stride)  # fmt: skip
 
     return multiply
 

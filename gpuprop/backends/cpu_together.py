@@ -42,6 +42,8 @@ _BLOCK = 131_072
 #: (784-512-10) and 0.99 (784-64-10) of the time, with 512 1.13 and 1.17 (784-16-10).
 LARGEST_OWN_BATCH = 256
 
+#: Numbers in the activations of the widest layer up to which these tiles, which ask for nothing ahead, beat BLAS.
+_LARGEST_LAYER = 2**18
 #: Numbers of a gradient between two calls of the optimizer: with weights and state they stay in the first cache.
 _PIECE = 1_024
 
@@ -65,7 +67,7 @@ def kind_of(updates: EpochUpdates) -> Hashable:
         and data.scaling is None
         and updates.update_size == updates.part_size
         and not any(network.dropout)
-        and updates.update_size * max(network.layer_sizes[1:]) <= cpu_fused.LARGEST_LAYER
+        and updates.update_size * max(network.layer_sizes[1:]) <= _LARGEST_LAYER
         and not cpu_fused.covers(*asked)
     )
     if not covered:
@@ -109,14 +111,15 @@ def _products(shape: TileShape) -> Callable[..., None]:
                     wide = lanes if narrow else width
                     if listed:
                         multiply_listed(
-                            a[own], first * a_stride, a_stride, 1, count, panels[i], at + column * fan_in, wide, narrow,
-                            lists[own], counts[own], first // rows, fan_in, out[i], first * out_stride + column,
-                            out_stride,
+                            a[own], first * a_stride, a_stride, 1, rows * a_stride, count, panels[i],
+                            at + column * fan_in, wide, narrow, lists[own], counts[own], first // rows, fan_in, out[i],
+                            first * out_stride + column, out_stride, panels[i], 0, 0, 0,
                         )  # fmt: skip
                     else:
                         multiply(
-                            a[own], first * a_stride, a_stride, 1, count, panels[i], at + column * fan_in, wide, narrow,
-                            lists[0], counts[0], 0, fan_in, out[i], first * out_stride + column, out_stride,
+                            a[own], first * a_stride, a_stride, 1, rows * a_stride, count, panels[i],
+                            at + column * fan_in, wide, narrow, lists[0], counts[0], 0, fan_in, out[i],
+                            first * out_stride + column, out_stride, panels[i], 0, 0, 0,
                         )  # fmt: skip
 
     return products
@@ -238,13 +241,13 @@ def _update(optimizer: str, shape: TileShape) -> Callable[..., None]:
                     end = begin + count * wide
                     if listed:
                         multiply_listed(
-                            a[own], top, 1, a_stride, count, delta[i], column, delta_stride, narrow,
-                            lists[own], counts[own], top // rows, n_rows, gradient, 0, wide,
+                            a[own], top, 1, a_stride, rows, count, delta[i], column, delta_stride, narrow,
+                            lists[own], counts[own], top // rows, n_rows, gradient, 0, wide, w, 0, 0, 0,
                         )  # fmt: skip
                     else:
                         multiply(
-                            a[own], top, 1, a_stride, count, delta[i], column, delta_stride, narrow,
-                            lists[0], counts[0], 0, n_rows, gradient, 0, wide,
+                            a[own], top, 1, a_stride, rows, count, delta[i], column, delta_stride, narrow,
+                            lists[0], counts[0], 0, n_rows, gradient, 0, wide, w, 0, 0, 0,
                         )  # fmt: skip
                     parameters, piece = w[begin:end], gradient[: count * wide]
                     if l1[i] > 0 or l2[i] > 0:

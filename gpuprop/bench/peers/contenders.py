@@ -270,7 +270,10 @@ class Floor(Contender):
         n, width, none = self.N, self.shape.width, np.zeros(1, np.int64)
         lists = np.zeros((1, 1), np.int32)
         for _ in range(self.calls):
-            self.multiply(self.a, 0, n, 1, self.N_ROWS, self.b, 0, width, False, lists, none, 0, n, self.out, 0, width)
+            self.multiply(
+                self.a, 0, n, 1, self.shape.rows * n, self.N_ROWS, self.b, 0, width, False, lists, none, 0, n,
+                self.out, 0, width, self.b, 0, 0, 0,
+            )  # fmt: skip
 
     def layers(self) -> Layers:
         return []
