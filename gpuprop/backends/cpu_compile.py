@@ -24,7 +24,7 @@ from numba import types
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
-__all__ = ["announced", "borrowed", "compiled", "inlined", "inlined_sum", "part", "prefetch", "spliced", "wanted_soon"]
+__all__ = ["announced", "compiled", "inlined", "inlined_sum", "part", "prefetch", "spliced", "wanted_soon"]
 
 Function = TypeVar("Function", bound=Any)
 
@@ -34,7 +34,11 @@ _LOGGER = logging.getLogger("gpuprop.loops")
 # error_model: Python's check for division by zero keeps LLVM from vectorising (Adam's update: ten times as long).
 # contract: a * b + c may become one fused operation. It changes the last bit and nothing else; the flags that assume
 # that there are no NaNs and infinities stay off, because a training that diverges is known by them.
-_OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True, "fastmath": {"contract"}, "no_cfunc_wrapper": True}
+# _nrt: references to arrays are not counted; they are the caller's, who outlives the call, and nothing is allocated.
+# Each slice would cost an atomic operation of some 20 cycles, in an epoch of small steps a third of the time.
+_OPTIONS: dict[str, Any] = {
+    "error_model": "numpy", "nogil": True, "fastmath": {"contract"}, "no_cfunc_wrapper": True, "_nrt": False,
+}  # fmt: skip
 # Sums in several partial sums at once, which is how they vectorise; their error is smaller than that of a sum from
 # left to right. For loops that do nothing but add up.
 _SUM_OPTIONS: dict[str, Any] = {**_OPTIONS, "fastmath": {"contract", "reassoc", "nsz"}}
@@ -171,31 +175,10 @@ def inlined_sum(function: Function) -> Function:
 
 
 @intrinsic
-def borrowed(context, arrays):  # type: ignore[no-untyped-def]
-    """Return a named tuple whose arrays are not counted: the caller's arguments, which outlive the call anyway.
-
-    Each slice of an array counts a reference, by an atomic operation of some 20 cycles; in an epoch of small steps that
-    was a third of the time.
-    """
-
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        (values,) = arguments
-        for index, kind in enumerate(signature.args[0].types):
-            if isinstance(kind, types.Array):
-                array = context.make_array(kind)(context, builder, builder.extract_value(values, index))
-                array.meminfo = array.parent = ir.Constant(ir.IntType(8).as_pointer(), None)
-                values = builder.insert_value(values, array._getvalue(), index)
-        return values
-
-    return arrays(arrays), build
-
-
-@intrinsic
 def part(context, array, begin, size):  # type: ignore[no-untyped-def]
-    """Return ``size`` numbers of a contiguous array from the one with number `begin` on, flat, unchecked, not counted.
+    """Return ``size`` numbers of a contiguous array from the one with number `begin` on, flat and unchecked.
 
     A slice looks at signs and ends, which is right of Python, and here much code to compile and to run for nothing.
-    Only for arrays that outlive it, as all do that are `borrowed`.
     """
     if array.layout != "C":
         return None

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuprop.backends import cpu_loops, cpu_optimizers
-from gpuprop.backends.cpu_compile import borrowed, compiled, part, spliced, wanted_soon
+from gpuprop.backends.cpu_compile import compiled, part, spliced, wanted_soon
 from gpuprop.backends.cpu_panels import LINE, transposition
 from gpuprop.backends.cpu_tiles import TileShape, column_lister, multiplication, row_lister
 from gpuprop.optimizers import FLUSH_EVERY
@@ -507,7 +507,6 @@ def epoch(kind: Kind) -> Callable[..., None]:
 
     @compiled
     def updates(batches: Batches, work: Work, model: Model, steps_done: int, first: int, stop: int) -> None:
-        batches, work, model = borrowed(batches), borrowed(work), borrowed(model)
         units = model.units
         top = units.size - 1
         n_weights = model.biases_at[0]
