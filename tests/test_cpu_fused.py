@@ -273,7 +273,8 @@ def test_decay_leaves_no_subnormal_numbers(fused: list[bool]) -> None:
         arrays = [net.parameters, *trainer.progress.optimizer_state.values()]
         tiny = np.finfo(np.float32).tiny
         left.append([int(((array != 0) & (np.abs(array) < tiny)).sum()) for array in arrays])
-        assert np.abs(net.weights[0][0]).max() < tiny < np.abs(net.weights[0][1:]).max()
+        # Without fused multiply-add the tenth that decays is itself too small: such a weight stays where it is.
+        assert np.abs(net.weights[0][0]).max() <= 10 * tiny < np.abs(net.weights[0][1:]).max()
     assert left[0][0] > 0  # the reference flushes the optimizer's state only
     assert left[1] == [0, 0, 0]
     assert fused == [False]
