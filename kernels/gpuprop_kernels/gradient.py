@@ -28,7 +28,8 @@ will be clipped the sum of their squares in `squares`, so that neither needs a l
 
 Budget: 1 launch for all layers (2 with a split batch); reads a and d once per tile of the other; with adam in the
 epilogue 24 bytes a parameter, else 4, in float32, and 12 bytes a block for the sums; registers and shared memory are
-the tile's, and an optimizer's state only where beside the accumulators registers are left (`shapes.NO_OPTIMIZER`).
+the tile's, and an optimizer's state or a tally only where beside the accumulators registers are left
+(`shapes.NO_OPTIMIZER`).
 """
 
 from __future__ import annotations
@@ -162,8 +163,9 @@ def gradient_kernel(
     `source` says how the jobs marked as gathered read the data set; ``"dense"`` if none is. `penalised` and `measured`
     say whether the blocks leave sums in `penalties` and in `squares`.
     """
-    if mode in STATE_ARRAYS and tile.name in NO_OPTIMIZER:
-        raise ValueError(f"got tile {tile.name} with an optimizer, expected another: {NO_OPTIMIZER[tile.name]}")
+    if tile.name in NO_OPTIMIZER and (mode in STATE_ARRAYS or penalised or measured):
+        what = f"the optimizer {mode}" if mode in STATE_ARRAYS else "sums of penalties or squares"
+        raise ValueError(f"got tile {tile.name} with {what}, expected a smaller tile: {NO_OPTIMIZER[tile.name]}")
     dense = multiply(tile, dt, DENSE, DENSE, a_by_row=False, b_by_row=False)
     coordinates, shared_size, accumulators = dense.coordinates, dense.shared_size, dense.accumulators
     product = _product(tile, dt, source)

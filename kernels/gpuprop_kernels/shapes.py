@@ -113,9 +113,12 @@ SMALL_HEAD = HeadShape(2, 1)
 """32 threads, for the simulator."""
 
 NO_OPTIMIZER = {
-    "128x128_8x8": "beside 64 accumulators the registers do not hold every optimizer's state (adamw spills 32 bytes)",
+    "128x128_8x8": (
+        "beside 64 accumulators the registers hold neither every optimizer's state (adamw spills 32 bytes) nor a tally"
+    ),
 }
-"""Tiles whose gradient kernel may not hold an optimizer, with what was measured when it did."""
+"""Tiles whose gradient kernel may hold neither an optimizer nor the tally of penalties and squares, with what was
+measured when it did."""
 
 FILLED = 0.8
 """The share of the multiprocessors that must get a block for a tile to be chosen."""

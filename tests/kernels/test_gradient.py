@@ -10,10 +10,10 @@ import pytest
 
 from gpuprop.equivalence import oracle, tolerances
 from gpuprop_kernels import launch
-from gpuprop_kernels.gradient import GradientJob, job_table
+from gpuprop_kernels.gradient import GradientJob, gradient_kernel, job_table
 from gpuprop_kernels.launch import padded
 from gpuprop_kernels.optimizers import STATE_ARRAYS, update_scalars
-from gpuprop_kernels.tile import SMALL
+from gpuprop_kernels.tile import SMALL, TILES
 from tests.kernels import support as s
 
 
@@ -166,6 +166,20 @@ def test_production_tiles(tile: Any, dtype: Any) -> None:
     run(p, out, "store", tile)
     flat, bound = expected(p)
     s.check(finished(out, len(flat)), flat, bound, "gradient")
+
+
+@pytest.mark.parametrize(
+    ("mode", "penalised", "measured", "what"),
+    [
+        ("adamw", False, False, "the optimizer adamw"),
+        ("store", True, False, "sums of penalties or squares"),
+        ("accumulate", False, True, "sums of penalties or squares"),
+    ],
+)
+def test_a_tile_without_registers_for_more_is_refused(mode: str, penalised: bool, measured: bool, what: str) -> None:
+    dt = launch.numba_type(np.dtype(np.float32))
+    with pytest.raises(ValueError, match=f"got tile 128x128_8x8 with {what}, expected a smaller tile: beside 64"):
+        gradient_kernel(TILES["128x128_8x8"], dt, mode, "dense", penalised, measured)
 
 
 def test_accumulate_and_penalties() -> None:
