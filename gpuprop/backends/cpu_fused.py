@@ -42,8 +42,8 @@ LEAST_SAVING = 2.0
 _SAVED_BY_UPDATE, _SAVED_BY_PRODUCT = 5e-5, 1e-11
 
 #: Numbers in the activations of the widest layer up to which the tier wins: 256 samples of 512 units 1.3 to 1.5 times.
-#: 1,024 samples of 1,024 units take between as long and an eighth longer than by primitives, whose BLAS cuts products in
-#: two directions.
+#: 1,024 samples of 1,024 units take between as long and an eighth longer than by primitives, whose BLAS cuts products
+#: in two directions.
 LARGEST_LAYER = 2**18
 
 #: Share of the products with inputs that may be left for skipping the others to pay.
