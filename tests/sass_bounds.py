@@ -19,9 +19,9 @@ FMA_FRACTION = {
     ("gradient", "64x64_8x4"): 0.825,  # 0.830
     ("gradient update", "64x64_8x4"): 0.82,  # 0.831 of sm_86 and sm_100
     ("forward", "64x64_4x4"): 0.775,  # 0.778
-    ("forward dropout", "64x64_4x4"): 0.76,
+    ("forward dropout", "64x64_4x4"): 0.775,  # 0.776 of all nine activations
     ("delta", "64x64_4x4"): 0.77,  # 0.771
-    ("delta dropout", "64x64_4x4"): 0.76,
+    ("delta dropout", "64x64_4x4"): 0.77,  # 0.773 of all nine activations
     ("gradient", "64x64_4x4"): 0.775,  # 0.780
     ("gradient update", "64x64_4x4"): 0.77,
     ("forward", "32x32_4x4"): 0.695,  # 0.699
@@ -69,6 +69,8 @@ FMA_FRACTION = {
 EXCEPTIONS: dict[tuple[str, str, tuple[int, int]], float] = {
     # 0.863 with dense operands, 0.878 with gathered ones.
     ("gradient", "128x128_8x8", (10, 0)): 0.86,
+    # 0.6845, one instruction too many, measured for the first time.
+    ("delta dropout", "32x32_4x4", (9, 0)): 0.684,
     # 0.6995, measured for the first time.
     ("gradient update", "32x32_4x4", (12, 0)): 0.695,
 }
