@@ -365,8 +365,9 @@ def _panel_updates(kind: Kind) -> Callable[..., float]:
         below, fan_in, fan_out, penalty = layer - 1, model.units[layer - 1], model.units[layer], 0.0
         left, left_at, left_stride = work.inputs, work.at[below], work.strides[below]
         right, right_at, right_stride = work.delta, work.at[layer], work.strides[layer]
+        gathered = n_rows * fan_in >= GATHERED
         block, tile_stride, panel_stride = own_block, rows, 1
-        if n_rows * fan_in >= GATHERED:
+        if gathered:
             copy_columns(right, right_at, right_stride, n_rows, fan_out, width, work.columns)
             left, left_stride, tile_stride, block = work.rows, rows, n_rows * rows, gathered_block
             right, right_at, right_stride, panel_stride = work.columns, 0, width, n_rows
@@ -377,7 +378,7 @@ def _panel_updates(kind: Kind) -> Callable[..., float]:
         soon_stride = (asks * share + n_rows - 1) // n_rows
         for first in range(0, fan_in, block):
             count, row_at = min(block, fan_in - first), left_at + first
-            if n_rows * fan_in >= GATHERED:
+            if gathered:
                 copy_columns(work.inputs, row_at, work.strides[below], n_rows, count, rows, left)
                 row_at = 0
             for column in range(0, fan_out, width):
