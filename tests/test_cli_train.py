@@ -15,6 +15,7 @@ from sklearn.model_selection import train_test_split
 
 import gpuprop
 from gpuprop import plots
+from gpuprop.cli.device import device_for_training, plain_seconds
 from gpuprop.cli.progress import EpochTable
 from tests.cli_tools import Cli, contents, plants, read_csv, write_csv, write_plants, write_prices
 
@@ -565,12 +566,12 @@ def test_the_simulator_is_switched_on_before_numba_is_imported(
 ) -> None:
     seen = []
 
-    def choose(device: str) -> None:
+    def resolve(device: str) -> None:
         seen.append((device, os.environ.get("NUMBA_ENABLE_CUDASIM")))
         raise gpuprop.BackendUnavailableError("stop here")
 
     monkeypatch.setenv("NUMBA_ENABLE_CUDASIM", "0")
-    monkeypatch.setattr("gpuprop.backends.choose", choose)
+    monkeypatch.setattr("gpuprop.backends.resolve", resolve)
     assert cli_as_it_is.fail("train", "xor", "--device", "cpu").status == 1
     assert cli_as_it_is.fail("train", "xor", "--device", "cuda-sim").status == 1
     assert seen == [("cpu", "0"), ("cuda-sim", "1")]
@@ -579,3 +580,46 @@ def test_the_simulator_is_switched_on_before_numba_is_imported(
 def test_the_environment_overrides_the_device(cli_as_it_is: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPUPROP_DEVICE", "numpy")
     assert "GPUPROP_DEVICE 'numpy'" in cli_as_it_is.run("train", "xor", "--epochs", 1, "--device", "cpu").out
+
+
+@pytest.mark.parametrize(
+    ("options", "device"),
+    [
+        ((), "numpy"),
+        (("--epochs", 1_000_000), "cpu"),
+        (("--device", "cpu"), "cpu"),
+        (("--hidden", "4000,4000"), "cpu"),
+    ],
+    ids=["short", "many epochs", "asked for", "large"],
+)
+def test_auto_leaves_a_short_training_to_plain_numpy(
+    cli_as_it_is: Cli, monkeypatch: pytest.MonkeyPatch, options: tuple[Any, ...], device: str
+) -> None:
+    # Where a GPU works it is a GPU that `auto` takes.
+    monkeypatch.setattr("gpuprop.backends._cuda_usable", lambda index: (False, "no GPU here"))
+    devices = []
+
+    def fit(trainer: gpuprop.Trainer, *arguments: object) -> None:
+        devices.append(trainer.network.device_)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gpuprop.Trainer, "fit", fit)
+    result = cli_as_it_is.fail("train", "xor", *options)
+    assert devices == [device]
+    said = next(line for line in result.out.splitlines() if line.startswith("device"))
+    if not options:
+        assert said == "device 'auto' chose numpy: no GPU here; so short a training needs no compiled loops"
+    assert "chose numpy" in said or "cpu" in said
+
+
+def test_a_gpu_is_taken_for_a_short_training_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GPUPROP_DEVICE", raising=False)
+    monkeypatch.setattr("gpuprop.backends._cuda_usable", lambda index: (True, "a GPU"))
+    assert device_for_training("auto", 0.0).device == "cuda:0"
+
+
+def test_plain_seconds_grow_with_the_work() -> None:
+    # A second on MNIST was 220 updates of 256 rows (4.3 ms each), 290 of 32 rows took half a second.
+    assert 0.5 < plain_seconds((784, 128, 10), 256, 220) < 2.0
+    assert 0.2 < plain_seconds((784, 128, 10), 32, 290) < 1.0
+    assert 0.25 < plain_seconds((64, 256, 10), 32, 1140) < 1.0

@@ -35,6 +35,7 @@ __all__ = [
     "choose",
     "get_ops",
     "loops_flaw",
+    "resolve",
 ]
 
 DEVICES = ("auto", "cpu", "numpy", "cuda", "cuda:N", "cuda-sim")
@@ -112,7 +113,7 @@ def choose(device: str = "auto") -> Choice:
     BackendUnavailableError
         If a device other than ``auto`` was asked for and cannot be used; the message says what is missing.
     """
-    name, reason = _chosen(device)
+    name, reason = resolve(device)
     if name != "cpu":
         return Choice(name, name.partition("-")[0].partition(":")[0], reason)
     flaw = loops_flaw()
@@ -121,7 +122,7 @@ def choose(device: str = "auto") -> Choice:
 
 def get_ops(device: str = "auto") -> Ops:
     """Return the primitives of the device that `choose` picks for `device`; it raises what `choose` raises."""
-    name, _ = _chosen(device)
+    name, _ = resolve(device)
     if name.startswith("cuda"):
         from gpuprop.backends.cuda_ops import CudaOps
 
@@ -143,8 +144,8 @@ def _runtime(name: str) -> Runtime:
     return SimulatorRuntime() if name == "cuda-sim" else DeviceRuntime(_gpu_index(name))
 
 
-def _chosen(device: str) -> tuple[str, str]:
-    """Return the name of the device that a request for `device` gets, and why; Numba is not imported for that."""
+def resolve(device: str) -> tuple[str, str]:
+    """Return the name of the device that `choose` picks, and why; Numba is not imported where that is ``cpu``."""
     override = os.environ.get(ENVIRONMENT_VARIABLE)
     asked = ENVIRONMENT_VARIABLE if override else "device"
     name = _checked_name(override or device, asked)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpuprop.cli.bench_peers import HELP, peers
-from gpuprop.cli.options import Device, Json, OptionError, use_device, wrong_options
+from gpuprop.cli.device import use_device
+from gpuprop.cli.options import Device, Json, OptionError, wrong_options
 from gpuprop.errors import BackendUnavailableError
 
 if TYPE_CHECKING:

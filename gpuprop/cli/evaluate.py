@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gpuprop.cli.options import Device, Header, Json, Labels, OptionError, Target, use_device
+from gpuprop.cli.device import use_device
+from gpuprop.cli.options import Device, Header, Json, Labels, OptionError, Target
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

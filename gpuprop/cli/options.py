@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -23,7 +21,6 @@ __all__ = [
     "parse_dropout",
     "parse_hidden",
     "parse_scale",
-    "use_device",
     "wrong_options",
 ]
 
@@ -66,31 +63,6 @@ def wrong_options() -> Iterator[None]:
         raise
     except (ValueError, TypeError) as error:
         raise OptionError(str(error)) from error
-
-
-def use_device(name: str) -> str:
-    """Check a device and return the line that says what was chosen.
-
-    Numba reads ``NUMBA_ENABLE_CUDASIM`` when it is imported, so the simulator is switched on here, before anything
-    heavy is loaded.
-    """
-    from gpuprop.backends import ENVIRONMENT_VARIABLE, choose
-
-    if (os.environ.get(ENVIRONMENT_VARIABLE) or name) == "cuda-sim":
-        os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
-    _show_compiling()
-    with wrong_options():
-        return choose(name).reason
-
-
-def _show_compiling() -> None:
-    """Let kernels and loops say on stderr that they are being compiled, which takes a while before the first epoch."""
-    for name in ("gpuprop.kernels", "gpuprop.loops"):
-        logger = logging.getLogger(name)
-        if not logger.handlers:
-            logger.addHandler(logging.StreamHandler())
-            logger.setLevel(logging.INFO)
-            logger.propagate = False
 
 
 def parse_hidden(text: str) -> tuple[int, ...]:

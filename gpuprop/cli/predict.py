@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gpuprop.cli.device import use_device
 from gpuprop.cli.files import written_whole
-from gpuprop.cli.options import Device, Header, use_device
+from gpuprop.cli.options import Device, Header
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gpuprop.cli.options import Device, Json, use_device
+from gpuprop.cli.device import use_device
+from gpuprop.cli.options import Device, Json
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gpuprop.cli.device import check_device, device_for_training, plain_seconds
 from gpuprop.cli.options import (
     Device,
     Header,
@@ -20,7 +21,6 @@ from gpuprop.cli.options import (
     parse_dropout,
     parse_hidden,
     parse_scale,
-    use_device,
     wrong_options,
 )
 
@@ -176,7 +176,7 @@ def train(
 ) -> None:
     """Load, train, test, save, report."""
     options = dict(locals())
-    chosen = use_device(device)
+    check_device(device)
 
     from gpuprop.cli.animate import record, write_film
     from gpuprop.cli.recipes import recipe_for
@@ -187,10 +187,11 @@ def train(
     train_part, test_part = _parts(dataset, test, test_fraction, seed, options)
     with wrong_options():
         recipe = recipe_for(data, train_part[0], batch_size).with_options(options)
-        network = _network(dataset, train_part, recipe, loss, seed, device)
+        chosen = device_for_training(device, _plain_seconds(dataset, train_part, recipe))
+        network = _network(dataset, train_part, recipe, loss, seed, chosen.device)
         trainer = _trainer(network, recipe, len(train_part[0]))
         film = None if animate is None else record(animate, trainer, train_part)
-    _describe(dataset, train_part, test_part, trainer, recipe, chosen)
+    _describe(dataset, train_part, test_part, trainer, recipe, chosen.reason)
     folder = RunFolder(out or _default_folder(dataset), overwrite=overwrite)
     with folder:
         stopped = _fit(trainer, train_part, folder.staging)
@@ -264,6 +265,13 @@ def _parts(
 
 
 # --- network and training --------------------------------------------------------------------------------------
+
+
+def _plain_seconds(dataset: Dataset, part: Part, recipe: Recipe) -> float:
+    """Return about how long the training would take in plain NumPy."""
+    (n_rows, n_features), n_outputs = part[0].shape, len(dataset.classes or [0])
+    batch_size = max(1, min(recipe.batch_size, n_rows))
+    return plain_seconds((n_features, *recipe.hidden, n_outputs), batch_size, -(-n_rows // batch_size) * recipe.epochs)
 
 
 def _network(dataset: Dataset, part: Part, recipe: Recipe, loss: str | None, seed: int, device: str) -> Network:
