@@ -63,8 +63,8 @@ MUTANTS = [
     simulated(
         "the last slab along k is left out",
         "tile.py",
-        "        while k < k_end:\n            k = i32(k + depth)\n",
-        "        while k < i32(k_end - depth):\n            k = i32(k + depth)\n",
+        "        while k < k_stop:\n            k = i32(k + depth)\n",
+        "        while k < i32(k_stop - depth):\n            k = i32(k + depth)\n",
         FORWARD + "product_and_bias[(7, 17, 33)-8x8_2x2-float32]",
     ),
     simulated(
@@ -116,6 +116,13 @@ MUTANTS = [
         "ldg1(order, i32(start + row)) * ld",
         "i32(start + row) * ld",
         FORWARD + "gathered_rows[bytes-8x8_2x2-float32]",
+    ),
+    simulated(
+        "the half of a sector is taken for all of it",
+        "sectors.py",
+        "half = k_end - last <= SECTOR // 2",
+        "half = k_end - last < SECTOR // 2",
+        FORWARD + "sectors_of_bytes[8x8_2x2-16]",
     ),
     simulated(
         "the scale is missed where rows are gathered",

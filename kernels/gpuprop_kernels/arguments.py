@@ -2,7 +2,8 @@
 
 A kernel's array arguments are flat, C-contiguous, 16-byte aligned device arrays of one dtype (NumPy arrays in the
 simulator). Leading dimensions are the sizes rounded up to multiples of 8 (`shapes.padded`), those of bytes to multiples
-of 32 (`shapes.row_pitch`), so that rows begin with a sector of memory; padding holds exact zeros.
+of 32, or 16 (`shapes.row_pitch`), so that rows begin with a sector of memory or fill half of one; padding holds exact
+zeros.
 """
 
 from __future__ import annotations

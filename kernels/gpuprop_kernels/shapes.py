@@ -145,10 +145,13 @@ def padded(n: int) -> int:
 
 
 def row_pitch(n: int, dtype: Any) -> int:
-    """Return the leading dimension of a data set of n columns: `padded`, or of bytes whole sectors or a part of one."""
+    """Return the leading dimension of a data set of n columns: `padded`, or of bytes whole sectors, or half of one.
+
+    Not less: a row is read 16 bytes at a time (`sectors`).
+    """
     if np.dtype(dtype).itemsize > 1:
         return padded(n)
-    return -(-n // 32) * 32 if n > 16 else max(4, 1 << (n - 1).bit_length())
+    return -(-n // 32) * 32 if n > 16 else 16
 
 
 def blocks(n: int, size: int) -> int:

@@ -19,7 +19,8 @@ permutation, converted from uint8 and scaled.
 
 A sector of bytes is 32 k of a row, and a warp takes as many of them as the tile's slab is deep: 4 rows x 32 k for
 32x32, 8 rows x 16 k for 64x64 with 4x4. The four bytes of a lane then lie apart in the slab (drawing), so that its
-stores again meet 32 banks; the partner is fetched in the same order of k, which a product does not mind.
+stores again meet 32 banks; the partner is fetched in the same order of k, which a product does not mind. The larger
+tiles have a `Feed` of their own, which takes whole sectors (`sectors`).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from typing import Any, NamedTuple
 from gpuprop_kernels.shapes import Tile, log2
 from gpuprop_kernels.target import device, i32, ldb4, ldg1, ldg4, st1, st4
 
-__all__ = ["DENSE", "Loader", "Stage", "lanes_of_row", "row_loader", "stage"]
+__all__ = ["DENSE", "Feed", "Loader", "Stage", "feed_in_order", "lanes_of_row", "row_loader", "stage"]
 
 
 class Loader(NamedTuple):
@@ -45,6 +46,8 @@ class Loader(NamedTuple):
     """The same without `factor`."""
     lanes: int = 2
     """Most neighbouring threads that load four elements each of one row: with them a warp covers a sector of it."""
+    bytes_only: bool = False
+    """Whether the elements are the bytes of ``source[0]`` as they lie there, so that they may be kept as words."""
     factor: Any = None
     """``factor(source)``: what all elements share. A product takes `raw` and multiplies its results by it: once each,
     where an element is loaded once for every tile (measured: 1 % more of the inner loop is FMA)."""
@@ -102,7 +105,7 @@ def row_loader(dt: Any, of_bytes: bool, by_column: bool) -> Loader:
 
     if by_column:
         return Loader(locate, raw, raw, lanes)
-    return Loader(locate, load, raw, lanes, factor)
+    return Loader(locate, load, raw, lanes, of_bytes, factor)
 
 
 @dataclass(frozen=True)
@@ -122,17 +125,56 @@ class Stage:
     stride: int
 
 
+@dataclass(frozen=True)
+class Feed:
+    """How A's slabs follow one another."""
+
+    begin: Any
+    """``begin(source, anchor, deep_a, deep_b, ld, k, k_end, registers) -> (anchor, deep_a, deep_b, k, k_stop)``: get
+    the first slab. The others are those at k + depth, k + 2 * depth, ... before k_stop."""
+    advance: Any
+    """``advance(source, anchor, deep_a, deep_b, ld, k, k_end, registers) -> (deep_a, deep_b)``: get the slab at k.
+    The k of the thread's first group of B in it is `deep_b`."""
+    put: Any
+    """``put(shared, at, registers)``"""
+    registers: int
+    kind: Any
+    """Type of the registers."""
+
+
+def feed_in_order(tile: Tile, dt: Any, a: Stage) -> Feed:
+    """Return the feed whose slabs come in order of k."""
+    depth, fetch = tile.depth, a.fetch
+
+    @device
+    def begin(source, anchored, deep_a, deep_b, ld, k, k_end, registers):
+        deep_a, deep_b = i32(k + deep_a), i32(k + deep_b)
+        fetch(source, anchored, deep_a, ld, k_end, registers)
+        return anchored, deep_a, deep_b, k, k_end
+
+    @device
+    def advance(source, anchored, deep_a, deep_b, ld, k, k_end, registers):
+        deep_a, deep_b = i32(deep_a + depth), i32(deep_b + depth)
+        fetch(source, anchored, deep_a, ld, k_end, registers)
+        return deep_a, deep_b
+
+    return Feed(begin, advance, a.put, 4 * a.loads, dt)
+
+
 def lanes_of_row(tile: Tile, loader: Loader) -> int:
     """Return how many neighbouring threads load one row of an operand that is stored by rows."""
     return min(loader.lanes, tile.threads // tile.rows, tile.depth // 4)
 
 
-def stage(tile: Tile, dt: Any, extent: int, loader: Loader, *, by_row: bool, clear: bool, lanes: int) -> Stage:
+def stage(
+    tile: Tile, dt: Any, extent: int, loader: Loader, *, by_row: bool, clear: bool, lanes: int, apart_in_memory: int = 0
+) -> Stage:
     """Build fetch (global -> registers) and put (registers -> shared) of one operand.
 
     `extent` is the operand's size along the tile. Past the end of k, the operand with `clear` gives zeros, so that
     whatever its partner holds there does not count; rows past the matrix repeat the last one and are not stored.
     With more than 2 `lanes`, those that load a row of A, each group of 4 * `lanes` k lies in the slab in another order.
+    A thread's groups of four lie as far apart along k in memory as in the slab, or `apart_in_memory`.
     """
     threads, zero = tile.threads, dt(0)
     loads = extent * tile.depth // (4 * threads)
@@ -141,6 +183,7 @@ def stage(tile: Tile, dt: Any, extent: int, loader: Loader, *, by_row: bool, cle
     bits, lane_bits, spread_bits, group = log2(extent), log2(lanes), log2(spread), 4 * spread
     # A thread's groups of four lie at one place along the tile, so far apart along k.
     apart = 4 * threads // extent
+    step = apart_in_memory or apart
     locate_row, load = loader.locate, loader.raw
     if loads * 4 * threads != extent * tile.depth or apart % (4 * lanes if by_row else group):
         raise ValueError(f"{tile.name}: {threads} threads do not divide a slab of {extent} x {tile.depth}")
@@ -165,7 +208,7 @@ def stage(tile: Tile, dt: Any, extent: int, loader: Loader, *, by_row: bool, cle
     @device
     def fetch(source, anchored, deep, ld, k_end, registers):
         for q in range(loads):
-            at = i32(deep + q * apart)
+            at = i32(deep + q * step)
             if clear:
                 registers[4 * q] = registers[4 * q + 1] = registers[4 * q + 2] = registers[4 * q + 3] = zero
             if not clear or at < k_end:

@@ -35,14 +35,13 @@ BOUNDS = {
     ("global", "load"): 1.05, ("global", "store"): 1.05, ("shared", "load"): 1.0, ("shared", "store"): 1.5
 }  # fmt: skip
 """Sectors of global memory, cycles of shared memory, each as a multiple of the fewest possible."""
-GATHERED_BYTES = {"64x64_4x4": 24 / 20, "64x64_8x4": 32 / 20, "128x128_8x8": 32 / 20}
+GATHERED_BYTES = {"64x64_4x4": 24 / 20}
 """Sectors that forward loads of a data set of bytes, by tile, as a multiple of the fewest: by arithmetic.
 
-A sector of bytes is 32 k of a row. 32x32 has slabs of 32 k, and a warp takes the whole sectors of 4 rows. The slabs of
-the other tiles are 16 or 8 k deep: a warp takes 16 bytes of each of 8 rows (8 sectors where 4 would hold them) or 8
-bytes of each of 16 rows (16), beside 16 sectors of weights. The rest of a sector is what the next slabs read, from the
-first cache. Slabs of 32 k would take 35 KiB of shared memory in 64x64, and its third block; bytes of the next slabs
-kept in registers would take more than the one register that 128x128 has left.
+A sector of bytes is 32 k of a row. 32x32 has slabs of 32 k, and a warp takes the whole sectors of 4 rows; 128x128 and
+64x64 with 8x4 keep sectors from slab to slab (`sectors`). The slabs of 64x64 with 4x4 are 16 k deep: a warp takes 16
+bytes of each of 8 rows, 8 sectors where 4 would hold them, beside 16 sectors of weights. The other half is what the
+next slab reads, from the first cache. Slabs of 32 k would take 35 KiB of shared memory, and the third block.
 """
 KERNELS = {
     "multiply_bias_activate": "forward", "output_loss_delta": "head", "multiply_loss_delta": "wide",

@@ -32,6 +32,9 @@ SLICED = Tile(8, 8, 2, 2, 16, slices=2)
 QUARTERED = Tile(8, 8, 2, 2, 32, slices=4)
 """The small tile with four slices, as 32x32 has. Eight neighbouring threads load a row of bytes."""
 
+DEEP = Tile(8, 8, 2, 2, 16)
+"""The small tile with slabs of 16 k, as 64x64 with 8x4 has: two words of a sector of bytes go into each."""
+
 SHAPES = [(1, 1, 1), (7, 17, 33), (17, 33, 7), (33, 7, 17)]
 """(rows, inputs, outputs), ragged at every tile."""
 
@@ -54,7 +57,7 @@ def production_cases() -> list[tuple[Tile, Any]]:
 def case_name(value: Any) -> str | None:
     """Name a parameter of a test."""
     if isinstance(value, Tile):
-        return value.name + {SLICED: "_sliced", QUARTERED: "_quartered"}.get(value, "")
+        return value.name + {SLICED: "_sliced", QUARTERED: "_quartered", DEEP: "_deep"}.get(value, "")
     if isinstance(value, type):
         return value.__name__
     return None

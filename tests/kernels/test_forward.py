@@ -11,7 +11,9 @@ from gpuprop.equivalence import oracle, tolerances
 from gpuprop_kernels import launch
 from gpuprop_kernels.activations import HIDDEN, Activation
 from gpuprop_kernels.dropout import mask_constants
+from gpuprop_kernels.forward import source_loader
 from gpuprop_kernels.launch import padded
+from gpuprop_kernels.sectors import takes_sectors
 from gpuprop_kernels.tile import SMALL
 from tests.kernels import support as s
 
@@ -120,6 +122,24 @@ def test_gathered_rows(source: str, tile: Any, dtype: Any) -> None:
     copied = s.poison(n * padded(k), dtype)
     launch.load_batch(rows, copied, batch, n_features=k)
     np.testing.assert_array_equal(s.read(copied, n, k), x)
+
+
+@pytest.mark.parametrize("features", [1, 3, 16, 17, 31, 32, 33, 48, 49, 77, 96], ids=str)
+@pytest.mark.parametrize("tile", [SMALL, s.DEEP], ids=s.case_name)
+def test_sectors_of_bytes(tile: Any, features: int) -> None:
+    # Two threads to a row: the last sector comes first, in half where its bytes end before its middle.
+    assert takes_sectors(tile, source_loader("bytes", np.float32))
+    rng = np.random.default_rng(features)
+    samples, n, m = 19, 11, 9
+    batch, data = s.batch(n, samples), rng.integers(1, 256, (samples, features)).astype(np.uint8)
+    # No byte is zero but those of the padding, and behind the last row there is nothing: what is not the row's is seen.
+    rows = s.data_rows(data, "bytes", np.zeros(features, np.float32), np.full(1, 0.004, np.float32))
+    w, b = s.normal(rng, (features, m), np.float32), s.normal(rng, (m,), np.float32)
+    out = s.poison(n * padded(m), np.float32)
+    layer: dict[str, Any] = {"activation": IDENTITY, "n_in": features, "n_out": m, "tile": tile}
+    launch.forward_layer(rows, s.matrix(w), s.vector(b), out, batch, **layer)
+    x = s.rows_of(batch, data).astype(np.float32) * np.float32(0.004)
+    s.check_product(s.read(out, n, m), x, w, b)
 
 
 def test_ragged_batch_leaves_the_rest() -> None:

@@ -27,7 +27,7 @@ from __future__ import annotations
 from typing import Any
 
 import numba
-from numba import float32, float64, int32
+from numba import float32, float64, int32, uint32
 
 SIM = bool(numba.core.config.ENABLE_CUDASIM)
 
@@ -36,6 +36,7 @@ if SIM:
         block_x,
         block_y,
         block_z,
+        bytes4,
         count_in,
         cuda,
         device,
@@ -52,6 +53,7 @@ if SIM:
         ldb4,
         ldg1,
         ldg4,
+        ldw4,
         log,
         log1p,
         product32,
@@ -70,6 +72,7 @@ else:
         block_x,
         block_y,
         block_z,
+        bytes4,
         count_in,
         cuda,
         device,
@@ -86,6 +89,7 @@ else:
         ldb4,
         ldg1,
         ldg4,
+        ldw4,
         log,
         log1p,
         product32,
@@ -105,6 +109,7 @@ __all__ = [
     "block_x",
     "block_y",
     "block_z",
+    "bytes4",
     "count_in",
     "cuda",
     "device",
@@ -124,6 +129,7 @@ __all__ = [
     "ldb4",
     "ldg1",
     "ldg4",
+    "ldw4",
     "log",
     "log1p",
     "product32",
@@ -136,6 +142,7 @@ __all__ = [
     "thread",
     "u32",
     "u64",
+    "uint32",
     "vector",
 ]  # fmt: skip
 

@@ -15,38 +15,10 @@ from numba.cuda.np import arrayobj
 from gpuprop_kernels.target.cache import KernelCache
 
 __all__ = [
-    "block_x",
-    "block_y",
-    "block_z",
-    "count_in",
-    "cuda",
-    "device",
-    "erfc",
-    "exp",
-    "expm1",
-    "grid_x",
-    "grid_y",
-    "i32",
-    "kernel",
-    "ld1",
-    "ld2",
-    "ld4",
-    "ldb4",
-    "ldg1",
-    "ldg4",
-    "log",
-    "log1p",
-    "product32",
-    "sqrt",
-    "st1",
-    "st2",
-    "st4",
-    "sync",
-    "tanh",
-    "thread",
-    "u32",
-    "u64",
-]
+    "block_x", "block_y", "block_z", "bytes4", "count_in", "cuda", "device", "erfc", "exp", "expm1", "grid_x",
+    "grid_y", "i32", "kernel", "ld1", "ld2", "ld4", "ldb4", "ldg1", "ldg4", "ldw4", "log", "log1p", "product32",
+    "sqrt", "st1", "st2", "st4", "sync", "tanh", "thread", "u32", "u64",
+]  # fmt: skip
 
 i32, u32, u64 = int32, uint32, uint64
 exp, log, sqrt, tanh = math.exp, math.log, math.sqrt, math.tanh
@@ -164,6 +136,12 @@ def st4(typing: Any, array: Any, i: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
     return types.void(array, types.int32, *[array.dtype] * 4), _generate_store(4)
 
 
+def _bytes(builder: Any, word: Any) -> Any:
+    """Return the four bytes of a word, the lowest first, as int32."""
+    bytes_ = [builder.and_(builder.lshr(word, _constant(8 * e)), _constant(255)) for e in range(4)]
+    return cgutils.pack_array(builder, bytes_)
+
+
 @intrinsic
 def ldb4(typing: Any, array: Any, i: Any) -> Any:
     """Load four uint8 in one 32-bit access, as int32."""
@@ -172,10 +150,32 @@ def ldb4(typing: Any, array: Any, i: Any) -> Any:
         pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
         word = builder.load(builder.bitcast(pointer, ir.IntType(32).as_pointer()), align=4)
         word.set_metadata("invariant.load", builder.module.add_metadata([]))
-        bytes_ = [builder.and_(builder.lshr(word, _constant(8 * e)), _constant(255)) for e in range(4)]
-        return cgutils.pack_array(builder, bytes_)
+        return _bytes(builder, word)
 
     return types.UniTuple(types.int32, 4)(array, types.int32), generate
+
+
+@intrinsic
+def ldw4(typing: Any, array: Any, i: Any) -> Any:
+    """Load sixteen uint8 in one 128-bit access, as four words."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
+        words = builder.load(builder.bitcast(pointer, ir.VectorType(ir.IntType(32), 4).as_pointer()), align=16)
+        words.set_metadata("invariant.load", builder.module.add_metadata([]))
+        return cgutils.pack_array(builder, [builder.extract_element(words, _constant(e)) for e in range(4)])
+
+    return types.UniTuple(types.uint32, 4)(array, types.int32), generate
+
+
+@intrinsic
+def bytes4(typing: Any, word: Any) -> Any:
+    """Return the four uint8 of a word of `ldw4`, in their order in memory, as int32."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _bytes(builder, args[0])
+
+    return types.UniTuple(types.int32, 4)(types.uint32), generate
 
 
 @device
