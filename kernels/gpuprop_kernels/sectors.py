@@ -2,28 +2,32 @@
 
 ::
 
-                    a sector of a row, 32 k              the next
-                +----------------+----------------+----------------+---
-    registers   |0   4   8   12  |16  20  24  28  |32              |       two lanes hold 4 words of 4 bytes each
-                +----------------+----------------+----------------+---
-    a slab of 8    k   0  1  2  3   16 17 18 19      lane 0 | lane 1       128x128: 4 slabs a sector
-    the next       k   4  5  6  7   20 21 22 23
-    a slab of 16   k   0  1  2  3   16 17 18 19   4  5  6  7   20 21 22 23      64x64 with 8x4: 2 slabs a sector
+                   a sector of a row, 32 k                the next
+                 +-------------------+-------------------+----
+    2 lanes      | 0   4    8   12   | 16   20   24  28  | 32        a lane holds 4 words of 4 bytes each
+    4 lanes      | 0   4  | 8   12   | 16   20 | 24  28  | 32        or 2
+                 +-------------------+-------------------+----
+
+    slabs of     128x128, 8 k            64x64 with 8x4, 16 k                     64x64 with 4x4, 16 k
+    turn 1       0-3 16-19 | 4-7 20-23   0-3 16-19  4-7 20-23 | 8-11 24-27 ...    0-3 8-11 16-19 24-27 | 4-7 12-15 ...
+    turn 2       8-11 ...  | 12-15 ...   the next sector                          the next sector
 
 Memory moves in sectors of 32 bytes, and a slab of these tiles holds 8 or 16 k: loaded slab by slab, each sector of a
-row of bytes was asked for four times or twice (counted: 1.56 and 1.53 times the sectors that x and W need together;
-so, once). A thread loads 16 bytes, a warp the whole sectors of 16 rows, and keeps them as they came: in 4 registers,
-as many as converted elements took or fewer. For each slab it converts and stores the next word or two of its own, so
-that no thread needs another's bytes. That takes k out of order, which a product does not mind as long as the rows of B
-are fetched in the same order. Where in the slab a thread stores is the same as without (`staging`).
+row of bytes was asked for four times or twice (counted: up to 1.56 times the sectors that x and W need together; so,
+once). A warp loads whole sectors, 16 or 8 bytes a thread, and keeps them as they came. For each slab a thread converts
+and stores the next word or two of its own, so that no thread needs another's bytes. That takes k out of order, which a
+product does not mind as long as the rows of B are fetched in the same order. Where in the slab a thread stores is the
+same as without (`staging`).
+
+The loop takes two slabs a turn: one in each half of shared memory, at addresses that do not change. So less of it is
+addresses than of the loop in `tile`, and more is multiply-adds: 79 to 88 %, where slab by slab it was 75 to 86.
 
 The last sector comes first: it may end before its 32 k, and a row that ends before the sector's middle may have only
-16 bytes of it (`shapes.row_pitch`). Then both lanes load the same 16 bytes and take 8 of them each. All other sectors
-are whole, so that the loop checks no bound of A. What lies past the end of k, before the end of the row, is zero.
+16 bytes of it (`shapes.row_pitch`). Then neighbouring lanes load the same bytes and take half of them each, which makes
+half as many slabs; where that is one, the first turn begins in its middle. All other sectors are whole, so that the
+loop checks no bound of A. What lies past the end of k, before the end of the row, is zero.
 
-Only where a thread's share is 16 bytes. With 8 (64x64 with 4x4) the loop has half of the multiply-adds to hide the same
-shifting of words: 74 % of it for sm_100 and sm_120, where 75 is the bound, to save a sixth of the sectors. Budget: no
-launch, no shared memory, no register more.
+Budget: no launch, no shared memory; registers as `tile` says.
 """
 
 from __future__ import annotations
@@ -31,69 +35,118 @@ from __future__ import annotations
 from typing import Any
 
 from gpuprop_kernels.shapes import Tile, log2
-from gpuprop_kernels.staging import Feed, Loader, Stage
-from gpuprop_kernels.target import bytes4, cuda, device, i32, ldw4, uint32
+from gpuprop_kernels.staging import Loader, Stage
+from gpuprop_kernels.target import bytes4, cuda, device, i32, sync, thread, uint32, words
 
-__all__ = ["feed_by_sectors", "takes_sectors"]
+__all__ = ["APART", "run_by_sectors", "takes_sectors"]
 
-SECTOR, WORDS = 32, 4
-LANE_BITS = log2(4 * WORDS)
+SECTOR = 32
+
+APART = 4
+"""How far apart along k a thread's groups of four are in memory: its words are neighbours there."""
 
 
 def takes_sectors(tile: Tile, loader: Loader) -> bool:
-    """Return whether this tile takes whole sectors of such rows: two threads to a row, and less than 32 k in a slab."""
-    return loader.bytes_only and tile.rows * SECTOR == tile.threads * 4 * WORDS and tile.depth < SECTOR
+    """Return whether this tile takes whole sectors of such rows: where a slab is less deep, and is all of one slice."""
+    return loader.bytes_only and tile.slices == 1 and tile.depth < SECTOR
 
 
-def feed_by_sectors(tile: Tile, dt: Any, a: Stage) -> Feed:
-    """Return the feed whose slabs are parts of sectors, the last one's first."""
-    taken, elements_taken, put_slab = a.loads, 4 * a.loads, a.put
-
-    @device
-    def load(source, at, words):
-        loaded = ldw4(source[0], at)
-        words[0] = loaded[0]
-        words[1] = loaded[1]
-        words[2] = loaded[2]
-        words[3] = loaded[3]
-
-    @device
-    def begin(source, anchored, deep_a, deep_b, ld, k, k_end, words):
-        last = i32((k_end - 1) & ~(SECTOR - 1))
-        half = k_end - last <= SECTOR // 2
-        # By staging's counting a lane has 4 k of the slab, and every fourth row of B's slab begins another lane's.
-        # Uncast in between: of int32 the compiler would compute `whole_b` anew in every turn of the loop (measured).
-        lane = i32(deep_a >> 2)
-        whole_b = i32(((deep_b >> 2) << LANE_BITS) + (deep_b & 3))
-        half_b = i32(((deep_b >> 2) << (LANE_BITS - 1)) + (deep_b & 3))
-        load(source, i32(anchored + last + ((lane >> 1 if half else lane) << LANE_BITS)), words)
-        if half and lane & 1:
-            words[0] = words[2]
-            words[1] = words[3]
-        deep_a, deep_b = whole_b, i32(last + (half_b if half else whole_b))
-        # The slabs of the last sector are those before k = 0.
-        return i32(anchored + (lane << LANE_BITS)), deep_a, deep_b, i32(-SECTOR // 2 if half else -SECTOR), last
+def run_by_sectors(
+    tile: Tile, dt: Any, lanes: int, a: Stage, b: Stage, eight_steps: Any, coordinates: Any, factor: Any
+) -> Any:
+    """Build `run` of `tile.Multiply` for rows of bytes, each loaded by so many neighbouring threads, its `lanes`."""
+    n_words, taken, registers_b, zero = SECTOR // 4 // lanes, a.loads, 4 * b.loads, dt(0)
+    load_words, lane_bits = words(n_words), log2(SECTOR // lanes)
+    place_a, place_b, anchor_a, anchor_b = a.place, b.place, a.anchor, b.anchor
+    put_elements, fetch_b, put_b = a.put, b.fetch, b.put
+    stride_a, stride_b, accumulators = a.stride, b.stride, tile.thread_rows * tile.thread_columns
+    width_m, width_n = min(4, tile.thread_rows), min(4, tile.thread_columns)
+    # Shared memory as in `tile`: a slab of A and one of B, then both for the other slab of a turn.
+    base_b, other = tile.depth * stride_a, tile.depth * (stride_a + stride_b)
+    depth, turn, twice, elements_taken = tile.depth, 2 * tile.depth, tile.depth == 16, 4 * taken
 
     @device
-    def advance(source, anchored, deep_a, deep_b, ld, k, k_end, words):
-        if k & (SECTOR - 1):
-            deep_b = i32(deep_b + elements_taken)
-        else:
-            load(source, i32(anchored + k), words)
-            deep_b = i32(deep_a + k)
-        return deep_a, deep_b
-
-    @device
-    def put(shared, at, words):
+    def put_a(shared, at, held, first):
         elements = cuda.local.array(elements_taken, dt)
         for q in range(taken):
-            x = bytes4(words[q])
+            x = bytes4(held[first + q])
             elements[4 * q] = dt(x[0])
             elements[4 * q + 1] = dt(x[1])
             elements[4 * q + 2] = dt(x[2])
             elements[4 * q + 3] = dt(x[3])
-        put_slab(shared, at, elements)
-        for q in range(WORDS - taken):
-            words[q] = words[q + taken]
+        put_elements(shared, at, elements)
 
-    return Feed(begin, advance, put, WORDS, uint32)
+    @device
+    def multiply_slab(shared, from_a, from_b, acc):
+        eight_steps(shared, from_a, from_b, acc)
+        if twice:
+            eight_steps(shared, i32(from_a + 8 * stride_a), i32(from_b + 8 * stride_b), acc)
+
+    @device
+    def load_last(source, anchored, lane, last, half, held):
+        """Load what the lane has of the last sector; if only half of it is there, of that half."""
+        load_words(source[0], i32(anchored + last + ((lane >> 1 if half else lane) << lane_bits)), held)
+        if half and lane & 1:
+            for w in range(n_words // 2):
+                held[w] = held[w + n_words // 2]
+
+    @device
+    def run(shared, acc, a, lda, b, ldb, m0, n0, m, n, k, k_end):
+        held = cuda.local.array(n_words, uint32)
+        next_b = cuda.local.array(registers_b, dt)
+        t = thread()
+        along_a, slot_a, deep_a = place_a(t)
+        along_b, slot_b, deep_b = place_b(t)
+        _part, tx, ty = coordinates(t)
+        from_a, from_b = i32(ty * width_m), i32(base_b + tx * width_n)
+        to_a, to_b = i32(slot_a * stride_a + along_a), i32(base_b + slot_b * stride_b + along_b)
+        at_a, at_b = anchor_a(a, along_a, m0, m, lda), anchor_b(b, along_b, n0, n, ldb)
+        for i in range(accumulators):
+            acc[i] = zero
+        last = i32((k_end - 1) & ~(SECTOR - 1))
+        half = k_end - last <= SECTOR // 2
+        # By staging's counting a lane has 4 k of the slab, and every fourth row of B's slab begins another lane's.
+        lane, lane_b, within_b = i32(deep_a >> 2), i32(deep_b >> 2), i32(deep_b & 3)
+        whole_b = i32((lane_b << lane_bits) + within_b)
+        deep_b = i32(last + (i32((lane_b << (lane_bits - 1)) + within_b) if half else whole_b))
+        load_last(a, at_a, lane, last, half, held)
+        at_a = i32(at_a + (lane << lane_bits))
+        # The slabs of the last sector are those before k = 0.
+        k = i32(-SECTOR // 2 if half else -SECTOR)
+        start = i32(other if k & depth else 0)
+        fetch_b(b, at_b, deep_b, ldb, k_end, next_b)
+        put_a(shared, i32(to_a + start), held, 0)
+        put_b(shared, i32(to_b + start), next_b)
+        sync()
+        # Always 0, which the compiler does not know. Addresses that it may change in each turn stay in registers; of
+        # others most assemblers compute what depends on the thread anew, twice a turn (measured: 5 % of the loop).
+        nothing = i32(k_end >> 31)
+        while k < last:
+            if not k & depth:
+                fetch_b(b, at_b, i32(deep_b + APART * taken), ldb, k_end, next_b)
+                multiply_slab(shared, from_a, from_b, acc)
+                put_a(shared, i32(to_a + other), held, taken)
+                put_b(shared, i32(to_b + other), next_b)
+                sync()
+            k = i32((k + turn) & -turn)
+            if k < last:
+                if k & (SECTOR - 1):
+                    for w in range(n_words - 2 * taken):
+                        held[w] = held[w + 2 * taken]
+                    deep_b = i32(deep_b + 2 * APART * taken)
+                else:
+                    load_words(a[0], i32(at_a + k), held)
+                    deep_b = i32(whole_b + k)
+                fetch_b(b, at_b, deep_b, ldb, k_end, next_b)
+            multiply_slab(shared, i32(from_a + other), i32(from_b + other), acc)
+            if k < last:
+                put_a(shared, to_a, held, 0)
+                put_b(shared, to_b, next_b)
+            sync()
+            from_a, from_b = i32(from_a + nothing), i32(from_b + nothing)
+            to_a, to_b = i32(to_a + nothing), i32(to_b + nothing)
+        f = factor(a)
+        for i in range(accumulators):
+            acc[i] *= f
+
+    return run

@@ -19,8 +19,7 @@ permutation, converted from uint8 and scaled.
 
 A sector of bytes is 32 k of a row, and a warp takes as many of them as the tile's slab is deep: 4 rows x 32 k for
 32x32, 8 rows x 16 k for 64x64 with 4x4. The four bytes of a lane then lie apart in the slab (drawing), so that its
-stores again meet 32 banks; the partner is fetched in the same order of k, which a product does not mind. The larger
-tiles have a `Feed` of their own, which takes whole sectors (`sectors`).
+stores again meet 32 banks; the partner is fetched in the same order of k, which a product does not mind.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from typing import Any, NamedTuple
 from gpuprop_kernels.shapes import Tile, log2
 from gpuprop_kernels.target import device, i32, ldb4, ldg1, ldg4, st1, st4
 
-__all__ = ["DENSE", "Feed", "Loader", "Stage", "feed_in_order", "lanes_of_row", "row_loader", "stage"]
+__all__ = ["DENSE", "Loader", "Stage", "lanes_of_row", "row_loader", "stage"]
 
 
 class Loader(NamedTuple):
@@ -123,42 +122,6 @@ class Stage:
     """``put(shared, at, registers)``"""
     loads: int
     stride: int
-
-
-@dataclass(frozen=True)
-class Feed:
-    """How A's slabs follow one another."""
-
-    begin: Any
-    """``begin(source, anchor, deep_a, deep_b, ld, k, k_end, registers) -> (anchor, deep_a, deep_b, k, k_stop)``: get
-    the first slab. The others are those at k + depth, k + 2 * depth, ... before k_stop."""
-    advance: Any
-    """``advance(source, anchor, deep_a, deep_b, ld, k, k_end, registers) -> (deep_a, deep_b)``: get the slab at k.
-    The k of the thread's first group of B in it is `deep_b`."""
-    put: Any
-    """``put(shared, at, registers)``"""
-    registers: int
-    kind: Any
-    """Type of the registers."""
-
-
-def feed_in_order(tile: Tile, dt: Any, a: Stage) -> Feed:
-    """Return the feed whose slabs come in order of k."""
-    depth, fetch = tile.depth, a.fetch
-
-    @device
-    def begin(source, anchored, deep_a, deep_b, ld, k, k_end, registers):
-        deep_a, deep_b = i32(k + deep_a), i32(k + deep_b)
-        fetch(source, anchored, deep_a, ld, k_end, registers)
-        return anchored, deep_a, deep_b, k, k_end
-
-    @device
-    def advance(source, anchored, deep_a, deep_b, ld, k, k_end, registers):
-        deep_a, deep_b = i32(deep_a + depth), i32(deep_b + depth)
-        fetch(source, anchored, deep_a, ld, k_end, registers)
-        return deep_a, deep_b
-
-    return Feed(begin, advance, a.put, 4 * a.loads, dt)
 
 
 def lanes_of_row(tile: Tile, loader: Loader) -> int:

@@ -39,9 +39,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from gpuprop_kernels.sectors import feed_by_sectors, takes_sectors
+from gpuprop_kernels.sectors import APART, run_by_sectors, takes_sectors
 from gpuprop_kernels.shapes import SMALL, TILES, Tile, log2
-from gpuprop_kernels.staging import Loader, feed_in_order, lanes_of_row, stage
+from gpuprop_kernels.staging import Loader, lanes_of_row, stage
 from gpuprop_kernels.target import cuda, device, i32, ld1, st1, sync, thread, vector
 
 __all__ = ["SMALL", "TILES", "Multiply", "Tile", "multiply", "sweep"]
@@ -72,17 +72,16 @@ def multiply(tile: Tile, dt: Any, loader_a: Loader, loader_b: Loader, a_by_row: 
     lanes = lanes_of_row(tile, loader_a) if a_by_row else 2
     a = stage(tile, dt, tile.rows, loader_a, by_row=a_by_row, clear=True, lanes=lanes)
     sectors = a_by_row and takes_sectors(tile, loader_a)
-    feed = (feed_by_sectors if sectors else feed_in_order)(tile, dt, a)
-    apart = 4 if sectors else 0
+    apart = APART if sectors else 0
     b = stage(tile, dt, tile.columns, loader_b, by_row=b_by_row, clear=False, lanes=lanes, apart_in_memory=apart)
     stride_a, stride_b = a.stride, b.stride
     # Shared memory: a slab of A and one of B, then both for the other turn.
     base_b, slabs = tile.depth * stride_a, tile.depth * (stride_a + stride_b)
     size = max(2 * slabs, (slices - 1) * tile.rows * tile.columns, down * tile.columns)
     accumulators, partial = size_m * size_n, tile.rows * tile.columns
-    registers_a, kind_a, registers_b = feed.registers, feed.kind, 4 * b.loads
+    registers_a, registers_b = 4 * a.loads, 4 * b.loads
     place_a, place_b, anchor_a, anchor_b = a.place, b.place, a.anchor, b.anchor
-    begin, advance, put_a, fetch_b, put_b = feed.begin, feed.advance, feed.put, b.fetch, b.put
+    fetch_a, fetch_b, put_a, put_b = a.fetch, b.fetch, a.put, b.put
     per_slice = tile.depth // slices
     twice = per_slice == 16
     scaled, factor = loader_a.factor is not None, loader_a.factor
@@ -144,7 +143,7 @@ def multiply(tile: Tile, dt: Any, loader_a: Loader, loader_b: Loader, a_by_row: 
 
     @device
     def run(shared, acc, a, lda, b, ldb, m0, n0, m, n, k, k_end):
-        next_a = cuda.local.array(registers_a, kind_a)
+        next_a = cuda.local.array(registers_a, dt)
         next_b = cuda.local.array(registers_b, dt)
         t = thread()
         along_a, slot_a, deep_a = place_a(t)
@@ -156,18 +155,20 @@ def multiply(tile: Tile, dt: Any, loader_a: Loader, loader_b: Loader, a_by_row: 
         from_b = i32(base_b + part * (per_slice * stride_b) + tx * width_n)
         to_a, to_b = i32(slot_a * stride_a + along_a), i32(base_b + slot_b * stride_b + along_b)
         at_a, at_b = anchor_a(a, along_a, m0, m, lda), anchor_b(b, along_b, n0, n, ldb)
+        deep_a, deep_b = i32(k + deep_a), i32(k + deep_b)
         for i in range(accumulators):
             acc[i] = zero
-        at_a, deep_a, deep_b, k, k_stop = begin(a, at_a, deep_a, deep_b, lda, k, k_end, next_a)
+        fetch_a(a, at_a, deep_a, lda, k_end, next_a)
         fetch_b(b, at_b, deep_b, ldb, k_end, next_b)
         put_a(shared, to_a, next_a)
         put_b(shared, to_b, next_b)
         sync()
         turn = i32(slabs)
-        while k < k_stop:
+        while k < k_end:
             k = i32(k + depth)
-            if k < k_stop:
-                deep_a, deep_b = advance(a, at_a, deep_a, deep_b, lda, k, k_end, next_a)
+            if k < k_end:
+                deep_a, deep_b = i32(deep_a + depth), i32(deep_b + depth)
+                fetch_a(a, at_a, deep_a, lda, k_end, next_a)
                 fetch_b(b, at_b, deep_b, ldb, k_end, next_b)
             eight_steps(shared, from_a, from_b, acc)
             if twice:
@@ -175,7 +176,7 @@ def multiply(tile: Tile, dt: Any, loader_a: Loader, loader_b: Loader, a_by_row: 
             from_a, from_b = i32(from_a + turn), i32(from_b + turn)
             to_a, to_b = i32(to_a + turn), i32(to_b + turn)
             turn = i32(-turn)
-            if k < k_stop:
+            if k < k_end:
                 put_a(shared, to_a, next_a)
                 put_b(shared, to_b, next_b)
             sync()
@@ -187,7 +188,8 @@ def multiply(tile: Tile, dt: Any, loader_a: Loader, loader_b: Loader, a_by_row: 
                 acc[i] *= f
 
     depth = tile.depth
-    return Multiply(tile, size, run, coordinates, accumulators)
+    by_sectors = run_by_sectors(tile, dt, lanes, a, b, eight_steps, coordinates, factor) if sectors else None
+    return Multiply(tile, size, by_sectors or run, coordinates, accumulators)
 
 
 @cache

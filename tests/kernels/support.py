@@ -35,6 +35,9 @@ QUARTERED = Tile(8, 8, 2, 2, 32, slices=4)
 DEEP = Tile(8, 8, 2, 2, 16)
 """The small tile with slabs of 16 k, as 64x64 with 8x4 has: two words of a sector of bytes go into each."""
 
+FOUR_LANES = Tile(16, 16, 2, 2, 16)
+"""The same with four threads to a row, as 64x64 with 4x4 has: two words of a sector each, one goes into each slab."""
+
 SHAPES = [(1, 1, 1), (7, 17, 33), (17, 33, 7), (33, 7, 17)]
 """(rows, inputs, outputs), ragged at every tile."""
 
@@ -57,7 +60,9 @@ def production_cases() -> list[tuple[Tile, Any]]:
 def case_name(value: Any) -> str | None:
     """Name a parameter of a test."""
     if isinstance(value, Tile):
-        return value.name + {SLICED: "_sliced", QUARTERED: "_quartered", DEEP: "_deep"}.get(value, "")
+        return value.name + {SLICED: "_sliced", QUARTERED: "_quartered", DEEP: "_deep", FOUR_LANES: "_lanes"}.get(
+            value, ""
+        )
     if isinstance(value, type):
         return value.__name__
     return None

@@ -125,9 +125,9 @@ def test_gathered_rows(source: str, tile: Any, dtype: Any) -> None:
 
 
 @pytest.mark.parametrize("features", [1, 3, 16, 17, 31, 32, 33, 48, 49, 77, 96], ids=str)
-@pytest.mark.parametrize("tile", [SMALL, s.DEEP], ids=s.case_name)
+@pytest.mark.parametrize("tile", [SMALL, s.DEEP, s.FOUR_LANES], ids=s.case_name)
 def test_sectors_of_bytes(tile: Any, features: int) -> None:
-    # Two threads to a row: the last sector comes first, in half where its bytes end before its middle.
+    # The last sector comes first, in half where its bytes end before its middle.
     assert takes_sectors(tile, source_loader("bytes", np.float32))
     rng = np.random.default_rng(features)
     samples, n, m = 19, 11, 9

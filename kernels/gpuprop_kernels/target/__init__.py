@@ -10,6 +10,7 @@ One source serves both. Compiled, each name here is an intrinsic or an inlined d
                        four float64), without the select that Numba inserts for negative indices
 ``ldg1 ldg4 ldb4``     the same from memory that no thread writes during the launch (the read-only path);
                        ``ldb4`` takes four uint8 in one 32-bit load
+``words(count)``       the load of eight or sixteen uint8 in one access, as words of four; ``bytes4`` takes one apart
 ``st1 st2 st4``        store
 ``vector(width)``      the pair (load, store) between memory and registers, ``width`` elements at a time
 ``cuda.shared.array``  the shared memory of a kernel, always with ``alignment=16``; one buffer a kernel
@@ -53,6 +54,7 @@ if SIM:
         ldb4,
         ldg1,
         ldg4,
+        ldw2,
         ldw4,
         log,
         log1p,
@@ -89,6 +91,7 @@ else:
         ldb4,
         ldg1,
         ldg4,
+        ldw2,
         ldw4,
         log,
         log1p,
@@ -129,7 +132,6 @@ __all__ = [
     "ldb4",
     "ldg1",
     "ldg4",
-    "ldw4",
     "log",
     "log1p",
     "product32",
@@ -144,6 +146,7 @@ __all__ = [
     "u64",
     "uint32",
     "vector",
+    "words",
 ]  # fmt: skip
 
 
@@ -164,6 +167,22 @@ def _load4(array, i, registers, at):
 
 
 @device
+def _words2(array, i, registers):
+    v = ldw2(array, i)
+    registers[0] = v[0]
+    registers[1] = v[1]
+
+
+@device
+def _words4(array, i, registers):
+    v = ldw4(array, i)
+    registers[0] = v[0]
+    registers[1] = v[1]
+    registers[2] = v[2]
+    registers[3] = v[3]
+
+
+@device
 def _store2(array, i, registers, at):
     st2(array, i, registers[at], registers[at + 1])
 
@@ -176,3 +195,8 @@ def _store4(array, i, registers, at):
 def vector(width: int) -> tuple[Any, Any]:
     """Return ``load(array, i, registers, at)`` and ``store(array, i, registers, at)`` for `width` elements, 2 or 4."""
     return {2: (_load2, _store2), 4: (_load4, _store4)}[width]
+
+
+def words(count: int) -> Any:
+    """Return ``load(array, i, registers)`` for `count` words of four uint8 each, 2 or 4."""
+    return {2: _words2, 4: _words4}[count]

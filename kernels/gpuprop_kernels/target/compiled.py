@@ -16,7 +16,7 @@ from gpuprop_kernels.target.cache import KernelCache
 
 __all__ = [
     "block_x", "block_y", "block_z", "bytes4", "count_in", "cuda", "device", "erfc", "exp", "expm1", "grid_x",
-    "grid_y", "i32", "kernel", "ld1", "ld2", "ld4", "ldb4", "ldg1", "ldg4", "ldw4", "log", "log1p", "product32",
+    "grid_y", "i32", "kernel", "ld1", "ld2", "ld4", "ldb4", "ldg1", "ldg4", "ldw2", "ldw4", "log", "log1p", "product32",
     "sqrt", "st1", "st2", "st4", "sync", "tanh", "thread", "u32", "u64",
 ]  # fmt: skip
 
@@ -155,22 +155,27 @@ def ldb4(typing: Any, array: Any, i: Any) -> Any:
     return types.UniTuple(types.int32, 4)(array, types.int32), generate
 
 
-@intrinsic
-def ldw4(typing: Any, array: Any, i: Any) -> Any:
-    """Load sixteen uint8 in one 128-bit access, as four words."""
+def _load_words(width: int) -> Any:
+    @intrinsic
+    def load(typing: Any, array: Any, i: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
+            vector_type = ir.VectorType(ir.IntType(32), width)
+            words = builder.load(builder.bitcast(pointer, vector_type.as_pointer()), align=4 * width)
+            words.set_metadata("invariant.load", builder.module.add_metadata([]))
+            return cgutils.pack_array(builder, [builder.extract_element(words, _constant(e)) for e in range(width)])
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
-        words = builder.load(builder.bitcast(pointer, ir.VectorType(ir.IntType(32), 4).as_pointer()), align=16)
-        words.set_metadata("invariant.load", builder.module.add_metadata([]))
-        return cgutils.pack_array(builder, [builder.extract_element(words, _constant(e)) for e in range(4)])
+        return types.UniTuple(types.uint32, width)(array, types.int32), generate
 
-    return types.UniTuple(types.uint32, 4)(array, types.int32), generate
+    return load
+
+
+ldw2, ldw4 = _load_words(2), _load_words(4)
 
 
 @intrinsic
 def bytes4(typing: Any, word: Any) -> Any:
-    """Return the four uint8 of a word of `ldw4`, in their order in memory, as int32."""
+    """Return the four uint8 of a word of `ldw2` or `ldw4`, in their order in memory, as int32."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _bytes(builder, args[0])

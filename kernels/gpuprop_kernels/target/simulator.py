@@ -118,14 +118,19 @@ def ldb4(array: Any, i: int) -> tuple[int, ...]:
     return tuple(int(v) for v in ld4(array, i))
 
 
-def ldw4(array: Any, i: int) -> tuple[int, ...]:
-    """Load sixteen uint8 as four words."""
-    raw, i = _at(array, i, 16)
-    return tuple(int.from_bytes(raw[j : j + 4].tobytes(), "little") for j in range(i, i + 16, 4))
+def _load_words(width: int) -> Callable[..., Any]:
+    def load(array: Any, i: int) -> tuple[int, ...]:
+        raw, i = _at(array, i, 4 * width)
+        return tuple(int.from_bytes(raw[j : j + 4].tobytes(), "little") for j in range(i, i + 4 * width, 4))
+
+    return load
+
+
+ldw2, ldw4 = _load_words(2), _load_words(4)
 
 
 def bytes4(word: Any) -> tuple[int, ...]:
-    """Return the four uint8 of a word of `ldw4`, in their order in memory."""
+    """Return the four uint8 of a word of `ldw2` or `ldw4`, in their order in memory."""
     return tuple(int(word).to_bytes(4, "little"))
 
 
