@@ -46,6 +46,15 @@ FMA_FRACTION = {
     ("wide", "64x64_8x4"): 0.765,  # 0.768 of sm_90; 0.818 of sm_86 and sm_100
     ("wide", "64x64_4x4"): 0.725,  # 0.727
     ("wide", "32x32_4x4"): 0.69,  # 0.699 of sm_86 and sm_90
+    # Without a hidden layer it gathers; see below.
+    ("wide gathering", "128x128_8x8"): 0.875,  # 0.8752
+    ("wide gathering", "64x64_8x4"): 0.815,  # 0.816
+    ("wide gathering", "64x64_4x4"): 0.765,  # 0.7653
+    ("wide gathering", "32x32_4x4"): 0.65,  # 0.653
+    ("wide gathering by column", "128x128_8x8"): 0.83,  # 0.834
+    ("wide gathering by column", "64x64_8x4"): 0.71,  # 0.713 of sm_90, otherwise 0.753
+    ("wide gathering by column", "64x64_4x4"): 0.705,  # 0.709
+    ("wide gathering by column", "32x32_4x4"): 0.605,  # 0.6095
     # The load also converts, two or three instructions for every byte: the assembler prefers a shift, a mask and I2FP
     # to I2F.U8 even where PTX asks for cvt.f32.u8 (measured: 193 instructions instead of 194). And in a 32x32 tile a
     # thread makes only 128 multiply-adds a slab. The .74 first asked for, which the 64x64 tiles exceed, would allow 44

@@ -23,7 +23,8 @@ pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"compiling without a GPU:
 
 TILES = ("128x128_8x8", "64x64_8x4", "64x64_4x4", "32x32_4x4")
 OPTIONS = (
-    "relu", "relu bytes", "store dense", "store bytes tallied", "slab bytes", "adam dense", "adam bytes", "softmax"
+    "relu", "relu bytes", "store dense", "store bytes tallied", "slab bytes", "adam dense", "adam bytes", "softmax",
+    "softmax bytes"
 )  # fmt: skip
 MAIN = ((8, 6), (9, 0))
 OTHERS = tuple(capability for capability in ARCHITECTURES if capability not in MAIN)

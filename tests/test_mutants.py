@@ -63,8 +63,8 @@ MUTANTS = [
     simulated(
         "the last slab along k is left out",
         "tile.py",
-        "        while k < k_stop:\n            k = i32(k + depth)\n",
-        "        while k < i32(k_stop - depth):\n            k = i32(k + depth)\n",
+        "        while k < k_end:\n            k = i32(k + depth)\n",
+        "        while k < i32(k_end - depth):\n            k = i32(k + depth)\n",
         FORWARD + "product_and_bias[(7, 17, 33)-8x8_2x2-float32]",
     ),
     simulated(

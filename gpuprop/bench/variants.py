@@ -15,7 +15,8 @@ class Variant:
 
     family: str
     """``forward`` or ``delta`` (also with `` dropout``), ``forward gathering`` (also `` by column``), ``gradient``,
-    ``gradient update`` (both also with `` gathering``), ``wide``, or the name of a kernel without a tile."""
+    ``gradient update`` (both also with `` gathering``), ``wide`` (as ``forward``, without dropout), or the name of a
+    kernel without a tile."""
     option: str
     tile: str
     """Name of the tile; empty for a kernel without one."""
@@ -120,9 +121,12 @@ def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> It
         option = " ".join([mode, source, *["tallied"] * any(tallies)])
         yield variant(family, option, kernel, *signature)
     pair = Activation("softmax"), "categorical_cross_entropy", "class"
-    kernel = wide_output_kernel(tile, dt, "dense", *pair, True)
-    arrays = (a, i, a, a, a, a, a, a, a, a, a, a, numba.uint32[::1], i)
-    yield variant("wide", "softmax", kernel, *arrays, integer, a, *[integer] * 5)
+    for source in ("dense", "bytes", "bytes_by_column"):
+        kernel = wide_output_kernel(tile, dt, source, *pair, True)
+        arrays = (a if source == "dense" else byte, i, *[a] * 10, numba.uint32[::1], i)
+        family = "wide" + " gathering" * (source != "dense") + " by column" * source.endswith("column")
+        option = "softmax" if source == "dense" else f"softmax {source}"
+        yield variant(family, option, kernel, *arrays, integer, a, *[integer] * 5)
 
 
 def flat_variants(dtype: str) -> Iterator[Variant]:

@@ -19,7 +19,8 @@ permutation, converted from uint8 and scaled.
 
 A sector of bytes is 32 k of a row, and a warp takes as many of them as the tile's slab is deep: 4 rows x 32 k for
 32x32, 8 rows x 16 k for 64x64 with 4x4. The four bytes of a lane then lie apart in the slab (drawing), so that its
-stores again meet 32 banks; the partner is fetched in the same order of k, which a product does not mind.
+stores again meet 32 banks; the partner is fetched in the same order of k, which a product does not mind. Larger tiles
+take rows of bytes that share one scale another way (`sectors`).
 """
 
 from __future__ import annotations

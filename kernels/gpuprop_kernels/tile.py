@@ -22,8 +22,9 @@ the forward pass, both operands of the delta); it is transposed on the way. A wa
 32-byte sectors of global memory, and, with 4 columns of padding, 32 different banks of shared memory.
 
 Two slabs of shared memory alternate; the next slab is fetched into registers before the current one is multiplied,
-and one barrier a slab suffices. A tile of few threads has ``slices`` groups of warps that take their turn along k;
-their partial tiles are added in order. Sums have one fixed order, always: results repeat bit for bit.
+and one barrier a slab suffices. Rows of bytes have a loop of their own in the larger tiles (`sectors`). A tile of few
+threads has ``slices`` groups of warps that take their turn along k; their partial tiles are added in order. Sums have
+one fixed order, always: results repeat bit for bit.
 
 Budget per block (float32; twice the shared memory for float64): 128x128 with 8x8 a thread: 256 threads, <= 128
 registers, 16.9 KiB; 64x64 with 8x4: 128 threads, <= 96 registers, 17.4 KiB; 64x64 with 4x4: 256 threads, 64

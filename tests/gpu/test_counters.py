@@ -35,14 +35,6 @@ BOUNDS = {
     ("global", "load"): 1.05, ("global", "store"): 1.05, ("shared", "load"): 1.0, ("shared", "store"): 1.5
 }  # fmt: skip
 """Sectors of global memory, cycles of shared memory, each as a multiple of the fewest possible."""
-GATHERED_BYTES = {"64x64_4x4": 24 / 20}
-"""Sectors that forward loads of a data set of bytes, by tile, as a multiple of the fewest: by arithmetic.
-
-A sector of bytes is 32 k of a row. 32x32 has slabs of 32 k, and a warp takes the whole sectors of 4 rows; 128x128 and
-64x64 with 8x4 keep sectors from slab to slab (`sectors`). The slabs of 64x64 with 4x4 are 16 k deep: a warp takes 16
-bytes of each of 8 rows, 8 sectors where 4 would hold them, beside 16 sectors of weights. The other half is what the
-next slab reads, from the first cache. Slabs of 32 k would take 35 KiB of shared memory, and the third block.
-"""
 KERNELS = {
     "multiply_bias_activate": "forward", "output_loss_delta": "head", "multiply_loss_delta": "wide",
     "multiply_differentiate": "delta", "multiply_accumulate": "gradient", "update_parameters": "update",
@@ -77,8 +69,8 @@ def short(name: str) -> str:
     return next(title for part, title in KERNELS.items() if part in name)
 
 
-def check_memory(counted: dict[str, Any], title: str, allowed: dict[tuple[str, ...], float] | None = None) -> None:
-    """Hold every kernel to whole sectors of global memory and to shared memory without conflicts, or to `allowed`."""
+def check_memory(counted: dict[str, Any], title: str) -> None:
+    """Hold every kernel to whole sectors of global memory and to shared memory without conflicts."""
     print(f"\n{title}\n{'kernel':10}{'loads':>8}{'stores':>8}{'shared loads':>14}{'shared stores':>15}   (1 is ideal)")
     worst: dict[tuple[str, ...], float] = {}
     for name, kernel in counted["kernels"].items():
@@ -90,8 +82,7 @@ def check_memory(counted: dict[str, Any], title: str, allowed: dict[tuple[str, .
         }
         values = "".join(f"{value:{width}.3f}" for value, width in zip(share.values(), (8, 8, 14, 15), strict=True))
         print(f"{title:10}{values}")
-        bounds = {what: (allowed or {}).get((title, *what), bound) for what, bound in BOUNDS.items()}
-        worst |= {(title, *what): value for what, value in share.items() if value > bounds[what]}
+        worst |= {(title, *what): value for what, value in share.items() if value > BOUNDS[what]}
     assert not worst
 
 
@@ -126,10 +117,8 @@ def test_memory_of_a_tile(tile: str, counts: Any, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(launch, "choose_tile", choose)
     floats: dict[str, Any] = {"data_type": np.float32}
     check_memory(step((128, 128, 128, 16), counts, monkeypatch, **floats), f"{tile}, fused update")
-    allowed: dict[tuple[str, ...], float] = {
-        ("forward", "global", "load"): GATHERED_BYTES.get(tile, BOUNDS["global", "load"])
-    }
-    check_memory(step((128, 128, 32), counts, monkeypatch, clip_norm=1.0), f"{tile}, bytes, clipped", allowed)
+    check_memory(step((128, 128, 32), counts, monkeypatch, clip_norm=1.0), f"{tile}, bytes, clipped")
+    check_memory(step((128, 32), counts, monkeypatch), f"{tile}, bytes, no hidden layer")
 
 
 @instrumented
