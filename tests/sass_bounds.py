@@ -60,9 +60,10 @@ FMA_FRACTION = {
     # thread makes only 128 multiply-adds a slab. The .74 first asked for, which the 64x64 tiles exceed, would allow 44
     # other instructions: 16 loads from shared and 2 from global memory, 5 stores, 10 conversions and a barrier leave 10
     # for addresses, bounds and branches, of which the same tile spends three times as many without gathering (0.699).
-    ("forward gathering", "128x128_8x8"): 0.86,  # 0.861
-    ("forward gathering", "64x64_8x4"): 0.80,  # 0.800
-    ("forward gathering", "64x64_4x4"): 0.75,  # 0.755
+    # The larger tiles take bytes two slabs a turn (`sectors`): 0.8805, 0.828 and 0.788.
+    ("forward gathering", "128x128_8x8"): 0.87,
+    ("forward gathering", "64x64_8x4"): 0.825,
+    ("forward gathering", "64x64_4x4"): 0.77,
     ("forward gathering", "32x32_4x4"): 0.65,  # 0.656
     # By column, every element has a shift and a scale of its own: two more instructions, and two loads of 128 bits for
     # every four elements. The .74 first asked for would allow 64x64_4x4 90 instructions beside 256 multiply-adds: 32

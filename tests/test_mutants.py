@@ -129,7 +129,7 @@ MUTANTS = [
         "tile.py",
         "acc[i] *= f\n",
         "acc[i] *= f / f\n",
-        FORWARD + "gathered_rows[bytes-8x8_2x2-float32]",
+        FORWARD + "gathered_rows[floats-8x8_2x2-float32]",
     ),
     # Dropout.
     simulated(
