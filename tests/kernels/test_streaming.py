@@ -55,8 +55,8 @@ def test_the_bits_of_a_resident_run(case: str, streams: list[RowStream], monkeyp
     how = {"epochs": 2, **how}
     resident = train(DEVICE, (5, 4, 3), data, network, **how)
     assert not streams
-    # A row takes (8 + 8) * 8 bytes of float64, or 8 of uint8 and (8 + 1) * 4: two chunks of one update of 4 or 6 rows.
-    monkeypatch.setenv(ENVIRONMENT_VARIABLE, "1100" if "dtype" in network else "550")
+    # A row takes (8 + 8) * 8 bytes of float64, or 16 of uint8 and (8 + 1) * 4: two chunks of one update of 4 or 6 rows.
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, "1100" if "dtype" in network else "650")
     streamed = train(DEVICE, (5, 4, 3), data, network, **how)
     assert [stream.chunk_rows for stream in streams] == [4 if "dtype" in network else 6]
     assert streamed.network.host_parameters().tobytes() == resident.network.host_parameters().tobytes()
