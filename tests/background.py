@@ -15,6 +15,7 @@ import sys
 import tempfile
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,14 +26,21 @@ class BackgroundError(Exception):
     """The text of a case that failed in its process, or of the process."""
 
 
-def collect(path: Path, environment: Mapping[str, str]) -> list[str]:
-    """Return the names of a file's cases as a pytest with these environment variables lists them."""
-    command = [*PYTEST, "--collect-only", str(path)]
-    listed = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | dict(environment))
-    prefix = f"{path.name}::"
-    names = [line.split(prefix, 1)[1] for line in listed.stdout.splitlines() if prefix in line]
+@cache
+def collected(folder: Path, **environment: str) -> dict[str, list[str]]:
+    """Return the names of the cases of each file in a folder, as a pytest with these environment variables lists them.
+
+    All files at once, and once a session: to start a pytest takes longer than to collect a file.
+    """
+    command = [*PYTEST, "--collect-only", str(folder)]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
+    names: dict[str, list[str]] = {}
+    for line in listed.stdout.splitlines():
+        path, found, name = line.partition("::")
+        if found:
+            names.setdefault(Path(path).name, []).append(name)
     if listed.returncode or not names:
-        raise RuntimeError(f"cannot collect {path}:\n{listed.stdout}{listed.stderr}")
+        raise RuntimeError(f"cannot collect {folder}:\n{listed.stdout}{listed.stderr}")
     return names
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
+
+from tests.background import collected
 
 ROOT = Path(__file__).parent.parent
 
@@ -15,13 +14,8 @@ SIMULATED_CASES = 322
 
 
 def test_number_of_simulated_cases() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "tests/kernels"],
-        capture_output=True, text=True, check=False, cwd=ROOT, env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1"},
-    )  # fmt: skip
-    cases = [line for line in done.stdout.splitlines() if "::" in line]
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert len(cases) >= SIMULATED_CASES
+    cases = collected(ROOT / "tests" / "kernels", NUMBA_ENABLE_CUDASIM="1")
+    assert sum(map(len, cases.values())) >= SIMULATED_CASES
 
 
 def test_kernels_live_in_their_package_only() -> None:

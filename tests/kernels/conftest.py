@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.background import BackgroundRun, collect
+from tests.background import BackgroundRun, collected
 
 DIRECT = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1" or os.environ.get("GPUPROP_TEST_DEVICE") == "cuda"
 SIMULATED = {"NUMBA_ENABLE_CUDASIM": "1"}
@@ -31,8 +31,8 @@ class SimulatedFile(pytest.File):
     """The cases of one file."""
 
     def collect(self) -> Iterator[pytest.Item]:
-        """Yield the cases that the subprocess lists."""
-        for name in collect(self.path, SIMULATED):
+        """Yield the cases that a subprocess lists."""
+        for name in collected(self.path.parent, **SIMULATED)[self.path.name]:
             yield SimulatedCase.from_parent(self, name=name)
 
 
