@@ -6,9 +6,11 @@ are reported last. A session that selects none of them starts nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from threadpoolctl import threadpool_limits
 
 from tests.background import Program
 
@@ -16,6 +18,7 @@ MODULES = {"selection": "gpuprop.bench.sass_batch", "mutant": "tests.mutation"}
 """The program that works on the jobs which cases have under this parameter."""
 
 _BESIDE = pytest.StashKey[dict[str, Program]]()
+_ONE_THREAD = pytest.StashKey[Any]()
 
 
 def _job(item: pytest.Item) -> tuple[str, Any] | None:
@@ -40,12 +43,27 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         jobs.setdefault(name, []).append(job)
     started = {} if session.config.option.collectonly else {name: Program(MODULES[name], jobs[name]) for name in jobs}
     session.stash[_BESIDE] = started
+    if started:
+        # They leave no core for a second thread of BLAS, on which the first would wait, spinning: the README's ten
+        # lines took 21 seconds of processor time so, and take 6.
+        session.stash[_ONE_THREAD] = threadpool_limits(1, "blas")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """End what still runs."""
     for program in session.stash.get(_BESIDE, {}).values():
         program.close()
+
+
+@pytest.fixture
+def all_threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    """BLAS with as many threads as it has by itself, whatever runs beside this session."""
+    stash = request.session.stash
+    if _ONE_THREAD in stash:
+        stash[_ONE_THREAD].restore_original_limits()
+    yield
+    if _ONE_THREAD in stash:
+        stash[_ONE_THREAD] = threadpool_limits(1, "blas")
 
 
 @pytest.fixture(scope="session")

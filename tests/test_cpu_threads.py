@@ -14,6 +14,8 @@ import gpuprop
 from gpuprop.backends import cpu_fused, cpu_threads
 from gpuprop.backends.cpu_threads import best_thread_count, blas_threads, limited_blas
 
+pytestmark = pytest.mark.usefixtures("all_threads")
+
 
 class Watch(gpuprop.Callback):
     """Notes how many threads BLAS has while the training runs."""

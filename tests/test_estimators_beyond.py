@@ -330,6 +330,7 @@ def test_device_is_chosen_and_told(classes: Any) -> None:
         MLPClassifier(device="gpu").fit(*classes)
 
 
+@pytest.mark.usefixtures("all_threads")
 def test_threads_are_limited_during_a_fit(classes: Any) -> None:
     from gpuprop.backends.cpu_threads import blas_threads
 
@@ -348,6 +349,7 @@ def test_threads_are_limited_during_a_fit(classes: Any) -> None:
         MLPClassifier(n_threads=0).fit(*classes)
 
 
+@pytest.mark.usefixtures("all_threads")
 def test_threads_are_limited_while_lbfgs_searches(classes: Any, monkeypatch: Any) -> None:
     from gpuprop.backends.cpu_threads import blas_threads
     from gpuprop.estimators import lbfgs
