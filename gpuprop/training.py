@@ -115,9 +115,10 @@ class Trainer:
     callbacks : sequence of Callback, default=()
         They may end the training, and change `learning_rate` between epochs.
     n_threads : int or None, default=None
-        Threads that BLAS may use on the CPU while this trains. None tries one and all of them at the start of a fit
-        whose multiplications are large enough to be shared, and takes the faster. With a number, equal runs give equal
-        bits; the fused loops, which train most networks, are one thread in any case.
+        The most threads that train on the CPU; None stands for all that BLAS may use. At the start of a fit whose
+        updates are large enough to be shared, one and all of them are tried, and the faster number is taken. The fused
+        loops, which train most networks, give the same bits with any number; BLAS does not, and with a number given
+        here uses that one, so that equal runs give equal bits.
 
     Attributes
     ----------

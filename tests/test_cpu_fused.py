@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import subprocess
@@ -81,7 +82,7 @@ def test_panels_hold_every_parameter_once(shape: TileShape) -> None:
     for own, there in turned.pieces(np.concatenate([weights.T.ravel(), np.zeros(33, np.float32)]), expected):
         there[...] = own
     at, to = int(panels.weights_at[1]), int(panels.transposed_at[0])
-    transposition(shape)(packed, at, 33, 17, got, to)
+    transposition(shape)(packed, at, 33, 17, got, to, 0, 17)
     np.testing.assert_array_equal(got[to : to + turned.n_weights], expected[: turned.n_weights])
 
 
@@ -224,6 +225,61 @@ def test_skipping_zeros_changes_no_bit(
     assert fused == [True, True, False]
     np.testing.assert_array_equal(skipped.parameters, dense.parameters)
     np.testing.assert_array_equal(skipped.parameters, again.parameters)
+
+
+class Fixed:
+    """A choice of threads that is none."""
+
+    def __init__(self, n_threads: int) -> None:
+        self.n_threads = n_threads
+
+    def following(self) -> tuple[int, int]:
+        return self.n_threads, 7  # updates of a call
+
+    def timed(self, n_updates: int) -> Any:
+        return contextlib.nullcontext()
+
+
+@pytest.mark.parametrize("n_threads", [2, 3, 7])
+@pytest.mark.parametrize(
+    ("sizes", "dtype", "options"),
+    [
+        ((40, 17, 3), "float32", {**KINDS[0], "zeros": 0.95, "batch_size": 13, "weighted": True, "l1": 0.01}),
+        (WIDE, "float64", {**KINDS[0], "batch_size": 61}),
+        ((7, 17, 33, 1, 5, 3), "float64", KINDS[1]),
+    ],
+    ids=["listed", "gathered", "dropout"],
+)
+def test_threads_change_no_bit(
+    sizes: tuple[int, ...],
+    dtype: str,
+    options: Any,
+    n_threads: int,
+    fused: list[bool],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """More threads than processors, and than tiles in a batch, included."""
+    results = []
+    for count in (1, n_threads):
+        monkeypatch.setattr(cpu_fused, "ThreadChoice", lambda products, count=count: Fixed(count))
+        net, trainer = train("cpu", dtype, sizes, **options)
+        results.append((net.parameters, trainer.history["train_loss"], *trainer.progress.optimizer_state.values()))
+    for one, several in zip(*results, strict=True):
+        np.testing.assert_array_equal(several, one)
+
+
+def test_limits_on_norms_are_one_threads(fused: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = []
+
+    def choice(products: int) -> Fixed:
+        shared.append(products)
+        return Fixed(1)
+
+    monkeypatch.setattr(cpu_fused, "ThreadChoice", choice)
+    train("cpu", "float32", (5, 3), **KINDS[0], clip_norm=1.0)
+    train("cpu", "float32", (5, 3), **KINDS[0], max_norm=1.0)
+    train("cpu", "float32", (5, 3), **KINDS[0])
+    assert shared == [0, 0, 3 * 13 * 15]
 
 
 class Counter(gpuprop.Callback):

@@ -84,3 +84,27 @@ def test_neither_do_several_together() -> None:
     for model in models:
         assert np.abs(model.coefs_[0][0]).max() < TINY
         assert not is_subnormal(model.coefs_[0]).any()
+
+
+def test_the_mode_of_arm_compiles_without_a_parser_of_assembly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numba loads none, and LLVM ends the process at inline assembly: seen on x86, and so it would be on ARM."""
+    import llvmlite.binding as llvm
+    from llvmlite import ir
+
+    from gpuprop.backends import cpu_subnormals
+
+    module = ir.Module()
+    function = ir.Function(module, ir.FunctionType(ir.IntType(64), [ir.IntType(64)]), "flush")
+    builder = ir.IRBuilder(function.append_basic_block())
+    before = cpu_subnormals.read_arm(builder)
+    cpu_subnormals.write_arm(builder, builder.or_(before, function.args[0]))
+    builder.ret(before)
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    try:
+        target = llvm.Target.from_triple("aarch64-unknown-linux-gnu")
+    except RuntimeError:
+        pytest.skip("this LLVM has no code generator for ARM")
+    assembly = target.create_target_machine().emit_assembly(llvm.parse_assembly(str(module)))
+    assert "asm" not in str(module)
+    assert [line.split()[0] for line in assembly.splitlines() if "FPCR" in line] == ["mrs", "msr"]

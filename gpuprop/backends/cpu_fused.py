@@ -9,7 +9,6 @@ and sparse data; for those, and for a user's own functions, the step is made one
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,10 @@ from numpy.typing import NDArray
 from gpuprop.backends import cpu_loops, cpu_optimizers
 from gpuprop.backends.cpu_compile import announced
 from gpuprop.backends.cpu_panels import Panels, aligned, padded, row_stride
-from gpuprop.backends.cpu_step import GATHERED, GATHERED_PIECE, PIECE, Batches, Kind, Model, Work, epoch
+from gpuprop.backends.cpu_step import GATHERED, GATHERED_PIECE, OWN, PIECE, Batches, Kind, Model, Work, epoch
+from gpuprop.backends.cpu_subnormals import subnormals_flushed
+from gpuprop.backends.cpu_team import Team, team_of, together
+from gpuprop.backends.cpu_threads import ThreadChoice
 from gpuprop.backends.cpu_tiles import TileShape, tile_shape
 from gpuprop.dropout import keep_threshold
 from gpuprop.optimizers import AdamW
@@ -100,8 +102,11 @@ class FusedUpdates:
         self, network: Network, data: TrainingData, rule: UpdateRule, update_size: int, columns: tuple[Array, Array]
     ) -> None:
         self._network, self._rule, self._columns, self._update_size = network, rule, columns, update_size
-        self._called = False
-        self._updates_of_call = max(1, PRODUCTS_OF_CALL // (3 * update_size * network.n_weights))
+        products = 3 * update_size * network.n_weights
+        # A limit on norms looks at all gradients, or weights, together.
+        limited = rule.clip_norm is not None or rule.max_norm is not None
+        self._threads = ThreadChoice(0 if limited else products)
+        self._updates_of_call = max(1, PRODUCTS_OF_CALL // products)
         dtype, output = network.dtype, network.output_activation
         shape = tile_shape(dtype)
         dropped = any(network.dropout)
@@ -113,6 +118,7 @@ class FusedUpdates:
         self._state_before = {name: array.copy() for name, array in rule.state.items()}
         self._parameters = aligned(panels.size, dtype)
         self._state = [aligned(panels.size, dtype) for _ in rule.optimizer.slots]
+        self._teams: dict[int, list[tuple[Team, Work]]] = {}
         self._work = _work(network, update_size, shape, listed, panels.size if rule.clip_norm is not None else 0)
         hidden = list(
             dict.fromkeys((cpu_loops.base_name(one), one.derivative_of == "z") for one in network.hidden_activations)
@@ -172,13 +178,43 @@ class FusedUpdates:
             panels[...] = 0  # the padding too: a diverged training left NaN
         for own, packed in self._pieces:
             packed[...] = own
-        for start in range(first, last, self._updates_of_call):
-            stop = min(start + self._updates_of_call, last)
-            with contextlib.nullcontext() if self._called else announced():
-                self._updates(self._batches, self._work, self._model, self._steps_done, start, stop)
-            self._called = True
+        start = first
+        while start < last:
+            n_threads, most = self._threads.following()
+            stop = min(start + min(most, self._updates_of_call), last)
+            with self._threads.timed(stop - start):
+                self._call(self._team(n_threads), start, stop)
+            start = stop
         for own, packed in self._pieces:
             own[...] = packed
+
+    def _call(self, members: list[tuple[Team, Work]], start: int, stop: int) -> None:
+        """Make updates by the members of a team."""
+        works = {team.thread: work for team, work in members}
+
+        def updates(team: Team) -> None:
+            self._updates(self._batches, works[team.thread], self._model, team, self._steps_done, start, stop)
+
+        def flushed(team: Team) -> None:
+            with subnormals_flushed():  # a mode of the thread
+                updates(team)
+
+        if len(members) == 1:
+            with announced():
+                updates(members[0][0])
+        else:
+            together(flushed, [team for team, _ in members])
+
+    def _team(self, n_threads: int) -> list[tuple[Team, Work]]:
+        """Return the members of a team with what each works with: it writes to some arrays of its own."""
+        if n_threads not in self._teams:
+            work, teams = self._work, team_of(n_threads)
+            works = [work]
+            for _ in teams[1:]:
+                own = {name: aligned(array.shape, array.dtype) for name, array in work._asdict().items() if name in OWN}
+                works.append(work._replace(**own))
+            self._teams[n_threads] = list(zip(teams, works, strict=True))
+        return self._teams[n_threads]
 
     def _connect(self) -> None:
         """Find each piece of parameters and optimizer state in the network's layout and in panels."""
@@ -271,6 +307,8 @@ def _work(network: Network, n_rows: int, shape: TileShape, listed: bool, kept_gr
         rows=numbers(n_rows * max(rows, GATHERED_PIECE // shape.width) if gathered else 0),
         columns=numbers(n_rows * gathered),
         totals=np.zeros(2),
+        tile_totals=np.zeros((-(-n_rows // rows), 2)),
+        penalties=np.zeros(sum(-(-fan_in // rows) for fan_in in sizes[:-1])),
         marks=np.zeros(max(n_columns, n_listed * column_tiles), np.uint8),
         column_lists=np.zeros((row_tiles, n_columns), np.int32),
         column_counts=np.zeros(row_tiles, np.int64),

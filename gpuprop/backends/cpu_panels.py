@@ -162,15 +162,19 @@ def _merged(builder: Any, upper: Any, lower: Any, n: int, first: int) -> Any:
 
 @functools.cache
 def transposition(shape: TileShape) -> Callable[..., None]:
-    """Return ``transpose(panels, at, fan_in, fan_out, transposed, to)``: the panels of a layer's weights, transposed.
+    """Return ``transpose(panels, at, fan_in, fan_out, transposed, to, first, stop)``: columns of a layer's weights.
+
+    Those from `first`, a multiple of the numbers in a vector, to `stop`, which is another or lies behind the last one.
 
     By squares that fit into the registers: number by number it takes much of an online step.
     """
     lanes, width = shape.lanes, shape.width
 
     @compiled
-    def transpose(panels: Array, at: int, fan_in: int, fan_out: int, transposed: Array, to: int) -> None:
-        for column in range(0, fan_out, lanes):
+    def transpose(
+        panels: Array, at: int, fan_in: int, fan_out: int, transposed: Array, to: int, first: int, stop: int
+    ) -> None:
+        for column in range(first, min(stop, fan_out), lanes):
             panel = column // width * width
             wide = lanes if fan_out - panel <= lanes else width
             for row in range(0, fan_in, lanes):

@@ -5,10 +5,11 @@ It is the step of `gpuprop.step`, with everything between the multiplications do
     rows of a batch    x -> a[1] -> ... -> a[L] -> delta[L] -> ... -> delta[1]     forward, loss, deltas
     pieces of a panel  gW = a[l-1].T @ delta[l] -> penalty -> optimizer            gradient and update
 
-All deltas are formed before a weight changes. Under a limit on the gradient's norm all gradients are kept, and updated
-when the norm is known. Weights and optimizer state lie in panels (`gpuprop.backends.cpu_panels`); the functions of one
-row are those of `cpu_loops`, the optimizers those of `cpu_optimizers`; `gpuprop.backends.cpu_fused` allocates and
-calls.
+All deltas are formed before a weight changes. Several threads may make a step together (`gpuprop.backends.cpu_team`):
+each takes some of the rows, then some of the pieces. Under a limit on the gradient's norm all gradients are kept, and
+updated when the norm is known. Weights and optimizer state lie in panels (`gpuprop.backends.cpu_panels`); the functions
+of one row are those of `cpu_loops`, the optimizers those of `cpu_optimizers`; `gpuprop.backends.cpu_fused` allocates
+and calls.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ from numpy.typing import NDArray
 from gpuprop.backends import cpu_loops, cpu_optimizers
 from gpuprop.backends.cpu_compile import compiled, part, spliced, wanted_soon
 from gpuprop.backends.cpu_panels import LINE, transposition
+from gpuprop.backends.cpu_team import Team, meet, share
 from gpuprop.backends.cpu_tiles import TileShape, column_lister, multiplication, row_lister
 from gpuprop.optimizers import FLUSH_EVERY
 
-__all__ = ["GATHERED", "GATHERED_PIECE", "PIECE", "Batches", "Kind", "Model", "Work", "epoch"]
+__all__ = ["GATHERED", "GATHERED_PIECE", "OWN", "PIECE", "Batches", "Kind", "Model", "Work", "epoch"]
 
 Array = NDArray[Any]
 
@@ -89,6 +91,8 @@ class Work(NamedTuple):
 
     `inputs` is what the next layer reads: `a` itself, or with units dropped. `gradient` holds a piece, or under a
     limit on the gradient's norm all of it. `rows` and `columns` are where both factors of a gradient are copied to.
+    `tile_totals` and `penalties` are what each tile of rows and each piece of weights adds to `totals`. Threads share
+    all but those in `OWN`.
     """
 
     at: Array
@@ -107,11 +111,17 @@ class Work(NamedTuple):
     rows: Array
     columns: Array
     totals: Array
+    tile_totals: Array
+    penalties: Array
     marks: Array
     column_lists: Array
     column_counts: Array
     row_lists: Array
     row_counts: Array
+
+
+OWN = ("gradient", "rows", "columns", "marks")
+"""The arrays of `Work` that each thread has for itself."""
 
 
 class Model(NamedTuple):
@@ -147,13 +157,13 @@ def _gather(kind: Kind) -> Callable[..., None]:
     """Return ``take_batch``: x into layer 0 of `a`, targets and weights beside it."""
 
     @spliced
-    def take_batch(batches: Batches, work: Work, start: int, n_rows: int, n_features: int) -> None:
+    def take_batch(batches: Batches, work: Work, start: int, top: int, end: int, n_features: int) -> None:
         stride, n_targets = work.strides[0], batches.targets.shape[1]
         shift, factor = batches.shift, batches.factor
-        for i in range(n_rows):
+        for i in range(top, end):
             sample = np.int64(batches.order[start + i])
             source, row = part(batches.inputs, sample * n_features, n_features), part(work.a, i * stride, n_features)
-            if i + 2 < n_rows:  # in an order of its own: the processor cannot know which row is next
+            if i + 2 < end:  # in an order of its own: the processor cannot know which row is next
                 following = np.int64(batches.order[start + i + 2]) * n_features
                 for j in range(0, n_features, LINE // batches.inputs.itemsize):
                     wanted_soon(batches.inputs, following + j)
@@ -178,9 +188,9 @@ def _drop(kind: Kind) -> Callable[..., None]:
     drop_row = cpu_loops.drop_row
 
     @spliced
-    def drop_layer(work: Work, model: Model, layer: int, n_rows: int, steps_done: int) -> None:
+    def drop_layer(work: Work, model: Model, layer: int, top: int, end: int, steps_done: int) -> None:
         width, threshold, factor = model.units[layer], model.drop_thresholds[layer], model.drop_factors[layer]
-        for i in range(n_rows):
+        for i in range(top, end):
             place = work.at[layer] + i * work.strides[layer]
             a, inputs = part(work.a, place, width), part(work.inputs, place, width)
             mask = part(work.masks, place, width)
@@ -199,7 +209,7 @@ def _product(shape: TileShape, listed: bool) -> Callable[..., None]:
     @compiled
     def product(
         a: Array, a_at: int, a_stride: int, n_rows: int, panels: Array, panels_at: int, n: int, n_columns: int,
-        lists: Array, counts: Array, out: Array, out_at: int, out_stride: int,
+        lists: Array, counts: Array, first_tile: int, out: Array, out_at: int, out_stride: int,
     ) -> None:  # fmt: skip
         block = max(rows, _BLOCK // n // rows * rows)
         n_tiles = (min(block, n_rows) + rows - 1) // rows
@@ -211,7 +221,7 @@ def _product(shape: TileShape, listed: bool) -> Callable[..., None]:
                 multiply(
                     a, a_at + first * a_stride, a_stride, 1, rows * a_stride, min(block, n_rows - first),
                     panels, panels_at + column * n, lanes if narrow else width, narrow,
-                    lists, counts, first // rows, n, out, out_at + first * out_stride + column, out_stride,
+                    lists, counts, first_tile + first // rows, n, out, out_at + first * out_stride + column, out_stride,
                     panels, panels_at + (column + width) * n, share, stride,
                 )  # fmt: skip
 
@@ -258,30 +268,31 @@ def _activation_of(name: str, from_z: bool) -> Callable[[Array, float, Array], N
 @functools.cache
 def _forward(kind: Kind) -> Callable[..., None]:
     """Return ``forward``: a[1] to a[L - 1], and the net inputs of the output layer."""
-    first_product, product = _product(kind.shape, kind.listed), _product(kind.shape, False)
+    first_product, product, tile_rows = _product(kind.shape, kind.listed), _product(kind.shape, False), kind.shape.rows
     activate = _one_of([_activation_of(name, from_z) for name, from_z in kind.hidden])
     keeps_z, dropped, drop_layer = any(from_z for _, from_z in kind.hidden), kind.dropped, _drop(kind)
 
     @spliced
-    def forward(work: Work, model: Model, n_rows: int, steps_done: int) -> None:
-        units, at, strides = model.units, work.at, work.strides
-        top = units.size - 1
-        for layer in range(1, top + 1):
+    def forward(work: Work, model: Model, top: int, n_rows: int, steps_done: int) -> None:
+        units, strides = model.units, work.strides
+        n_layers, first_tile = units.size - 1, top // tile_rows
+        for layer in range(1, n_layers + 1):
             below, fan_in, fan_out = layer - 1, units[layer - 1], units[layer]
+            under, stride = work.at[below] + top * strides[below], strides[layer]
+            here = work.at[layer] + top * stride
             if layer == 1:
                 first_product(
-                    work.inputs, at[0], strides[0], n_rows, model.parameters, model.weights_at[0], fan_in, fan_out,
-                    work.column_lists, work.column_counts, work.a, at[1], strides[1],
+                    work.inputs, under, strides[0], n_rows, model.parameters, model.weights_at[0], fan_in, fan_out,
+                    work.column_lists, work.column_counts, first_tile, work.a, here, stride,
                 )  # fmt: skip
             else:
                 product(
-                    work.inputs, at[below], strides[below], n_rows, model.parameters, model.weights_at[below], fan_in,
-                    fan_out, work.column_lists, work.column_counts, work.a, at[layer], strides[layer],
+                    work.inputs, under, strides[below], n_rows, model.parameters, model.weights_at[below], fan_in,
+                    fan_out, work.column_lists, work.column_counts, first_tile, work.a, here, stride,
                 )  # fmt: skip
-            here, stride = at[layer], strides[layer]
-            if layer == top:
+            if layer == n_layers:
                 for i in range(n_rows):
-                    a, z = part(work.a, here + i * stride, fan_out), part(work.output_z, i * fan_out, fan_out)
+                    a, z = part(work.a, here + i * stride, fan_out), part(work.output_z, (top + i) * fan_out, fan_out)
                     for j in range(fan_out):
                         z[j] = a[j]
                 return
@@ -298,7 +309,7 @@ def _forward(kind: Kind) -> Callable[..., None]:
                 z = part(work.z, here + first * stride, (last - first) * stride) if keeps_z else a
                 activate(model.codes[below], z, model.activation_parameters[below], a)
             if dropped:
-                drop_layer(work, model, layer, n_rows, steps_done)
+                drop_layer(work, model, layer, top, top + n_rows, steps_done)
 
     return forward
 
@@ -306,35 +317,44 @@ def _forward(kind: Kind) -> Callable[..., None]:
 @functools.cache
 def _deltas(kind: Kind) -> Callable[..., None]:
     """Return ``deltas``: output activation, loss, and the deltas of all layers."""
-    product = _product(kind.shape, False)
+    product, tile_rows = _product(kind.shape, False), kind.shape.rows
     derive = _one_of([cpu_loops.row_derivative(name) for name, _ in kind.hidden])
     some_from_z, dropped = any(from_z for _, from_z in kind.hidden), kind.dropped
     activate_output = cpu_loops.activation_loop(kind.output)
     output_delta = cpu_loops.output_loop(kind.output, kind.output_from, kind.loss, kind.metric)
 
     @spliced
-    def deltas(work: Work, model: Model, n_rows: int, n_weighted: int, total_weight: float) -> None:
-        units, at, strides = model.units, work.at, work.strides
-        top = units.size - 1
-        z, a, output = work.output_z[:n_rows], work.output_a[:n_rows], work.output_delta[:n_rows]
-        parameter = model.activation_parameters[top - 1]
-        biases = part(model.parameters, model.biases_at[top - 1], units[top])
-        activate_output(parameter, biases, True, z, a)
-        output_delta(parameter, z, a, work.y[:n_rows], work.weight[:n_weighted], total_weight, output, work.totals)
-        for i in range(n_rows):
-            delta = part(work.delta, at[top] + i * strides[top], units[top])
-            given = part(work.output_delta, i * units[top], units[top])
+    def deltas(work: Work, model: Model, top: int, end: int, weighted: bool, total_weight: float) -> None:
+        units, strides, n_rows = model.units, work.strides, end - top
+        n_layers = units.size - 1
+        n_outputs, stride = units[n_layers], strides[n_layers]
+        parameter = model.activation_parameters[n_layers - 1]
+        biases = part(model.parameters, model.biases_at[n_layers - 1], n_outputs)
+        activate_output(parameter, biases, True, work.output_z[top:end], work.output_a[top:end])
+        for first in range(top, end, tile_rows):
+            last = min(first + tile_rows, end)
+            totals = work.tile_totals[first // tile_rows]
+            totals[0] = totals[1] = 0.0
+            output_delta(
+                parameter, work.output_z[first:last], work.output_a[first:last], work.y[first:last],
+                work.weight[first:last] if weighted else work.weight[:0], total_weight, work.output_delta[first:last],
+                totals,
+            )  # fmt: skip
+        for i in range(top, end):
+            delta = part(work.delta, work.at[n_layers] + i * stride, n_outputs)
+            given = part(work.output_delta, i * n_outputs, n_outputs)
             for j in range(delta.size):
                 delta[j] = given[j]
-        for layer in range(top - 1, 0, -1):
-            above, width = layer + 1, units[layer]
+        for layer in range(n_layers - 1, 0, -1):
+            above, width, here = layer + 1, units[layer], work.at[layer] + top * strides[layer]
             product(
-                work.delta, at[above], strides[above], n_rows, model.transposed, model.transposed_at[layer - 1],
-                units[above], width, work.column_lists, work.column_counts, work.delta, at[layer], strides[layer],
+                work.delta, work.at[above] + top * strides[above], strides[above], n_rows, model.transposed,
+                model.transposed_at[layer - 1], units[above], width, work.column_lists, work.column_counts, 0,
+                work.delta, here, strides[layer],
             )  # fmt: skip
             block = max(1, cpu_loops.BLOCK // strides[layer]) * strides[layer]
             for first in range(0, n_rows * strides[layer], block):
-                place, count = at[layer] + first, min(block, n_rows * strides[layer] - first)
+                place, count = here + first, min(block, n_rows * strides[layer] - first)
                 delta, source = part(work.delta, place, count), part(work.a, place, count)  # the padding stays zero
                 if dropped:
                     mask = part(work.masks, place, count)
@@ -348,8 +368,11 @@ def _deltas(kind: Kind) -> Callable[..., None]:
 
 
 @functools.cache
-def _panel_updates(kind: Kind) -> Callable[..., float]:
-    """Return ``update_weights``: gradient, penalty and update of one layer's weights, piece by piece of a panel."""
+def _panel_updates(kind: Kind) -> Callable[..., int]:
+    """Return ``update_weights``: gradient, penalty and update of one layer's weights, piece by piece of a panel.
+
+    Some rows of weights are one thread's, in turn; it returns the number of the last piece, counted over all layers.
+    """
     multiply, multiply_listed = multiplication(kind.shape, False), multiplication(kind.shape, True)
     rows, lanes, width = kind.shape.rows, kind.shape.lanes, kind.shape.width
     update, add_penalty = _update(kind), cpu_loops.add_penalty
@@ -359,10 +382,11 @@ def _panel_updates(kind: Kind) -> Callable[..., float]:
 
     @spliced
     def update_weights(
-        work: Work, model: Model, layer: int, n_rows: int, rate: float, other: float, decay: float, l1: float, l2: float
-    ) -> float:
+        work: Work, model: Model, team: Team, piece_number: int, layer: int, n_rows: int, rate: float, other: float,
+        decay: float, l1: float, l2: float,
+    ) -> int:  # fmt: skip
         gradient, lists, counts = work.gradient, work.row_lists, work.row_counts
-        below, fan_in, fan_out, penalty = layer - 1, model.units[layer - 1], model.units[layer], 0.0
+        below, fan_in, fan_out = layer - 1, model.units[layer - 1], model.units[layer]
         left, left_at, left_stride = work.inputs, work.at[below], work.strides[below]
         right, right_at, right_stride = work.delta, work.at[layer], work.strides[layer]
         gathered = n_rows * fan_in >= GATHERED
@@ -377,6 +401,10 @@ def _panel_updates(kind: Kind) -> Callable[..., float]:
         share = block * width * rows // quarter
         soon_stride = (asks * share + n_rows - 1) // n_rows
         for first in range(0, fan_in, block):
+            piece_number += 1
+            if piece_number % team.n_threads != team.thread:
+                continue
+            penalty = 0.0
             count, row_at = min(block, fan_in - first), left_at + first
             if gathered:
                 copy_columns(work.inputs, row_at, work.strides[below], n_rows, count, rows, left)
@@ -406,7 +434,8 @@ def _panel_updates(kind: Kind) -> Callable[..., float]:
                     penalty += add_penalty(part(model.parameters, begin, count * wide), piece, l1, l2)
                 if not clipped:
                     update(model, begin, piece, rate, other, decay)
-        return penalty
+            work.penalties[piece_number] = penalty
+        return piece_number
 
     return update_weights
 
@@ -496,53 +525,69 @@ def limit_incoming_norm(panel: Array, wide: int, n_columns: int, max_norm: float
 
 @functools.cache
 def epoch(kind: Kind) -> Callable[..., None]:
-    """Return ``updates(batches, work, model, steps_done, first, stop)``: updates `first` to `stop` of an epoch."""
+    """Return ``updates(batches, work, model, team, steps_done, first, stop)``: some of an epoch's updates."""
     take_batch, forward, deltas, drop_layer = _gather(kind), _forward(kind), _deltas(kind), _drop(kind)
     update_weights, update_biases, update = _panel_updates(kind), _bias_updates(kind), _update(kind)
     rates_of, transpose = cpu_optimizers.RATES[kind.optimizer], transposition(kind.shape)
     flush, flush_every = cpu_optimizers.flush_subnormals, FLUSH_EVERY
-    list_columns, list_rows, listed = column_lister(kind.shape.rows), row_lister(kind.shape.rows), kind.listed
+    tile_rows, listed = kind.shape.rows, kind.listed
+    list_columns, list_rows = column_lister(tile_rows), row_lister(tile_rows)
     lanes, width, dropped, clipped, limited = (
         kind.shape.lanes, kind.shape.width, kind.dropped, kind.clipped, kind.limited
     )  # fmt: skip
 
     @compiled
-    def updates(batches: Batches, work: Work, model: Model, steps_done: int, first: int, stop: int) -> None:
+    def updates(
+        batches: Batches, work: Work, model: Model, team: Team, steps_done: int, first: int, stop: int
+    ) -> None:  # fmt: skip
         units = model.units
         top = units.size - 1
         n_weights = model.biases_at[0]
         for index in range(first, stop):
             start = index * batches.size
             n_rows = min(batches.size, batches.order.size - start)
-            n_weighted, total_weight = min(n_rows, batches.sample_weight.size), batches.batch_weights[index]
+            weighted, total_weight = batches.sample_weight.size > 0, batches.batch_weights[index]
             step = steps_done + index + 1
+            n_tiles = (n_rows + tile_rows - 1) // tile_rows
+            own, after = share(n_tiles, team)
+            row, end = own * tile_rows, min(after * tile_rows, n_rows)
 
-            take_batch(batches, work, start, n_rows, units[0])
+            take_batch(batches, work, start, row, end, units[0])
             if dropped:
-                drop_layer(work, model, 0, n_rows, step - 1)
-            if listed:
-                list_columns(work.inputs, work.strides[0], n_rows, work.marks, work.column_lists, work.column_counts)
-                list_rows(work.inputs, work.strides[0], n_rows, work.marks, work.row_lists, work.row_counts)
+                drop_layer(work, model, 0, row, end, step - 1)
+            if listed and row < end:
+                inputs = part(work.inputs, row * work.strides[0], (end - row) * work.strides[0])
+                lists, counts = work.column_lists[own:after], work.column_counts[own:after]
+                list_columns(inputs, work.strides[0], end - row, work.marks, lists, counts)
             for layer in range(1, top):
+                column, stop_column = share((units[layer + 1] + lanes - 1) // lanes, team)
                 transpose(
                     model.parameters, model.weights_at[layer], units[layer], units[layer + 1],
-                    model.transposed, model.transposed_at[layer - 1],
+                    model.transposed, model.transposed_at[layer - 1], column * lanes, stop_column * lanes,
                 )  # fmt: skip
-            forward(work, model, n_rows, step - 1)
-            deltas(work, model, n_rows, n_weighted, total_weight)
+            meet(team)  # all rows are there, and all weights transposed
+            if listed:
+                tile, stop_tile = share(work.row_counts.size, team)
+                inputs = part(work.inputs, tile * tile_rows, n_rows * work.strides[0] - tile * tile_rows)
+                lists, counts = work.row_lists[tile:stop_tile], work.row_counts[tile:stop_tile]
+                list_rows(inputs, work.strides[0], n_rows, work.marks, lists, counts)
+            if row < end:
+                forward(work, model, row, end - row, step - 1)
+                deltas(work, model, row, end, weighted, total_weight)
+            meet(team)  # all deltas are formed, and no weight has changed
 
             rate, other = rates_of(batches.rates[index], step, model.hyperparameters)
-            share = batches.rates[index] * model.weight_decay
+            decayed = batches.rates[index] * model.weight_decay
             l1, l2 = batches.penalty_factors[index] * model.l1, batches.penalty_factors[index] * model.l2
-            penalty = 0.0
+            number = -1
             for layer in range(1, top + 1):
-                penalty += update_weights(work, model, layer, n_rows, rate, other, share, l1, l2)
-                update_biases(work, model, layer, n_rows, rate, other)
-            work.totals[0] += total_weight * penalty
+                number = update_weights(work, model, team, number, layer, n_rows, rate, other, decayed, l1, l2)
+                if layer % team.n_threads == team.thread:
+                    update_biases(work, model, layer, n_rows, rate, other)
             if clipped:
                 clip(work.gradient, model.clip_norm)
                 n_biases = work.gradient.size - n_weights
-                update(model, 0, part(work.gradient, 0, n_weights), rate, other, share)
+                update(model, 0, part(work.gradient, 0, n_weights), rate, other, decayed)
                 update(model, n_weights, part(work.gradient, n_weights, n_biases), rate, other, 0.0)
             if limited:
                 for layer in range(top):
@@ -553,8 +598,18 @@ def epoch(kind: Kind) -> Callable[..., None]:
                         panel = part(model.parameters, begin, wide * units[layer])
                         limit_incoming_norm(panel, wide, n_columns, model.max_norm)
             if step % flush_every == 0:
-                flush(model.parameters)
-                flush(model.first)
-                flush(model.second)
+                meet(team)
+                begin, last = share(model.parameters.size, team)
+                for values in (model.parameters, model.first, model.second):
+                    flush(part(values, begin, last - begin))
+            meet(team)  # all weights have changed
+            if team.thread == 0:
+                penalty = 0.0
+                for piece in range(number + 1):
+                    penalty += work.penalties[piece]
+                for tile in range(n_tiles):
+                    work.totals[0] += work.tile_totals[tile, 0]
+                    work.totals[1] += work.tile_totals[tile, 1]
+                work.totals[0] += total_weight * penalty
 
     return updates

@@ -34,7 +34,7 @@ def _read(context):  # type: ignore[no-untyped-def]
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         if _ARM:
-            return builder.asm(ir.FunctionType(ir.IntType(64), []), "mrs $0, fpcr", "=r", [], True)
+            return read_arm(builder)
         if not _X86:
             return ir.IntType(64)(0)
         place = cgutils.alloca_once(builder, ir.IntType(32))
@@ -48,13 +48,28 @@ def _read(context):  # type: ignore[no-untyped-def]
 def _write(context, mode):  # type: ignore[no-untyped-def]
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         if _ARM:
-            builder.asm(ir.FunctionType(ir.VoidType(), [ir.IntType(64)]), "msr fpcr, $0", "r", arguments, True)
+            write_arm(builder, arguments[0])
         elif _X86:
             place = cgutils.alloca_once_value(builder, builder.trunc(arguments[0], ir.IntType(32)))
             _mxcsr(builder, "ldmxcsr", place)
         return context.get_dummy_value()
 
     return types.none(types.int64), build
+
+
+# Not by `builder.asm`: Numba loads no parser of assembly, without which LLVM ends the process.
+
+
+def read_arm(builder: Any) -> Any:
+    """Write the reading of FPCR."""
+    kind = ir.FunctionType(ir.IntType(64), [])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.aarch64.get.fpcr"), [])
+
+
+def write_arm(builder: Any, mode: Any) -> None:
+    """Write the writing of FPCR."""
+    kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)])
+    builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.aarch64.set.fpcr"), [mode])
 
 
 def _mxcsr(builder: Any, name: str, place: Any) -> None:

@@ -1,9 +1,10 @@
-"""How many threads NumPy's BLAS uses while a network trains.
+"""How many threads a network is trained by.
 
-The fused tier (`gpuprop.backends.cpu_fused`) is one thread and calls no BLAS. Where the step is made of primitives,
-BLAS multiplies with all its threads or with one, whichever a few multiplications of the training's own size show to
-be faster: small ones lose by it, and on a busy machine all lose, because each waits for the slowest thread. BLAS's
-own maximum, which OPENBLAS_NUM_THREADS and joblib's workers set, is never exceeded.
+The fused tier (`gpuprop.backends.cpu_fused`) calls no BLAS; its first updates show whether one thread makes them faster
+or all (`ThreadChoice`). Where the step is made of primitives, BLAS multiplies with all its threads or with one,
+whichever a few multiplications of the training's own size show to be faster. Small updates lose by sharing, and on a
+busy machine all lose, because each thread waits for the slowest. BLAS's own maximum, which OPENBLAS_NUM_THREADS and
+joblib's workers set, is never exceeded by either.
 
 Of several limits the strictest holds, and what was before comes back when the last has ended. OpenBLAS keeps a number
 for each thread of the caller: a limit counts for the thread that trains.
@@ -13,6 +14,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -24,11 +27,16 @@ import numpy as np
 if TYPE_CHECKING:
     from gpuprop.network import Network
 
-__all__ = ["best_thread_count", "blas_threads", "limited_blas"]
+__all__ = ["ThreadChoice", "allowed_threads", "best_thread_count", "blas_threads", "limited_blas"]
 
 #: Multiplications of numbers in a layer's product below which a second thread cannot pay for being woken; what such
 #: trainings use is left as it is.
 _WORTH_MEASURING = 2**24
+
+#: Products of numbers in an update of the fused tier below which it is one thread's: some fifty microseconds.
+_WORTH_SHARING = 5_000_000
+#: Products of numbers in a measurement of it, some milliseconds.
+_TRIAL = 400_000_000
 
 _lock = threading.Lock()
 _wanted: list[int] = []
@@ -98,3 +106,52 @@ def best_thread_count(network: Network, n_rows: int) -> int | None:
                 np.matmul(a, b, out=out)
                 best[count] = min(best[count], time.perf_counter() - begin)
     return 1 if best[1] <= best[most] else most
+
+
+class ThreadChoice:
+    """Whether one thread makes the updates of the fused tier, or as many as there may be: the faster way.
+
+    The training itself is what is measured, first updates by one, then by all, and so on: that takes no time of its
+    own, and leaves no trace, because the results are the same bits (`gpuprop.backends.cpu_team`).
+
+    Parameters
+    ----------
+    products : int
+        Products of two numbers in an update. Small updates are one thread's, and nothing is measured; 0 where the
+        others must be too.
+    """
+
+    def __init__(self, products: int) -> None:
+        self._trial = max(1, _TRIAL // max(1, products))
+        self._shared = products >= _WORTH_SHARING
+        self._best: dict[int, float] = {}
+        self._trials: list[int] = []
+        self._most: int | None = None
+        self._now = 1
+
+    def following(self) -> tuple[int, int]:
+        """Return the number of threads for the next updates, and how many updates to make before asking again."""
+        if self._most is None:
+            self._most = allowed_threads() if self._shared else 1
+            # The first call is not counted: it may have to be compiled, and nothing is in the cache.
+            self._trials = [0, *[1, self._most] * 3] if self._most > 1 else []
+            self._best = dict.fromkeys((1, self._most), np.inf)
+        self._now = max(1, self._trials[0]) if self._trials else min(self._best, key=lambda n: (self._best[n], n))
+        return self._now, self._trial if self._trials else sys.maxsize
+
+    @contextlib.contextmanager
+    def timed(self, n_updates: int) -> Iterator[None]:
+        """Measure the updates that are made meanwhile, while the choice is open."""
+        begin = time.perf_counter()
+        yield
+        if self._trials and self._trials.pop(0):
+            took = (time.perf_counter() - begin) / n_updates
+            self._best[self._now] = min(self._best[self._now], took)
+
+
+def allowed_threads() -> int:
+    """Return how many threads a training may use now: processors of this process, and no more than BLAS may use."""
+    from gpuprop.backends.cpu_team import CAN_WAIT
+
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(processors, blas_threads()) if CAN_WAIT else 1

@@ -205,7 +205,7 @@ def _transposes(shape: TileShape) -> Callable[..., None]:
     @compiled
     def transposes(panels: Array, at: int, fan_in: int, fan_out: int, out: Array) -> None:
         for i in range(panels.shape[0]):
-            transpose(panels[i], at, fan_in, fan_out, out[i], 0)
+            transpose(panels[i], at, fan_in, fan_out, out[i], 0, 0, fan_out)
 
     return transposes
 
