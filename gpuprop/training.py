@@ -116,9 +116,9 @@ class Trainer:
         They may end the training, and change `learning_rate` between epochs.
     n_threads : int or None, default=None
         The most threads that train on the CPU; None stands for all that BLAS may use. At the start of a fit whose
-        updates are large enough to be shared, one and all of them are tried, and the faster number is taken. The fused
-        loops, which train most networks, give the same bits with any number; BLAS does not, and with a number given
-        here uses that one, so that equal runs give equal bits.
+        updates are large enough to be shared, some numbers of threads are tried, and the fastest is taken. The fused
+        loops, which train most networks, give the same bits with any; BLAS does not, and with a number given here uses
+        that one, so that equal runs give equal bits.
 
     Attributes
     ----------

@@ -90,11 +90,13 @@ def test_who_waits_long_sleeps() -> None:
 # --- which number of threads ------------------------------------------------------------------------------------------
 
 
-def choose(choice: ThreadChoice, seconds: dict[int, float], monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+def choose(
+    choice: ThreadChoice, seconds: dict[int, float], monkeypatch: pytest.MonkeyPatch, calls: int = 9
+) -> list[tuple[int, int]]:
     """Make updates that take as long as given for each number of threads; return what was asked for."""
     clock, asked = [0.0], []
     monkeypatch.setattr("gpuprop.backends.cpu_threads.time.perf_counter", lambda: clock[0])
-    for _ in range(9):
+    for _ in range(calls):
         n_threads, most = choice.following()
         asked.append((n_threads, most))
         n_updates = min(most, 1000)
@@ -110,6 +112,12 @@ def test_the_faster_number_of_threads_is_kept(two: float, expected: int, monkeyp
     assert [n for n, _ in asked] == [1, 1, 2, 1, 2, 1, 2, expected, expected]
     assert [most for _, most in asked[:7]] == [10] * 7  # 400 million products a call
     assert asked[-1][1] > 10**9
+
+
+def test_some_numbers_up_to_all_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_threads, "allowed_threads", lambda: 6)
+    asked = choose(ThreadChoice(40_000_000), {1: 1.0, 2: 0.6, 4: 0.5, 6: 0.7}, monkeypatch, calls=14)
+    assert [n for n, _ in asked] == [1, *[1, 2, 4, 6] * 3, 4]
 
 
 @pytest.mark.parametrize(("products", "allowed"), [(0, 2), (4_000_000, 2), (40_000_000, 1)])

@@ -1,10 +1,10 @@
 """How many threads a network is trained by.
 
-The fused tier (`gpuprop.backends.cpu_fused`) calls no BLAS; its first updates show whether one thread makes them faster
-or all (`ThreadChoice`). Where the step is made of primitives, BLAS multiplies with all its threads or with one,
-whichever a few multiplications of the training's own size show to be faster. Small updates lose by sharing, and on a
-busy machine all lose, because each thread waits for the slowest. BLAS's own maximum, which OPENBLAS_NUM_THREADS and
-joblib's workers set, is never exceeded by either.
+The fused tier (`gpuprop.backends.cpu_fused`) calls no BLAS; its first updates show how many threads make them fastest
+(`ThreadChoice`). Where the step is made of primitives, BLAS multiplies with all its threads or with one, whichever a
+few multiplications of the training's own size show to be faster. Small updates lose by sharing, and on a busy machine
+all lose, because each thread waits for the slowest. BLAS's own maximum, which OPENBLAS_NUM_THREADS and joblib's workers
+set, is never exceeded by either.
 
 Of several limits the strictest holds, and what was before comes back when the last has ended. OpenBLAS keeps a number
 for each thread of the caller: a limit counts for the thread that trains.
@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import count, pairwise, takewhile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -100,18 +100,18 @@ def best_thread_count(network: Network, n_rows: int) -> int | None:
     out = np.empty((n_rows, fan_out), network.dtype)
     best = {1: np.inf, most: np.inf}
     for _ in range(3):
-        for count in best:
-            with limited_blas(count):
+        for n_threads in best:
+            with limited_blas(n_threads):
                 begin = time.perf_counter()
                 np.matmul(a, b, out=out)
-                best[count] = min(best[count], time.perf_counter() - begin)
+                best[n_threads] = min(best[n_threads], time.perf_counter() - begin)
     return 1 if best[1] <= best[most] else most
 
 
 class ThreadChoice:
-    """Whether one thread makes the updates of the fused tier, or as many as there may be: the faster way.
+    """How many threads make the updates of the fused tier: one, two, four, and so on, or as many as there may be.
 
-    The training itself is what is measured, first updates by one, then by all, and so on: that takes no time of its
+    The training itself is what is measured, some updates by each of these numbers in turn: that takes no time of its
     own, and leaves no trace, because the results are the same bits (`gpuprop.backends.cpu_team`).
 
     Parameters
@@ -126,16 +126,16 @@ class ThreadChoice:
         self._shared = products >= _WORTH_SHARING
         self._best: dict[int, float] = {}
         self._trials: list[int] = []
-        self._most: int | None = None
         self._now = 1
 
     def following(self) -> tuple[int, int]:
         """Return the number of threads for the next updates, and how many updates to make before asking again."""
-        if self._most is None:
-            self._most = allowed_threads() if self._shared else 1
+        if not self._best:
+            most = allowed_threads() if self._shared else 1
+            counts = [*takewhile(lambda n: n < most, (2**power for power in count())), most]
+            self._best = dict.fromkeys(counts, np.inf)
             # The first call is not counted: it may have to be compiled, and nothing is in the cache.
-            self._trials = [0, *[1, self._most] * 3] if self._most > 1 else []
-            self._best = dict.fromkeys((1, self._most), np.inf)
+            self._trials = [0, *counts * 3] if most > 1 else []
         self._now = max(1, self._trials[0]) if self._trials else min(self._best, key=lambda n: (self._best[n], n))
         return self._now, self._trial if self._trials else sys.maxsize
 
