@@ -9,6 +9,7 @@ and sparse data; for those, and for a user's own functions, the step is made one
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -118,6 +119,7 @@ class FusedUpdates:
         self._state_before = {name: array.copy() for name, array in rule.state.items()}
         self._parameters = aligned(panels.size, dtype)
         self._state = [aligned(panels.size, dtype) for _ in rule.optimizer.slots]
+        self._called = False
         self._teams: dict[int, list[tuple[Team, Work]]] = {}
         self._work = _work(network, update_size, shape, listed, panels.size if rule.clip_norm is not None else 0)
         hidden = list(
@@ -199,11 +201,12 @@ class FusedUpdates:
             with subnormals_flushed():  # a mode of the thread
                 updates(team)
 
-        if len(members) == 1:
-            with announced():
+        with contextlib.nullcontext() if self._called else announced():
+            if len(members) == 1:
                 updates(members[0][0])
-        else:
-            together(flushed, [team for team, _ in members])
+            else:
+                together(flushed, [team for team, _ in members])
+        self._called = True
 
     def _team(self, n_threads: int) -> list[tuple[Team, Work]]:
         """Return the members of a team with what each works with: it writes to some arrays of its own."""

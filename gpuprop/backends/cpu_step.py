@@ -349,8 +349,8 @@ def _deltas(kind: Kind) -> Callable[..., None]:
             above, width, here = layer + 1, units[layer], work.at[layer] + top * strides[layer]
             product(
                 work.delta, work.at[above] + top * strides[above], strides[above], n_rows, model.transposed,
-                model.transposed_at[layer - 1], units[above], width, work.column_lists, work.column_counts, 0,
-                work.delta, here, strides[layer],
+                model.transposed_at[layer - 1], units[above], width, work.column_lists, work.column_counts,
+                top // tile_rows, work.delta, here, strides[layer],
             )  # fmt: skip
             block = max(1, cpu_loops.BLOCK // strides[layer]) * strides[layer]
             for first in range(0, n_rows * strides[layer], block):
