@@ -23,27 +23,22 @@ SHORT = 2.0
 _SECONDS_OF_LAYER, _SECONDS_OF_WEIGHT, _SECONDS_OF_PRODUCTS = 1.5e-4, 5e-9, 1.5e-10
 
 
-def check_device(name: str) -> None:
-    """Refuse a device that does not exist or cannot be used; make ready for it.
-
-    Numba reads ``NUMBA_ENABLE_CUDASIM`` when it is imported, so the simulator is switched on here, before anything
-    heavy is loaded.
-    """
-    from gpuprop.backends import ENVIRONMENT_VARIABLE, resolve
-
-    if (os.environ.get(ENVIRONMENT_VARIABLE) or name) == "cuda-sim":
-        os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
-    _show_compiling()
-    with wrong_options():
-        resolve(name)
-
-
 def use_device(name: str) -> str:
     """Check a device and return the line that says what was chosen."""
     from gpuprop.backends import choose
 
-    check_device(name)
-    return choose(name).reason
+    _prepare(name)
+    with wrong_options():
+        return choose(name).reason
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that does not exist or cannot be used, before anything else is done."""
+    from gpuprop.backends import resolve
+
+    _prepare(name)
+    with wrong_options():
+        resolve(name)
 
 
 def device_for_training(name: str, seconds: float) -> Choice:
@@ -66,6 +61,15 @@ def plain_seconds(layer_sizes: tuple[int, ...], batch_size: int, n_updates: int)
     n_weights = sum(a * b for a, b in itertools.pairwise(layer_sizes))
     of_weight = _SECONDS_OF_WEIGHT + batch_size * _SECONDS_OF_PRODUCTS
     return n_updates * ((len(layer_sizes) - 1) * _SECONDS_OF_LAYER + n_weights * of_weight)
+
+
+def _prepare(name: str) -> None:
+    """Switch the simulator on where it is meant: Numba reads its variable when it is imported."""
+    from gpuprop.backends import ENVIRONMENT_VARIABLE
+
+    if (os.environ.get(ENVIRONMENT_VARIABLE) or name) == "cuda-sim":
+        os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
+    _show_compiling()
 
 
 def _show_compiling() -> None:
