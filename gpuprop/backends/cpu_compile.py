@@ -24,7 +24,7 @@ from numba import types
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
-__all__ = ["announced", "compiled", "inlined", "inlined_sum", "part", "prefetch", "spliced", "wanted_soon"]
+__all__ = ["announced", "compiled", "inlined", "inlined_sum", "part", "prefetch", "rows_of", "spliced", "wanted_soon"]
 
 Function = TypeVar("Function", bound=Any)
 
@@ -193,6 +193,31 @@ def part(context, array, begin, size):  # type: ignore[no-untyped-def]
             data=builder.gep(whole.data, [arguments[1]]),
             shape=[arguments[2]],
             strides=[size_of_number],
+            itemsize=size_of_number,
+            meminfo=None,
+        )
+        return own._getvalue()
+
+    return kind(array, types.intp, types.intp), build
+
+
+@intrinsic
+def rows_of(context, array, begin, end):  # type: ignore[no-untyped-def]
+    """Return some rows of a contiguous matrix, unchecked; as `part` to a slice."""
+    if array.layout != "C" or array.ndim != 2:
+        return None
+    kind = types.Array(array.dtype, 2, "C", readonly=not array.mutable)
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        whole = context.make_array(signature.args[0])(context, builder, arguments[0])
+        own = context.make_array(signature.return_type)(context, builder)
+        width = builder.extract_value(whole.shape, 1)
+        size_of_number = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(array.dtype)))
+        populate_array(
+            own,
+            data=builder.gep(whole.data, [builder.mul(arguments[1], width)]),
+            shape=[builder.sub(arguments[2], arguments[1]), width],
+            strides=[builder.mul(width, size_of_number), size_of_number],
             itemsize=size_of_number,
             meminfo=None,
         )

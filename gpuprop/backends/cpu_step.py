@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuprop.backends import cpu_loops, cpu_optimizers
-from gpuprop.backends.cpu_compile import compiled, part, spliced, wanted_soon
+from gpuprop.backends.cpu_compile import compiled, part, rows_of, spliced, wanted_soon
 from gpuprop.backends.cpu_panels import LINE, transposition
 from gpuprop.backends.cpu_team import Team, meet, share
 from gpuprop.backends.cpu_tiles import TileShape, column_lister, multiplication, row_lister
@@ -274,12 +274,12 @@ def _forward(kind: Kind) -> Callable[..., None]:
 
     @spliced
     def forward(work: Work, model: Model, top: int, n_rows: int, steps_done: int) -> None:
-        units, strides = model.units, work.strides
+        units, at, strides = model.units, work.at, work.strides
         n_layers, first_tile = units.size - 1, top // tile_rows
         for layer in range(1, n_layers + 1):
             below, fan_in, fan_out = layer - 1, units[layer - 1], units[layer]
-            under, stride = work.at[below] + top * strides[below], strides[layer]
-            here = work.at[layer] + top * stride
+            under, stride = at[below] + top * strides[below], strides[layer]
+            here = at[layer] + top * stride
             if layer == 1:
                 first_product(
                     work.inputs, under, strides[0], n_rows, model.parameters, model.weights_at[0], fan_in, fan_out,
@@ -325,30 +325,29 @@ def _deltas(kind: Kind) -> Callable[..., None]:
 
     @spliced
     def deltas(work: Work, model: Model, top: int, end: int, weighted: bool, total_weight: float) -> None:
-        units, strides, n_rows = model.units, work.strides, end - top
+        units, at, strides, n_rows = model.units, work.at, work.strides, end - top
         n_layers = units.size - 1
         n_outputs, stride = units[n_layers], strides[n_layers]
         parameter = model.activation_parameters[n_layers - 1]
         biases = part(model.parameters, model.biases_at[n_layers - 1], n_outputs)
-        activate_output(parameter, biases, True, work.output_z[top:end], work.output_a[top:end])
+        activate_output(parameter, biases, True, rows_of(work.output_z, top, end), rows_of(work.output_a, top, end))
         for first in range(top, end, tile_rows):
             last = min(first + tile_rows, end)
-            totals = work.tile_totals[first // tile_rows]
+            totals = part(work.tile_totals, first // tile_rows * 2, 2)
             totals[0] = totals[1] = 0.0
-            output_delta(
-                parameter, work.output_z[first:last], work.output_a[first:last], work.y[first:last],
-                work.weight[first:last] if weighted else work.weight[:0], total_weight, work.output_delta[first:last],
-                totals,
-            )  # fmt: skip
+            z, a = rows_of(work.output_z, first, last), rows_of(work.output_a, first, last)
+            y, delta = rows_of(work.y, first, last), rows_of(work.output_delta, first, last)
+            weight = part(work.weight, first, last - first if weighted else 0)
+            output_delta(parameter, z, a, y, weight, total_weight, delta, totals)
         for i in range(top, end):
-            delta = part(work.delta, work.at[n_layers] + i * stride, n_outputs)
+            delta = part(work.delta, at[n_layers] + i * stride, n_outputs)
             given = part(work.output_delta, i * n_outputs, n_outputs)
             for j in range(delta.size):
                 delta[j] = given[j]
         for layer in range(n_layers - 1, 0, -1):
-            above, width, here = layer + 1, units[layer], work.at[layer] + top * strides[layer]
+            above, width, here = layer + 1, units[layer], at[layer] + top * strides[layer]
             product(
-                work.delta, work.at[above] + top * strides[above], strides[above], n_rows, model.transposed,
+                work.delta, at[above] + top * strides[above], strides[above], n_rows, model.transposed,
                 model.transposed_at[layer - 1], units[above], width, work.column_lists, work.column_counts,
                 top // tile_rows, work.delta, here, strides[layer],
             )  # fmt: skip
@@ -540,7 +539,7 @@ def epoch(kind: Kind) -> Callable[..., None]:
     def updates(
         batches: Batches, work: Work, model: Model, team: Team, steps_done: int, first: int, stop: int
     ) -> None:  # fmt: skip
-        units = model.units
+        units, stride = model.units, work.strides[0]
         top = units.size - 1
         n_weights = model.biases_at[0]
         for index in range(first, stop):
@@ -556,9 +555,9 @@ def epoch(kind: Kind) -> Callable[..., None]:
             if dropped:
                 drop_layer(work, model, 0, row, end, step - 1)
             if listed and row < end:
-                inputs = part(work.inputs, row * work.strides[0], (end - row) * work.strides[0])
-                lists, counts = work.column_lists[own:after], work.column_counts[own:after]
-                list_columns(inputs, work.strides[0], end - row, work.marks, lists, counts)
+                inputs = part(work.inputs, row * stride, (end - row) * stride)
+                lists, counts = rows_of(work.column_lists, own, after), part(work.column_counts, own, after - own)
+                list_columns(inputs, stride, end - row, work.marks, lists, counts)
             for layer in range(1, top):
                 column, stop_column = share((units[layer + 1] + lanes - 1) // lanes, team)
                 transpose(
@@ -568,9 +567,9 @@ def epoch(kind: Kind) -> Callable[..., None]:
             meet(team)  # all rows are there, and all weights transposed
             if listed:
                 tile, stop_tile = share(work.row_counts.size, team)
-                inputs = part(work.inputs, tile * tile_rows, n_rows * work.strides[0] - tile * tile_rows)
-                lists, counts = work.row_lists[tile:stop_tile], work.row_counts[tile:stop_tile]
-                list_rows(inputs, work.strides[0], n_rows, work.marks, lists, counts)
+                inputs = part(work.inputs, tile * tile_rows, n_rows * stride - tile * tile_rows)
+                lists, counts = rows_of(work.row_lists, tile, stop_tile), part(work.row_counts, tile, stop_tile - tile)
+                list_rows(inputs, stride, n_rows, work.marks, lists, counts)
             if row < end:
                 forward(work, model, row, end - row, step - 1)
                 deltas(work, model, row, end, weighted, total_weight)
@@ -600,8 +599,9 @@ def epoch(kind: Kind) -> Callable[..., None]:
             if step % flush_every == 0:
                 meet(team)
                 begin, last = share(model.parameters.size, team)
-                for values in (model.parameters, model.first, model.second):
-                    flush(part(values, begin, last - begin))
+                flush(part(model.parameters, begin, last - begin))
+                flush(part(model.first, begin, last - begin))
+                flush(part(model.second, begin, last - begin))
             meet(team)  # all weights have changed
             if team.thread == 0:
                 penalty = 0.0
