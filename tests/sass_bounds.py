@@ -93,6 +93,7 @@ EXCEPTIONS: dict[tuple[str, str, tuple[int, int]], float] = {
 FLOAT64_EXCEPTIONS = {
     **{(family, "32x32_4x4"): 0.585 for family in ("forward", "delta")},
     **{(family, "32x32_4x4"): 0.615 for family in ("gradient", "gradient update")},
+    ("wide", "64x64_4x4"): 0.645,  # .6497 of sm_90, for the reason that stands at `wide` above; first measured
 }
 FLOAT64_FRACTION = 0.66
 """Every other float64 kernel; tiles of at most 64x64 with 4x4 results a thread, gathering kernels excepted."""
