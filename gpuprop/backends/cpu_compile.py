@@ -174,6 +174,26 @@ def inlined_sum(function: Function) -> Function:
     return dispatcher
 
 
+def _view(context: Any, builder: Any, signature: Any, array: Any, offset: Any, shape: list[Any]) -> Any:
+    """Write an array without a look at its ends: of a contiguous array, from a number on, contiguous too."""
+    whole = context.make_array(signature.args[0])(context, builder, array)
+    own = context.make_array(signature.return_type)(context, builder)
+    dtype = signature.return_type.dtype
+    size_of_number = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(dtype)))
+    strides = [size_of_number]
+    for extent in reversed(shape[1:]):
+        strides.insert(0, builder.mul(extent, strides[0]))
+    populate_array(
+        own,
+        data=builder.gep(whole.data, [offset]),
+        shape=shape,
+        strides=strides,
+        itemsize=size_of_number,
+        meminfo=None,
+    )
+    return own._getvalue()
+
+
 @intrinsic
 def part(context, array, begin, size):  # type: ignore[no-untyped-def]
     """Return ``size`` numbers of a contiguous array from the one with number `begin` on, flat and unchecked.
@@ -185,18 +205,8 @@ def part(context, array, begin, size):  # type: ignore[no-untyped-def]
     kind = types.Array(array.dtype, 1, "C", readonly=not array.mutable)
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        whole = context.make_array(signature.args[0])(context, builder, arguments[0])
-        own = context.make_array(signature.return_type)(context, builder)
-        size_of_number = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(array.dtype)))
-        populate_array(
-            own,
-            data=builder.gep(whole.data, [arguments[1]]),
-            shape=[arguments[2]],
-            strides=[size_of_number],
-            itemsize=size_of_number,
-            meminfo=None,
-        )
-        return own._getvalue()
+        whole, first, count = arguments
+        return _view(context, builder, signature, whole, first, [count])
 
     return kind(array, types.intp, types.intp), build
 
@@ -209,19 +219,11 @@ def rows_of(context, array, begin, end):  # type: ignore[no-untyped-def]
     kind = types.Array(array.dtype, 2, "C", readonly=not array.mutable)
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        whole = context.make_array(signature.args[0])(context, builder, arguments[0])
-        own = context.make_array(signature.return_type)(context, builder)
-        width = builder.extract_value(whole.shape, 1)
-        size_of_number = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(array.dtype)))
-        populate_array(
-            own,
-            data=builder.gep(whole.data, [builder.mul(arguments[1], width)]),
-            shape=[builder.sub(arguments[2], arguments[1]), width],
-            strides=[builder.mul(width, size_of_number), size_of_number],
-            itemsize=size_of_number,
-            meminfo=None,
-        )
-        return own._getvalue()
+        whole, first, last = arguments
+        matrix = context.make_array(signature.args[0])(context, builder, whole)
+        width = builder.extract_value(matrix.shape, 1)
+        shape = [builder.sub(last, first), width]
+        return _view(context, builder, signature, whole, builder.mul(first, width), shape)
 
     return kind(array, types.intp, types.intp), build
 
