@@ -120,7 +120,7 @@ class FusedUpdates:
         self._parameters = aligned(panels.size, dtype)
         self._state = [aligned(panels.size, dtype) for _ in rule.optimizer.slots]
         self._called = False
-        self._teams: dict[int, list[tuple[Team, Work]]] = {}
+        self._teams: dict[int, tuple[list[Team], list[Work]]] = {}
         self._work = _work(network, update_size, shape, listed, panels.size if rule.clip_norm is not None else 0)
         hidden = list(
             dict.fromkeys((cpu_loops.base_name(one), one.derivative_of == "z") for one in network.hidden_activations)
@@ -185,14 +185,14 @@ class FusedUpdates:
             n_threads, most = self._threads.following()
             stop = min(start + min(most, self._updates_of_call), last)
             with self._threads.timed(stop - start):
-                self._call(self._team(n_threads), start, stop)
+                self._call(n_threads, start, stop)
             start = stop
         for own, packed in self._pieces:
             own[...] = packed
 
-    def _call(self, members: list[tuple[Team, Work]], start: int, stop: int) -> None:
-        """Make updates by the members of a team."""
-        works = {team.thread: work for team, work in members}
+    def _call(self, n_threads: int, start: int, stop: int) -> None:
+        """Make updates, all threads of a team each update together."""
+        teams, works = self._team(n_threads)
 
         def updates(team: Team) -> None:
             self._updates(self._batches, works[team.thread], self._model, team, self._steps_done, start, stop)
@@ -202,21 +202,21 @@ class FusedUpdates:
                 updates(team)
 
         with contextlib.nullcontext() if self._called else announced():
-            if len(members) == 1:
-                updates(members[0][0])
+            if n_threads == 1:
+                updates(teams[0])
             else:
-                together(flushed, [team for team, _ in members])
+                together(flushed, teams)
         self._called = True
 
-    def _team(self, n_threads: int) -> list[tuple[Team, Work]]:
-        """Return the members of a team with what each works with: it writes to some arrays of its own."""
+    def _team(self, n_threads: int) -> tuple[list[Team], list[Work]]:
+        """Return the members of a team, and what each works with: it writes to some arrays of its own."""
         if n_threads not in self._teams:
-            work, teams = self._work, team_of(n_threads)
-            works = [work]
-            for _ in teams[1:]:
-                own = {name: aligned(array.shape, array.dtype) for name, array in work._asdict().items() if name in OWN}
-                works.append(work._replace(**own))
-            self._teams[n_threads] = list(zip(teams, works, strict=True))
+            works = [self._work]
+            shared = self._work._asdict()
+            for _ in range(1, n_threads):
+                own = {name: aligned(shared[name].shape, shared[name].dtype) for name in OWN}
+                works.append(self._work._replace(**own))
+            self._teams[n_threads] = team_of(n_threads), works
         return self._teams[n_threads]
 
     def _connect(self) -> None:

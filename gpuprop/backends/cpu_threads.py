@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from itertools import count, pairwise, takewhile
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -100,11 +100,11 @@ def best_thread_count(network: Network, n_rows: int) -> int | None:
     out = np.empty((n_rows, fan_out), network.dtype)
     best = {1: np.inf, most: np.inf}
     for _ in range(3):
-        for n_threads in best:
-            with limited_blas(n_threads):
+        for count in best:
+            with limited_blas(count):
                 begin = time.perf_counter()
                 np.matmul(a, b, out=out)
-                best[n_threads] = min(best[n_threads], time.perf_counter() - begin)
+                best[count] = min(best[count], time.perf_counter() - begin)
     return 1 if best[1] <= best[most] else most
 
 
@@ -132,7 +132,7 @@ class ThreadChoice:
         """Return the number of threads for the next updates, and how many updates to make before asking again."""
         if not self._best:
             most = allowed_threads() if self._shared else 1
-            counts = [*takewhile(lambda n: n < most, (2**power for power in count())), most]
+            counts = [*(2**power for power in range((most - 1).bit_length())), most]
             self._best = dict.fromkeys(counts, np.inf)
             # The first call is not counted: it may have to be compiled, and nothing is in the cache.
             self._trials = [0, *counts * 3] if most > 1 else []

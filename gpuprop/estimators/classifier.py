@@ -124,7 +124,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         Held-out rows and row orders are drawn from it instead of `random_state`, so that networks with different
         initial weights can see the same rows in the same order.
     n_threads : int or None, default=None
-        The most threads of a fit on the CPU, see `Trainer`; a short measurement chooses between one and all.
+        The most threads of a fit on the CPU, see `Trainer`; a short measurement chooses how many there are.
 
     Attributes
     ----------
