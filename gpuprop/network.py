@@ -632,7 +632,7 @@ class Network:
             # A sum of squares tells at a tenth of the time that all are finite; that one is not, if they are not huge.
             if not math.isfinite(np.dot(flat := a.reshape(-1), flat)) and not np.isfinite(a).all():
                 return None
-            layers = [layer[: len(a)] for layer in hidden]
+            layers = hidden if len(a) == n_rows else [layer[: len(a)] for layer in hidden]
             for weights, biases, activation, out in zip(
                 self.weights,
                 self.biases,

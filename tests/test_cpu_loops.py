@@ -152,6 +152,34 @@ def test_forward_and_hidden_delta(name: str, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("fan_in", "fan_out"), [(1, 1), (3, 17), (7, 33), (16, 1), (33, 7), (784, 10)])
+def test_forward_of_one_sample(fan_in: int, fan_out: int, dtype: str) -> None:
+    """A row of its own is multiplied by a loop, not by BLAS: against float64 sums, zeros among the inputs."""
+    rng = np.random.default_rng(fan_in)
+    x, w, b = (rng.normal(size=shape).astype(dtype) for shape in [(1, fan_in), (fan_in, fan_out), (fan_out,)])
+    x[:, 4:12], x[:, 14:15] = 0, 0
+    wide_x, wide_w, wide_b = (a.astype(np.longdouble) for a in (x, w, b))
+    for name, roundings in [("identity", 0), ("relu", 0), ("logistic", 4), ("softmax", 16)]:
+        activation, out = get_activation(name, output=True), poisoned((1, fan_out), dtype)
+        CPU.forward(x, w, b, activation, None, out)
+        expected = activation.function(wide_x @ wide_w + wide_b)
+        # The sum of fan_in products and the bias; no slope is above 1, and softmax moves by less than twice as much.
+        sums = 2 * (fan_in + 4) * unit(dtype) / 2 * (abs(wide_x) @ abs(wide_w) + abs(wide_b)).max()
+        assert np.abs(out - expected).max() <= sums + roundings * unit(dtype)
+
+
+def test_weights_of_zero_inputs_are_not_read_for_one_sample() -> None:
+    x, w = np.ones((1, 12), np.float32), np.ones((12, 5), np.float32)
+    x[0, 4:8], w[4:8] = 0, np.inf
+    out = poisoned((1, 5), "float32")
+    CPU.forward(x, w, np.zeros(5, np.float32), get_activation("identity"), None, out)
+    np.testing.assert_array_equal(out, np.full((1, 5), 8, np.float32))
+    w[9] = np.inf
+    CPU.forward(x, w, np.zeros(5, np.float32), get_activation("identity"), None, out)
+    assert np.isinf(out).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", OUTPUT_ACTIVATIONS)
 def test_activations_stay_finite_and_keep_nan(name: str, dtype: str) -> None:
     """A diverged training is known by its NaN: no activation may turn one into a number."""

@@ -34,6 +34,7 @@ __all__ = [
     "derivative_loop",
     "drop_row",
     "drop_rows",
+    "forward_row",
     "gather_rows",
     "knows",
     "output_loop",
@@ -369,20 +370,71 @@ def activation_loop(name: str) -> Callable[..., None]:
     return loop
 
 
+@functools.cache
+def _row_loop(name: str) -> Callable[..., None]:
+    """Return the loop behind `forward_row`, for a name."""
+    activate = _rows_activation(name)
+
+    @compiled
+    def loop(
+        parameter: float, inputs: Array, weights: Array, biases: Array, keep_z: bool, z: Array, out: Array
+    ) -> None:
+        fan_in, width = weights.shape
+        x, row = part(inputs, 0, fan_in), part(out, 0, width)
+        for j in range(width):
+            row[j] = 0
+        fours = fan_in // 4 * 4
+        for k in range(0, fours, 4):
+            x0, x1, x2, x3 = x[k], x[k + 1], x[k + 2], x[k + 3]
+            if x0 == 0 and x1 == 0 and x2 == 0 and x3 == 0:
+                continue
+            w0, w1 = part(weights, k * width, width), part(weights, (k + 1) * width, width)
+            w2, w3 = part(weights, (k + 2) * width, width), part(weights, (k + 3) * width, width)
+            for j in range(width):
+                row[j] = row[j] + x0 * w0[j] + x1 * w1[j] + x2 * w2[j] + x3 * w3[j]
+        for k in range(fours, fan_in):
+            w0 = part(weights, k * width, width)
+            for j in range(width):
+                row[j] += x[k] * w0[j]
+        for j in range(width):
+            row[j] += biases[j]
+        if keep_z:
+            net_input = part(z, 0, width)
+            for j in range(width):
+                net_input[j] = row[j]
+        activate(row, width, parameter)
+
+    return loop
+
+
+def forward_row(
+    activation: Activation, inputs: Array, weights: Array, biases: Array, z: Array | None, out: Array
+) -> None:
+    """``out = f(inputs @ weights + biases)`` for one sample: rows of the weights are added up, four at a time.
+
+    Where four inputs are zero, as most pixels of a digit are, their rows are not read, which changes no bit unless a
+    weight is infinite. Measured with 784 x 128 weights, in microseconds: digits 4, numbers without zeros 11, BLAS 12.
+    """
+    loop, parameter = _loop_and_parameter(_row_loop, activation, out.dtype)
+    loop(parameter, inputs, weights, biases, z is not None, out if z is None else z, out)
+
+
 def activate_rows(activation: Activation, biases: Array, z: Array | None, a: Array) -> None:
     """``z += biases; a = f(z)``; without `z` the products are expected in `a`.
 
     After the bias everything happens in place in `a`: LLVM checks at run time that arrays do not overlap before it
     takes the vectorised loop, and two names for one array would send it to the slow one.
     """
-    loop, parameter = _loop_and_parameter(activation, a.dtype)
+    loop, parameter = _loop_and_parameter(activation_loop, activation, a.dtype)
     loop(parameter, biases, z is not None, a if z is None else z, a)
 
 
 @functools.lru_cache(maxsize=64)
-def _loop_and_parameter(activation: Activation, dtype: np.dtype[Any]) -> tuple[Callable[..., None], float]:
-    """Return what `activate_rows` calls, found once: looking for it takes as long as a small row."""
-    return activation_loop(base_name(activation)), parameter_of(activation, dtype)
+def _loop_and_parameter(
+    loop_for: Callable[[str], Callable[..., None]], activation: Activation, dtype: np.dtype[Any]
+) -> tuple[Callable[..., None], float]:
+    """Return an activation's loop and its parameter, found once: looking for them takes as long as a small row."""
+    return loop_for(base_name(activation)), parameter_of(activation, dtype)
 
 
 @functools.cache

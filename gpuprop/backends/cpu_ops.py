@@ -105,6 +105,9 @@ class CpuOps(NumpyOps):
         if found is None or not found[0].knows(activation):
             super().forward(inputs, weights, biases, activation, z, out)
             return
+        if len(inputs) == 1:
+            found[0].forward_row(activation, inputs, weights, biases, z, out)
+            return
         np.matmul(inputs, weights, out=out if z is None else z)
         found[0].activate_rows(activation, biases, z, out)
 
