@@ -51,8 +51,7 @@ def device_for_training(name: str, seconds: float) -> Choice:
     if name == "auto" and not os.environ.get(ENVIRONMENT_VARIABLE) and seconds < SHORT:
         resolved, reason = resolve(name)
         if resolved == "cpu":
-            reason = reason.replace("chose cpu", "chose numpy")
-            return Choice("numpy", "numpy", f"{reason}; so short a training needs no compiled loops")
+            return Choice("numpy", "numpy", f"{reason}; plain NumPy: so short a training needs no compiled loops")
     return choose(name)
 
 
