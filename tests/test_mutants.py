@@ -122,7 +122,14 @@ MUTANTS = [
         "sectors.py",
         "half = k_end - last <= SECTOR // 2",
         "half = k_end - last < SECTOR // 2",
-        FORWARD + "sectors_of_bytes[8x8_2x2-16]",
+        FORWARD + "sectors_of_bytes[bytes-8x8_2x2-16]",
+    ),
+    simulated(
+        "a slab is scaled as the one before it",
+        "sectors.py",
+        "held, taken, a, i32(deep_a + APART * taken))",
+        "held, taken, a, deep_a)",
+        FORWARD + "sectors_of_bytes[bytes_by_column-8x8_2x2-32]",
     ),
     simulated(
         "the scale is missed where rows are gathered",

@@ -20,12 +20,16 @@ product does not mind as long as the rows of B are fetched in the same order. Wh
 same as without (`staging`).
 
 The loop takes two slabs a turn: one in each half of shared memory, at addresses that do not change. So less of it is
-addresses than of the loop in `tile`, and more is multiply-adds: 79 to 88 %, where slab by slab it was 75 to 86.
+addresses than of the loop in `tile`, and more is multiply-adds: 79 to 88 %, where slab by slab it was 75 to 86
+(by column 75 to 86 and 71 to 84).
 
 The last sector comes first: it may end before its 32 k, and a row that ends before the sector's middle may have only
 16 bytes of it (`shapes.row_pitch`). Then neighbouring lanes load the same bytes and take half of them each, which makes
 half as many slabs; where that is one, the first turn begins in its middle. All other sectors are whole, so that the
-loop checks no bound of A. What lies past the end of k, before the end of the row, is zero.
+loop checks no bound of A. What lies past the end of k, before the end of the row, is zero, and so are shift and scale.
+
+Where every column has a shift and a scale of its own, they are loaded when a word is converted: kept beside the words
+they would take 8 registers for each.
 
 Budget: no launch, no shared memory; registers as `tile` says.
 """
@@ -48,17 +52,18 @@ APART = 4
 
 def takes_sectors(tile: Tile, loader: Loader) -> bool:
     """Return whether this tile takes whole sectors of such rows: where a slab is less deep, and is all of one slice."""
-    return loader.bytes_only and tile.slices == 1 and tile.depth < SECTOR
+    return loader.convert is not None and tile.slices == 1 and tile.depth < SECTOR
 
 
 def run_by_sectors(
-    tile: Tile, dt: Any, lanes: int, a: Stage, b: Stage, eight_steps: Any, coordinates: Any, factor: Any
+    tile: Tile, dt: Any, lanes: int, loader: Loader, a: Stage, b: Stage, eight_steps: Any, coordinates: Any
 ) -> Any:
     """Build `run` of `tile.Multiply` for rows of bytes, each loaded by so many neighbouring threads, its `lanes`."""
     n_words, taken, registers_b, zero = SECTOR // 4 // lanes, a.loads, 4 * b.loads, dt(0)
     load_words, lane_bits = words(n_words), log2(SECTOR // lanes)
     place_a, place_b, anchor_a, anchor_b = a.place, b.place, a.anchor, b.anchor
     put_elements, fetch_b, put_b = a.put, b.fetch, b.put
+    convert, scaled, factor = loader.convert, loader.factor is not None, loader.factor
     stride_a, stride_b, accumulators = a.stride, b.stride, tile.thread_rows * tile.thread_columns
     width_m, width_n = min(4, tile.thread_rows), min(4, tile.thread_columns)
     # Shared memory as in `tile`: a slab of A and one of B, then both for the other slab of a turn.
@@ -66,14 +71,14 @@ def run_by_sectors(
     depth, turn, twice, elements_taken = tile.depth, 2 * tile.depth, tile.depth == 16, 4 * taken
 
     @device
-    def put_a(shared, at, held, first):
+    def put_a(shared, at, held, first, source, column):
         elements = cuda.local.array(elements_taken, dt)
         for q in range(taken):
-            x = bytes4(held[first + q])
-            elements[4 * q] = dt(x[0])
-            elements[4 * q + 1] = dt(x[1])
-            elements[4 * q + 2] = dt(x[2])
-            elements[4 * q + 3] = dt(x[3])
+            x = convert(source, bytes4(held[first + q]), i32(column + q * APART))
+            elements[4 * q] = x[0]
+            elements[4 * q + 1] = x[1]
+            elements[4 * q + 2] = x[2]
+            elements[4 * q + 3] = x[3]
         put_elements(shared, at, elements)
 
     @device
@@ -107,15 +112,16 @@ def run_by_sectors(
         half = k_end - last <= SECTOR // 2
         # By staging's counting a lane has 4 k of the slab, and every fourth row of B's slab begins another lane's.
         lane, lane_b, within_b = i32(deep_a >> 2), i32(deep_b >> 2), i32(deep_b & 3)
-        whole_b = i32((lane_b << lane_bits) + within_b)
+        whole_a, whole_b = i32(lane << lane_bits), i32((lane_b << lane_bits) + within_b)
+        deep_a = i32(last + (i32(lane << (lane_bits - 1)) if half else whole_a))
         deep_b = i32(last + (i32((lane_b << (lane_bits - 1)) + within_b) if half else whole_b))
         load_last(a, at_a, lane, last, half, held)
-        at_a = i32(at_a + (lane << lane_bits))
+        at_a = i32(at_a + whole_a)
         # The slabs of the last sector are those before k = 0.
         k = i32(-SECTOR // 2 if half else -SECTOR)
         start = i32(other if k & depth else 0)
         fetch_b(b, at_b, deep_b, ldb, k_end, next_b)
-        put_a(shared, i32(to_a + start), held, 0)
+        put_a(shared, i32(to_a + start), held, 0, a, deep_a)
         put_b(shared, i32(to_b + start), next_b)
         sync()
         # Always 0, which the compiler does not know. Addresses that it may change in each turn stay in registers; of
@@ -125,7 +131,7 @@ def run_by_sectors(
             if not k & depth:
                 fetch_b(b, at_b, i32(deep_b + APART * taken), ldb, k_end, next_b)
                 multiply_slab(shared, from_a, from_b, acc)
-                put_a(shared, i32(to_a + other), held, taken)
+                put_a(shared, i32(to_a + other), held, taken, a, i32(deep_a + APART * taken))
                 put_b(shared, i32(to_b + other), next_b)
                 sync()
             k = i32((k + turn) & -turn)
@@ -133,20 +139,23 @@ def run_by_sectors(
                 if k & (SECTOR - 1):
                     for w in range(n_words - 2 * taken):
                         held[w] = held[w + 2 * taken]
-                    deep_b = i32(deep_b + 2 * APART * taken)
+                    deep_a, deep_b = i32(deep_a + 2 * APART * taken), i32(deep_b + 2 * APART * taken)
                 else:
-                    load_words(a[0], i32(at_a + k), held)
-                    deep_b = i32(whole_b + k)
+                    at = i32(at_a + k)
+                    load_words(a[0], at, held)
+                    # A row begins with a sector, so that this is the lane's place again: one register less to keep.
+                    deep_a, deep_b = i32((at & (SECTOR - 1)) + k), i32(whole_b + k)
                 fetch_b(b, at_b, deep_b, ldb, k_end, next_b)
             multiply_slab(shared, i32(from_a + other), i32(from_b + other), acc)
             if k < last:
-                put_a(shared, to_a, held, 0)
+                put_a(shared, to_a, held, 0, a, deep_a)
                 put_b(shared, to_b, next_b)
             sync()
             from_a, from_b = i32(from_a + nothing), i32(from_b + nothing)
             to_a, to_b = i32(to_a + nothing), i32(to_b + nothing)
-        f = factor(a)
-        for i in range(accumulators):
-            acc[i] *= f
+        if scaled:
+            f = factor(a)
+            for i in range(accumulators):
+                acc[i] *= f
 
     return run

@@ -20,7 +20,7 @@ permutation, converted from uint8 and scaled.
 A sector of bytes is 32 k of a row, and a warp takes as many of them as the tile's slab is deep: 4 rows x 32 k for
 32x32, 8 rows x 16 k for 64x64 with 4x4. The four bytes of a lane then lie apart in the slab (drawing), so that its
 stores again meet 32 banks; the partner is fetched in the same order of k, which a product does not mind. Larger tiles
-take rows of bytes that share one scale another way (`sectors`).
+take rows of bytes another way (`sectors`).
 """
 
 from __future__ import annotations
@@ -46,8 +46,9 @@ class Loader(NamedTuple):
     """The same without `factor`."""
     lanes: int = 2
     """Most neighbouring threads that load four elements each of one row: with them a warp covers a sector of it."""
-    bytes_only: bool = False
-    """Whether the elements are the bytes of ``source[0]`` as they lie there, so that they may be kept as words."""
+    convert: Any = None
+    """``convert(source, four, column)``: elements from four bytes as they lie in ``source[0]``. They may thus be kept
+    as words for a while. None where the elements do not come from bytes."""
     factor: Any = None
     """``factor(source)``: what all elements share. A product takes `raw` and multiplies its results by it: once each,
     where an element is loaded once for every tile (measured: 1 % more of the inner loop is FMA)."""
@@ -84,14 +85,17 @@ def row_loader(dt: Any, of_bytes: bool, by_column: bool) -> Loader:
         return i32(ldg1(order, i32(start + row)) * ld)
 
     @device
-    def raw(source, at, column):
-        data, _order, _start, shift, scale, _factor, _ld = source
-        x = load4(data, i32(at + column))
+    def convert(source, x, column):
+        _data, _order, _start, shift, scale, _factor, _ld = source
         x0, x1, x2, x3 = dt(x[0]), dt(x[1]), dt(x[2]), dt(x[3])
         if by_column:
             u, s = ldg4(shift, column), ldg4(scale, column)
             return (x0 - u[0]) * s[0], (x1 - u[1]) * s[1], (x2 - u[2]) * s[2], (x3 - u[3]) * s[3]
         return x0, x1, x2, x3
+
+    @device
+    def raw(source, at, column):
+        return convert(source, load4(source[0], i32(at + column)), column)
 
     @device
     def factor(source):
@@ -103,9 +107,8 @@ def row_loader(dt: Any, of_bytes: bool, by_column: bool) -> Loader:
         x, f = raw(source, at, column), factor(source)
         return x[0] * f, x[1] * f, x[2] * f, x[3] * f
 
-    if by_column:
-        return Loader(locate, raw, raw, lanes)
-    return Loader(locate, load, raw, lanes, of_bytes, factor)
+    kept = convert if of_bytes else None
+    return Loader(locate, raw, raw, lanes, kept) if by_column else Loader(locate, load, raw, lanes, kept, factor)
 
 
 @dataclass(frozen=True)

@@ -189,7 +189,7 @@ def multiply(tile: Tile, dt: Any, loader_a: Loader, loader_b: Loader, a_by_row: 
                 acc[i] *= f
 
     depth = tile.depth
-    by_sectors = run_by_sectors(tile, dt, lanes, a, b, eight_steps, coordinates, factor) if sectors else None
+    by_sectors = run_by_sectors(tile, dt, lanes, loader_a, a, b, eight_steps, coordinates) if sectors else None
     return Multiply(tile, size, by_sectors or run, coordinates, accumulators)
 
 

@@ -106,6 +106,10 @@ def wide_output_kernel(
     rows_at_once, tile_rows, zero = shape.rows, tile.rows, dt(0)
     judge, leave = row_rule(dt, output, loss, metric, weighted, lanes), leave_losses(dt, shape)
     last, add_columns = _comes_last(dt), _column_sums(tile, dt)
+    # Kept through the multiply, the batch's place takes two registers, which a 128x128 tile does not have where columns
+    # have scales of their own (sm_90 spilled two). Elsewhere reading it again costs: sm_120 spilled 18 of plain bytes,
+    # and a 32x32 tile had 2 % less multiply-adds in its loop.
+    reads_again = tile.resident > 0 and source.endswith("by_column")
 
     @kernel(tile.threads, tile.resident)
     def multiply_loss_delta(
@@ -116,7 +120,10 @@ def wide_output_kernel(
         batch = ldg4(schedule, i32(4 * slot))
         forward(shared, x, order, shift, scale, weights, biases, z, z, order, scale, batch, n_in, n_out, ldx, ldw)
         if last(shared, counts):
-            start, rows, _, _ = batch
+            if reads_again:
+                start, rows = ld1(schedule, i32(4 * slot)), ld1(schedule, i32(4 * slot + 1))
+            else:
+                start, rows = batch[0], batch[1]
             m0, share = i32(block_y() * tile_rows), ldg1(scalars, i32(SCALARS * slot))
             value, score = zero, zero
             done = i32(0)

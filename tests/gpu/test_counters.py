@@ -31,6 +31,7 @@ instrumented = pytest.mark.skipif(not COUNTS_MEMORY, reason="needs a virtual GPU
 
 BATCH = 128
 PIXELS = gpuprop.InputScaling.divide(255)
+BY_COLUMN = gpuprop.InputScaling(np.linspace(1, 9, 128), np.linspace(0.001, 0.01, 128))
 BOUNDS = {
     ("global", "load"): 1.05, ("global", "store"): 1.05, ("shared", "load"): 1.0, ("shared", "store"): 1.5
 }  # fmt: skip
@@ -44,7 +45,7 @@ KERNELS = {
 
 def step(
     sizes: tuple[int, ...], counts: Any, monkeypatch: pytest.MonkeyPatch, *, batch: int = BATCH,
-    data_type: Any = np.uint8, **how: Any
+    data_type: Any = np.uint8, scaling: gpuprop.InputScaling = PIXELS, **how: Any
 ) -> dict[str, Any]:  # fmt: skip
     """Train two epochs of one update each; return the counts of the second."""
     rng = np.random.default_rng(0)
@@ -59,7 +60,7 @@ def step(
 
     with monkeypatch.context() as patch:
         patch.setattr(CudaUpdates, "_launch", counting)
-        net = gpuprop.Network(sizes, device="cuda", loss="categorical_cross_entropy", seed=0, input_scaling=PIXELS)
+        net = gpuprop.Network(sizes, device="cuda", loss="categorical_cross_entropy", seed=0, input_scaling=scaling)
         gpuprop.Trainer(net, epochs=2, batch_size=batch, shuffle=False, **how).fit(X, y)
     return measured[-1]
 
@@ -119,6 +120,7 @@ def test_memory_of_a_tile(tile: str, counts: Any, monkeypatch: pytest.MonkeyPatc
     check_memory(step((128, 128, 128, 16), counts, monkeypatch, **floats), f"{tile}, fused update")
     check_memory(step((128, 128, 32), counts, monkeypatch, clip_norm=1.0), f"{tile}, bytes, clipped")
     check_memory(step((128, 32), counts, monkeypatch), f"{tile}, bytes, no hidden layer")
+    check_memory(step((128, 128, 32), counts, monkeypatch, scaling=BY_COLUMN), f"{tile}, bytes by column")
 
 
 @instrumented

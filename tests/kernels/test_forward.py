@@ -126,19 +126,23 @@ def test_gathered_rows(source: str, tile: Any, dtype: Any) -> None:
 
 @pytest.mark.parametrize("features", [1, 3, 16, 17, 31, 32, 33, 48, 49, 77, 96], ids=str)
 @pytest.mark.parametrize("tile", [SMALL, s.DEEP, s.FOUR_LANES], ids=s.case_name)
-def test_sectors_of_bytes(tile: Any, features: int) -> None:
+@pytest.mark.parametrize("source", ["bytes", "bytes_by_column"])
+def test_sectors_of_bytes(source: str, tile: Any, features: int) -> None:
     # The last sector comes first, in half where its bytes end before its middle.
-    assert takes_sectors(tile, source_loader("bytes", np.float32))
+    assert takes_sectors(tile, source_loader(source, np.float32))
     rng = np.random.default_rng(features)
     samples, n, m = 19, 11, 9
     batch, data = s.batch(n, samples), rng.integers(1, 256, (samples, features)).astype(np.uint8)
     # No byte is zero but those of the padding, and behind the last row there is nothing: what is not the row's is seen.
-    rows = s.data_rows(data, "bytes", np.zeros(features, np.float32), np.full(1, 0.004, np.float32))
+    shift, scale = np.zeros(features, np.float32), np.full(1, 0.004, np.float32)
+    if source == "bytes_by_column":
+        shift, scale = s.normal(rng, (features,), np.float32), rng.uniform(0.001, 0.01, features).astype(np.float32)
+    rows = s.data_rows(data, source, shift, scale)
     w, b = s.normal(rng, (features, m), np.float32), s.normal(rng, (m,), np.float32)
     out = s.poison(n * padded(m), np.float32)
     layer: dict[str, Any] = {"activation": IDENTITY, "n_in": features, "n_out": m, "tile": tile}
     launch.forward_layer(rows, s.matrix(w), s.vector(b), out, batch, **layer)
-    x = s.rows_of(batch, data).astype(np.float32) * np.float32(0.004)
+    x = (s.rows_of(batch, data).astype(np.float32) - shift) * scale
     s.check_product(s.read(out, n, m), x, w, b)
 
 
