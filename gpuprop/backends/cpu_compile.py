@@ -10,6 +10,7 @@ Importing this module imports Numba.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib
 import logging
@@ -21,10 +22,13 @@ from typing import Any, TypeVar
 import numba
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
-from numba.np.arrayobj import populate_array
 
-__all__ = ["announced", "compiled", "inlined", "inlined_sum", "part", "prefetch", "rows_of", "spliced", "wanted_soon"]
+__all__ = [
+    "announced", "compiled", "inlined", "inlined_sum", "joined", "part", "prefetch", "rows_of", "spliced",
+    "wanted_soon",
+]  # fmt: skip
 
 Function = TypeVar("Function", bound=Any)
 
@@ -142,6 +146,49 @@ except Exception:
     _CACHE = None
 
 
+def _joining() -> type[Any]:
+    """Return Numba's compiler, made to leave optimising and machine code to the compilation of who calls a function.
+
+    Numba does both for each function, and again for each that calls it, with all that is called: three times for what
+    a piece of a piece calls.
+    """
+    libraries: Any = importlib.import_module("numba.core.codegen")
+    compilers: Any = importlib.import_module("numba.core.compiler")
+
+    class Library(libraries.JITCodeLibrary):  # type: ignore[misc]
+        """Code that is only there to be linked into other code."""
+
+        def finalize(self) -> None:
+            for library in dict.fromkeys(self._linking_libraries):
+                self._final_module.link_in(library._get_module_for_linking(), preserve=True)
+            self._finalized = True
+
+        def get_pointer_to_function(self, name: str) -> int:
+            return 0  # nothing that Python can call
+
+        @property
+        def codegen(self) -> Any:
+            """Numba asks for it in order to call `set_env`."""
+            return self
+
+        def set_env(self, name: str, environment: Any) -> None:
+            """There is no machine code to be told of its Python objects; it has none."""
+
+    class Compiler(compilers.Compiler):  # type: ignore[misc]
+        def define_pipelines(self) -> Any:
+            self.state.library = Library(self.state.targetctx.codegen(), self.state.func_id.func_qualname)
+            return super().define_pipelines()
+
+    return Compiler
+
+
+try:
+    _JOINED: dict[str, Any] = {**_UNCALLED, **_OPTIONS, "pipeline_class": _joining()}
+except Exception:
+    # A Numba that is built otherwise: everything works, and takes longer to compile.
+    _JOINED = {**_UNCALLED, **_OPTIONS}
+
+
 def compiled(function: Function) -> Function:
     """Compile a function for the types that it is called with, on the first such call.
 
@@ -156,15 +203,33 @@ def compiled(function: Function) -> Function:
     return dispatcher  # type: ignore[no-any-return]
 
 
-def inlined(function: Function) -> Function:
-    """Compile a function into the loops that call it, so that those vectorise."""
-    dispatcher: Function = numba.njit(forceinline=True, **_UNCALLED, **_OPTIONS)(_told_apart(function))
-    return dispatcher
+def joined(function: Function) -> Function:
+    """Compile a function for compiled ones to call, and only together with them; a call from Python ends the process.
+
+    A `compiled` function, too: it stays as it is for Python, and its code is compiled into the others once more.
+    """
+    given: Any = function
+    joint: Function = _joint(given.py_func if hasattr(given, "py_func") else _told_apart(given))
+    return joint
+
+
+@functools.cache
+def _joint(function: Any) -> Any:
+    return numba.njit(**_JOINED)(function)
 
 
 def spliced(function: Function) -> Function:
-    """Put a function's statements into the one that calls it, before types are inferred: half the time to compile."""
-    dispatcher: Function = numba.njit(inline="always", **_OPTIONS)(_told_apart(function))
+    """`joined`, and put into the function that calls it: a piece of a step that is a function for the reader's sake."""
+    dispatcher: Function = numba.njit(forceinline=True, **_JOINED)(_told_apart(function))
+    return dispatcher
+
+
+def inlined(function: Function) -> Function:
+    """Compile a function into the loops that call it, so that those vectorise.
+
+    It is optimised by itself before, so that its operations are fused and rounded alike wherever it is put.
+    """
+    dispatcher: Function = numba.njit(forceinline=True, **_UNCALLED, **_OPTIONS)(_told_apart(function))
     return dispatcher
 
 
@@ -174,24 +239,33 @@ def inlined_sum(function: Function) -> Function:
     return dispatcher
 
 
+def _field(context: Any, builder: Any, kind: Any, array: Any, name: str) -> Any:
+    return context.data_model_manager[kind].get(builder, array, name)
+
+
 def _view(context: Any, builder: Any, signature: Any, array: Any, offset: Any, shape: list[Any]) -> Any:
-    """Write an array without a look at its ends: of a contiguous array, from a number on, contiguous too."""
-    whole = context.make_array(signature.args[0])(context, builder, array)
-    own = context.make_array(signature.return_type)(context, builder)
-    dtype = signature.return_type.dtype
-    size_of_number = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(dtype)))
-    strides = [size_of_number]
+    """Write an array without a look at its ends: of a contiguous array, from a number on, contiguous too.
+
+    As a value: what Numba's own functions write goes through memory, and takes longer to compile.
+    """
+    kind = signature.return_type
+    size_of_number = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(kind.dtype)))
+    strides, size = [size_of_number], shape[-1]
     for extent in reversed(shape[1:]):
         strides.insert(0, builder.mul(extent, strides[0]))
-    populate_array(
-        own,
-        data=builder.gep(whole.data, [offset]),
-        shape=shape,
-        strides=strides,
-        itemsize=size_of_number,
-        meminfo=None,
-    )
-    return own._getvalue()
+    for extent in shape[:-1]:
+        size = builder.mul(size, extent)
+    fields = {
+        "nitems": size,
+        "itemsize": size_of_number,
+        "data": builder.gep(_field(context, builder, signature.args[0], array, "data"), [offset]),
+        "shape": cgutils.pack_array(builder, shape),
+        "strides": cgutils.pack_array(builder, strides),
+    }
+    own = context.get_constant_null(kind)
+    for name, value in fields.items():
+        own = context.data_model_manager[kind].set(builder, own, value, name)
+    return own
 
 
 @intrinsic
@@ -220,8 +294,7 @@ def rows_of(context, array, begin, end):  # type: ignore[no-untyped-def]
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         whole, first, last = arguments
-        matrix = context.make_array(signature.args[0])(context, builder, whole)
-        width = builder.extract_value(matrix.shape, 1)
+        width = builder.extract_value(_field(context, builder, signature.args[0], whole, "shape"), 1)
         shape = [builder.sub(last, first), width]
         return _view(context, builder, signature, whole, builder.mul(first, width), shape)
 
@@ -242,8 +315,8 @@ def wanted_soon(context, array, place):  # type: ignore[no-untyped-def]
     """Ask for the cache line of a number of a contiguous array, which may be beyond its end, without waiting for it."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        whole = context.make_array(signature.args[0])(context, builder, arguments[0])
-        prefetch(builder, builder.gep(whole.data, [arguments[1]]))
+        data = _field(context, builder, signature.args[0], arguments[0], "data")
+        prefetch(builder, builder.gep(data, [arguments[1]]))
         return context.get_dummy_value()
 
     return types.none(array, types.intp), build

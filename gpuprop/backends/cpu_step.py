@@ -23,10 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuprop.backends import cpu_loops, cpu_optimizers
-from gpuprop.backends.cpu_compile import compiled, part, rows_of, spliced, wanted_soon
+from gpuprop.backends.cpu_compile import compiled, joined, part, rows_of, spliced, wanted_soon
 from gpuprop.backends.cpu_panels import LINE, transposition
 from gpuprop.backends.cpu_team import Team, meet, share
 from gpuprop.backends.cpu_tiles import TileShape, column_lister, multiplication, row_lister
+from gpuprop.backends.cpu_tuples import by_address
 from gpuprop.optimizers import FLUSH_EVERY
 
 __all__ = ["GATHERED", "GATHERED_PIECE", "OWN", "PIECE", "Batches", "Kind", "Model", "Work", "epoch"]
@@ -70,6 +71,7 @@ class Kind(NamedTuple):
     listed: bool
 
 
+@by_address
 class Batches(NamedTuple):
     """The data set and how it is cut into batches."""
 
@@ -86,6 +88,7 @@ class Batches(NamedTuple):
     factor: Array
 
 
+@by_address
 class Work(NamedTuple):
     """The arrays of a step. Layer l of a flat one begins at ``at[l]``, its rows are ``strides[l]`` apart.
 
@@ -124,6 +127,7 @@ OWN = ("gradient", "rows", "columns", "marks")
 """The arrays of `Work` that each thread has for itself."""
 
 
+@by_address
 class Model(NamedTuple):
     """Weights and optimizer state in panels, where their layers begin, and the numbers that go with them."""
 
@@ -202,11 +206,11 @@ def _drop(kind: Kind) -> Callable[..., None]:
 @functools.cache
 def _product(shape: TileShape, listed: bool) -> Callable[..., None]:
     """Return ``product(...)``: rows of `a` times all panels of a matrix (n, n_columns), a block of rows at a time."""
-    multiply = multiplication(shape, listed)
+    multiply = joined(multiplication(shape, listed))
     rows, lanes, width = shape.rows, shape.lanes, shape.width
     asks = 2 if listed else 1  # of the steps about half are left
 
-    @compiled
+    @joined
     def product(
         a: Array, a_at: int, a_stride: int, n_rows: int, panels: Array, panels_at: int, n: int, n_columns: int,
         lists: Array, counts: Array, first_tile: int, out: Array, out_at: int, out_stride: int,
@@ -320,8 +324,8 @@ def _deltas(kind: Kind) -> Callable[..., None]:
     product, tile_rows = _product(kind.shape, False), kind.shape.rows
     derive = _one_of([cpu_loops.row_derivative(name) for name, _ in kind.hidden])
     some_from_z, dropped = any(from_z for _, from_z in kind.hidden), kind.dropped
-    activate_output = cpu_loops.activation_loop(kind.output)
-    output_delta = cpu_loops.output_loop(kind.output, kind.output_from, kind.loss, kind.metric)
+    activate_output = joined(cpu_loops.activation_loop(kind.output))
+    output_delta = joined(cpu_loops.output_loop(kind.output, kind.output_from, kind.loss, kind.metric))
 
     @spliced
     def deltas(work: Work, model: Model, top: int, end: int, weighted: bool, total_weight: float) -> None:
@@ -372,9 +376,9 @@ def _panel_updates(kind: Kind) -> Callable[..., int]:
 
     Some rows of weights are one thread's, in turn; it returns the number of the last piece, counted over all layers.
     """
-    multiply, multiply_listed = multiplication(kind.shape, False), multiplication(kind.shape, True)
+    multiply, multiply_listed = joined(multiplication(kind.shape, False)), joined(multiplication(kind.shape, True))
     rows, lanes, width = kind.shape.rows, kind.shape.lanes, kind.shape.width
-    update, add_penalty = _update(kind), cpu_loops.add_penalty
+    update, add_penalty = _update(kind), joined(cpu_loops.add_penalty)
     penalised, clipped, listed = kind.penalised, kind.clipped, kind.listed
     own_block, gathered_block = (max(rows, piece // width // rows * rows) for piece in (PIECE, GATHERED_PIECE))
     asks = 2 if listed else 1
@@ -416,6 +420,8 @@ def _panel_updates(kind: Kind) -> Callable[..., int]:
                 for done in range(0, count, quarter):
                     soon_at = begin if done < 3 * quarter else column_at + width * panel_stride
                     top, place, tiled = row_at + done // rows * tile_stride, kept_at + done * wide, count - done
+                    # With the 1 written here (in `product`, as the next argument), Numba compiles a `multiply` of which
+                    # it is a constant: a variable in its place costs an update of config a 4 %.
                     if listed and layer == 1:
                         multiply_listed(
                             left, top, 1, left_stride, tile_stride, min(quarter, tiled), right, column_at, right_stride,
@@ -439,7 +445,7 @@ def _panel_updates(kind: Kind) -> Callable[..., int]:
     return update_weights
 
 
-@compiled
+@joined
 def copy_columns(source: Array, at: int, stride: int, n_rows: int, n_columns: int, wide: int, target: Array) -> None:
     """Copy columns of a matrix of rows that are `stride` apart into panels of `wide` columns, one after the other."""
     for i in range(n_rows):
@@ -489,7 +495,7 @@ def _bias_updates(kind: Kind) -> Callable[..., None]:
     return update_biases
 
 
-@compiled
+@joined
 def clip(gradient: Array, max_norm: float) -> None:
     """Do as `gpuprop.optimizers.clip_by_norm`: a norm that is not finite is left, so that it is seen."""
     largest = 0.0
@@ -507,7 +513,7 @@ def clip(gradient: Array, max_norm: float) -> None:
             gradient[i] = gradient[i] / divisor * factor  # the single factor can be too small for float32
 
 
-@compiled
+@joined
 def limit_incoming_norm(panel: Array, wide: int, n_columns: int, max_norm: float) -> None:
     """Do as `gpuprop.optimizers.limit_incoming_norm` for the columns of a panel."""
     fan_in = panel.size // wide
@@ -527,10 +533,10 @@ def epoch(kind: Kind) -> Callable[..., None]:
     """Return ``updates(batches, work, model, team, steps_done, first, stop)``: some of an epoch's updates."""
     take_batch, forward, deltas, drop_layer = _gather(kind), _forward(kind), _deltas(kind), _drop(kind)
     update_weights, update_biases, update = _panel_updates(kind), _bias_updates(kind), _update(kind)
-    rates_of, transpose = cpu_optimizers.RATES[kind.optimizer], transposition(kind.shape)
-    flush, flush_every = cpu_optimizers.flush_subnormals, FLUSH_EVERY
+    rates_of, transpose = cpu_optimizers.RATES[kind.optimizer], joined(transposition(kind.shape))
+    flush, flush_every = joined(cpu_optimizers.flush_subnormals), FLUSH_EVERY
     tile_rows, listed = kind.shape.rows, kind.listed
-    list_columns, list_rows = column_lister(tile_rows), row_lister(tile_rows)
+    list_columns, list_rows = joined(column_lister(tile_rows)), joined(row_lister(tile_rows))
     lanes, width, dropped, clipped, limited = (
         kind.shape.lanes, kind.shape.width, kind.dropped, kind.clipped, kind.limited
     )  # fmt: skip
@@ -578,7 +584,7 @@ def epoch(kind: Kind) -> Callable[..., None]:
             rate, other = rates_of(batches.rates[index], step, model.hyperparameters)
             decayed = batches.rates[index] * model.weight_decay
             l1, l2 = batches.penalty_factors[index] * model.l1, batches.penalty_factors[index] * model.l2
-            number = -1
+            number: Any = np.int64(-1)  # for a bare -1 Numba would compile `update_weights` once more
             for layer in range(1, top + 1):
                 number = update_weights(work, model, team, number, layer, n_rows, rate, other, decayed, l1, l2)
                 if layer % team.n_threads == team.thread:

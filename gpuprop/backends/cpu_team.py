@@ -26,7 +26,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from gpuprop.backends.cpu_compile import compiled, spliced
+from gpuprop.backends.cpu_compile import joined, spliced
 
 __all__ = ["CAN_WAIT", "Team", "meet", "share", "team_of", "together"]
 
@@ -111,7 +111,7 @@ def meet(team: Team) -> None:
         _meet(team.thread, team.n_threads, team.arrived)
 
 
-@compiled
+@joined
 def _meet(thread: int, n_threads: int, arrived: Array) -> None:
     count = _read(arrived, thread * _APART) + 1
     _write(arrived, thread * _APART, count)

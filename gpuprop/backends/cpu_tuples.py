@@ -1,0 +1,87 @@
+"""Tuples of many arrays that compiled code is given by their address.
+
+Numba hands a tuple on as all that is in it, an array as seven numbers and more: a step works with three tuples of some
+forty arrays, which would be hundreds of arguments of each of its functions, stored and loaded again where one field is
+wanted. The compiler takes a second and more to find out that most of that is for nothing.
+
+A class of tuples marked with `by_address` is written to memory when Python calls compiled code, where it stays until
+the call ends; the compiled functions hand on the address and load the fields that they name. Nothing else can be done
+with such a tuple in compiled code.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import numba
+from numba import types
+from numba.core import cgutils
+from numba.core.typing.templates import AttributeTemplate, infer_getattr
+from numba.extending import NativeValue, lower_getattr_generic, models, register_model, typeof_impl, unbox
+
+__all__ = ["by_address"]
+
+Class = TypeVar("Class", bound=type[tuple[Any, ...]])
+
+
+def by_address(kind: Class) -> Class:
+    """Mark a class of named tuples as one that compiled code is given by their address."""
+
+    @typeof_impl.register(kind)  # type: ignore[untyped-decorator]
+    def type_of(value: Any, context: Any) -> _Address:
+        return _Address(types.NamedTuple([numba.typeof(field) for field in value], kind))
+
+    return kind
+
+
+class _Address(types.Type):  # type: ignore[misc]
+    """The type of the address of a tuple of a type."""
+
+    def __init__(self, content: Any) -> None:
+        self.content = content
+        super().__init__(f"Address({content.name})")
+
+    def place(self, name: str) -> int:
+        """Return the number of a field."""
+        place: int = self.content.fields.index(name)
+        return place
+
+
+@register_model(_Address)
+class _AddressModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, kind: _Address) -> None:
+        super().__init__(manager, kind, manager.lookup(kind.content).get_data_type().as_pointer())
+
+
+@infer_getattr
+class _Fields(AttributeTemplate):  # type: ignore[misc]
+    key = _Address
+
+    def generic_resolve(self, kind: _Address, name: str) -> Any:
+        return kind.content.types[kind.place(name)] if name in kind.content.fields else None
+
+
+@lower_getattr_generic(_Address)  # type: ignore[untyped-decorator]
+def _load(context: Any, builder: Any, kind: _Address, address: Any, name: str) -> Any:
+    place = kind.place(name)
+    model = context.data_model_manager[kind.content.types[place]]
+    return model.load_from_data_pointer(builder, cgutils.gep_inbounds(builder, address, 0, place))
+
+
+@unbox(_Address)  # type: ignore[untyped-decorator]
+def _store(kind: _Address, value: Any, c: Any) -> Any:
+    """Write the fields of a tuple to the memory of the call that comes from Python."""
+    address = cgutils.alloca_once(c.builder, c.context.get_value_type(kind).pointee)
+    failed = cgutils.false_bit
+    for place, field in enumerate(kind.content.types):
+        given, own = c.pyapi.tuple_getitem(value, place), cgutils.gep_inbounds(c.builder, address, 0, place)
+        if isinstance(field, types.Array):
+            # What Numba does with an array too, but at its place: by way of a copy a step takes .4 s longer to compile.
+            error = c.pyapi.numba_array_adaptor(given, c.builder.bitcast(own, c.pyapi.voidptr))
+            wrong = cgutils.is_not_null(c.builder, error)
+        else:
+            native = c.unbox(field, given)
+            c.builder.store(c.context.data_model_manager[field].as_data(c.builder, native.value), own)
+            wrong = native.is_error
+        failed = c.builder.or_(failed, wrong)
+    return NativeValue(address, is_error=failed)
