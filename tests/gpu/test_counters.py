@@ -131,7 +131,7 @@ def test_memory_of_a_step(counts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_large_batch_of_few_parameters_is_split(counts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu: Any = get_ops("cuda")
     monkeypatch.setattr(gpu.runtime, "multiprocessors", 40)
-    sizes, how = (20, 33, 10), {"batch": 1024}
+    sizes, how = (20, 33, 10), dict[str, Any](batch=1024)
     assert step(sizes, counts, monkeypatch, **how)["totals"]["launches"] == 4
     assert step(sizes, counts, monkeypatch, clip_norm=1.0, **how)["totals"]["launches"] == 5
     rng = np.random.default_rng(1)
