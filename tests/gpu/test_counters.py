@@ -128,6 +128,27 @@ def test_memory_of_a_step(counts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     check_memory(step((784, 128, 10), counts, monkeypatch), "784-128-10")
 
 
+@instrumented
+def test_instructions_of_a_step(counts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = (784, 128, 10)
+    classes = {
+        "fma": ("fma_f32",), "float": ("add_f32", "mul_f32", "other_f32", "sfu"), "integer": ("int", "cvt", "setp"),
+        "moves": ("mov",), "branches": ("branch", "barrier", "call"),
+    }  # fmt: skip
+    kernels = step(sizes, counts, monkeypatch)["kernels"]
+    print(f"\nexecuted PTX, {'-'.join(map(str, sizes))}\n{'kernel':10}{'millions':>9}", *(f"{c:>9}" for c in classes))
+    for name, kernel in kernels.items():
+        mix = kernel["instructions"]
+        shares = [sum(mix.get(each, 0) for each in names) / sum(mix.values()) for names in classes.values()]
+        print(f"{short(name):10}{sum(mix.values()) / 1e6:9.1f}", *(f"{100 * share:8.1f}%" for share in shares))
+        assert not any(count for each, count in mix.items() if each.endswith("f64"))
+    # The products of a step are known; tiles that reach past a matrix add some.
+    multiplied = sum(kernel["instructions"].get("fma_f32", 0) for kernel in kernels.values())
+    products = BATCH * sum((3 if layer else 2) * n_in * n_out for layer, (n_in, n_out) in enumerate(pairwise(sizes)))
+    print(f"multiply-adds: {multiplied / products:.3f} of the formulas'")
+    assert 1 <= multiplied / products < 1.2
+
+
 def test_a_large_batch_of_few_parameters_is_split(counts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu: Any = get_ops("cuda")
     monkeypatch.setattr(gpu.runtime, "multiprocessors", 40)
