@@ -154,7 +154,7 @@ def test_forward_and_hidden_delta(name: str, dtype: str) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("fan_in", "fan_out"), [(1, 1), (3, 17), (7, 33), (16, 1), (33, 7), (784, 10)])
 def test_forward_of_one_sample(fan_in: int, fan_out: int, dtype: str) -> None:
-    """A row of its own is multiplied by a loop, not by BLAS: against float64 sums, zeros among the inputs."""
+    """A row of its own is multiplied by a loop, not by BLAS: against sums in extended precision, some inputs zero."""
     rng = np.random.default_rng(fan_in)
     x, w, b = (rng.normal(size=shape).astype(dtype) for shape in [(1, fan_in), (fan_in, fan_out), (fan_out,)])
     x[:, 4:12], x[:, 14:15] = 0, 0

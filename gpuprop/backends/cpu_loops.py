@@ -373,14 +373,14 @@ def activation_loop(name: str) -> Callable[..., None]:
 @functools.cache
 def _row_loop(name: str) -> Callable[..., None]:
     """Return the loop behind `forward_row`, for a name."""
-    activate = _rows_activation(name)
+    finish = activation_loop(name)
 
     @compiled
     def loop(
         parameter: float, inputs: Array, weights: Array, biases: Array, keep_z: bool, z: Array, out: Array
     ) -> None:
         fan_in, width = weights.shape
-        x, row = part(inputs, 0, fan_in), part(out, 0, width)
+        x, row = part(inputs, 0, fan_in), part(z, 0, width)
         for j in range(width):
             row[j] = 0
         fours = fan_in // 4 * 4
@@ -396,13 +396,7 @@ def _row_loop(name: str) -> Callable[..., None]:
             w0 = part(weights, k * width, width)
             for j in range(width):
                 row[j] += x[k] * w0[j]
-        for j in range(width):
-            row[j] += biases[j]
-        if keep_z:
-            net_input = part(z, 0, width)
-            for j in range(width):
-                net_input[j] = row[j]
-        activate(row, width, parameter)
+        finish(parameter, biases, keep_z, z, out)
 
     return loop
 
