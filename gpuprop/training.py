@@ -341,8 +341,6 @@ class Trainer:
     def _plan(self, data: TrainingData, rule: step.UpdateRule) -> UpdatePlan:
         """Return the backend's own way of making many updates, or else one step after the other."""
         network, ops, part_size = self.network, self.network.ops, self._part_size
-        n_scratch = max(1, self.optimizer.scratch_arrays)  # clipping needs one
-        rule = replace(rule, scratch=tuple(self._flat() for _ in range(n_scratch)))
         own: UpdatePlan | None = None
         if hasattr(ops, "plan_updates"):
             own = ops.plan_updates(
@@ -355,6 +353,8 @@ class Trainer:
             )
         if own is not None:
             return own
+        n_scratch = max(1, self.optimizer.scratch_arrays)  # clipping needs one
+        rule = replace(rule, scratch=tuple(self._flat() for _ in range(n_scratch)))
         return PlainUpdates(network, TrainingWorkspace(network, part_size), data, rule, self._update_size)
 
     @property

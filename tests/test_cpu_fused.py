@@ -373,9 +373,9 @@ def test_what_is_not_covered_takes_the_primitives(fused: list[bool], monkeypatch
     plain, _ = train("numpy", "float64", (7, 5, 3), accumulation_steps=2, **KINDS[0])
     cpu, _ = train("cpu", "float64", (7, 5, 3), accumulation_steps=2, **KINDS[0])
     np.testing.assert_allclose(cpu.parameters, plain.parameters, rtol=1e-9, atol=1e-12)
-    monkeypatch.setattr(cpu_fused, "LARGEST_LAYER", 13 * 5 - 1)
+    monkeypatch.setattr(cpu_fused, "WIDEST_PAIR", 4)
     train("cpu", "float64", (7, 5, 3), **KINDS[0])
-    monkeypatch.setattr(cpu_fused, "LARGEST_LAYER", 13 * 5)
+    monkeypatch.setattr(cpu_fused, "WIDEST_PAIR", 5)
     monkeypatch.setattr(cpu_fused, "LEAST_SAVING", 0.5)
     train("cpu", "float64", (7, 5, 3), **KINDS[0])
     assert fused == []

@@ -99,6 +99,11 @@ def test_who_waits_long_sleeps() -> None:
 # --- which number of threads ------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def nothing_chosen_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_threads, "_chosen", {})
+
+
 def choose(
     choice: ThreadChoice, seconds: dict[int, float], monkeypatch: pytest.MonkeyPatch, calls: int = 9
 ) -> list[tuple[int, int]]:
@@ -127,6 +132,33 @@ def test_some_numbers_up_to_all_are_tried(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(cpu_threads, "allowed_threads", lambda: 6)
     asked = choose(ThreadChoice(40_000_000), {1: 1.0, 2: 0.6, 4: 0.5, 6: 0.7}, monkeypatch, calls=14)
     assert [n for n, _ in asked] == [1, *[1, 2, 4, 6] * 3, 4]
+
+
+def test_of_long_updates_few_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_threads, "allowed_threads", lambda: 2)
+    asked = choose(ThreadChoice(600_000_000), {1: 1.0, 2: 0.6}, monkeypatch, calls=6)
+    assert asked[:5] == [(1, 1), (1, 1), (2, 1), (1, 1), (2, 1)]
+    assert asked[5][0] == 2
+    asked = choose(ThreadChoice(9_000_000_000), {1: 1.0, 2: 1.1}, monkeypatch, calls=4)
+    assert [n for n, _ in asked] == [1, 1, 2, 1]
+
+
+def test_a_choice_serves_further_fits_for_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_threads, "allowed_threads", lambda: 2)
+    now = [1000.0]
+    monkeypatch.setattr("gpuprop.backends.cpu_threads.time.monotonic", lambda: now[0])
+    choose(ThreadChoice(40_000_000), {1: 1.0, 2: 0.6}, monkeypatch, calls=7)
+    now[0] += 59.0
+    assert choose(ThreadChoice(40_000_000), {2: 0.6}, monkeypatch, calls=1)[0][0] == 2
+    of_another_size = choose(ThreadChoice(50_000_000), {1: 1.0, 2: 0.6}, monkeypatch, calls=3)
+    assert [n for n, _ in of_another_size] == [1, 1, 2]
+    monkeypatch.setattr(cpu_threads, "allowed_threads", lambda: 3)  # more may be used now
+    assert [n for n, _ in choose(ThreadChoice(40_000_000), dict.fromkeys((1, 2, 3), 1.0), monkeypatch, calls=4)] == [
+        1, 1, 2, 3
+    ]  # fmt: skip
+    monkeypatch.setattr(cpu_threads, "allowed_threads", lambda: 2)
+    now[0] += 2.0
+    assert [n for n, _ in choose(ThreadChoice(40_000_000), {1: 1.0, 2: 0.6}, monkeypatch, calls=3)] == [1, 1, 2]
 
 
 @pytest.mark.parametrize(("products", "allowed"), [(0, 2), (4_000_000, 2), (40_000_000, 1)])

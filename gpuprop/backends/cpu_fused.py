@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from gpuprop.network import Network, TrainingData
     from gpuprop.step import UpdateRule
 
-__all__ = ["LARGEST_LAYER", "LEAST_SAVING", "MOST_KEPT", "FusedUpdates", "covers", "mostly_zero"]
+__all__ = ["LEAST_SAVING", "MOST_KEPT", "WIDEST_PAIR", "FusedUpdates", "covers", "mostly_zero"]
 
 Array = NDArray[Any]
 
@@ -41,13 +41,14 @@ Array = NDArray[Any]
 #: A choice by size, not by what is compiled already: the same training gives the same bits the first time and later.
 LEAST_SAVING = 2.0
 #: What the tier saves of the time of the primitives, measured on one core with AVX-512: the calls of an update, and a
-#: third of each product of two numbers.
-_SAVED_BY_UPDATE, _SAVED_BY_PRODUCT = 5e-5, 1e-11
+#: third of each product of two numbers; of those that an update has beyond some thousand million a tenth.
+_SAVED_BY_UPDATE, _SAVED_BY_PRODUCT, _SAVED_BEYOND = 5e-5, 1e-11, 2e-12
+_MANY_PRODUCTS = 1_000_000_000
 
-#: Numbers in the activations of the widest layer up to which the tier wins: 256 samples of 512 units 1.3 to 1.5 times.
-#: 1,024 samples of 1,024 units take between as long and an eighth longer than by primitives, whose BLAS cuts products
-#: in two directions.
-LARGEST_LAYER = 2**18
+#: Units that a layer and the next may both have for the tier to win. Weights are read once for as many rows as have
+#: 131,072 inputs, and BLAS, which cuts products in two directions, is ahead where those are few: with 2,048 and 2,048
+#: units the tier takes 0.74 (256 samples) and 0.98 (1,024) of the time of the primitives, with 4,096 and 4,096 1.14.
+WIDEST_PAIR = 2048
 
 #: Share of the products with inputs that may be left for skipping the others to pay.
 MOST_KEPT = 0.75
@@ -60,11 +61,12 @@ def covers(
     network: Network, data: TrainingData, rule: UpdateRule, part_size: int, update_size: int, n_updates: int
 ) -> bool:
     """Whether the fused updates do all that a training of `n_updates` asks for, and are the faster way."""
-    widest = max(network.layer_sizes[1:])
-    saving = _SAVED_BY_UPDATE + _SAVED_BY_PRODUCT * 3 * update_size * network.n_weights
+    products = 3 * update_size * network.n_weights
+    few = min(products, _MANY_PRODUCTS)
+    saving = _SAVED_BY_UPDATE + _SAVED_BY_PRODUCT * few + _SAVED_BEYOND * (products - few)
     return (
         n_updates * saving >= LEAST_SAVING
-        and update_size * widest <= LARGEST_LAYER
+        and all(min(pair) <= WIDEST_PAIR for pair in pairwise(network.layer_sizes))
         and update_size <= part_size
         and not is_sparse(data.inputs)
         and all(cpu_loops.knows(activation, network.loss_function) for activation in network.layer_activations)
@@ -116,7 +118,7 @@ class FusedUpdates:
         listed = not dropped and mostly_zero(data, columns, shape.rows) and network.layer_sizes[1] > shape.width
         self._panels = panels = Panels(network.layer_sizes, shape)
         self._packed = self._none = np.empty(0, dtype)
-        self._state_before = {name: array.copy() for name, array in rule.state.items()}
+        self._state_before = {name: np.empty_like(array) for name, array in rule.state.items()}
         self._parameters = aligned(panels.size, dtype)
         self._state = [aligned(panels.size, dtype) for _ in rule.optimizer.slots]
         self._called = False
@@ -176,8 +178,6 @@ class FusedUpdates:
     def run(self, first: int, last: int) -> None:  # noqa: D102
         if self._packed is not self._network.parameters:  # the network has been on another device
             self._connect()
-        for panels in (self._parameters, *self._state):
-            panels[...] = 0  # the padding too: a diverged training left NaN
         for own, packed in self._pieces:
             packed[...] = own
         start = first
@@ -232,6 +232,8 @@ class FusedUpdates:
     def rewind(self) -> None:  # noqa: D102
         for name, array in self._rule.state.items():
             array[...] = self._state_before[name]
+        for panels in (self._parameters, *self._state):
+            panels[...] = 0  # the padding too, where the diverged training left NaN
 
     def places(self) -> Iterator[tuple[str, Array]]:  # noqa: D102
         network, work = self._network, self._work

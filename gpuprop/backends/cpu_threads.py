@@ -3,8 +3,8 @@
 The fused tier (`gpuprop.backends.cpu_fused`) calls no BLAS; its first updates show how many threads make them fastest
 (`ThreadChoice`). Where the step is made of primitives, BLAS multiplies with all its threads or with one, whichever a
 few multiplications of the training's own size show to be faster. Small updates lose by sharing, and on a busy machine
-all lose, because each thread waits for the slowest. BLAS's own maximum, which OPENBLAS_NUM_THREADS and joblib's workers
-set, is never exceeded by either.
+all lose, because each thread waits for the slowest. What was found serves further fits of the same size for a minute.
+BLAS's own maximum, which OPENBLAS_NUM_THREADS and joblib's workers set, is never exceeded by either.
 
 Of several limits the strictest holds, and what was before comes back when the last has ended. OpenBLAS keeps a number
 for each thread of the caller: a limit counts for the thread that trains.
@@ -35,9 +35,14 @@ _WORTH_MEASURING = 2**24
 
 #: Products of numbers in an update of the fused tier below which it is one thread's: some fifty microseconds.
 _WORTH_SHARING = 5_000_000
-#: Products of numbers in a measurement of it, some milliseconds.
-_TRIAL = 400_000_000
+#: Products of numbers in a measurement of it, some milliseconds, and in all measurements of a number of threads.
+_TRIAL, _ALL_TRIALS = 400_000_000, 1_200_000_000
 
+#: Seconds for which a choice serves further fits of the same size: calls of ``partial_fit`` follow one another faster
+#: than each could measure. Later the machine may be busier, or less.
+_KEPT = 60.0
+
+_chosen: dict[tuple[object, ...], tuple[float, int]] = {}
 _lock = threading.Lock()
 _wanted: list[int] = []
 _limiter: Any = None
@@ -85,6 +90,18 @@ def _apply() -> None:
         _limiter = controller.limit(limits=min(*_wanted, most))
 
 
+def _choice(key: tuple[object, ...]) -> int | None:
+    """Return what was chosen for this in the last minute."""
+    moment, count = _chosen.get(key, (-np.inf, 0))
+    return count if time.monotonic() - moment < _KEPT else None
+
+
+def _keep(key: tuple[object, ...], count: int) -> int:
+    """Remember a choice, and return it."""
+    _chosen[key] = time.monotonic(), count
+    return count
+
+
 def best_thread_count(network: Network, n_rows: int) -> int | None:
     """Return 1 or all of BLAS's threads, whichever multiplies faster; None where there is nothing to choose.
 
@@ -96,6 +113,10 @@ def best_thread_count(network: Network, n_rows: int) -> int | None:
     most = blas_threads()
     if most == 1:
         return None
+    key = (n_rows, fan_in, fan_out, network.dtype, most)
+    known = _choice(key)
+    if known is not None:
+        return known
     a, b = np.ones((n_rows, fan_in), network.dtype), np.ones((fan_in, fan_out), network.dtype)
     out = np.empty((n_rows, fan_out), network.dtype)
     best = {1: np.inf, most: np.inf}
@@ -105,14 +126,15 @@ def best_thread_count(network: Network, n_rows: int) -> int | None:
                 begin = time.perf_counter()
                 np.matmul(a, b, out=out)
                 best[count] = min(best[count], time.perf_counter() - begin)
-    return 1 if best[1] <= best[most] else most
+    return _keep(key, 1 if best[1] <= best[most] else most)
 
 
 class ThreadChoice:
     """How many threads make the updates of the fused tier: one, two, four, and so on, or as many as there may be.
 
     The training itself is what is measured, some updates by each of these numbers in turn: that takes no time of its
-    own, and leaves no trace, because the results are the same bits (`gpuprop.backends.cpu_team`).
+    own, and leaves no trace, because the results are the same bits (`gpuprop.backends.cpu_team`). Of updates that take
+    long, fewer are measured.
 
     Parameters
     ----------
@@ -122,21 +144,26 @@ class ThreadChoice:
     """
 
     def __init__(self, products: int) -> None:
+        self._products = products
         self._trial = max(1, _TRIAL // max(1, products))
-        self._shared = products >= _WORTH_SHARING
         self._best: dict[int, float] = {}
         self._trials: list[int] = []
+        self._key: tuple[object, ...] = ()
         self._now = 1
 
     def following(self) -> tuple[int, int]:
         """Return the number of threads for the next updates, and how many updates to make before asking again."""
         if not self._best:
-            most = allowed_threads() if self._shared else 1
+            most = allowed_threads() if self._products >= _WORTH_SHARING else 1
             counts = [*(2**power for power in range((most - 1).bit_length())), most]
-            self._best = dict.fromkeys(counts, np.inf)
-            # The first call is not counted: it may have to be compiled, and nothing is in the cache.
-            self._trials = [0, *counts * 3] if most > 1 else []
-        self._now = max(1, self._trials[0]) if self._trials else min(self._best, key=lambda n: (self._best[n], n))
+            self._key = (self._products, most)
+            known = _choice(self._key)
+            self._best = dict.fromkeys(counts if known is None else [known], np.inf)
+            if len(self._best) > 1:
+                # The first call is not counted: it may have to be compiled, and nothing is in the cache.
+                rounds = min(3, -(-_ALL_TRIALS // (self._trial * self._products)))
+                self._trials = [0, *counts * rounds]
+        self._now = max(1, self._trials[0]) if self._trials else self._fastest()
         return self._now, self._trial if self._trials else sys.maxsize
 
     @contextlib.contextmanager
@@ -147,6 +174,11 @@ class ThreadChoice:
         if self._trials and self._trials.pop(0):
             took = (time.perf_counter() - begin) / n_updates
             self._best[self._now] = min(self._best[self._now], took)
+            if not self._trials:
+                _keep(self._key, self._fastest())
+
+    def _fastest(self) -> int:
+        return min(self._best, key=lambda n: (self._best[n], n))
 
 
 def allowed_threads() -> int:

@@ -41,6 +41,8 @@ _BLOCK = 131_072
 #: Rows of a batch above which networks with rows of their own are faster alone: with 256 of them together took 0.87
 #: (784-512-10) and 0.99 (784-64-10) of the time, with 512 1.13 and 1.17 (784-16-10).
 LARGEST_OWN_BATCH = 256
+#: Numbers in the activations of the widest layer above which networks are faster alone, with BLAS.
+_LARGEST_LAYER = 2**18
 
 #: Numbers of a gradient between two calls of the optimizer: with weights and state they stay in the first cache.
 _PIECE = 1_024
@@ -65,7 +67,7 @@ def kind_of(updates: EpochUpdates) -> Hashable:
         and data.scaling is None
         and updates.update_size == updates.part_size
         and not any(network.dropout)
-        and updates.update_size * max(network.layer_sizes[1:]) <= cpu_fused.LARGEST_LAYER
+        and updates.update_size * max(network.layer_sizes[1:]) <= _LARGEST_LAYER
         and not cpu_fused.covers(*asked)
     )
     if not covered:
