@@ -99,76 +99,88 @@ def test_who_waits_long_sleeps() -> None:
 # --- which number of threads ------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(autouse=True)
-def nothing_chosen_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_threads, "_chosen", {})
+class Machine:
+    """A clock, and how long an update takes by each number of threads; it forgets what was measured before."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, n_threads: int) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(cpu_threads, "_measured", {})
+        monkeypatch.setattr(cpu_threads, "allowed_threads", lambda: n_threads)
+        for clock in ("perf_counter", "monotonic"):
+            monkeypatch.setattr(f"gpuprop.backends.cpu_threads.time.{clock}", lambda: self.now)
+
+    def asked(self, choice: ThreadChoice, seconds: dict[int, float], calls: int) -> list[int]:
+        """Return the numbers of threads for so many calls of at most ten updates."""
+        asked = []
+        for _ in range(calls):
+            n_threads, most = choice.following()
+            asked.append(n_threads)
+            with choice.timed(min(most, 10)):
+                self.now += seconds[n_threads] * min(most, 10)
+        return asked
 
 
-def choose(
-    choice: ThreadChoice, seconds: dict[int, float], monkeypatch: pytest.MonkeyPatch, calls: int = 9
-) -> list[tuple[int, int]]:
-    """Make updates that take as long as given for each number of threads; return what was asked for."""
-    clock, asked = [0.0], []
-    monkeypatch.setattr("gpuprop.backends.cpu_threads.time.perf_counter", lambda: clock[0])
-    for _ in range(calls):
-        n_threads, most = choice.following()
-        asked.append((n_threads, most))
-        n_updates = min(most, 1000)
-        with choice.timed(n_updates):
-            clock[0] += seconds[n_threads] * n_updates
-    return asked
-
-
-@pytest.mark.parametrize(("two", "expected"), [(0.6, 2), (1.1, 1), (1.0, 1)])
+@pytest.mark.parametrize(("two", "expected"), [(0.006, 2), (0.011, 1), (0.01, 1)])
 def test_the_faster_number_of_threads_is_kept(two: float, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_threads, "allowed_threads", lambda: 2)
-    asked = choose(ThreadChoice(40_000_000), {1: 1.0, 2: two}, monkeypatch)
-    assert [n for n, _ in asked] == [1, 1, 2, 1, 2, 1, 2, expected, expected]
-    assert [most for _, most in asked[:7]] == [10] * 7  # 400 million products a call
-    assert asked[-1][1] > 10**9
+    choice = ThreadChoice(40_000_000)
+    asked = Machine(monkeypatch, 2).asked(choice, {1: 0.01, 2: two}, 9)
+    assert asked == [1, 1, 2, 1, 2, 1, 2, expected, expected]
+    assert choice.following()[1] > 10**9
+
+
+def test_a_measurement_is_some_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    Machine(monkeypatch, 2)
+    assert ThreadChoice(40_000_000).following() == (1, 10)  # 400 million products
+    assert ThreadChoice(600_000_000).following() == (1, 1)
 
 
 def test_some_numbers_up_to_all_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_threads, "allowed_threads", lambda: 6)
-    asked = choose(ThreadChoice(40_000_000), {1: 1.0, 2: 0.6, 4: 0.5, 6: 0.7}, monkeypatch, calls=14)
-    assert [n for n, _ in asked] == [1, *[1, 2, 4, 6] * 3, 4]
+    seconds = {1: 0.01, 2: 0.006, 4: 0.005, 6: 0.007}
+    assert Machine(monkeypatch, 6).asked(ThreadChoice(40_000_000), seconds, 14) == [1, *[1, 2, 4, 6] * 3, 4]
 
 
-def test_of_long_updates_few_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_threads, "allowed_threads", lambda: 2)
-    asked = choose(ThreadChoice(600_000_000), {1: 1.0, 2: 0.6}, monkeypatch, calls=6)
-    assert asked[:5] == [(1, 1), (1, 1), (2, 1), (1, 1), (2, 1)]
-    assert asked[5][0] == 2
-    asked = choose(ThreadChoice(9_000_000_000), {1: 1.0, 2: 1.1}, monkeypatch, calls=4)
-    assert [n for n, _ in asked] == [1, 1, 2, 1]
+@pytest.mark.parametrize(("products", "rounds"), [(600_000_000, 2), (9_000_000_000, 1)])
+def test_of_long_updates_few_are_measured(products: int, rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Machine(monkeypatch, 2).asked(ThreadChoice(products), {1: 0.2, 2: 0.1}, 2 + 2 * rounds)
+    assert asked == [1, *[1, 2] * rounds, 2]
 
 
-def test_a_choice_serves_further_fits_for_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_threads, "allowed_threads", lambda: 2)
-    now = [1000.0]
-    monkeypatch.setattr("gpuprop.backends.cpu_threads.time.monotonic", lambda: now[0])
-    choose(ThreadChoice(40_000_000), {1: 1.0, 2: 0.6}, monkeypatch, calls=7)
-    now[0] += 59.0
-    assert choose(ThreadChoice(40_000_000), {2: 0.6}, monkeypatch, calls=1)[0][0] == 2
-    of_another_size = choose(ThreadChoice(50_000_000), {1: 1.0, 2: 0.6}, monkeypatch, calls=3)
-    assert [n for n, _ in of_another_size] == [1, 1, 2]
-    monkeypatch.setattr(cpu_threads, "allowed_threads", lambda: 3)  # more may be used now
-    assert [n for n, _ in choose(ThreadChoice(40_000_000), dict.fromkeys((1, 2, 3), 1.0), monkeypatch, calls=4)] == [
-        1, 1, 2, 3
-    ]  # fmt: skip
-    monkeypatch.setattr(cpu_threads, "allowed_threads", lambda: 2)
-    now[0] += 2.0
-    assert [n for n, _ in choose(ThreadChoice(40_000_000), {1: 1.0, 2: 0.6}, monkeypatch, calls=3)] == [1, 1, 2]
+def test_short_fits_measure_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch, 2)
+    fits = [machine.asked(ThreadChoice(40_000_000), {1: 0.01, 2: 0.006}, 4) for _ in range(4)]
+    # The first call of each is not counted. 2 has been measured once, then twice, then often enough.
+    assert fits == [[1, 1, 2, 1], [2, 1, 2, 1], [2, 1, 2, 2], [2, 2, 2, 2]]
+
+
+def test_a_hundredth_of_a_long_training_measures_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, choice = Machine(monkeypatch, 2), ThreadChoice(40_000_000)
+    assert machine.asked(choice, {1: 0.01, 2: 0.005}, 8)[-1] == 2
+    # Another process takes the second processor: after three rounds no measurement from before it is left.
+    asked = machine.asked(choice, {1: 0.01, 2: 0.02}, 1000)
+    assert asked[:200] == [2] * 200
+    assert asked[600:].count(2) in (1, 2)
+
+
+def test_what_was_measured_serves_further_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, seconds = Machine(monkeypatch, 2), {1: 0.01, 2: 0.006, 3: 0.006}
+    machine.asked(ThreadChoice(40_000_000), seconds, 7)
+    assert machine.asked(ThreadChoice(40_000_000), seconds, 3) == [2, 2, 2]
+    assert machine.asked(ThreadChoice(50_000_000), seconds, 3) == [1, 1, 2]  # of another size
+    machine.now += 60.0
+    assert machine.asked(ThreadChoice(40_000_000), seconds, 4) == [2, 1, 2, 2]  # it may have changed: a round
+    machine.now += 200.0
+    assert machine.asked(ThreadChoice(40_000_000), seconds, 7) == [1, 1, 2, 1, 2, 1, 2]
+    monkeypatch.setattr(cpu_threads, "allowed_threads", lambda: 3)  # more may be used
+    assert machine.asked(ThreadChoice(40_000_000), seconds, 4) == [1, 1, 2, 3]
 
 
 @pytest.mark.parametrize(("products", "allowed"), [(0, 2), (4_000_000, 2), (40_000_000, 1)])
 def test_small_updates_and_one_processor_are_not_measured(
     products: int, allowed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cpu_threads, "allowed_threads", lambda: allowed)
-    asked = choose(ThreadChoice(products), {1: 1.0}, monkeypatch)
-    assert {n for n, _ in asked} == {1}
-    assert min(most for _, most in asked) > 10**9
+    machine, choice = Machine(monkeypatch, allowed), ThreadChoice(products)
+    assert machine.asked(choice, {1: 0.01}, 9) == [1] * 9
+    assert choice.following()[1] > 10**9
 
 
 def test_no_more_threads_than_blas_may_use() -> None:

@@ -1,10 +1,10 @@
 """How many threads a network is trained by.
 
-The fused tier (`gpuprop.backends.cpu_fused`) calls no BLAS; its first updates show how many threads make them fastest
+The fused tier (`gpuprop.backends.cpu_fused`) calls no BLAS; its updates show how many threads make them fastest
 (`ThreadChoice`). Where the step is made of primitives, BLAS multiplies with all its threads or with one, whichever a
 few multiplications of the training's own size show to be faster. Small updates lose by sharing, and on a busy machine
-all lose, because each thread waits for the slowest. What was found serves further fits of the same size for a minute.
-BLAS's own maximum, which OPENBLAS_NUM_THREADS and joblib's workers set, is never exceeded by either.
+all lose, because each thread waits for the slowest. What was found serves further fits of the same size, too. BLAS's
+own maximum, which OPENBLAS_NUM_THREADS and joblib's workers set, is never exceeded by either.
 
 Of several limits the strictest holds, and what was before comes back when the last has ended. OpenBLAS keeps a number
 for each thread of the caller: a limit counts for the thread that trains.
@@ -37,9 +37,13 @@ _WORTH_MEASURING = 2**24
 _WORTH_SHARING = 5_000_000
 #: Products of numbers in a measurement of it, some milliseconds, and in all measurements of a number of threads.
 _TRIAL, _ALL_TRIALS = 400_000_000, 1_200_000_000
+#: Rounds of such measurements at first, and of how many the best counts.
+_ROUNDS = 3
+#: How much longer than they take is the time between two rounds.
+_APART = 100
 
-#: Seconds for which a choice serves further fits of the same size: calls of ``partial_fit`` follow one another faster
-#: than each could measure. Later the machine may be busier, or less.
+#: Seconds for which what was found serves further fits of the same size: calls of ``partial_fit`` follow one another
+#: faster than each could measure. Later the machine may be busier, or less.
 _KEPT = 60.0
 
 _chosen: dict[tuple[object, ...], tuple[float, int]] = {}
@@ -129,12 +133,31 @@ def best_thread_count(network: Network, n_rows: int) -> int | None:
     return _keep(key, 1 if best[1] <= best[most] else most)
 
 
+class _Measured:
+    """What updates of one size took by each number of threads, the last few times; and when to measure again."""
+
+    def __init__(self, counts: list[int]) -> None:
+        self.seconds: dict[int, tuple[float, ...]] = dict.fromkeys(counts, ())
+        self.due = -np.inf
+
+    def add(self, count: int, seconds: float) -> None:
+        self.seconds[count] = (*self.seconds[count], seconds)[-_ROUNDS:]
+
+    def fastest(self) -> int:
+        return min(self.seconds, key=lambda count: (min(self.seconds[count], default=np.inf), count))
+
+
+#: By products in an update and threads that may be used, for all fits of this process.
+_measured: dict[tuple[int, int], _Measured] = {}
+
+
 class ThreadChoice:
     """How many threads make the updates of the fused tier: one, two, four, and so on, or as many as there may be.
 
     The training itself is what is measured, some updates by each of these numbers in turn: that takes no time of its
-    own, and leaves no trace, because the results are the same bits (`gpuprop.backends.cpu_team`). Of updates that take
-    long, fewer are measured.
+    own, and leaves no trace, because the results are the same bits (`gpuprop.backends.cpu_team`). Three rounds begin;
+    later, one at a time, they are a hundredth of the training, because a machine does not stay as busy as it is. Fits
+    of the same size share what they measure.
 
     Parameters
     ----------
@@ -146,39 +169,46 @@ class ThreadChoice:
     def __init__(self, products: int) -> None:
         self._products = products
         self._trial = max(1, _TRIAL // max(1, products))
-        self._best: dict[int, float] = {}
+        self._measured: _Measured | None = None
+        # What is to be measured; 0 for a call that is not counted.
         self._trials: list[int] = []
-        self._key: tuple[object, ...] = ()
-        self._now = 1
+        self._now, self._took = 1, 0.0
 
     def following(self) -> tuple[int, int]:
         """Return the number of threads for the next updates, and how many updates to make before asking again."""
-        if not self._best:
-            most = allowed_threads() if self._products >= _WORTH_SHARING else 1
-            counts = [*(2**power for power in range((most - 1).bit_length())), most]
-            self._key = (self._products, most)
-            known = _choice(self._key)
-            self._best = dict.fromkeys(counts if known is None else [known], np.inf)
-            if len(self._best) > 1:
-                # The first call is not counted: it may have to be compiled, and nothing is in the cache.
-                rounds = min(3, -(-_ALL_TRIALS // (self._trial * self._products)))
-                self._trials = [0, *counts * rounds]
-        self._now = max(1, self._trials[0]) if self._trials else self._fastest()
+        first = self._measured is None
+        measured = self._measured = self._measured or self._record()
+        if len(measured.seconds) > 1 and not self._trials and time.monotonic() >= measured.due:
+            self._begin(measured, first)
+        self._now = (self._trials[0] if self._trials else 0) or measured.fastest()
         return self._now, self._trial if self._trials else sys.maxsize
+
+    def _record(self) -> _Measured:
+        most = allowed_threads() if self._products >= _WORTH_SHARING else 1
+        counts = [*(2**power for power in range((most - 1).bit_length())), most]
+        return _measured.setdefault((self._products, most), _Measured(counts))
+
+    def _begin(self, measured: _Measured, first: bool) -> None:
+        """Begin to measure: a round, or as many as are missing of the first ones."""
+        if measured.due > -np.inf and time.monotonic() > measured.due + _KEPT:
+            measured.seconds = dict.fromkeys(measured.seconds, ())  # nothing recent is known
+        known = min(map(len, measured.seconds.values()))
+        rounds = max(1, min(_ROUNDS, -(-_ALL_TRIALS // (self._trial * self._products))) - known)
+        # A fit's first call is not counted: it may have to be compiled, and nothing is in the cache.
+        self._trials = [0] * first + list(measured.seconds) * rounds
+        self._took = 0.0
 
     @contextlib.contextmanager
     def timed(self, n_updates: int) -> Iterator[None]:
-        """Measure the updates that are made meanwhile, while the choice is open."""
+        """Measure the updates that are made meanwhile, while there is something to choose."""
         begin = time.perf_counter()
         yield
-        if self._trials and self._trials.pop(0):
-            took = (time.perf_counter() - begin) / n_updates
-            self._best[self._now] = min(self._best[self._now], took)
+        if self._measured is not None and self._trials and self._trials.pop(0):
+            took = time.perf_counter() - begin
+            self._measured.add(self._now, took / n_updates)
+            self._took += took
             if not self._trials:
-                _keep(self._key, self._fastest())
-
-    def _fastest(self) -> int:
-        return min(self._best, key=lambda n: (self._best[n], n))
+                self._measured.due = time.monotonic() + _APART * self._took
 
 
 def allowed_threads() -> int:
