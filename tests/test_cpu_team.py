@@ -166,9 +166,9 @@ def test_what_was_measured_serves_further_fits(monkeypatch: pytest.MonkeyPatch) 
     machine.asked(ThreadChoice(40_000_000), seconds, 7)
     assert machine.asked(ThreadChoice(40_000_000), seconds, 3) == [2, 2, 2]
     assert machine.asked(ThreadChoice(50_000_000), seconds, 3) == [1, 1, 2]  # of another size
-    machine.now += 60.0
-    assert machine.asked(ThreadChoice(40_000_000), seconds, 4) == [2, 1, 2, 2]  # it may have changed: a round
-    machine.now += 200.0
+    machine.now += 59.0
+    assert machine.asked(ThreadChoice(40_000_000), seconds, 3) == [2, 2, 2]
+    machine.now += 61.0  # the machine may be another by now
     assert machine.asked(ThreadChoice(40_000_000), seconds, 7) == [1, 1, 2, 1, 2, 1, 2]
     monkeypatch.setattr(cpu_threads, "allowed_threads", lambda: 3)  # more may be used
     assert machine.asked(ThreadChoice(40_000_000), seconds, 4) == [1, 1, 2, 3]

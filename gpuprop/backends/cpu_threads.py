@@ -39,7 +39,7 @@ _WORTH_SHARING = 5_000_000
 _TRIAL, _ALL_TRIALS = 400_000_000, 1_200_000_000
 #: Rounds of such measurements at first, and of how many the best counts.
 _ROUNDS = 3
-#: How much longer than they take is the time between two rounds.
+#: How much longer than a round takes is what is trained until the next.
 _APART = 100
 
 #: Seconds for which what was found serves further fits of the same size: calls of ``partial_fit`` follow one another
@@ -134,11 +134,14 @@ def best_thread_count(network: Network, n_rows: int) -> int | None:
 
 
 class _Measured:
-    """What updates of one size took by each number of threads, the last few times; and when to measure again."""
+    """What updates of one size took by each number of threads, the last few times.
+
+    `moment` is when they were last trained, `left` for how many seconds of training nothing is to be measured.
+    """
 
     def __init__(self, counts: list[int]) -> None:
         self.seconds: dict[int, tuple[float, ...]] = dict.fromkeys(counts, ())
-        self.due = -np.inf
+        self.moment = self.left = 0.0
 
     def add(self, count: int, seconds: float) -> None:
         self.seconds[count] = (*self.seconds[count], seconds)[-_ROUNDS:]
@@ -178,7 +181,9 @@ class ThreadChoice:
         """Return the number of threads for the next updates, and how many updates to make before asking again."""
         first = self._measured is None
         measured = self._measured = self._measured or self._record()
-        if len(measured.seconds) > 1 and not self._trials and time.monotonic() >= measured.due:
+        if first and time.monotonic() > measured.moment + _KEPT:  # nothing recent is known
+            measured.seconds, measured.left = dict.fromkeys(measured.seconds, ()), 0.0
+        if len(measured.seconds) > 1 and not self._trials and measured.left <= 0:
             self._begin(measured, first)
         self._now = (self._trials[0] if self._trials else 0) or measured.fastest()
         return self._now, self._trial if self._trials else sys.maxsize
@@ -190,8 +195,6 @@ class ThreadChoice:
 
     def _begin(self, measured: _Measured, first: bool) -> None:
         """Begin to measure: a round, or as many as are missing of the first ones."""
-        if measured.due > -np.inf and time.monotonic() > measured.due + _KEPT:
-            measured.seconds = dict.fromkeys(measured.seconds, ())  # nothing recent is known
         known = min(map(len, measured.seconds.values()))
         rounds = max(1, min(_ROUNDS, -(-_ALL_TRIALS // (self._trial * self._products))) - known)
         # A fit's first call is not counted: it may have to be compiled, and nothing is in the cache.
@@ -200,15 +203,18 @@ class ThreadChoice:
 
     @contextlib.contextmanager
     def timed(self, n_updates: int) -> Iterator[None]:
-        """Measure the updates that are made meanwhile, while there is something to choose."""
+        """Measure the updates that are made meanwhile."""
         begin = time.perf_counter()
         yield
-        if self._measured is not None and self._trials and self._trials.pop(0):
-            took = time.perf_counter() - begin
-            self._measured.add(self._now, took / n_updates)
+        took, measured = time.perf_counter() - begin, self._measured
+        assert measured is not None, "`following` comes first"
+        measured.moment = time.monotonic()
+        measured.left -= took
+        if self._trials and self._trials.pop(0):
+            measured.add(self._now, took / n_updates)
             self._took += took
             if not self._trials:
-                self._measured.due = time.monotonic() + _APART * self._took
+                measured.left = _APART * self._took
 
 
 def allowed_threads() -> int:

@@ -97,6 +97,7 @@ def peers(
             if entry["contender"] in chosen
             and entry["subject"] in subjects
             and entry.get("config", wanted[0]) in wanted
+            and (threads is None or entry.get("threads", counts[0]) in counts)
         ]
         _show(document, picture, markdown, json)
         return
