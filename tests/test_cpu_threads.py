@@ -63,7 +63,7 @@ def test_small_products_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> Non
     net = gpuprop.Network((64, 64, 3), seed=0, device="numpy")
     assert best_thread_count(net, 8) is None
     monkeypatch.setattr(cpu_threads, "_WORTH_MEASURING", 0)
-    monkeypatch.setattr(cpu_threads, "_chosen", {})
+    monkeypatch.setattr(cpu_threads, "_measured", {})
     found = best_thread_count(net, 8)
     assert found in ({None} if blas_threads() == 1 else {1, blas_threads()})
     if found is not None:  # the next fit of this size measures nothing

@@ -46,7 +46,6 @@ _APART = 100
 #: faster than each could measure. Later the machine may be busier, or less.
 _KEPT = 60.0
 
-_chosen: dict[tuple[object, ...], tuple[float, int]] = {}
 _lock = threading.Lock()
 _wanted: list[int] = []
 _limiter: Any = None
@@ -94,16 +93,33 @@ def _apply() -> None:
         _limiter = controller.limit(limits=min(*_wanted, most))
 
 
-def _choice(key: tuple[object, ...]) -> int | None:
-    """Return what was chosen for this in the last minute."""
-    moment, count = _chosen.get(key, (-np.inf, 0))
-    return count if time.monotonic() - moment < _KEPT else None
+class _Measured:
+    """What multiplications or updates of one size took by each number of threads, the last few times.
+
+    `moment` is when there were any last, `left` for how many seconds of updates nothing is to be measured.
+    """
+
+    def __init__(self, counts: list[int]) -> None:
+        self.seconds: dict[int, tuple[float, ...]] = dict.fromkeys(counts, ())
+        self.moment = self.left = 0.0
+
+    def add(self, count: int, seconds: float) -> None:
+        self.seconds[count] = (*self.seconds[count], seconds)[-_ROUNDS:]
+        self.moment = time.monotonic()
+
+    def fastest(self) -> int:
+        return min(self.seconds, key=lambda count: (min(self.seconds[count], default=np.inf), count))
 
 
-def _keep(key: tuple[object, ...], count: int) -> int:
-    """Remember a choice, and return it."""
-    _chosen[key] = time.monotonic(), count
-    return count
+_measured: dict[tuple[object, ...], _Measured] = {}
+
+
+def _of_size(size: tuple[object, ...], counts: list[int]) -> _Measured:
+    """Return what this process has measured of a size, if that is not too long ago."""
+    measured = _measured.setdefault((*size, *counts), _Measured(counts))
+    if time.monotonic() > measured.moment + _KEPT:
+        measured.seconds, measured.left = dict.fromkeys(counts, ()), 0.0
+    return measured
 
 
 def best_thread_count(network: Network, n_rows: int) -> int | None:
@@ -117,41 +133,18 @@ def best_thread_count(network: Network, n_rows: int) -> int | None:
     most = blas_threads()
     if most == 1:
         return None
-    key = (n_rows, fan_in, fan_out, network.dtype, most)
-    known = _choice(key)
-    if known is not None:
-        return known
+    measured = _of_size((n_rows, fan_in, fan_out, network.dtype), [1, most])
+    if measured.seconds[most]:
+        return measured.fastest()
     a, b = np.ones((n_rows, fan_in), network.dtype), np.ones((fan_in, fan_out), network.dtype)
     out = np.empty((n_rows, fan_out), network.dtype)
-    best = {1: np.inf, most: np.inf}
-    for _ in range(3):
-        for count in best:
+    for _ in range(_ROUNDS):
+        for count in measured.seconds:
             with limited_blas(count):
                 begin = time.perf_counter()
                 np.matmul(a, b, out=out)
-                best[count] = min(best[count], time.perf_counter() - begin)
-    return _keep(key, 1 if best[1] <= best[most] else most)
-
-
-class _Measured:
-    """What updates of one size took by each number of threads, the last few times.
-
-    `moment` is when they were last trained, `left` for how many seconds of training nothing is to be measured.
-    """
-
-    def __init__(self, counts: list[int]) -> None:
-        self.seconds: dict[int, tuple[float, ...]] = dict.fromkeys(counts, ())
-        self.moment = self.left = 0.0
-
-    def add(self, count: int, seconds: float) -> None:
-        self.seconds[count] = (*self.seconds[count], seconds)[-_ROUNDS:]
-
-    def fastest(self) -> int:
-        return min(self.seconds, key=lambda count: (min(self.seconds[count], default=np.inf), count))
-
-
-#: By products in an update and threads that may be used, for all fits of this process.
-_measured: dict[tuple[int, int], _Measured] = {}
+                measured.add(count, time.perf_counter() - begin)
+    return measured.fastest()
 
 
 class ThreadChoice:
@@ -180,18 +173,16 @@ class ThreadChoice:
     def following(self) -> tuple[int, int]:
         """Return the number of threads for the next updates, and how many updates to make before asking again."""
         first = self._measured is None
-        measured = self._measured = self._measured or self._record()
-        if first and time.monotonic() > measured.moment + _KEPT:  # nothing recent is known
-            measured.seconds, measured.left = dict.fromkeys(measured.seconds, ()), 0.0
+        measured = self._measured = self._measured or self._of_these_updates()
         if len(measured.seconds) > 1 and not self._trials and measured.left <= 0:
             self._begin(measured, first)
         self._now = (self._trials[0] if self._trials else 0) or measured.fastest()
         return self._now, self._trial if self._trials else sys.maxsize
 
-    def _record(self) -> _Measured:
+    def _of_these_updates(self) -> _Measured:
         most = allowed_threads() if self._products >= _WORTH_SHARING else 1
         counts = [*(2**power for power in range((most - 1).bit_length())), most]
-        return _measured.setdefault((self._products, most), _Measured(counts))
+        return _of_size((self._products,), counts)
 
     def _begin(self, measured: _Measured, first: bool) -> None:
         """Begin to measure: a round, or as many as are missing of the first ones."""
