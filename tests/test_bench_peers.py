@@ -164,6 +164,9 @@ def test_a_report_is_read_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixtur
     part = cli.run("bench", "peers", "e1", "--contenders", "gpuprop,torch", "--read", path, "--markdown").out
     assert "| training | gpuprop, us an update | PyTorch, times |\n" in part
     assert [line[:5] for line in part.splitlines() if line.startswith("| ")] == ["| tra", "| ---", "| e1:"]
+    one_thread = cli.run("bench", "peers", "a", "--threads", 1, "--read", path, "--markdown").out
+    assert "(threads: 1)" in one_thread
+    assert "| a: 784-128-10 relu adam, batch 128 | 500.0 | 4.00 | 0.40 |\n" in one_thread
     halves = [tmp_path / "one.json", tmp_path / "two.json"]
     for half, entries in zip(halves, (ENTRIES[:3], ENTRIES[3:]), strict=True):
         half.write_text(json.dumps(document("peers", machine, entries)))

@@ -104,6 +104,7 @@ class Machine:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, n_threads: int) -> None:
         self.now = 1000.0
+        self.most: list[int] = []  # updates that each call might have made
         monkeypatch.setattr(cpu_threads, "_measured", {})
         monkeypatch.setattr(cpu_threads, "allowed_threads", lambda: n_threads)
         for clock in ("perf_counter", "monotonic"):
@@ -115,6 +116,7 @@ class Machine:
         for _ in range(calls):
             n_threads, most = choice.following()
             asked.append(n_threads)
+            self.most.append(most)
             with choice.timed(min(most, 10)):
                 self.now += seconds[n_threads] * min(most, 10)
         return asked
@@ -122,16 +124,11 @@ class Machine:
 
 @pytest.mark.parametrize(("two", "expected"), [(0.006, 2), (0.011, 1), (0.01, 1)])
 def test_the_faster_number_of_threads_is_kept(two: float, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    choice = ThreadChoice(40_000_000)
-    asked = Machine(monkeypatch, 2).asked(choice, {1: 0.01, 2: two}, 9)
+    machine = Machine(monkeypatch, 2)
+    asked = machine.asked(ThreadChoice(40_000_000), {1: 0.01, 2: two}, 9)
     assert asked == [1, 1, 2, 1, 2, 1, 2, expected, expected]
-    assert choice.following()[1] > 10**9
-
-
-def test_a_measurement_is_some_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    Machine(monkeypatch, 2)
-    assert ThreadChoice(40_000_000).following() == (1, 10)  # 400 million products
-    assert ThreadChoice(600_000_000).following() == (1, 1)
+    assert machine.most[:7] == [10] * 7  # 400 million products a call
+    assert min(machine.most[7:]) > 10**9
 
 
 def test_some_numbers_up_to_all_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,8 +138,10 @@ def test_some_numbers_up_to_all_are_tried(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize(("products", "rounds"), [(600_000_000, 2), (9_000_000_000, 1)])
 def test_of_long_updates_few_are_measured(products: int, rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = Machine(monkeypatch, 2).asked(ThreadChoice(products), {1: 0.2, 2: 0.1}, 2 + 2 * rounds)
+    machine = Machine(monkeypatch, 2)
+    asked = machine.asked(ThreadChoice(products), {1: 0.2, 2: 0.1}, 2 + 2 * rounds)
     assert asked == [1, *[1, 2] * rounds, 2]
+    assert machine.most[:-1] == [1] * (1 + 2 * rounds)
 
 
 def test_short_fits_measure_together(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,9 +177,9 @@ def test_what_was_measured_serves_further_fits(monkeypatch: pytest.MonkeyPatch) 
 def test_small_updates_and_one_processor_are_not_measured(
     products: int, allowed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    machine, choice = Machine(monkeypatch, allowed), ThreadChoice(products)
-    assert machine.asked(choice, {1: 0.01}, 9) == [1] * 9
-    assert choice.following()[1] > 10**9
+    machine = Machine(monkeypatch, allowed)
+    assert machine.asked(ThreadChoice(products), {1: 0.01}, 9) == [1] * 9
+    assert min(machine.most) > 10**9
 
 
 def test_no_more_threads_than_blas_may_use() -> None:
