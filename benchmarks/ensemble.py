@@ -24,7 +24,7 @@ from sklearn.base import clone  # noqa: E402
 from sklearn.exceptions import ConvergenceWarning  # noqa: E402
 
 import gpuprop  # noqa: E402
-from gpuprop.equivalence.tolerances import CURVE  # noqa: E402
+from gpuprop.measure.equivalence.tolerances import CURVE  # noqa: E402
 
 
 def seconds_of(model: gpuprop.MLPClassifier | gpuprop.MLPEnsemble, X: np.ndarray, y: np.ndarray) -> float:

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpuprop.bench.report import REPORT_FORMAT as BENCH
-from gpuprop.equivalence.selfcheck import REPORT_FORMAT as SELFCHECK
+from gpuprop.measure.bench.documents import REPORT_FORMAT as BENCH
+from gpuprop.measure.equivalence.selfcheck import REPORT_FORMAT as SELFCHECK
 
 RESULTS = Path(__file__).parent / "results"
 NONE_YET = "No GPU has reported: none yet."

@@ -22,10 +22,10 @@ from pathlib import Path
 # The bounds stand beside the tests, which are no installed package.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from gpuprop.bench import sass
-from gpuprop.bench.sass import Report
-from gpuprop.bench.sass_batch import compile_selections
-from gpuprop.bench.variants import Selection
+from gpuprop.measure.bench import sass
+from gpuprop.measure.bench.sass import Report
+from gpuprop.measure.bench.sass_batch import compile_selections
+from gpuprop.measure.bench.variants import Selection
 from tests.sass_bounds import violations
 
 SINGLE = ("128x128_8x8", "64x64_8x4", "64x64_4x4", "32x32_4x4")

@@ -1,4 +1,4 @@
-"""Keep the links to lines of the library true: ``[`name`](../gpuprop/step.py#L42)``.
+"""Keep the links to lines of the library true: ``[`name`](../gpuprop/core/step.py#L42)``.
 
     python docs/source_lines.py           # rewrites the lines of all pages; prints what changed
     python docs/source_lines.py --check   # changes nothing; status 1 if a line is stale

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from gpuprop.bench import sass
-from gpuprop.bench.variants import Variant
+from gpuprop.measure.bench import sass
+from gpuprop.measure.bench.variants import Variant
 
 
 def reports(capability: tuple[int, int]) -> dict[str, sass.Report]:

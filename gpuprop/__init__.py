@@ -16,22 +16,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from gpuprop._moved import find_moved_modules
+
 if TYPE_CHECKING:
-    from gpuprop import (
-        activations,
-        backends,
-        callbacks,
-        datasets,
-        estimators,
-        initializers,
-        losses,
-        optimizers,
-        plots,
-        schedules,
-        trace,
-    )
-    from gpuprop.activations import Activation
-    from gpuprop.callbacks import Callback
+    from gpuprop import backends, datasets, estimators
     from gpuprop.errors import (
         BackendUnavailableError,
         DataError,
@@ -42,11 +30,16 @@ if TYPE_CHECKING:
         NonFiniteLossError,
     )
     from gpuprop.estimators import MLPClassifier, MLPEnsemble, MLPRegressor, search
-    from gpuprop.gradient_check import check_gradients
-    from gpuprop.model_io import load
-    from gpuprop.network import Network
-    from gpuprop.scaling import InputScaling
-    from gpuprop.training import Trainer
+    from gpuprop.estimators.stored_models import load
+    from gpuprop.learn import plots, trace
+    from gpuprop.learn.gradient_check import check_gradients
+    from gpuprop.maths import activations, initializers, losses, optimizers, schedules
+    from gpuprop.maths.activations import Activation
+    from gpuprop.maths.scaling import InputScaling
+    from gpuprop.model.network import Network
+    from gpuprop.training import callbacks
+    from gpuprop.training.callbacks import Callback
+    from gpuprop.training.trainer import Trainer
 
 __version__ = "0.1.0"
 
@@ -83,34 +76,44 @@ __all__ = [
     "trace",
 ]
 
-# Where each public name comes from; the names that are not here are submodules.
+# Where each public name comes from: a module, or an object in one; a name that is not here is a submodule.
 _SOURCES = {
-    "Activation": "activations.Activation",
-    "BackendUnavailableError": "errors.BackendUnavailableError",
-    "Callback": "callbacks.Callback",
-    "DataError": "errors.DataError",
-    "DeviceError": "errors.DeviceError",
-    "DeviceMemoryError": "errors.DeviceMemoryError",
-    "GpupropError": "errors.GpupropError",
-    "InputScaling": "scaling.InputScaling",
-    "MLPClassifier": "estimators.MLPClassifier",
-    "MLPEnsemble": "estimators.MLPEnsemble",
-    "MLPRegressor": "estimators.MLPRegressor",
-    "ModelFileError": "errors.ModelFileError",
-    "Network": "network.Network",
-    "NonFiniteLossError": "errors.NonFiniteLossError",
-    "Trainer": "training.Trainer",
-    "check_gradients": "gradient_check.check_gradients",
-    "load": "model_io.load",
-    "search": "estimators.search",
+    "Activation": "maths.activations:Activation",
+    "BackendUnavailableError": "errors:BackendUnavailableError",
+    "Callback": "training.callbacks:Callback",
+    "DataError": "errors:DataError",
+    "DeviceError": "errors:DeviceError",
+    "DeviceMemoryError": "errors:DeviceMemoryError",
+    "GpupropError": "errors:GpupropError",
+    "InputScaling": "maths.scaling:InputScaling",
+    "MLPClassifier": "estimators:MLPClassifier",
+    "MLPEnsemble": "estimators:MLPEnsemble",
+    "MLPRegressor": "estimators:MLPRegressor",
+    "ModelFileError": "errors:ModelFileError",
+    "Network": "model.network:Network",
+    "NonFiniteLossError": "errors:NonFiniteLossError",
+    "Trainer": "training.trainer:Trainer",
+    "activations": "maths.activations",
+    "callbacks": "training.callbacks",
+    "check_gradients": "learn.gradient_check:check_gradients",
+    "initializers": "maths.initializers",
+    "load": "estimators.stored_models:load",
+    "losses": "maths.losses",
+    "optimizers": "maths.optimizers",
+    "plots": "learn.plots",
+    "schedules": "maths.schedules",
+    "search": "estimators:search",
+    "trace": "learn.trace",
 }
+
+find_moved_modules()
 
 
 def __getattr__(name: str) -> Any:
     """Load a public name when it is first used; afterwards it is an ordinary attribute."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, _, attribute = _SOURCES.get(name, name).partition(".")
+    module, _, attribute = _SOURCES.get(name, name).partition(":")
     value: Any = importlib.import_module(f"{__name__}.{module}")
     if attribute:
         value = getattr(value, attribute)

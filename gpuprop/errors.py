@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
 
 __all__ = [
     "BackendUnavailableError",
@@ -17,6 +20,8 @@ __all__ = [
     "GpupropError",
     "ModelFileError",
     "NonFiniteLossError",
+    "check_integer",
+    "check_real",
     "unknown_name",
 ]
 
@@ -80,3 +85,34 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
     near.sort(key=lambda other: sorted(other) != sorted(str(name).lower()))  # two letters exchanged: the likeliest slip
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return ValueError(f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})")
+
+
+def check_integer(name: str, value: object, minimum: int) -> int:
+    """Return `value` as an int of at least `minimum`, or raise ``TypeError`` / ``ValueError``."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name}: got {value!r}, expected an integer of at least {minimum}")
+    if value < minimum:
+        raise ValueError(f"{name}: got {value}, expected an integer of at least {minimum}")
+    return int(value)
+
+
+def check_real(
+    name: str,
+    value: Any,
+    minimum: float,
+    maximum: float = np.inf,
+    *,
+    open_minimum: bool = False,
+    open_maximum: bool = False,
+) -> float:
+    """Return `value` as a finite float between the bounds, or raise ``TypeError`` / ``ValueError``."""
+    if isinstance(value, (bool, str)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name}: got {value!r}, expected a number")
+    number = float(value)
+    below = number <= minimum if open_minimum else number < minimum
+    above = number >= maximum if open_maximum else number > maximum
+    if not np.isfinite(number) or below or above:
+        upper = "" if maximum == np.inf else f" and {'below' if open_maximum else 'at most'} {maximum:g}"
+        lower = "above" if open_minimum else "at least"
+        raise ValueError(f"{name}: got {value}, expected a finite number {lower} {minimum:g}{upper}")
+    return number

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from tests.background import Program
 
-MODULES = {"selection": "gpuprop.bench.sass_batch", "mutant": "tests.mutation"}
+MODULES = {"selection": "gpuprop.measure.bench.sass_batch", "mutant": "tests.mutation"}
 """The program that works on the jobs which cases have under this parameter."""
 
 _BESIDE = pytest.StashKey[dict[str, Program]]()

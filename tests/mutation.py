@@ -93,8 +93,8 @@ def by_test(case: str) -> str:
 
 def by_compilation(case: str) -> str:
     """Compile one kernel for sm_86 and hold it to its bounds."""
-    from gpuprop.bench import sass
-    from gpuprop.bench.variants import Selection
+    from gpuprop.measure.bench import sass
+    from gpuprop.measure.bench.variants import Selection
     from tests.sass_bounds import violations
 
     tile, activation, option = case.split("/")

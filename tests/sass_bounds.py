@@ -4,7 +4,7 @@ Key: (family, tile); the value holds for every architecture from sm_75 to sm_120
 was measured when a bound was set stands in the comment: the lowest over all seven architectures, with relu.
 """
 
-from gpuprop.bench.sass import Report
+from gpuprop.measure.bench.sass import Report
 
 FMA_FRACTION = {
     ("forward", "128x128_8x8"): 0.87,  # 0.872

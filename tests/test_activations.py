@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import gpuprop
-from gpuprop.activations import ACTIVATIONS, OUTPUT_ACTIVATIONS, get_activation
+from gpuprop.maths.activations import ACTIVATIONS, OUTPUT_ACTIVATIONS, get_activation
 from tests.references.network import SCALAR, activate
 
 DTYPES = ["float32", "float64"]

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpuprop.losses import get_loss
-from gpuprop.network import TrainingData
-from gpuprop.scaling import InputScaling
-from gpuprop.training import _rows
-from gpuprop.validation import check_inputs, check_sample_weight, check_targets
+from gpuprop.maths.losses import get_loss
+from gpuprop.maths.scaling import InputScaling
+from gpuprop.model.inputs import check_inputs, check_sample_weight, check_targets
+from gpuprop.model.network import TrainingData
+from gpuprop.training.trainer import _rows
 
 xp = pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
 

@@ -19,8 +19,7 @@ import numpy as np
 import pytest
 
 import gpuprop
-from gpuprop import backends
-from gpuprop.backends import ENVIRONMENT_VARIABLE, choose, get_ops
+from gpuprop.backends import ENVIRONMENT_VARIABLE, choose, devices, get_ops
 from gpuprop.errors import BackendUnavailableError
 
 # As Python reports a module that is not there.
@@ -87,11 +86,12 @@ print("trained")
 
 LOOPS = """
 import numpy as np
-from gpuprop.backends import cpu_loops, cpu_optimizers
+from gpuprop.backends.cpu import loops
+from gpuprop.backends.cpu import optimizer_loops
 w, g = np.ones(5), np.full(5, 2.0)
-cpu_optimizers.sgd(w, g, w, w, 0.25, 0.0, w)
-cpu_loops.scale(w, 4.0)
-assert cpu_loops.sum_of_squares(w) == 20.0
+optimizer_loops.sgd(w, g, w, w, 0.25, 0.0, w)
+loops.scale(w, 4.0)
+assert loops.sum_of_squares(w) == 20.0
 print("computed")
 """
 
@@ -195,15 +195,15 @@ def test_environment_variable_is_validated_and_named(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(("name", "device"), [("auto", "cuda:0"), ("cuda", "cuda:0"), ("cuda:007", "cuda:7")])
 def test_a_usable_gpu_is_taken(name: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "_cuda_usable", lambda index: (True, f"GPU {index}"))
+    monkeypatch.setattr(devices, "_cuda_usable", lambda index: (True, f"GPU {index}"))
     choice = choose(name)
     assert (choice.device, choice.backend) == (device, "cuda")
     assert choice.reason == f"device '{'cuda:7' if ':' in name else name}' chose {device}: GPU {device[-1]}"
 
 
 def test_auto_never_takes_the_simulator(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "_cuda_usable", lambda index: (False, "no GPU"))
-    monkeypatch.setattr(backends, "_cuda_sim_usable", lambda: (True, "simulator"))
+    monkeypatch.setattr(devices, "_cuda_usable", lambda index: (False, "no GPU"))
+    monkeypatch.setattr(devices, "_cuda_sim_usable", lambda: (True, "simulator"))
     assert choose("auto").device == "cpu"
     assert choose("cuda-sim").device == "cuda-sim"
 
@@ -361,7 +361,7 @@ class Recorder:
 
 def test_the_second_gpu_is_the_one_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
     numba = pytest.importorskip("numba")
-    from gpuprop.backends.cuda_runtime import DeviceRuntime
+    from gpuprop.backends.cuda.runtime import DeviceRuntime
 
     recorder = Recorder()
 

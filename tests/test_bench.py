@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpuprop import machine
 from gpuprop.backends import get_ops
-from gpuprop.bench import kernels, paper, training
-from gpuprop.bench.kernels import KERNELS, contenders_of, validate
-from gpuprop.bench.measure import Contender, HostClock, Spread, take_turns
-from gpuprop.bench.roofline import DEVICES, Roof, Work, measure_roof, step_work
-from gpuprop.bench.training import CONFIGS, Composed, Config, Gpuprop
 from gpuprop.errors import BackendUnavailableError, GpupropError
+from gpuprop.measure import machine
+from gpuprop.measure.bench import kernels, paper
+from gpuprop.measure.bench import whole_updates as training
+from gpuprop.measure.bench.kernels import KERNELS, contenders_of, validate
+from gpuprop.measure.bench.measure import Contender, HostClock, Spread, take_turns
+from gpuprop.measure.bench.roofline import DEVICES, Roof, Work, measure_roof, step_work
+from gpuprop.measure.bench.whole_updates import CONFIGS, Composed, Config, Gpuprop
 from tests.cli_tools import Cli
 
 SHAPES = [(1, 1, 1), (7, 17, 3), (33, 7, 16)]
@@ -210,7 +211,7 @@ def test_without_a_gpu_only_what_is_known(cli: Cli, monkeypatch: pytest.MonkeyPa
 
 
 def test_machine_code_needs_its_compilers(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpuprop.bench.sass.missing_tools", lambda: "ptxas is not installed")
+    monkeypatch.setattr("gpuprop.measure.bench.sass.missing_tools", lambda: "ptxas is not installed")
     result = cli.fail("bench", "kernels", "--device", "numpy", "--only", "update", "--sass", "8.6")
     assert "ptxas is not installed; machine code needs pip install 'gpuprop[test]'" in result.err
 

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpuprop.bench.peers import comparison, report, worker
-from gpuprop.bench.peers.configs import Config, cross_entropy, probabilities
-from gpuprop.bench.peers.libraries import CONTENDERS
-from gpuprop.bench.report import document
 from gpuprop.errors import GpupropError
+from gpuprop.measure.bench.documents import document
+from gpuprop.measure.bench.peers import comparison, worker
+from gpuprop.measure.bench.peers import tables as report
+from gpuprop.measure.bench.peers.configs import Config, cross_entropy, probabilities
+from gpuprop.measure.bench.peers.libraries import CONTENDERS
 from tests.cli_tools import Cli
 
 

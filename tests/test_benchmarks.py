@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from gpuprop.bench.kernels import KERNELS
-from gpuprop.bench.report import REPORT_FORMAT as BENCH
-from gpuprop.bench.roofline import Roof
-from gpuprop.equivalence.selfcheck import REPORT_FORMAT as SELFCHECK
+from gpuprop.measure.bench.documents import REPORT_FORMAT as BENCH
+from gpuprop.measure.bench.kernels import KERNELS
+from gpuprop.measure.bench.roofline import Roof
+from gpuprop.measure.equivalence.selfcheck import REPORT_FORMAT as SELFCHECK
 from tests.cli_tools import Cli
 
 ROOT = Path(__file__).parent.parent
@@ -113,7 +113,7 @@ def test_what_the_commands_write_lacks_only_a_gpu(
     cli.run("selfcheck", "--device", "numpy", "--quick", "--report", "s.json")
     arguments = ("--device", "numpy", "--only", "rows", "--shape", "3x4x5", "--rounds", 1)
     roof = Roof("this device", {"float32": 1e10}, 1e10, "made up")
-    monkeypatch.setattr("gpuprop.bench.kernels.measure_roof", lambda *_, **__: roof)
+    monkeypatch.setattr("gpuprop.measure.bench.kernels.measure_roof", lambda *_, **__: roof)
     cli.run("bench", "kernels", *arguments, "--report", "k.json")
     for name in ("s.json", "k.json"):
         found = list(RENDER["flaws"](json.loads(Path(name).read_text())))
@@ -146,7 +146,7 @@ def test_every_kernel_with_a_launcher_has_a_benchmark() -> None:
 def test_benchmark_scripts(path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [str(path), "--device", "numpy", "--shape", "5x4x3", "--rounds", "1", "--json"])
     roof = Roof("this device", {"float32": 1e10}, 1e10, "made up")
-    monkeypatch.setattr("gpuprop.bench.kernels.measure_roof", lambda *_, **__: roof)
+    monkeypatch.setattr("gpuprop.measure.bench.kernels.measure_roof", lambda *_, **__: roof)
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(path), run_name="__main__")
     assert stop.value.code == 0

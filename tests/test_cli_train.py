@@ -14,9 +14,9 @@ from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import train_test_split
 
 import gpuprop
-from gpuprop import plots
 from gpuprop.cli.device import device_for_training, plain_seconds
 from gpuprop.cli.progress import EpochTable
+from gpuprop.learn import plots
 from tests.cli_tools import Cli, contents, plants, read_csv, write_csv, write_plants, write_prices
 
 QUICK = ("--epochs", "3", "--hidden", "5")
@@ -596,7 +596,7 @@ def test_auto_leaves_a_short_training_to_plain_numpy(
     cli_as_it_is: Cli, monkeypatch: pytest.MonkeyPatch, options: tuple[Any, ...], device: str
 ) -> None:
     # Where a GPU works it is a GPU that `auto` takes.
-    monkeypatch.setattr("gpuprop.backends._cuda_usable", lambda index: (False, "no GPU here"))
+    monkeypatch.setattr("gpuprop.backends.devices._cuda_usable", lambda index: (False, "no GPU here"))
     devices = []
 
     def fit(trainer: gpuprop.Trainer, *arguments: object) -> None:
@@ -615,7 +615,7 @@ def test_auto_leaves_a_short_training_to_plain_numpy(
 
 def test_a_gpu_is_taken_for_a_short_training_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GPUPROP_DEVICE", raising=False)
-    monkeypatch.setattr("gpuprop.backends._cuda_usable", lambda index: (True, "a GPU"))
+    monkeypatch.setattr("gpuprop.backends.devices._cuda_usable", lambda index: (True, "a GPU"))
     assert device_for_training("auto", 0.0).device == "cuda:0"
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from gpuprop.bench import sass
-from gpuprop.bench.sass import ARCHITECTURES
-from gpuprop.bench.sass_batch import reports_from_json
-from gpuprop.bench.variants import Selection, Variant
+from gpuprop.measure.bench import sass
+from gpuprop.measure.bench.sass import ARCHITECTURES
+from gpuprop.measure.bench.sass_batch import reports_from_json
+from gpuprop.measure.bench.variants import Selection, Variant
 from tests.sass_bounds import violations
 
 MISSING = "the simulator is on" if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1" else sass.missing_tools()

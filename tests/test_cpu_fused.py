@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 import gpuprop
-from gpuprop.activations import ACTIVATIONS
-from gpuprop.backends import cpu_fused, cpu_step
-from gpuprop.backends.cpu_panels import Panels, transposition
-from gpuprop.backends.cpu_tiles import TileShape, column_lister, multiplication, row_lister, tile_shape
-from gpuprop.losses import LOSSES
-from gpuprop.optimizers import OPTIMIZERS
+from gpuprop.backends.cpu import fused, fused_step
+from gpuprop.backends.cpu.panels import Panels, transposition
+from gpuprop.backends.cpu.tiles import TileShape, column_lister, multiplication, row_lister, tile_shape
+from gpuprop.maths.activations import ACTIVATIONS
+from gpuprop.maths.losses import LOSSES
+from gpuprop.maths.optimizers import OPTIMIZERS
 
 DTYPES = ["float32", "float64"]
 
@@ -147,17 +147,17 @@ def test_all_pairs_are_all_pairs() -> None:
 
 
 @pytest.fixture
-def fused(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+def zeros_skipped(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Fuse also the shortest of trainings; tell for each whether zeros were skipped."""
-    monkeypatch.setattr(cpu_fused, "LEAST_SAVING", 0.0)
+    monkeypatch.setattr(fused, "LEAST_SAVING", 0.0)
     plans: list[bool] = []
-    looked = cpu_fused.mostly_zero
+    looked = fused.mostly_zero
 
     def mostly_zero(*arguments: Any) -> bool:
         plans.append(looked(*arguments))
         return plans[-1]
 
-    monkeypatch.setattr(cpu_fused, "mostly_zero", mostly_zero)
+    monkeypatch.setattr(fused, "mostly_zero", mostly_zero)
     return plans
 
 
@@ -187,11 +187,11 @@ def train(
 
 
 #: With all 61 samples in a batch, large enough for the factors of its gradients to be copied.
-WIDE = (cpu_step.GATHERED // 61 + 5, 37, 3)
+WIDE = (fused_step.GATHERED // 61 + 5, 37, 3)
 
 
 @pytest.mark.parametrize(("number", "options"), [*enumerate(KINDS)], ids=str)
-def test_fused_updates_equal_plain_numpy(number: int, options: Any, fused: list[bool]) -> None:
+def test_fused_updates_equal_plain_numpy(number: int, options: Any, zeros_skipped: list[bool]) -> None:
     """Over odd shapes, with and without weights; bounds as for the curves of whole runs."""
     # float32 without l1, whose kink at zero turns a rounding into a change of sign.
     dtype, bound = ("float32", 1e-4) if number == 2 else ("float64", 1e-9)
@@ -204,7 +204,7 @@ def test_fused_updates_equal_plain_numpy(number: int, options: Any, fused: list[
             options = {**options, "batch_size": 61}
         net, trainer = train("numpy", dtype, sizes, weighted=index % 2 == 1, **options)
         cpu, cpu_trainer = train("cpu", dtype, sizes, weighted=index % 2 == 1, **options)
-        assert fused == [] if drops else fused.pop() is False
+        assert zeros_skipped == [] if drops else zeros_skipped.pop() is False
         scale = float(np.abs(net.parameters).max())
         np.testing.assert_allclose(cpu.parameters, net.parameters, rtol=bound, atol=bound * scale)
         for name, column in trainer.history.items():
@@ -214,15 +214,15 @@ def test_fused_updates_equal_plain_numpy(number: int, options: Any, fused: list[
 
 @pytest.mark.parametrize(("sizes", "batch_size"), [((40, 17, 3), 13), (WIDE, 61)], ids=["narrow", "wide"])
 def test_skipping_zeros_changes_no_bit(
-    sizes: tuple[int, ...], batch_size: int, fused: list[bool], monkeypatch: pytest.MonkeyPatch
+    sizes: tuple[int, ...], batch_size: int, zeros_skipped: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {**KINDS[0], "batch_size": batch_size, "zeros": 0.95}
     skipped, _ = train("cpu", "float64", sizes, **options)
-    assert fused == [True]
+    assert zeros_skipped == [True]
     again, _ = train("cpu", "float64", sizes, **options)
-    monkeypatch.setattr(cpu_fused, "MOST_KEPT", 0.0)
+    monkeypatch.setattr(fused, "MOST_KEPT", 0.0)
     dense, _ = train("cpu", "float64", sizes, **options)
-    assert fused == [True, True, False]
+    assert zeros_skipped == [True, True, False]
     np.testing.assert_array_equal(skipped.parameters, dense.parameters)
     np.testing.assert_array_equal(skipped.parameters, again.parameters)
 
@@ -255,27 +255,27 @@ def test_threads_change_no_bit(
     dtype: str,
     options: Any,
     n_threads: int,
-    fused: list[bool],
+    zeros_skipped: list[bool],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """More threads than processors, and than tiles in a batch, included."""
     results = []
     for count in (1, n_threads):
-        monkeypatch.setattr(cpu_fused, "ThreadChoice", lambda products, count=count: Fixed(count))
+        monkeypatch.setattr(fused, "ThreadChoice", lambda products, count=count: Fixed(count))
         net, trainer = train("cpu", dtype, sizes, **options)
         results.append((net.parameters, trainer.history["train_loss"], *trainer.progress.optimizer_state.values()))
     for one, several in zip(*results, strict=True):
         np.testing.assert_array_equal(several, one)
 
 
-def test_limits_on_norms_are_one_threads(fused: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_on_norms_are_one_threads(zeros_skipped: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
     shared = []
 
     def choice(products: int) -> Fixed:
         shared.append(products)
         return Fixed(1)
 
-    monkeypatch.setattr(cpu_fused, "ThreadChoice", choice)
+    monkeypatch.setattr(fused, "ThreadChoice", choice)
     train("cpu", "float32", (5, 3), **KINDS[0], clip_norm=1.0)
     train("cpu", "float32", (5, 3), **KINDS[0], max_norm=1.0)
     train("cpu", "float32", (5, 3), **KINDS[0])
@@ -292,16 +292,16 @@ class Counter(gpuprop.Callback):
         self.seen.append(trainer.network.parameters.tobytes())
 
 
-def test_one_at_a_time_and_all_at_once_give_the_same_bits(fused: list[bool]) -> None:
+def test_one_at_a_time_and_all_at_once_give_the_same_bits(zeros_skipped: list[bool]) -> None:
     counter = Counter()
     at_once, _ = train("cpu", "float64", (7, 17, 33, 3), **KINDS[0])
     watched, _ = train("cpu", "float64", (7, 17, 33, 3), callbacks=[counter], **KINDS[0])
-    assert len(fused) == 2
+    assert len(zeros_skipped) == 2
     np.testing.assert_array_equal(watched.parameters, at_once.parameters)
     assert len(set(counter.seen)) == 25
 
 
-def test_decay_leaves_no_subnormal_numbers(fused: list[bool]) -> None:
+def test_decay_leaves_no_subnormal_numbers(zeros_skipped: list[bool]) -> None:
     """Arithmetic with them takes a hundred times as long; weights that nothing but decay changes come to them."""
     options = {name: value for name, value in KINDS[2].items() if name not in ("optimizer", "l2")}
     rng = np.random.default_rng(0)
@@ -333,7 +333,7 @@ def test_decay_leaves_no_subnormal_numbers(fused: list[bool]) -> None:
         assert np.abs(net.weights[0][0]).max() <= 10 * tiny < np.abs(net.weights[0][1:]).max()
     assert left[0][0] > 0  # the reference flushes the optimizer's state only
     assert left[1] == [0, 0, 0]
-    assert fused == [False]
+    assert zeros_skipped == [False]
 
 
 OTHER_PROCESSORS = """
@@ -341,7 +341,7 @@ import sys
 
 import numpy as np
 
-from gpuprop.backends.cpu_tiles import tile_shape
+from gpuprop.backends.cpu.tiles import tile_shape
 from tests import test_cpu_fused
 
 shape = tile_shape(np.dtype("float32"))
@@ -362,20 +362,20 @@ def test_tiles_of_other_processors(name: str, features: str, lanes: str) -> None
     assert done.returncode == 0, done.stderr
 
 
-def test_divergence_is_explained(fused: list[bool]) -> None:
+def test_divergence_is_explained(zeros_skipped: list[bool]) -> None:
     with pytest.raises(gpuprop.NonFiniteLossError, match=r"epoch 1, step 2 of 5: .* became.*learning rate"):
         train("cpu", "float64", (7, 17, 33, 3), **{**KINDS[0], "learning_rate": 1e200})
-    assert fused == [False]
+    assert zeros_skipped == [False]
 
 
-def test_what_is_not_covered_takes_the_primitives(fused: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_covered_takes_the_primitives(zeros_skipped: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
     """Accumulated batches, wide layers, short trainings; they are counted as plans if they are fused."""
     plain, _ = train("numpy", "float64", (7, 5, 3), accumulation_steps=2, **KINDS[0])
     cpu, _ = train("cpu", "float64", (7, 5, 3), accumulation_steps=2, **KINDS[0])
     np.testing.assert_allclose(cpu.parameters, plain.parameters, rtol=1e-9, atol=1e-12)
-    monkeypatch.setattr(cpu_fused, "WIDEST_PAIR", 4)
+    monkeypatch.setattr(fused, "WIDEST_PAIR", 4)
     train("cpu", "float64", (7, 5, 3), **KINDS[0])
-    monkeypatch.setattr(cpu_fused, "WIDEST_PAIR", 5)
-    monkeypatch.setattr(cpu_fused, "LEAST_SAVING", 0.5)
+    monkeypatch.setattr(fused, "WIDEST_PAIR", 5)
+    monkeypatch.setattr(fused, "LEAST_SAVING", 0.5)
     train("cpu", "float64", (7, 5, 3), **KINDS[0])
-    assert fused == []
+    assert zeros_skipped == []

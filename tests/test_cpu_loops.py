@@ -17,15 +17,15 @@ import numpy as np
 import pytest
 
 import gpuprop
-from gpuprop import dropout
-from gpuprop.activations import ACTIVATIONS, OUTPUT_ACTIVATIONS, Activation, get_activation
-from gpuprop.backends import cpu_math
-from gpuprop.backends.cpu_compile import compiled
-from gpuprop.backends.cpu_ops import CpuOps
-from gpuprop.backends.numpy_ops import NumpyOps
-from gpuprop.losses import LOSSES, Metric, get_loss
-from gpuprop.network import Parameters
-from gpuprop.optimizers import FLUSH_EVERY, OPTIMIZERS, Adam, AdamW, NAdam, get_optimizer
+from gpuprop.backends.cpu import elementary
+from gpuprop.backends.cpu.compiling import compiled
+from gpuprop.backends.cpu.ops import CpuOps
+from gpuprop.backends.numpy.ops import NumpyOps
+from gpuprop.maths import dropout
+from gpuprop.maths.activations import ACTIVATIONS, OUTPUT_ACTIVATIONS, Activation, get_activation
+from gpuprop.maths.losses import LOSSES, Metric, get_loss
+from gpuprop.maths.optimizers import FLUSH_EVERY, OPTIMIZERS, Adam, AdamW, NAdam, get_optimizer
+from gpuprop.model.network import Parameters
 
 DTYPES = ["float32", "float64"]
 SIZES = [1, 7, 17, 33]
@@ -60,25 +60,25 @@ def poisoned(shape: Any, dtype: str) -> Any:
 @compiled
 def exp_of(x: Any, out: Any) -> None:
     for i in range(x.size):
-        out[i] = cpu_math.exp(x[i])
+        out[i] = elementary.exp(x[i])
 
 
 @compiled
 def expm1_of(x: Any, out: Any) -> None:
     for i in range(x.size):
-        out[i] = cpu_math.expm1(x[i])
+        out[i] = elementary.expm1(x[i])
 
 
 @compiled
 def tanh_of(x: Any, out: Any) -> None:
     for i in range(x.size):
-        out[i] = cpu_math.tanh(x[i])
+        out[i] = elementary.tanh(x[i])
 
 
 @compiled
 def softplus_of(x: Any, out: Any) -> None:
     for i in range(x.size):
-        out[i] = cpu_math.softplus(x[i])
+        out[i] = elementary.softplus(x[i])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -425,8 +425,8 @@ def test_the_same_bits_twice() -> None:
 FORWARD = """
 import sys
 import numpy as np
-from gpuprop.activations import get_activation
-from gpuprop.backends.cpu_ops import CpuOps
+from gpuprop.maths.activations import get_activation
+from gpuprop.backends.cpu.ops import CpuOps
 x = np.ones((3, 5), np.float32)
 z = np.empty_like(x) if sys.argv[1] == "softmax" else None
 activation = get_activation(sys.argv[1], output=True)
@@ -434,8 +434,8 @@ CpuOps().forward(x, np.eye(5, dtype=np.float32), np.zeros(5, np.float32), activa
 """
 BOTH = """
 import numpy as np
-from gpuprop.backends.cpu_compile import compiled
-from gpuprop.backends.cpu_loops import activation_loop
+from gpuprop.backends.cpu.compiling import compiled
+from gpuprop.backends.cpu.loops import activation_loop
 relu, softmax = activation_loop("relu"), activation_loop("softmax")
 
 @compiled

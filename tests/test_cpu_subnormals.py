@@ -9,7 +9,7 @@ import pytest
 
 import gpuprop
 from gpuprop import MLPRegressor
-from gpuprop.backends.cpu_ops import compiled_loops
+from gpuprop.backends.cpu.ops import compiled_loops
 from gpuprop.estimators.members import Job, fit_together
 
 pytestmark = pytest.mark.skipif(compiled_loops() is None, reason="the mode is set by Numba's code")
@@ -21,7 +21,7 @@ def is_subnormal(values: Any) -> Any:
 
 
 def test_the_mode_ends_with_its_context_and_is_the_threads_own() -> None:
-    from gpuprop.backends.cpu_subnormals import subnormals_flushed
+    from gpuprop.backends.cpu.subnormals import subnormals_flushed
 
     numbers = np.full(33, 1e-30, np.float32)
     elsewhere: list[Any] = []
@@ -91,13 +91,13 @@ def test_the_mode_of_arm_compiles_without_a_parser_of_assembly(monkeypatch: pyte
     import llvmlite.binding as llvm
     from llvmlite import ir
 
-    from gpuprop.backends import cpu_subnormals
+    from gpuprop.backends.cpu import subnormals
 
     module = ir.Module()
     function = ir.Function(module, ir.FunctionType(ir.IntType(64), [ir.IntType(64)]), "flush")
     builder = ir.IRBuilder(function.append_basic_block())
-    before = cpu_subnormals.read_arm(builder)
-    cpu_subnormals.write_arm(builder, builder.or_(before, function.args[0]))
+    before = subnormals.read_arm(builder)
+    subnormals.write_arm(builder, builder.or_(before, function.args[0]))
     builder.ret(before)
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()

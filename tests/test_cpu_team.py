@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpuprop.backends import cpu_threads
-from gpuprop.backends.cpu_ops import compiled_loops
-from gpuprop.backends.cpu_threads import ThreadChoice
+from gpuprop.backends import threads
+from gpuprop.backends.cpu.ops import compiled_loops
+from gpuprop.backends.threads import ThreadChoice
 
 if compiled_loops() is None:
     pytest.skip("compiled code is what waits", allow_module_level=True)
 
-from gpuprop.backends.cpu_compile import compiled
-from gpuprop.backends.cpu_team import Team, meet, share, team_of, together
+from gpuprop.backends.cpu.compiling import compiled
+from gpuprop.backends.cpu.team import Team, meet, share, team_of, together
 
 
 @compiled
@@ -105,10 +105,10 @@ class Machine:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, n_threads: int) -> None:
         self.now = 1000.0
         self.most: list[int] = []  # updates that each call might have made
-        monkeypatch.setattr(cpu_threads, "_measured", {})
-        monkeypatch.setattr(cpu_threads, "allowed_threads", lambda: n_threads)
+        monkeypatch.setattr(threads, "_measured", {})
+        monkeypatch.setattr(threads, "allowed_threads", lambda: n_threads)
         for clock in ("perf_counter", "monotonic"):
-            monkeypatch.setattr(f"gpuprop.backends.cpu_threads.time.{clock}", lambda: self.now)
+            monkeypatch.setattr(f"gpuprop.backends.threads.time.{clock}", lambda: self.now)
 
     def asked(self, choice: ThreadChoice, seconds: dict[int, float], calls: int) -> list[int]:
         """Return the numbers of threads for so many calls of at most ten updates."""
@@ -169,7 +169,7 @@ def test_what_was_measured_serves_further_fits(monkeypatch: pytest.MonkeyPatch) 
     assert machine.asked(ThreadChoice(40_000_000), seconds, 3) == [2, 2, 2]
     machine.now += 61.0  # the machine may be another by now
     assert machine.asked(ThreadChoice(40_000_000), seconds, 7) == [1, 1, 2, 1, 2, 1, 2]
-    monkeypatch.setattr(cpu_threads, "allowed_threads", lambda: 3)  # more may be used
+    monkeypatch.setattr(threads, "allowed_threads", lambda: 3)  # more may be used
     assert machine.asked(ThreadChoice(40_000_000), seconds, 4) == [1, 1, 2, 3]
 
 
@@ -183,5 +183,5 @@ def test_small_updates_and_one_processor_are_not_measured(
 
 
 def test_no_more_threads_than_blas_may_use() -> None:
-    with cpu_threads.limited_blas(1):
-        assert cpu_threads.allowed_threads() == 1
+    with threads.limited_blas(1):
+        assert threads.allowed_threads() == 1

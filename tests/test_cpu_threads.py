@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import gpuprop
-from gpuprop.backends import cpu_fused, cpu_threads
-from gpuprop.backends.cpu_threads import best_thread_count, blas_threads, limited_blas
+from gpuprop.backends import threads
+from gpuprop.backends.cpu import fused
+from gpuprop.backends.threads import best_thread_count, blas_threads, limited_blas
 
 pytestmark = pytest.mark.usefixtures("all_threads")
 
@@ -62,8 +63,8 @@ def test_of_two_limits_the_stricter_holds_whichever_ends_first() -> None:
 def test_small_products_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     net = gpuprop.Network((64, 64, 3), seed=0, device="numpy")
     assert best_thread_count(net, 8) is None
-    monkeypatch.setattr(cpu_threads, "_WORTH_MEASURING", 0)
-    monkeypatch.setattr(cpu_threads, "_measured", {})
+    monkeypatch.setattr(threads, "_WORTH_MEASURING", 0)
+    monkeypatch.setattr(threads, "_measured", {})
     found = best_thread_count(net, 8)
     assert found in ({None} if blas_threads() == 1 else {1, blas_threads()})
     if found is not None:  # the next fit of this size measures nothing
@@ -72,7 +73,7 @@ def test_small_products_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_two_trainings_in_two_threads_give_the_bits_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_fused, "LEAST_SAVING", 0.0)
+    monkeypatch.setattr(fused, "LEAST_SAVING", 0.0)
     alone = train()
     with ThreadPoolExecutor(2) as pool:
         for parameters in pool.map(lambda _: train(), range(4)):
@@ -80,7 +81,7 @@ def test_two_trainings_in_two_threads_give_the_bits_of_one(monkeypatch: pytest.M
 
 
 def _train_in_child(queue: Any) -> None:
-    cpu_fused.LEAST_SAVING = 0.0
+    fused.LEAST_SAVING = 0.0
     queue.put(train())
 
 
@@ -89,7 +90,7 @@ def _train_in_child(queue: Any) -> None:
 def test_a_child_trains_like_its_parent(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"this system has no {method}")
-    monkeypatch.setattr(cpu_fused, "LEAST_SAVING", 0.0)
+    monkeypatch.setattr(fused, "LEAST_SAVING", 0.0)
     context: Any = multiprocessing.get_context(method)
     queue = context.Queue()
     child = context.Process(target=_train_in_child, args=(queue,))

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import gpuprop
-from gpuprop.trace import trace, worked_example
-from gpuprop.trace.text import TextWriter
+from gpuprop.learn.trace import trace, worked_example
+from gpuprop.learn.trace.text import TextWriter
 from tests.cli_tools import Cli
 from tests.references.worked_example import PRINTED
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpuprop.dropout import keep_mask, keep_threshold, philox4x32
+from gpuprop.maths.dropout import keep_mask, keep_threshold, philox4x32
 
 # Random123's kat_vectors file, philox4x32-10: counter, key, output.
 KNOWN_ANSWERS = [

@@ -11,7 +11,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.class_weight import compute_sample_weight
 
 import gpuprop
-from gpuprop import MLPClassifier, MLPRegressor, optimizers, schedules
+from gpuprop import MLPClassifier, MLPRegressor
+from gpuprop.maths import optimizers, schedules
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -332,7 +333,7 @@ def test_device_is_chosen_and_told(classes: Any) -> None:
 
 @pytest.mark.usefixtures("all_threads")
 def test_threads_are_limited_during_a_fit(classes: Any) -> None:
-    from gpuprop.backends.cpu_threads import blas_threads
+    from gpuprop.backends.threads import blas_threads
 
     class Watch(gpuprop.Callback):
         seen: list[int] = []  # noqa: RUF012  (of all copies)
@@ -351,7 +352,7 @@ def test_threads_are_limited_during_a_fit(classes: Any) -> None:
 
 @pytest.mark.usefixtures("all_threads")
 def test_threads_are_limited_while_lbfgs_searches(classes: Any, monkeypatch: Any) -> None:
-    from gpuprop.backends.cpu_threads import blas_threads
+    from gpuprop.backends.threads import blas_threads
     from gpuprop.estimators import lbfgs
 
     seen = []

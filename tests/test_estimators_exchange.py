@@ -14,7 +14,9 @@ from sklearn.base import clone
 from sklearn.datasets import make_classification, make_multilabel_classification, make_regression
 
 import gpuprop
-from gpuprop import MLPClassifier, MLPRegressor, ModelFileError, model_io, optimizers, schedules
+from gpuprop import MLPClassifier, MLPRegressor, ModelFileError
+from gpuprop.estimators import stored_models as model_io
+from gpuprop.maths import optimizers, schedules
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -207,7 +209,7 @@ def test_file_gives_an_ensemble_back(kind: Any, tmp_path: Any) -> None:
     ],
 )
 def test_hostile_files_of_ensembles_are_refused(change: Any, message: Any, tmp_path: Any) -> None:
-    from gpuprop.model_io import read_file, write_file
+    from gpuprop.estimators.stored_models import read_file, write_file
 
     estimator, X = fitted("text")
     gpuprop.MLPEnsemble(clone(estimator), 2, random_state=0).fit(X, X[:, 0] > 0).save(tmp_path / "ensemble")

@@ -29,7 +29,7 @@ def net_input(x: list[float]) -> float:
 
 
 def test_there_is_a_file_of_the_present_version() -> None:
-    from gpuprop.model_io import FORMAT_VERSION
+    from gpuprop.estimators.stored_models import FORMAT_VERSION
 
     assert f"v{FORMAT_VERSION}" in VERSIONS
 

@@ -16,9 +16,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import gpuprop
 from gpuprop import MLPClassifier, MLPEnsemble, MLPRegressor
-from gpuprop.backends.cpu_ops import compiled_loops
-from gpuprop.equivalence.tolerances import CURVE
+from gpuprop.backends.cpu.ops import compiled_loops
 from gpuprop.estimators.members import Job, fit_together
+from gpuprop.measure.equivalence.tolerances import CURVE
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 needs_loops = pytest.mark.skipif(
@@ -29,16 +29,16 @@ needs_loops = pytest.mark.skipif(
 @pytest.fixture
 def joint_runs(monkeypatch: Any) -> list[tuple[int, bool]]:
     """How many networks, with batches shared or not, made their updates together; filled while trainings run."""
-    from gpuprop.backends import cpu_together
+    from gpuprop.backends.cpu import joint
 
     runs: list[tuple[int, bool]] = []
-    run = cpu_together.JointUpdates.run
+    run = joint.JointUpdates.run
 
     def counted(self: Any, members: Any) -> Any:
         runs.append((len(members), self._shared))
         return run(self, members)
 
-    monkeypatch.setattr(cpu_together.JointUpdates, "run", counted)
+    monkeypatch.setattr(joint.JointUpdates, "run", counted)
     return runs
 
 
@@ -254,10 +254,10 @@ def test_one_that_diverges_says_where_and_the_others_go_on(joint_runs: Any) -> N
 
 @needs_loops
 def test_an_interruption_ends_all_with_the_epochs_so_far(monkeypatch: Any) -> None:
-    from gpuprop.backends import cpu_together
+    from gpuprop.backends.cpu import joint
 
     X, y = data_of("binary")
-    run = cpu_together.JointUpdates._backward
+    run = joint.JointUpdates._backward
     calls = 0
 
     def interrupted(self: Any, *arguments: Any) -> None:
@@ -267,7 +267,7 @@ def test_an_interruption_ends_all_with_the_epochs_so_far(monkeypatch: Any) -> No
             raise KeyboardInterrupt
         run(self, *arguments)
 
-    monkeypatch.setattr(cpu_together.JointUpdates, "_backward", interrupted)
+    monkeypatch.setattr(joint.JointUpdates, "_backward", interrupted)
     models = [model_of("binary", random_state=seed) for seed in range(2)]
     with pytest.warns(UserWarning, match="Training interrupted by user"):
         list(fit_together(Job(model, X, y) for model in models))

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpuprop.exercises import EXERCISES, check
-from gpuprop.exercises.checking import judge
-from gpuprop.exercises.runner import decode, encode
+from gpuprop.learn.exercises import EXERCISES, check
+from gpuprop.learn.exercises.checking import judge
+from gpuprop.learn.exercises.runner import decode, encode
 from tests.cli_tools import Cli
 
 #: For each exercise what stands in place of the hole: right ones (key 0), and mistakes with a word of their names.

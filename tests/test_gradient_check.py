@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import gpuprop
-from gpuprop.activations import ACTIVATIONS, OUTPUT_ACTIVATIONS, get_activation
-from gpuprop.losses import LOSSES
+from gpuprop.maths.activations import ACTIVATIONS, OUTPUT_ACTIVATIONS, get_activation
+from gpuprop.maths.losses import LOSSES
 
 Arrays = Sequence[Any]
 DEFINED = [

@@ -37,7 +37,7 @@ def test_building_and_running_a_network_leaves_the_heavy_modules_alone() -> None
         "gpuprop.Network([2, 3, 1], seed=0, device='numpy').forward([[0.0, 1.0]])"
     )
     loaded = run(f"{code}; import sys; print(*sys.modules)").split()
-    assert "gpuprop.network" in loaded
+    assert "gpuprop.model.network" in loaded
     assert set(HEAVY).isdisjoint(loaded)
 
 
@@ -51,7 +51,7 @@ def test_every_public_name_resolves(name: str) -> None:
 
 def test_a_name_in_a_fresh_process_is_what_its_module_defines() -> None:
     code = "import gpuprop; print(gpuprop.load.__module__, gpuprop.Network.__module__, gpuprop.trace.__name__)"
-    assert run(code).split() == ["gpuprop.model_io", "gpuprop.network", "gpuprop.trace"]
+    assert run(code).split() == ["gpuprop.estimators.stored_models", "gpuprop.model.network", "gpuprop.learn.trace"]
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import gpuprop
-from gpuprop.initializers import default_initializer, get_initializer
+from gpuprop.maths.initializers import default_initializer, get_initializer
 
 FAN_IN, FAN_OUT = 300, 200
 

@@ -84,10 +84,12 @@ def test_lines_that_links_point_at() -> None:
 
 def test_a_stale_line_is_found_and_renewed() -> None:
     lines = script("source_lines")
-    page, source = DOCS / "reading.md", (ROOT / "gpuprop" / "step.py").read_text().splitlines()
-    text, complaints = lines.current(page, "[`training_step`](../gpuprop/step.py#L1) [`nothing`](../gpuprop/step.py)")
+    page, source = DOCS / "reading.md", (ROOT / "gpuprop" / "core" / "step.py").read_text().splitlines()
+    text, complaints = lines.current(
+        page, "[`training_step`](../gpuprop/core/step.py#L1) [`nothing`](../gpuprop/core/step.py)"
+    )
     where = next(n for n, line in enumerate(source, 1) if line.startswith("def training_s"))
-    assert text == f"[`training_step`](../gpuprop/step.py#L{where}) [`nothing`](../gpuprop/step.py)"
+    assert text == f"[`training_step`](../gpuprop/core/step.py#L{where}) [`nothing`](../gpuprop/core/step.py)"
     assert len(complaints) == 2
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import gpuprop
-from gpuprop.bench import sass
+from gpuprop.measure.bench import sass
 from tests.example_tools import EXAMPLES, load_example
 
 

@@ -18,10 +18,10 @@ import pytest
 
 import gpuprop
 from gpuprop.cli.animate import write_film
-from gpuprop.live.animation import to_html
-from gpuprop.live.frames import GRID, MAX_FRAMES, Recorder
-from gpuprop.live.server import HOST, RunReader, make_server
-from gpuprop.live.snapshot import HISTORY_FILE, SNAPSHOT_FILE, LiveRun, image_shape
+from gpuprop.learn.live.animation import to_html
+from gpuprop.learn.live.frames import GRID, MAX_FRAMES, Recorder
+from gpuprop.learn.live.server import HOST, RunReader, make_server
+from gpuprop.learn.live.snapshot import HISTORY_FILE, SNAPSHOT_FILE, LiveRun, image_shape
 from tests.browser import dom, needs_chromium
 from tests.cli_tools import Cli, contents, read_csv
 

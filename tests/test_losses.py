@@ -9,8 +9,8 @@ import pytest
 from sklearn.metrics import log_loss, mean_pinball_loss, mean_poisson_deviance
 
 import gpuprop
-from gpuprop.activations import OUTPUT_ACTIVATIONS, get_activation
-from gpuprop.losses import LOSSES, check_pair, get_loss, output_delta, penalty, score
+from gpuprop.maths.activations import OUTPUT_ACTIVATIONS, get_activation
+from gpuprop.maths.losses import LOSSES, check_pair, get_loss, output_delta, penalty, score
 from tests.references.network import activate, jacobian, sample_loss, sample_loss_gradient
 
 DEFINED = [

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 import gpuprop
-from gpuprop import model_io
 from gpuprop.errors import ModelFileError
-from gpuprop.model_io import FORMAT_VERSION, MAX_HEADER_BYTES, read_file, write_file
+from gpuprop.estimators import stored_models as model_io
+from gpuprop.estimators.stored_models import FORMAT_VERSION, MAX_HEADER_BYTES, read_file, write_file
 
 METADATA = {"kind": "network", "parameters": {"layer_sizes": [3, 1]}, "classes": ["é", 1, 2.5, True, None]}
 
@@ -139,7 +139,7 @@ def test_a_file_written_by_hand_is_read(tmp_path: Path) -> None:
 def test_equal_contents_give_equal_bytes_in_every_process(tmp_path: Path) -> None:
     code = """
 import sys, numpy as np
-from gpuprop.model_io import write_file
+from gpuprop.estimators.stored_models import write_file
 names = [f"{kind}.{i}" for i in range(20) for kind in ("weights", "biases")]
 order = names if sys.argv[2] == "forward" else names[::-1]
 tensors = {n: np.arange(len(n), dtype="f4" if n[0] == "w" else "f8") for n in order}

@@ -13,7 +13,7 @@ import os
 
 import pytest
 
-from gpuprop.bench import sass
+from gpuprop.measure.bench import sass
 from tests.mutation import Mutant
 
 KERNELS = "gpuprop_kernels"
@@ -46,7 +46,7 @@ def waited(name: str, file: str, old: str, new: str, case: str) -> Mutant:
 MUTANTS = [
     Mutant(
         "deltas from weights that have changed",
-        "gpuprop/step.py",
+        "gpuprop/core/step.py",
         "        hidden_deltas(network, part)\n",
         "        network.weights[-1][...] -= part.a[-2].T @ part.delta[-1]\n        hidden_deltas(network, part)\n",
         "simulator",

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import gpuprop
-from gpuprop import network as network_module
-from gpuprop.activations import ACTIVATIONS
-from gpuprop.dropout import keep_mask
+from gpuprop.maths.activations import ACTIVATIONS
+from gpuprop.maths.dropout import keep_mask
+from gpuprop.model import network as network_module
 from tests.references.network import activate, loss_and_gradients
 
 DTYPES = ["float32", "float64"]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
 
-from gpuprop.optimizers import (
+from gpuprop.maths.optimizers import (
     OPTIMIZERS,
     SGD,
     AdaDelta,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpuprop import plots
+from gpuprop.learn import plots
 
 
 def history(n_epochs: int = 4, *, metric: str = "accuracy", validation: bool = True) -> dict[str, list[Any]]:

@@ -26,7 +26,7 @@ def test_the_ten_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
 
 def test_every_file_it_links_to_exists() -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", README)
-    assert "gpuprop/step.py" in links
+    assert "gpuprop/core/step.py" in links
     # A checkout has them all; a copy of the tests beside an installed wheel has the examples only.
     missing = [link for link in links if not (ROOT / link).exists()]
     assert not missing or not (ROOT / "LICENSE").exists()

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 from sklearn.neural_network import MLPClassifier
 
-from gpuprop.schedules import (
+from gpuprop.maths.schedules import (
     SCHEDULES,
     Adaptive,
     Constant,

@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpuprop import machine
 from gpuprop.backends import get_ops
-from gpuprop.backends.numpy_ops import NumpyOps
-from gpuprop.bench.training import CONFIGS, Config
-from gpuprop.equivalence import selfcheck
-from gpuprop.equivalence.case import Case, Check, Output, run_case
-from gpuprop.equivalence.cases import all_cases
+from gpuprop.backends.numpy.ops import NumpyOps
 from gpuprop.errors import DeviceError
-from gpuprop.losses import LOSSES
-from gpuprop.optimizers import OPTIMIZERS
+from gpuprop.maths.losses import LOSSES
+from gpuprop.maths.optimizers import OPTIMIZERS
+from gpuprop.measure import machine
+from gpuprop.measure.bench.whole_updates import CONFIGS, Config
+from gpuprop.measure.equivalence import selfcheck
+from gpuprop.measure.equivalence.case import Case, Check, Output, run_case
+from gpuprop.measure.equivalence.cases import all_cases
 from tests.cli_tools import Cli
 
 CASES = all_cases(large=False)
@@ -208,7 +208,7 @@ def test_a_missing_device_and_a_report_that_cannot_be_written(cli: Cli, monkeypa
 def test_the_simulator_gets_the_quick_cases_and_shows_no_times(tmp_path: Path) -> None:
     # Two cases only: what the simulator computes is the business of tests/kernels.
     program = (
-        "import sys; from gpuprop.equivalence import selfcheck as s; all_ = s.all_cases;"
+        "import sys; from gpuprop.measure.equivalence import selfcheck as s; all_ = s.all_cases;"
         "s.all_cases = lambda **how: [c for c in all_(**how) if c.quick and c.group == 'batch'] if how['quick'] else 1;"
         "from gpuprop.__main__ import main; sys.exit(main(['selfcheck', '--device', 'cuda-sim', '--report', 'r.json']))"
     )

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 import gpuprop
-from gpuprop import step
-from gpuprop.activations import get_activation
-from gpuprop.backends.cpu_ops import CpuOps
-from gpuprop.backends.numpy_ops import NumpyOps
-from gpuprop.backends.ops import Ops
-from gpuprop.losses import get_loss
-from gpuprop.network import Parameters, TrainingWorkspace
-from gpuprop.optimizers import get_optimizer
+from gpuprop.backends.cpu.ops import CpuOps
+from gpuprop.backends.numpy.ops import NumpyOps
+from gpuprop.core import step
+from gpuprop.core.ops import Ops
+from gpuprop.maths.activations import get_activation
+from gpuprop.maths.losses import get_loss
+from gpuprop.maths.optimizers import get_optimizer
+from gpuprop.model.network import Parameters, TrainingWorkspace
 from tests.references.network import loss_and_gradients
 
 DTYPES = ["float32", "float64"]

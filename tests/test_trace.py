@@ -10,10 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 import gpuprop
-from gpuprop.losses import LOSSES
-from gpuprop.trace import Trace, trace, updated_weights_gradients, worked_example
-from gpuprop.trace.expressions import Symbol, evaluate
-from gpuprop.trace.text import TextWriter, format_number
+from gpuprop.learn.trace import Trace, trace, updated_weights_gradients, worked_example
+from gpuprop.learn.trace.expressions import Symbol, evaluate
+from gpuprop.learn.trace.text import TextWriter, format_number
+from gpuprop.maths.losses import LOSSES
 from tests.references.worked_example import CLOSING, GIVEN, MISPRINTED, PRINTED, Closing, descend, same_digits
 
 Array = NDArray[Any]

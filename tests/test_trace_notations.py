@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import gpuprop
-from gpuprop.trace.quantities import NOTATIONS
+from gpuprop.learn.trace.quantities import NOTATIONS
 from tests.cli_tools import Cli
 
 EXPECTED = {

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import gpuprop
-from gpuprop.trace import trace, worked_example
+from gpuprop.learn.trace import trace, worked_example
 from tests.references.worked_example import PRINTED, same_digits
 
 #: Elements that MathML Core renders, and how many children those with a fixed number take.

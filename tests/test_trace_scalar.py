@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from gpuprop.trace import trace_scalar
+from gpuprop.learn.trace import trace_scalar
 from tests.cli_tools import Cli
 
 FORMULAS: dict[str, dict[str, float]] = {

@@ -9,7 +9,7 @@ import pytest
 from scipy import sparse
 
 from gpuprop import Network, Trainer
-from gpuprop.losses import LOSSES, get_loss
+from gpuprop.maths.losses import LOSSES, get_loss
 
 
 def problem(n_samples: int = 23) -> tuple[Any, Any, Any]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gpuprop.live.frames import Recorder
-    from gpuprop.training import Trainer
+    from gpuprop.learn.live.frames import Recorder
+    from gpuprop.training.trainer import Trainer
 
 __all__ = ["record", "write_film"]
 
@@ -22,7 +22,7 @@ def record(path: Path, trainer: Trainer, part: tuple[NDArray[Any], NDArray[Any]]
     ValueError
         If the name of the file says neither GIF nor HTML, or the network is too large to be seen.
     """
-    from gpuprop.live.frames import Recorder
+    from gpuprop.learn.live.frames import Recorder
 
     if path.suffix.lower() not in (".gif", ".html"):
         raise ValueError(f"animate: got {str(path)!r}, expected a name that ends in .gif or .html")
@@ -35,7 +35,7 @@ def record(path: Path, trainer: Trainer, part: tuple[NDArray[Any], NDArray[Any]]
 def write_film(path: Path, recorder: Recorder, title: str) -> None:
     """Write a page where `path` ends in ``.html``, else a GIF; the whole file or none."""
     from gpuprop.cli.files import written_whole
-    from gpuprop.live.animation import to_html, write_gif
+    from gpuprop.learn.live.animation import to_html, write_gif
 
     if path.suffix.lower() == ".html":
         with written_whole(path) as page:

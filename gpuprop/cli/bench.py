@@ -16,8 +16,8 @@ from gpuprop.cli.options import Device, Json, OptionError, wrong_options
 from gpuprop.errors import BackendUnavailableError
 
 if TYPE_CHECKING:
-    from gpuprop.backends.ops import Ops
-    from gpuprop.bench.report import Table
+    from gpuprop.core.ops import Ops
+    from gpuprop.measure.bench.documents import Table
 
 __all__ = ["register"]
 
@@ -101,9 +101,9 @@ def kernels(
     if dtype not in ("float32", "float64"):
         raise OptionError(f"got --dtype {dtype!r}, expected float32 or float64")
     ops, reason = _device(device)
-    from gpuprop.bench import kernels as bench
-    from gpuprop.bench import paper
-    from gpuprop.bench import report as reports
+    from gpuprop.measure.bench import documents as reports
+    from gpuprop.measure.bench import kernels as bench
+    from gpuprop.measure.bench import paper
 
     with wrong_options():
         chosen = list(bench.kernels(names, shapes, dtype))
@@ -141,12 +141,13 @@ def epoch(
 
 
 def _training(kind: str, device: str, config: str, rounds: int, report: Path | None, json: bool) -> None:
-    from gpuprop.bench.training import CONFIGS
+    from gpuprop.measure.bench.whole_updates import CONFIGS
 
     chosen = [CONFIGS[name] for name in _known("--config", config, CONFIGS)]
     ops, reason = _device(device)
-    from gpuprop.bench import paper, training
-    from gpuprop.bench import report as reports
+    from gpuprop.measure.bench import documents as reports
+    from gpuprop.measure.bench import paper
+    from gpuprop.measure.bench import whole_updates as training
 
     output = _Output(ops, reason, report, json)
     if ops is None:
@@ -164,7 +165,7 @@ class _Output:
     """What a benchmark prints and writes."""
 
     def __init__(self, ops: Ops | None, reason: str, report: Path | None, json: bool) -> None:
-        from gpuprop import machine
+        from gpuprop.measure import machine
 
         if report is not None:
             report.touch()
@@ -192,8 +193,8 @@ class _Output:
         code: Sequence[dict[str, Any]] = (),
     ) -> None:  # fmt: skip
         """Print the tables or the JSON document, and write the report."""
-        from gpuprop.bench import report as reports
         from gpuprop.cli.console import print_json, print_table
+        from gpuprop.measure.bench import documents as reports
 
         found = reports.document(kind, self._device, entries, no_times_because=self.flaw, **(more or {}))
         if self._report is not None:
@@ -238,7 +239,7 @@ def _known(option: str, text: str, known: Sequence[str] | dict[str, Any]) -> lis
 
 
 def _names(only: str | None) -> list[str]:
-    from gpuprop.bench.kernels import KERNELS
+    from gpuprop.measure.bench.kernels import KERNELS
 
     return list(KERNELS) if only is None else _known("--only", only, KERNELS)
 

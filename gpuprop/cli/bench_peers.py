@@ -75,10 +75,10 @@ def peers(
     json: Json = False,
 ) -> None:
     """Measure or read, then show."""
-    from gpuprop.bench import report as reports
-    from gpuprop.bench.peers import comparison
-    from gpuprop.bench.peers.configs import CONFIGS
-    from gpuprop.bench.peers.libraries import CONTENDERS, installed
+    from gpuprop.measure.bench import documents as reports
+    from gpuprop.measure.bench.peers import comparison
+    from gpuprop.measure.bench.peers.configs import CONFIGS
+    from gpuprop.measure.bench.peers.libraries import CONTENDERS, installed
 
     here = installed()
     chosen = (
@@ -144,8 +144,8 @@ def peers(
 
 
 def _show(document: dict[str, Any], picture: Path | None, markdown: bool, json: bool) -> None:
-    from gpuprop.bench.peers import report as tables
     from gpuprop.cli.console import print_json, print_table
+    from gpuprop.measure.bench.peers import tables
 
     if picture is not None:
         if not any(entry["subject"] == "training" for entry in document["results"]):
@@ -165,15 +165,15 @@ def _show(document: dict[str, Any], picture: Path | None, markdown: bool, json: 
 
 
 def _machine() -> dict[str, Any]:
-    from gpuprop import machine
     from gpuprop.backends import get_ops
+    from gpuprop.measure import machine
 
     return machine.describe(get_ops("numpy"))
 
 
 def _read(paths: list[Path]) -> dict[str, Any]:
     """Return one report of all; they must come from one machine with the same versions."""
-    from gpuprop.bench.report import REPORT_FORMAT
+    from gpuprop.measure.bench.documents import REPORT_FORMAT
 
     documents = []
     for path in paths:

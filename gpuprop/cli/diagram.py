@@ -57,7 +57,7 @@ def diagram(
 
     from gpuprop.cli.files import written_whole
     from gpuprop.cli.sample import subject_and_sample
-    from gpuprop.trace import trace as compute
+    from gpuprop.learn.trace import trace as compute
 
     subject, network, x, y = subject_and_sample(model, data, sample, target, labels, header)
     with wrong_options():

@@ -13,7 +13,7 @@ from gpuprop.cli.options import Device, Header, Json, Labels, OptionError, Targe
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gpuprop.network import Network
+    from gpuprop.model.network import Network
 
 __all__ = ["load_rows", "register"]
 
@@ -54,8 +54,8 @@ def evaluate(
         raise OptionError(f"--test-fraction: got {test_fraction}, expected a number above 0 and below 1")
 
     from gpuprop.cli.console import print_json
-    from gpuprop.cli.report import print_report, report_on
-    from gpuprop.model_io import load_network
+    from gpuprop.cli.scores import print_report, report_on
+    from gpuprop.estimators.stored_models import load_network
 
     network = load_network(model, device)
     X, y = load_rows(network, data, target, labels, header, test_fraction)

@@ -41,8 +41,8 @@ def exercise(
 ) -> None:
     """List, write or check."""
     from gpuprop.errors import GpupropError
-    from gpuprop.exercises import EXERCISES
-    from gpuprop.exercises import check as judge
+    from gpuprop.learn.exercises import EXERCISES
+    from gpuprop.learn.exercises import check as judge
 
     if number is None:
         if out is not None or check is not None:

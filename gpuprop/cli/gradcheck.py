@@ -21,7 +21,7 @@ from gpuprop.cli.options import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gpuprop.network import Network
+    from gpuprop.model.network import Network
 
 __all__ = ["register"]
 
@@ -73,7 +73,7 @@ def gradcheck(
 ) -> None:
     """Check, print, and exit with 1 on failure."""
     from gpuprop.cli.console import print_json, print_table
-    from gpuprop.gradient_check import check_gradients
+    from gpuprop.learn.gradient_check import check_gradients
 
     if model is None:
         if data is not None:
@@ -113,7 +113,7 @@ def gradcheck(
 
 
 def _small_network(activation: tuple[str, ...], loss: str | None, hidden: tuple[int, ...], seed: int) -> Network:
-    from gpuprop.network import Network
+    from gpuprop.model.network import Network
 
     return Network(
         (_FEATURES, *hidden, _OUTPUTS),
@@ -145,7 +145,7 @@ def _model_and_data(
     model: Path, data: str, target: str | None, labels: str | None, header: bool | None, n_rows: int
 ) -> tuple[Network, NDArray[Any], NDArray[Any]]:
     from gpuprop.cli.evaluate import load_rows
-    from gpuprop.model_io import load_network
+    from gpuprop.estimators.stored_models import load_network
 
     network = load_network(model, "numpy")
     X, y = load_rows(network, data, target, labels, header)

@@ -15,7 +15,7 @@ from gpuprop.cli.options import Device, Header
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from gpuprop.network import Network
+    from gpuprop.model.network import Network
 
 __all__ = ["prediction_columns", "register"]
 
@@ -50,7 +50,7 @@ def predict(
     chosen = use_device(device)
 
     from gpuprop.datasets import load_features
-    from gpuprop.model_io import load_network
+    from gpuprop.estimators.stored_models import load_network
 
     network = load_network(model, device)
     X = load_features(

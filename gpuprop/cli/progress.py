@@ -6,13 +6,13 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from gpuprop.callbacks import Callback
 from gpuprop.cli.console import is_terminal, terminal
+from gpuprop.training.callbacks import Callback
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from gpuprop.training import Trainer
+    from gpuprop.training.trainer import Trainer
 
 __all__ = ["EpochTable", "LiveEpochTable", "LiveUpdateTable", "epoch_table"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from gpuprop.errors import GpupropError
-from gpuprop.model_io import MODEL_FILE_NAME
+from gpuprop.estimators.stored_models import MODEL_FILE_NAME
 
 __all__ = ["CONFUSION", "HISTORY", "LOSS", "PREDICTIONS", "RunFolder", "RunFolderError"]
 

@@ -10,7 +10,7 @@ from gpuprop.cli.options import OptionError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gpuprop.network import Network
+    from gpuprop.model.network import Network
 
 __all__ = ["subject_and_sample"]
 
@@ -24,7 +24,7 @@ def subject_and_sample(
     header: bool | None,
 ) -> tuple[str, Network, NDArray[Any], NDArray[Any]]:
     """Return what is looked at in words, the network, and its sample as a batch of one row with its target."""
-    from gpuprop.trace import worked_example
+    from gpuprop.learn.trace import worked_example
 
     if model is None:
         if (data, sample, target, labels, header) != (None, None, None, None, None):
@@ -40,7 +40,7 @@ def _model_and_sample(
     model: Path, data: str, sample: int, target: str | None, labels: str | None, header: bool | None
 ) -> tuple[Network, NDArray[Any], NDArray[Any]]:
     from gpuprop.cli.evaluate import load_rows
-    from gpuprop.model_io import load_network
+    from gpuprop.estimators.stored_models import load_network
 
     network = load_network(model, "numpy")
     X, y = load_rows(network, data, target, labels, header)

@@ -16,9 +16,9 @@ from gpuprop.cli.options import Device, Json
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gpuprop.backends.ops import Ops
-    from gpuprop.equivalence.case import Outcome
-    from gpuprop.equivalence.selfcheck import Group, SelfCheck
+    from gpuprop.core.ops import Ops
+    from gpuprop.measure.equivalence.case import Outcome
+    from gpuprop.measure.equivalence.selfcheck import Group, SelfCheck
 
 __all__ = ["register"]
 
@@ -61,7 +61,7 @@ def selfcheck(
 
     chosen = use_device(device)
     from gpuprop.backends import get_ops
-    from gpuprop.equivalence.selfcheck import SelfCheck
+    from gpuprop.measure.equivalence.selfcheck import SelfCheck
 
     if report is not None:
         report.touch()  # a report that cannot be written is better known now than in five minutes
@@ -94,7 +94,7 @@ def selfcheck(
 
 def _timings(check: SelfCheck, ops: Ops) -> list[dict[str, Any]]:
     """Return what an update takes on a device that computes rightly, and whose times count."""
-    from gpuprop.bench.training import CONFIGS, entries
+    from gpuprop.measure.bench.whole_updates import CONFIGS, entries
 
     if check.quick or check.clock_flaw or not check.passed:
         return []
@@ -102,7 +102,7 @@ def _timings(check: SelfCheck, ops: Ops) -> list[dict[str, Any]]:
 
 
 def _print_head(check: SelfCheck) -> None:
-    from gpuprop.machine import versions
+    from gpuprop.measure.machine import versions
 
     print(", ".join(f"{name} {version}" for name, version in versions().items()))
     how = "once each" if check.quick else "each twice, for equal bits"

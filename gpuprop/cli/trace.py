@@ -10,7 +10,7 @@ import typer
 from gpuprop.cli.options import Header, Json, Labels, OptionError, Target, wrong_options
 
 if TYPE_CHECKING:
-    from gpuprop.trace import ScalarTrace, Trace
+    from gpuprop.learn.trace import ScalarTrace, Trace
 
 __all__ = ["register"]
 
@@ -78,7 +78,7 @@ def trace(
     from dataclasses import replace
 
     from gpuprop.cli.sample import subject_and_sample
-    from gpuprop.trace import trace as compute
+    from gpuprop.learn.trace import trace as compute
 
     if scalar or formula is not None or at is not None:
         if model is not None or data is not None:
@@ -103,7 +103,7 @@ def trace(
 
 def _scalar(formula: str | None, at: str | None, html: Path | None, json: bool) -> None:
     """Trace a formula instead of a network."""
-    from gpuprop.trace import trace_scalar
+    from gpuprop.learn.trace import trace_scalar
 
     with wrong_options():
         values = {} if at is None else _values(at)

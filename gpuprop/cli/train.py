@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from gpuprop.cli.recipes import Recipe
     from gpuprop.cli.run_folder import RunFolder
     from gpuprop.datasets import Dataset
-    from gpuprop.network import Network
-    from gpuprop.training import Trainer
+    from gpuprop.model.network import Network
+    from gpuprop.training.trainer import Trainer
 
     Part = tuple[NDArray[Any], NDArray[Any]]
 
@@ -180,8 +180,8 @@ def train(
 
     from gpuprop.cli.animate import record, write_film
     from gpuprop.cli.recipes import recipe_for
-    from gpuprop.cli.report import print_report, report_on
     from gpuprop.cli.run_folder import RunFolder
+    from gpuprop.cli.scores import print_report, report_on
 
     dataset = _load(data, target, labels, task, header)
     train_part, test_part = _parts(dataset, test, test_fraction, seed, options)
@@ -275,9 +275,9 @@ def _plain_seconds(dataset: Dataset, part: Part, recipe: Recipe) -> float:
 
 
 def _network(dataset: Dataset, part: Part, recipe: Recipe, loss: str | None, seed: int, device: str) -> Network:
-    from gpuprop.losses import get_loss
-    from gpuprop.network import Network
-    from gpuprop.scaling import InputScaling
+    from gpuprop.maths.losses import get_loss
+    from gpuprop.maths.scaling import InputScaling
+    from gpuprop.model.network import Network
 
     X, y = part
     chosen = get_loss(loss or _default_loss(dataset))
@@ -323,8 +323,8 @@ def _default_loss(dataset: Dataset) -> str:
 
 def _trainer(network: Network, recipe: Recipe, n_rows: int) -> Trainer:
     from gpuprop.cli.progress import epoch_table
-    from gpuprop.training import Trainer
-    from gpuprop.validation import check_integer, check_real
+    from gpuprop.errors import check_integer, check_real
+    from gpuprop.training.trainer import Trainer
 
     patience = check_integer("patience", recipe.patience, 1)
     share = check_real("validation_fraction", recipe.validation_fraction, 0.0, 1.0, open_maximum=True)
@@ -349,7 +349,7 @@ def _fit(trainer: Trainer, part: Part, live: Path) -> BaseException | None:
     Return what ended the training early, if the user did so after at least one completed epoch.
     """
     from gpuprop.cli.progress import EpochTable
-    from gpuprop.live.snapshot import LiveRun
+    from gpuprop.learn.live.snapshot import LiveRun
 
     X, y = part
     trainer.callbacks += (LiveRun(live, X, y),)
@@ -401,7 +401,7 @@ def _describe(
     dataset: Dataset, train_part: Part, test_part: Part, trainer: Trainer, recipe: Recipe, chosen: str
 ) -> None:
     """Say in a few lines what is about to happen."""
-    from gpuprop.machine import clock_flaw
+    from gpuprop.measure.machine import clock_flaw
 
     network = trainer.network
     n_rows, n_features = train_part[0].shape
@@ -428,9 +428,9 @@ def _describe(
 
 def _save(folder: RunFolder, trainer: Trainer, dataset: Dataset, test_part: Part) -> None:
     """Write all files of the run, then put them in their places together."""
-    from gpuprop import plots
     from gpuprop.cli import run_folder
-    from gpuprop.model_io import MODEL_FILE_NAME
+    from gpuprop.estimators.stored_models import MODEL_FILE_NAME
+    from gpuprop.learn import plots
 
     network, (X, y) = trainer.network, test_part
     network.save(folder.staging / MODEL_FILE_NAME)

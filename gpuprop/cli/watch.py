@@ -31,7 +31,7 @@ def watch(
     port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0 takes a free one.")] = 8265,
 ) -> None:
     """Serve until Ctrl-C."""
-    from gpuprop.live.server import HOST, make_server
+    from gpuprop.learn.live.server import HOST, make_server
 
     with make_server(folder, port) as server:
         print(f"watching {folder}: open http://{HOST}:{server.server_port}/ (Ctrl-C ends)", flush=True)

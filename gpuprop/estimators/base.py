@@ -18,11 +18,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from gpuprop.activations import Activation
-from gpuprop.array_api import beside
-from gpuprop.backends.cpu_threads import limited_blas
-from gpuprop.backends.interchange import on_gpu, to_host
-from gpuprop.callbacks import Callback
+from gpuprop.arrays import beside, is_sparse, on_gpu, to_host
+from gpuprop.backends.threads import limited_blas
+from gpuprop.core.updates import Training
 from gpuprop.errors import NonFiniteLossError
 from gpuprop.estimators import lbfgs
 from gpuprop.estimators.convergence import Convergence
@@ -36,10 +34,10 @@ from gpuprop.estimators.parameters import (
     schedule_of,
 )
 from gpuprop.estimators.scikit_learn_callbacks import CallbackSupportMixin, EpochTasks
-from gpuprop.network import Network
-from gpuprop.training import Progress, RowOrders, Trainer
-from gpuprop.updates import Training
-from gpuprop.validation import is_sparse
+from gpuprop.maths.activations import Activation
+from gpuprop.model.network import Network
+from gpuprop.training.callbacks import Callback
+from gpuprop.training.trainer import Progress, RowOrders, Trainer
 
 __all__ = ["BaseMLP", "Role", "input_dtypes", "validated", "validated_inputs"]
 
@@ -105,7 +103,7 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
         X_val: Any = None,
         y_val: Any = None,
     ) -> Training:
-        """Train, pausing before the updates of each epoch, see `gpuprop.together`.
+        """Train, pausing before the updates of each epoch, see `gpuprop.training.side_by_side`.
 
         `incremental` is ``partial_fit``: one epoch, going on with network and optimizer as they are.
         """
@@ -452,7 +450,7 @@ def validated_inputs(estimator: Any, X: Any) -> Any:
 def _stand_in(X: Any) -> Any:
     """Return X; for an array on a GPU one of its shape that occupies no memory, on which its shape can be checked.
 
-    Its numbers are checked on the GPU, see `gpuprop.validation`.
+    Its numbers are checked on the GPU, see `gpuprop.model.inputs`.
     """
     return np.broadcast_to(np.float64(0), X.shape) if on_gpu(X) else X
 

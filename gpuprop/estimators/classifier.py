@@ -21,8 +21,7 @@ from sklearn.utils.multiclass import (
     unique_labels,
 )
 
-from gpuprop.array_api import namespace
-from gpuprop.backends.interchange import on_gpu, to_host
+from gpuprop.arrays import namespace, on_gpu, to_host
 from gpuprop.estimators.base import BaseMLP, Role
 from gpuprop.estimators.parameters import CONSTRAINTS, Method, fit_method, set_parameters
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from gpuprop.callbacks import Callback
 from gpuprop.estimators.parameters import rate_rule
+from gpuprop.training.callbacks import Callback
 
 if TYPE_CHECKING:
-    from gpuprop.training import Trainer
+    from gpuprop.training.trainer import Trainer
 
 __all__ = ["Convergence"]
 

@@ -32,7 +32,7 @@ def _if_classifier(method: Method) -> Method:
 class MLPEnsemble(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type annotations
     """Networks that differ in their initial weights; their outputs are averaged.
 
-    Trained together, see `gpuprop.together`; each is what its own ``fit`` would have made of it.
+    Trained together, see `gpuprop.training.side_by_side`; each is what its own ``fit`` would have made of it.
 
     Parameters
     ----------
@@ -168,8 +168,8 @@ class MLPEnsemble(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]  # s
         ValueError
             If a parameter or a label is of a type that a file cannot hold.
         """
-        from gpuprop.estimators.files import describe, describe_ensemble, kind_of
-        from gpuprop.model_io import save_ensemble
+        from gpuprop.estimators.described import describe, describe_ensemble, kind_of
+        from gpuprop.estimators.stored_models import save_ensemble
 
         check_is_fitted(self)
         save_ensemble(

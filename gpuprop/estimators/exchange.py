@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
 
-from gpuprop.network import Network
+from gpuprop.model.network import Network
 
 __all__ = ["Exchange"]
 
@@ -59,8 +59,8 @@ class Exchange:
         ValueError
             If a parameter or a label is of a type that a file cannot hold.
         """
-        from gpuprop.estimators.files import describe, kind_of
-        from gpuprop.model_io import save_network
+        from gpuprop.estimators.described import describe, kind_of
+        from gpuprop.estimators.stored_models import save_network
 
         check_is_fitted(self)
         save_network(self.network_, path, kind=kind_of(self), estimator=describe(self))
@@ -109,7 +109,7 @@ class Exchange:
             Of the class of the same name.
         device : str, default="auto"
         """
-        from gpuprop.estimators.files import restore_records
+        from gpuprop.estimators.described import restore_records
 
         if type(model).__name__ != cls.__name__:
             raise TypeError(f"got {type(model).__name__}, expected scikit-learn's {cls.__name__}")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 if TYPE_CHECKING:
-    from gpuprop.network import Network, TrainingData
+    from gpuprop.model.network import Network, TrainingData
 
 __all__ = ["minimize"]
 

@@ -1,4 +1,4 @@
-"""Fitting several estimators at once: those that can be are trained together, see `gpuprop.together`."""
+"""Fitting several estimators at once: those that can be are trained together, see `gpuprop.training.side_by_side`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from sklearn.pipeline import Pipeline
 
 from gpuprop.estimators.base import BaseMLP
 from gpuprop.estimators.scikit_learn_callbacks import EpochTasks
-from gpuprop.together import train_together
+from gpuprop.training.side_by_side import train_together
 
 if TYPE_CHECKING:
-    from gpuprop.updates import Training
+    from gpuprop.core.updates import Training
 
 __all__ = ["MOST_TOGETHER", "Job", "Outcome", "fit_together"]
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, checker, helper, numpy_helper
 
-from gpuprop.activations import Activation
-from gpuprop.network import Network
+from gpuprop.maths.activations import Activation
+from gpuprop.model.network import Network
 
 __all__ = ["build"]
 

@@ -11,11 +11,11 @@ import numpy as np
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, InvalidParameterError, Options, StrOptions
 
-from gpuprop.activations import Activation, get_activation
 from gpuprop.errors import unknown_name
-from gpuprop.losses import LOSSES, Loss, get_loss
-from gpuprop.optimizers import OPTIMIZERS, Adam, AdaMax, AdamW, Momentum, NAdam, Nesterov, Optimizer
-from gpuprop.schedules import SCHEDULES, Schedule, get_schedule
+from gpuprop.maths.activations import Activation, get_activation
+from gpuprop.maths.losses import LOSSES, Loss, get_loss
+from gpuprop.maths.optimizers import OPTIMIZERS, Adam, AdaMax, AdamW, Momentum, NAdam, Nesterov, Optimizer
+from gpuprop.maths.schedules import SCHEDULES, Schedule, get_schedule
 
 __all__ = [
     "CONSTRAINTS",

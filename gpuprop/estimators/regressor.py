@@ -11,7 +11,7 @@ from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils import column_or_1d
 
-from gpuprop.backends.interchange import to_host
+from gpuprop.arrays import to_host
 from gpuprop.estimators.base import BaseMLP, Role
 from gpuprop.estimators.classifier import _if_stochastic
 from gpuprop.estimators.parameters import CONSTRAINTS, fit_method, regression_loss, set_parameters

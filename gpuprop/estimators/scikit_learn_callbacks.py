@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from gpuprop.callbacks import Callback
+from gpuprop.training.callbacks import Callback
 
 try:
     from sklearn.callback import CallbackSupportMixin
@@ -16,7 +16,7 @@ except ImportError:  # before scikit-learn 1.9 there is nothing to support
 
 
 if TYPE_CHECKING:
-    from gpuprop.training import Trainer
+    from gpuprop.training.trainer import Trainer
 
 __all__ = ["CallbackSupportMixin", "EpochTasks"]
 

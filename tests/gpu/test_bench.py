@@ -9,11 +9,11 @@ from typing import Any, cast
 
 import pytest
 
-from gpuprop import machine
 from gpuprop.backends import get_ops
-from gpuprop.bench import training
-from gpuprop.bench.kernels import KERNELS, contenders_of, validate
-from gpuprop.bench.training import CONFIGS, Config
+from gpuprop.measure import machine
+from gpuprop.measure.bench import whole_updates as training
+from gpuprop.measure.bench.kernels import KERNELS, contenders_of, validate
+from gpuprop.measure.bench.whole_updates import CONFIGS, Config
 from tests.cli_tools import Cli
 
 pytestmark = pytest.mark.gpu
@@ -42,8 +42,8 @@ def test_a_kernel_is_one_launch(name: str, counts: Any) -> None:
 
 @pytest.mark.parametrize("cold", [False, True])
 def test_the_clock_replays_what_can_be_captured(cold: bool, counts: Any) -> None:
-    from gpuprop.backends.cuda_ops import CudaOps
-    from gpuprop.bench.measure import SPAN_CALLS, DeviceClock
+    from gpuprop.backends.cuda.ops import CudaOps
+    from gpuprop.measure.bench.measure import SPAN_CALLS, DeviceClock
 
     ops = cast("CudaOps", get_ops("cuda"))
     own, composed = contenders_of(KERNELS["forward"]((33, 17, 7), "float32"), ops)[:2]

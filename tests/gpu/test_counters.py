@@ -16,11 +16,11 @@ import pytest
 
 import gpuprop
 from gpuprop.backends import get_ops
-from gpuprop.equivalence import tolerances
+from gpuprop.measure.equivalence import tolerances
 
 # Without numba-cuda these cannot be imported, and the tests are skipped by their fixture.
 if TYPE_CHECKING or find_spec("numba_cuda"):
-    from gpuprop.backends.cuda_updates import CudaUpdates
+    from gpuprop.backends.cuda.updates import CudaUpdates
     from gpuprop_kernels import launch
     from gpuprop_kernels.shapes import NO_OPTIMIZER, TILES
 

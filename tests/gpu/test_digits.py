@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import gpuprop
-from gpuprop.equivalence import tolerances
+from gpuprop.measure.equivalence import tolerances
 
 pytestmark = pytest.mark.gpu
 

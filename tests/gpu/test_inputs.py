@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import gpuprop
-from gpuprop.backends.interchange import on_gpu
+from gpuprop.arrays import on_gpu
 
 cp = pytest.importorskip("cupy", reason="CuPy is not installed")
 pytestmark = pytest.mark.gpu

@@ -16,15 +16,15 @@ import pytest
 
 import gpuprop
 from gpuprop.backends import choose, get_ops
-from gpuprop.equivalence import tolerances
 from gpuprop.errors import DeviceError, DeviceMemoryError
-from gpuprop.machine import clock_flaw
+from gpuprop.measure.equivalence import tolerances
+from gpuprop.measure.machine import clock_flaw
 from tests.cli_tools import Cli
 
 # Without numba-cuda these cannot be imported, and the tests are skipped by their fixture.
 if TYPE_CHECKING or find_spec("numba_cuda"):
-    from gpuprop.backends.cuda_runtime import DeviceRuntime
-    from gpuprop.backends.cuda_updates import CudaUpdates
+    from gpuprop.backends.cuda.runtime import DeviceRuntime
+    from gpuprop.backends.cuda.updates import CudaUpdates
 
 pytestmark = pytest.mark.gpu
 

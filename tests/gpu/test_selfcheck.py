@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from gpuprop import machine
 from gpuprop.backends import get_ops
-from gpuprop.equivalence.case import Case, run_case
-from gpuprop.equivalence.cases import all_cases
+from gpuprop.measure import machine
+from gpuprop.measure.equivalence.case import Case, run_case
+from gpuprop.measure.equivalence.cases import all_cases
 
 pytestmark = pytest.mark.gpu
 

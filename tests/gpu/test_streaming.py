@@ -57,7 +57,7 @@ print(all((stream.to_numpy(out) == 40 - place).all() for place, out in enumerate
 REUSE = """
 import numpy as np
 from gpuprop.backends import get_ops
-from gpuprop.backends.cuda_streaming import RowStream
+from gpuprop.backends.cuda.streaming import RowStream
 ops = get_ops("cuda")
 host = np.arange(48, dtype=np.float32).reshape(12, 4)
 columns = [host, host, host[:, 0].copy()]

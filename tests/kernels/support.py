@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuprop.equivalence import tolerances
+from gpuprop.measure.equivalence import tolerances
 from gpuprop_kernels.launch import Batch, Rows, padded, row_pitch
 from gpuprop_kernels.tile import SMALL, TILES, Tile
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gpuprop.backends import get_ops
-from gpuprop.equivalence.case import Case, run_case
-from gpuprop.equivalence.cases import all_cases
+from gpuprop.measure.equivalence.case import Case, run_case
+from gpuprop.measure.equivalence.cases import all_cases
 from tests.kernels import support as s
 
 WHOLE = {"whole updates: uint8 rows, float64"}

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from gpuprop.equivalence import oracle, tolerances
+from gpuprop.measure.equivalence import oracle, tolerances
 from gpuprop_kernels import launch
 from gpuprop_kernels.gradient import GradientJob, gradient_kernel, job_table
 from gpuprop_kernels.launch import padded

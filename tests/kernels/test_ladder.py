@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpuprop.equivalence import tolerances
+from gpuprop.measure.equivalence import tolerances
 from gpuprop_kernels.ladder.launch import LADDER, accumulate, descend, hidden_delta
 from tests.kernels import support as s
 

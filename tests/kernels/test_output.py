@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpuprop.equivalence import oracle, tolerances
+from gpuprop.measure.equivalence import oracle, tolerances
 from gpuprop_kernels import launch
 from gpuprop_kernels.activations import Activation
 from gpuprop_kernels.dropout import mask_constants

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpuprop.equivalence import oracle, tolerances
+from gpuprop.measure.equivalence import oracle, tolerances
 from gpuprop_kernels import launch
 from gpuprop_kernels.dropout import keep_word, mask_constants, philox, unit_is_kept
 from gpuprop_kernels.optimizers import STATE_ARRAYS, update_scalars

@@ -1,0 +1,1 @@
+"""NumPy's BLAS, or register tiles, for the multiplications, and compiled loops for all between them."""

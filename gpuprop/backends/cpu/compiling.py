@@ -1,0 +1,322 @@
+"""How the loops of the CPU are compiled: the options of Numba, and where the machine code is kept.
+
+Compiled code is kept on disk, beside the modules or in the user's cache folder as Numba chooses (the variable
+NUMBA_CACHE_DIR names another), so that only the first process waits for the compiler. An entry is valid for the
+exact text of every module that is compiled into it. A cache that cannot be read or written is as good as none.
+
+Importing this module imports Numba.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+__all__ = [
+    "announced", "compiled", "inlined", "inlined_sum", "joined", "part", "prefetch", "rows_of", "spliced",
+    "wanted_soon",
+]  # fmt: skip
+
+Function = TypeVar("Function", bound=Any)
+
+_LOGGER = logging.getLogger("gpuprop.loops")
+
+
+# error_model: Python's check for division by zero keeps LLVM from vectorising (Adam's update: ten times as long).
+# contract: a * b + c may become one fused operation. It changes the last bit and nothing else; the flags that assume
+# that there are no NaNs and infinities stay off, because a training that diverges is known by them.
+# _nrt: references to arrays are not counted; they are the caller's, who outlives the call, and nothing is allocated.
+# Each slice would cost an atomic operation of some 20 cycles, in an epoch of small steps a third of the time.
+_OPTIONS: dict[str, Any] = {
+    "error_model": "numpy", "nogil": True, "fastmath": {"contract"}, "no_cfunc_wrapper": True, "_nrt": False,
+}  # fmt: skip
+# Sums in several partial sums at once, which is how they vectorise; their error is smaller than that of a sum from
+# left to right. For loops that do nothing but add up.
+_SUM_OPTIONS: dict[str, Any] = {**_OPTIONS, "fastmath": {"contract", "reassoc", "nsz"}}
+# Of functions that only compiled ones call, which most are: what lets Python call them would be compiled as well.
+_UNCALLED: dict[str, Any] = {"no_cpython_wrapper": True}
+
+
+@contextlib.contextmanager
+def announced() -> Iterator[None]:
+    """Say that loops are being compiled where what is done here, a first call of well under a second, takes longer."""
+    message = "compiling the loops of this kind of training, which are kept for the next time"
+    timer = threading.Timer(1.0, _LOGGER.info, (message,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _source_stamp() -> str:
+    """Return a digest of all modules whose functions are compiled into each other."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _identity(value: Any) -> Any:
+    """Describe a function, by its name and all that it closes over, or a number, by itself; equal in every process."""
+    function = getattr(value, "py_func", value)
+    if not hasattr(function, "__qualname__"):
+        return value
+    cells = function.__closure__ or ()
+    return (function.__module__, function.__qualname__, *(_identity(cell.cell_contents) for cell in cells))
+
+
+def _told_apart(function: Function) -> Function:
+    """Give a closure a name of its own, after what it closes over.
+
+    The symbol of compiled code is the function's name and a number that begins at 0 in every process. Two loops of one
+    factory, compiled by two processes and loaded from the cache by a third, would have the same symbol, and one of
+    them would be called for both.
+    """
+    if function.__closure__:
+        made_for = hashlib.sha256(repr(_identity(function)).encode()).hexdigest()[:16]
+        function.__qualname__ = f"{function.__qualname__}_{made_for}"
+    return function
+
+
+def _forgiving_cache() -> type[Any]:
+    """Return Numba's cache of a function, made to know all our modules and to forgive a broken file.
+
+    Numba's own stamp covers the function's file, but not the functions that are compiled in from other files, and it
+    raises what an unreadable entry raises.
+    """
+    base: Any = importlib.import_module("numba.core.caching").FunctionCache
+    stamp = _source_stamp()
+
+    class Cache(base):  # type: ignore[misc]
+        def __init__(self, function: Callable[..., Any]) -> None:
+            super().__init__(function)
+            self._cache_file._source_stamp = stamp
+
+        def _index_key(self, sig: Any, codegen: Any) -> Any:
+            """The stamp says what the source is; what is left is what a closure was made for.
+
+            Numba's own key has the bytes of the closed-over functions, which are new ones in every process.
+            """
+            return sig, codegen.magic_tuple(), _identity(self._py_func)
+
+        def load_overload(self, sig: Any, target_context: Any) -> Any:
+            try:
+                return super().load_overload(sig, target_context)
+            except Exception:
+                # Half written, or by another program: whatever unpickling it raises, compiling anew is the answer.
+                self._discard()
+                return None
+
+        def save_overload(self, sig: Any, data: Any) -> None:
+            try:
+                super().save_overload(sig, data)
+            except Exception:
+                # A full disk, a folder that became read-only, an unreadable index: the code in memory is good.
+                self._discard()
+
+        def _discard(self) -> None:
+            """Empty the index, so that the next process writes it anew."""
+            try:
+                self.flush()
+            except OSError:
+                self.disable()
+
+    return Cache
+
+
+try:
+    _CACHE: type[Any] | None = _forgiving_cache()
+except Exception:
+    # A Numba whose cache is built otherwise: everything works, each process compiles for itself.
+    _CACHE = None
+
+
+def _joining() -> type[Any]:
+    """Return Numba's compiler, made to leave optimising and machine code to the compilation of who calls a function.
+
+    Numba does both for each function, and again for each that calls it, with all that is called: three times for what
+    a piece of a piece calls.
+    """
+    libraries: Any = importlib.import_module("numba.core.codegen")
+    compilers: Any = importlib.import_module("numba.core.compiler")
+
+    class Library(libraries.JITCodeLibrary):  # type: ignore[misc]
+        """Code that is only there to be linked into other code."""
+
+        def finalize(self) -> None:
+            for library in dict.fromkeys(self._linking_libraries):
+                self._final_module.link_in(library._get_module_for_linking(), preserve=True)
+            self._finalized = True
+
+        def get_pointer_to_function(self, name: str) -> int:
+            return 0  # nothing that Python can call
+
+        @property
+        def codegen(self) -> Any:
+            """Numba asks for it in order to call `set_env`."""
+            return self
+
+        def set_env(self, name: str, environment: Any) -> None:
+            """There is no machine code to be told of its Python objects; it has none."""
+
+    class Compiler(compilers.Compiler):  # type: ignore[misc]
+        def define_pipelines(self) -> Any:
+            self.state.library = Library(self.state.targetctx.codegen(), self.state.func_id.func_qualname)
+            return super().define_pipelines()
+
+    return Compiler
+
+
+try:
+    _JOINED: dict[str, Any] = {**_UNCALLED, **_OPTIONS, "pipeline_class": _joining()}
+except Exception:
+    # A Numba that is built otherwise: everything works, and takes longer to compile.
+    _JOINED = {**_UNCALLED, **_OPTIONS}
+
+
+def compiled(function: Function) -> Function:
+    """Compile a function for the types that it is called with, on the first such call.
+
+    The function may close over numbers and over compiled functions: a loop over rows, say, over the activation.
+    One compilation of everything, with the choice made by integers inside, was measured too: 9 seconds instead of 2,
+    because most of it is never used.
+    """
+    dispatcher: Any = numba.njit(**_OPTIONS)(_told_apart(function))
+    if _CACHE is not None:
+        with contextlib.suppress(Exception):  # no folder that can be written: uncached
+            dispatcher._cache = _CACHE(function)
+    return dispatcher  # type: ignore[no-any-return]
+
+
+def joined(function: Function) -> Function:
+    """Compile a function for compiled ones to call, and only together with them; a call from Python ends the process.
+
+    A `compiled` function, too: it stays as it is for Python, and its code is compiled into the others once more.
+    """
+    given: Any = function
+    joint: Function = _joint(given.py_func if hasattr(given, "py_func") else _told_apart(given))
+    return joint
+
+
+@functools.cache
+def _joint(function: Any) -> Any:
+    return numba.njit(**_JOINED)(function)
+
+
+def spliced(function: Function) -> Function:
+    """`joined`, and put into the function that calls it: a piece of a step that is a function for the reader's sake."""
+    dispatcher: Function = numba.njit(forceinline=True, **_JOINED)(_told_apart(function))
+    return dispatcher
+
+
+def inlined(function: Function) -> Function:
+    """Compile a function into the loops that call it, so that those vectorise.
+
+    It is optimised by itself before, so that its operations are fused and rounded alike wherever it is put.
+    """
+    dispatcher: Function = numba.njit(forceinline=True, **_UNCALLED, **_OPTIONS)(_told_apart(function))
+    return dispatcher
+
+
+def inlined_sum(function: Function) -> Function:
+    """`inlined` for a function that does nothing but add up: the order of the sum is the compiler's."""
+    dispatcher: Function = numba.njit(forceinline=True, **_UNCALLED, **_SUM_OPTIONS)(_told_apart(function))
+    return dispatcher
+
+
+def _field(context: Any, builder: Any, kind: Any, array: Any, name: str) -> Any:
+    return context.data_model_manager[kind].get(builder, array, name)
+
+
+def _view(context: Any, builder: Any, signature: Any, array: Any, offset: Any, shape: list[Any]) -> Any:
+    """Write an array without a look at its ends: of a contiguous array, from a number on, contiguous too.
+
+    As a value: what Numba's own functions write goes through memory, and takes longer to compile.
+    """
+    kind = signature.return_type
+    size_of_number = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(kind.dtype)))
+    strides, size = [size_of_number], shape[-1]
+    for extent in reversed(shape[1:]):
+        strides.insert(0, builder.mul(extent, strides[0]))
+    for extent in shape[:-1]:
+        size = builder.mul(size, extent)
+    fields = {
+        "nitems": size,
+        "itemsize": size_of_number,
+        "data": builder.gep(_field(context, builder, signature.args[0], array, "data"), [offset]),
+        "shape": cgutils.pack_array(builder, shape),
+        "strides": cgutils.pack_array(builder, strides),
+    }
+    own = context.get_constant_null(kind)
+    for name, value in fields.items():
+        own = context.data_model_manager[kind].set(builder, own, value, name)
+    return own
+
+
+@intrinsic
+def part(context, array, begin, size):  # type: ignore[no-untyped-def]
+    """Return ``size`` numbers of a contiguous array from the one with number `begin` on, flat and unchecked.
+
+    A slice looks at signs and ends, which is right of Python, and here much code to compile and to run for nothing.
+    """
+    if array.layout != "C":
+        return None
+    kind = types.Array(array.dtype, 1, "C", readonly=not array.mutable)
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        whole, first, count = arguments
+        return _view(context, builder, signature, whole, first, [count])
+
+    return kind(array, types.intp, types.intp), build
+
+
+@intrinsic
+def rows_of(context, array, begin, end):  # type: ignore[no-untyped-def]
+    """Return some rows of a contiguous matrix, unchecked; as `part` to a slice."""
+    if array.layout != "C" or array.ndim != 2:
+        return None
+    kind = types.Array(array.dtype, 2, "C", readonly=not array.mutable)
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        whole, first, last = arguments
+        width = builder.extract_value(_field(context, builder, signature.args[0], whole, "shape"), 1)
+        shape = [builder.sub(last, first), width]
+        return _view(context, builder, signature, whole, builder.mul(first, width), shape)
+
+    return kind(array, types.intp, types.intp), build
+
+
+def prefetch(builder: Any, address: Any) -> None:
+    """Ask for the cache line of an address, which need not be valid, without waiting for it."""
+    pointer = ir.IntType(8).as_pointer()
+    signature = ir.FunctionType(ir.VoidType(), [pointer, *[ir.IntType(32)] * 3])
+    function = builder.module.declare_intrinsic("llvm.prefetch", [pointer], signature)
+    read, all_caches, data = (ir.IntType(32)(number) for number in (0, 3, 1))
+    builder.call(function, [builder.bitcast(address, pointer), read, all_caches, data])
+
+
+@intrinsic
+def wanted_soon(context, array, place):  # type: ignore[no-untyped-def]
+    """Ask for the cache line of a number of a contiguous array, which may be beyond its end, without waiting for it."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = _field(context, builder, signature.args[0], arguments[0], "data")
+        prefetch(builder, builder.gep(data, [arguments[1]]))
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp), build

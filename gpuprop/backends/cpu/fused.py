@@ -1,0 +1,322 @@
+"""The fused tier: whole epochs in one compiled call, from online gradient descent to layers of a thousand units.
+
+`plan` says whether a training is one for it, allocates everything, and hands back a callable that makes any number of
+updates at once. What is computed is in `gpuprop.backends.cpu.fused_step`.
+
+It covers the built-in activations, losses and optimizers with all that `gpuprop.Trainer` offers but accumulated batches
+and sparse data; for those, and for a user's own functions, the step is made one primitive at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuprop.arrays import is_sparse
+from gpuprop.backends.cpu import loops, optimizer_loops
+from gpuprop.backends.cpu.compiling import announced
+from gpuprop.backends.cpu.fused_step import GATHERED, GATHERED_PIECE, OWN, PIECE, Batches, Kind, Model, Work, epoch
+from gpuprop.backends.cpu.panels import Panels, aligned, padded, row_stride
+from gpuprop.backends.cpu.subnormals import subnormals_flushed
+from gpuprop.backends.cpu.team import Team, team_of, together
+from gpuprop.backends.cpu.tiles import TileShape, tile_shape
+from gpuprop.backends.threads import ThreadChoice
+from gpuprop.maths.dropout import keep_threshold
+from gpuprop.maths.optimizers import AdamW
+
+if TYPE_CHECKING:
+    from gpuprop.core.step import UpdateRule
+    from gpuprop.model.network import Network, TrainingData
+
+__all__ = ["LEAST_SAVING", "MOST_KEPT", "WIDEST_PAIR", "FusedUpdates", "covers", "mostly_zero"]
+
+Array = NDArray[Any]
+
+#: Seconds that a training must be expected to save for the ten or more of compiling, which the first such one pays.
+#: A choice by size, not by what is compiled already: the same training gives the same bits the first time and later.
+LEAST_SAVING = 2.0
+#: What the tier saves of the time of the primitives, measured on one core with AVX-512: the calls of an update, and a
+#: third of each product of two numbers; of those that an update has beyond some thousand million a tenth.
+_SAVED_BY_UPDATE, _SAVED_BY_PRODUCT, _SAVED_BEYOND = 5e-5, 1e-11, 2e-12
+_MANY_PRODUCTS = 1_000_000_000
+
+#: Units that a layer and the next may both have for the tier to win. Weights are read once for as many rows as have
+#: 131,072 inputs, and BLAS, which cuts products in two directions, is ahead where those are few: with 2,048 and 2,048
+#: units the tier takes 0.74 (256 samples) and 0.98 (1,024) of the time of the primitives, with 4,096 and 4,096 1.14.
+WIDEST_PAIR = 2048
+
+#: Share of the products with inputs that may be left for skipping the others to pay.
+MOST_KEPT = 0.75
+
+#: Products of numbers in a compiled call, some tenths of a second: an interrupt waits for the end of one.
+PRODUCTS_OF_CALL = 10_000_000_000
+
+
+def covers(
+    network: Network, data: TrainingData, rule: UpdateRule, part_size: int, update_size: int, n_updates: int
+) -> bool:
+    """Whether the fused updates do all that a training of `n_updates` asks for, and are the faster way."""
+    products = 3 * update_size * network.n_weights
+    few = min(products, _MANY_PRODUCTS)
+    saving = _SAVED_BY_UPDATE + _SAVED_BY_PRODUCT * few + _SAVED_BEYOND * (products - few)
+    return (
+        n_updates * saving >= LEAST_SAVING
+        and all(min(pair) <= WIDEST_PAIR for pair in pairwise(network.layer_sizes))
+        and update_size <= part_size
+        and not is_sparse(data.inputs)
+        and all(loops.knows(activation, network.loss_function) for activation in network.layer_activations)
+        and optimizer_loops.is_built_in(rule.optimizer)
+    )
+
+
+def mostly_zero(data: TrainingData, columns: tuple[Array, Array], rows: int) -> bool:
+    """Whether skipping what is zero in the inputs saves more than finding it costs, judged by 256 rows at most.
+
+    What can be skipped is a column that is zero in all rows of a tile, and a row that is zero in all its columns.
+    """
+    some = data.inputs[:: max(1, data.n_samples // 256)]
+    there = some[: len(some) // rows * rows, : data.inputs.shape[1] // rows * rows]
+    if there.size == 0:
+        return False
+    shift, factor = columns[0][: there.shape[1]], columns[1][: there.shape[1]]
+    there = (there - shift) * factor != 0 if data.scaling is not None else there != 0
+    kept = there.reshape(-1, rows, there.shape[1]).any(axis=1).mean()
+    kept += there.reshape(len(there), -1, rows).any(axis=2).mean()
+    return bool(kept / 2 < MOST_KEPT)
+
+
+class FusedUpdates:
+    """`gpuprop.core.ops.UpdatePlan` by one compiled call for any number of updates, of a training that `covers`.
+
+    Parameters
+    ----------
+    network, data, rule, update_size
+        As for `gpuprop.core.updates.PlainUpdates`.
+    columns : pair of arrays of shape (n_features,)
+        Shift and factor of each input.
+    """
+
+    def __init__(
+        self, network: Network, data: TrainingData, rule: UpdateRule, update_size: int, columns: tuple[Array, Array]
+    ) -> None:
+        self._network, self._rule, self._columns, self._update_size = network, rule, columns, update_size
+        products = 3 * update_size * network.n_weights
+        # A limit on norms looks at all gradients, or weights, together.
+        limited = rule.clip_norm is not None or rule.max_norm is not None
+        self._threads = ThreadChoice(0 if limited else products)
+        self._updates_of_call = max(1, PRODUCTS_OF_CALL // products)
+        dtype, output = network.dtype, network.output_activation
+        shape = tile_shape(dtype)
+        dropped = any(network.dropout)
+        # A layer of one tile uses a list once, which is less than making it costs: 64-32-16-10 took 6 % longer a batch
+        # of 32 and 23 % longer a sample.
+        listed = not dropped and mostly_zero(data, columns, shape.rows) and network.layer_sizes[1] > shape.width
+        self._panels = panels = Panels(network.layer_sizes, shape)
+        self._packed = self._none = np.empty(0, dtype)
+        self._state_before = {name: np.empty_like(array) for name, array in rule.state.items()}
+        self._parameters = aligned(panels.size, dtype)
+        self._state = [aligned(panels.size, dtype) for _ in rule.optimizer.slots]
+        self._called = False
+        self._teams: dict[int, tuple[list[Team], list[Work]]] = {}
+        self._work = _work(network, update_size, shape, listed, panels.size if rule.clip_norm is not None else 0)
+        hidden = list(
+            dict.fromkeys((loops.base_name(one), one.derivative_of == "z") for one in network.hidden_activations)
+        )
+        state = (*self._state, self._parameters, self._parameters)[:2]  # what an optimizer lacks it does not touch
+        self._model = _model(network, rule, panels, [name for name, _ in hidden])._replace(
+            parameters=self._parameters, first=state[0], second=state[1]
+        )
+        self._updates = epoch(
+            Kind(
+                shape=shape,
+                hidden=tuple(hidden) or (("identity", False),),
+                output=loops.base_name(output),
+                output_from=output.derivative_of,
+                loss=network.loss_function.name,
+                metric=data.metric,
+                optimizer=rule.optimizer.name,
+                penalised=bool(network.l1 or network.l2),
+                clipped=rule.clip_norm is not None,
+                limited=rule.max_norm is not None,
+                dropped=dropped,
+                listed=listed,
+            )
+        )
+
+    def begin_epoch(  # noqa: D102  (contracts: see UpdatePlan)
+        self,
+        data: TrainingData,
+        order: NDArray[np.int32],
+        weights: NDArray[np.float64],
+        penalty_factors: NDArray[np.float64],
+        rates: NDArray[np.float64],
+        steps_done: int,
+    ) -> None:
+        self._batches = Batches(
+            inputs=data.inputs,
+            targets=data.targets,
+            sample_weight=self._none if data.sample_weight is None else data.sample_weight,
+            order=order,
+            batch_weights=weights,
+            penalty_factors=penalty_factors,
+            rates=rates,
+            size=self._update_size,
+            scaled=data.scaling is not None,
+            shift=self._columns[0],
+            factor=self._columns[1],
+        )
+        self._steps_done = steps_done
+        for name, array in self._rule.state.items():
+            self._state_before[name][...] = array
+        self._work.totals[...] = 0.0
+
+    def run(self, first: int, last: int) -> None:  # noqa: D102
+        if self._packed is not self._network.parameters:  # the network has been on another device
+            self._connect()
+        for own, packed in self._pieces:
+            packed[...] = own
+        start = first
+        while start < last:
+            n_threads, most = self._threads.following()
+            stop = min(start + min(most, self._updates_of_call), last)
+            with self._threads.timed(stop - start):
+                self._call(n_threads, start, stop)
+            start = stop
+        for own, packed in self._pieces:
+            own[...] = packed
+
+    def _call(self, n_threads: int, start: int, stop: int) -> None:
+        """Make updates, all threads of a team each update together."""
+        teams, works = self._team(n_threads)
+
+        def updates(team: Team) -> None:
+            self._updates(self._batches, works[team.thread], self._model, team, self._steps_done, start, stop)
+
+        def flushed(team: Team) -> None:
+            with subnormals_flushed():  # a mode of the thread
+                updates(team)
+
+        with contextlib.nullcontext() if self._called else announced():
+            if n_threads == 1:
+                updates(teams[0])
+            else:
+                together(flushed, teams)
+        self._called = True
+
+    def _team(self, n_threads: int) -> tuple[list[Team], list[Work]]:
+        """Return the members of a team, and what each works with: it writes to some arrays of its own."""
+        if n_threads not in self._teams:
+            works = [self._work]
+            shared = self._work._asdict()
+            for _ in range(1, n_threads):
+                own = {name: aligned(shared[name].shape, shared[name].dtype) for name in OWN}
+                works.append(self._work._replace(**own))
+            self._teams[n_threads] = team_of(n_threads), works
+        return self._teams[n_threads]
+
+    def _connect(self) -> None:
+        """Find each piece of parameters and optimizer state in the network's layout and in panels."""
+        self._packed = self._network.parameters
+        given = (self._packed, *(self._rule.state[name] for name in self._rule.optimizer.slots))
+        pairs = zip(given, (self._parameters, *self._state), strict=True)
+        self._pieces = [piece for flat, panels in pairs for piece in self._panels.pieces(flat, panels)]
+
+    def totals(self) -> NDArray[np.float64]:  # noqa: D102
+        return self._work.totals.copy()
+
+    def rewind(self) -> None:  # noqa: D102
+        for name, array in self._rule.state.items():
+            array[...] = self._state_before[name]
+        for panels in (self._parameters, *self._state):
+            panels[...] = 0  # the padding too, where the diverged training left NaN
+
+    def places(self) -> Iterator[tuple[str, Array]]:  # noqa: D102
+        network, work = self._network, self._work
+        n_rows, layers = work.y.shape[0], range(1, network.n_layers + 1)
+
+        def of(array: Array, layer: int) -> Array:
+            at, stride, width = int(work.at[layer]), int(work.strides[layer]), network.layer_sizes[layer]
+            return array[at : at + n_rows * stride].reshape(n_rows, stride)[:, :width]
+
+        yield from ((f"the output of layer {layer}", of(work.a, layer)) for layer in layers[:-1])
+        yield f"the output of layer {network.n_layers}", work.output_a
+        yield "the loss", work.totals
+        yield from ((f"the delta of layer {layer}", of(work.delta, layer)) for layer in reversed(layers))
+        yield from ((f"the updated weights of layer {layer}", network.weights[layer - 1]) for layer in layers)
+        yield from ((f"the updated biases of layer {layer}", network.biases[layer - 1]) for layer in layers)
+
+
+def _model(network: Network, rule: UpdateRule, panels: Panels, hidden: list[str]) -> Model:
+    """Return the numbers of a training, still without parameters and state."""
+    dtype, activations, optimizer = network.dtype, network.layer_activations, rule.optimizer
+    none = np.empty(0, dtype)
+    return Model(
+        units=panels.units,
+        codes=np.array([hidden.index(loops.base_name(one)) for one in activations[:-1]], np.int64),
+        from_z=np.array([one.derivative_of == "z" for one in activations], np.bool_),
+        activation_parameters=np.array([loops.parameter_of(one, dtype) for one in activations]),
+        weights_at=panels.weights_at,
+        biases_at=panels.biases_at,
+        transposed_at=panels.transposed_at,
+        parameters=none,
+        transposed=aligned(panels.transposed_size, dtype),
+        first=none,
+        second=none,
+        hyperparameters=optimizer_loops.hyperparameters(optimizer),
+        weight_decay=optimizer.weight_decay if isinstance(optimizer, AdamW) else 0.0,
+        l1=network.l1,
+        l2=network.l2,
+        clip_norm=rule.clip_norm or 0.0,
+        max_norm=rule.max_norm or 0.0,
+        drop_thresholds=np.array([keep_threshold(rate) for rate in network.dropout], np.uint64),
+        drop_factors=np.array([1.0 / (1.0 - rate) for rate in network.dropout]),
+        drop_key=np.array([network.seed & 0xFFFFFFFF, (network.seed >> 32) & 0xFFFFFFFF], np.uint64),
+    )
+
+
+def _work(network: Network, n_rows: int, shape: TileShape, listed: bool, kept_gradient: int) -> Work:
+    """Allocate the arrays of a step of at most `n_rows` rows."""
+    dtype, sizes, rows = network.dtype, network.layer_sizes, shape.rows
+    strides = [row_stride(width, shape) for width in sizes]
+    starts = np.cumsum([0, *(n_rows * stride for stride in strides)])
+    keeps_z = any(activation.derivative_of == "z" for activation in network.hidden_activations)
+    dropped = any(network.dropout)
+    pairs = [(fan_in, padded(fan_out, shape.width)) for fan_in, fan_out in pairwise(sizes)]
+    gathered = max((fan_out for fan_in, fan_out in pairs if n_rows * fan_in >= GATHERED), default=0)
+    n_columns, n_listed = (sizes[0], n_rows) if listed else (0, 0)
+    row_tiles, column_tiles = -(-n_listed // rows), -(-n_columns // rows)
+
+    def numbers(*sizes: int) -> Array:
+        return aligned(sizes, dtype)
+
+    a = numbers(starts[-1])
+    return Work(
+        at=starts[:-1].astype(np.int64),
+        strides=np.array(strides, np.int64),
+        a=a,
+        z=numbers(starts[-1] if keeps_z else 0),
+        inputs=numbers(starts[-1]) if dropped else a,
+        masks=numbers(starts[-1] if dropped else 0),
+        delta=numbers(starts[-1] + shape.width),  # a copy of the last columns reads on to the end of a panel
+        y=numbers(n_rows, sizes[-1]),
+        weight=numbers(n_rows),
+        output_z=numbers(n_rows, sizes[-1]),
+        output_a=numbers(n_rows, sizes[-1]),
+        output_delta=numbers(n_rows, sizes[-1]),
+        gradient=numbers(kept_gradient or max(GATHERED_PIECE if gathered else PIECE, rows * shape.width, max(sizes))),
+        rows=numbers(n_rows * max(rows, GATHERED_PIECE // shape.width) if gathered else 0),
+        columns=numbers(n_rows * gathered),
+        totals=np.zeros(2),
+        tile_totals=np.zeros((-(-n_rows // rows), 2)),
+        penalties=np.zeros(sum(-(-fan_in // rows) for fan_in in sizes[:-1])),
+        marks=np.zeros(max(n_columns, n_listed * column_tiles), np.uint8),
+        column_lists=np.zeros((row_tiles, n_columns), np.int32),
+        column_counts=np.zeros(row_tiles, np.int64),
+        row_lists=np.zeros((column_tiles, n_listed), np.int32),
+        row_counts=np.zeros(column_tiles, np.int64),
+    )

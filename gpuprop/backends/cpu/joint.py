@@ -1,0 +1,476 @@
+"""The step of k networks of one shape at once: `gpuprop.core.step` over register tiles, with a leading axis.
+
+Networks that see the same rows in the same order share each batch. It is gathered once, its zeros are looked for once,
+and the first layers of all are one wide multiplication: the batch stays in the cache while the panels of all networks'
+weights go by. Networks with rows or an order of their own gather their own batches; all else is the same.
+
+Weights and optimizer state of each network lie in panels (`gpuprop.backends.cpu.panels`), and as in the fused tier a
+piece of a gradient is used up by the optimizer while it is in the first cache, so that the gradients of all networks
+never exist. The fused tier compiles a whole epoch for one kind of training, which pays in long ones only; what is
+compiled here serves many kinds and takes a fraction of that, at the price of some calls from Python in each step, which
+k networks share.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuprop.arrays import is_sparse
+from gpuprop.backends.cpu import fused, loops, optimizer_loops
+from gpuprop.backends.cpu.compiling import compiled
+from gpuprop.backends.cpu.panels import Panels, padded, row_stride, transposition
+from gpuprop.backends.cpu.subnormals import subnormals_flushed
+from gpuprop.backends.cpu.tiles import TileShape, column_lister, multiplication, row_lister, tile_shape
+from gpuprop.maths.optimizers import FLUSH_EVERY, AdamW
+
+if TYPE_CHECKING:
+    from gpuprop.core.updates import EpochUpdates
+
+__all__ = ["LARGEST_OWN_BATCH", "JointUpdates", "kind_of"]
+
+Array = NDArray[Any]
+
+#: Numbers of the left matrix that a block of rows may have: it is read once for each panel, out of the second cache.
+_BLOCK = 131_072
+#: Rows of a batch above which networks with rows of their own are faster alone: with 256 of them together took 0.87
+#: (784-512-10) and 0.99 (784-64-10) of the time, with 512 1.13 and 1.17 (784-16-10).
+LARGEST_OWN_BATCH = 256
+#: Numbers in the activations of the widest layer above which networks are faster alone, with BLAS.
+_LARGEST_LAYER = 2**18
+
+#: Numbers of a gradient between two calls of the optimizer: with weights and state they stay in the first cache.
+_PIECE = 1_024
+
+
+def kind_of(updates: EpochUpdates) -> Hashable:
+    """Return what networks must have in common to be trained together; None for one that is trained alone.
+
+    What they need not have in common: parameters, rows, order, targets, weights of samples, penalties, learning rates,
+    and the hyperparameters of the optimizer. Alone are trained those whose batches are so large that BLAS is faster
+    than the tiles, and those whose training is long enough for the fused tier: with 784-64-10 and batches of 32 each
+    then takes 115 microseconds an update, and together they take 107.
+    """
+    network, rule, data = updates.network, updates.rule, updates.data
+    asked = (network, data, rule, updates.part_size, updates.update_size, updates.n_updates)
+    covered = (
+        not updates.watched
+        and all(loops.knows(activation, network.loss_function) for activation in network.layer_activations)
+        and optimizer_loops.is_built_in(rule.optimizer)
+        and rule.clip_norm is None
+        and rule.max_norm is None
+        and data.scaling is None
+        and updates.update_size == updates.part_size
+        and not any(network.dropout)
+        and updates.update_size * max(network.layer_sizes[1:]) <= _LARGEST_LAYER
+        and not fused.covers(*asked)
+    )
+    if not covered:
+        return None
+    return (
+        network.layer_sizes,
+        network.dtype,
+        tuple(activation.name for activation in network.layer_activations),
+        network.loss_function.name,
+        data.metric,
+        rule.optimizer.name,
+        data.n_samples,
+        updates.update_size,
+    )
+
+
+# --- what is compiled ------------------------------------------------------------------------------------------------
+#
+# Arrays of a layer are (k, rows * stride), or (1, rows * stride) where all networks have the same rows; `panels` is
+# (k, size of a network's buffer). Numba slices rows of 1-d arrays as contiguous ones.
+
+
+@functools.cache
+def _products(shape: TileShape) -> Callable[..., None]:
+    """Return ``products(...)``: ``out = a @ W`` for a layer of every network, by tiles that skip zeros if `listed`."""
+    multiply, multiply_listed = multiplication(shape, False), multiplication(shape, True)
+    rows, lanes, width = shape.rows, shape.lanes, shape.width
+
+    @compiled
+    def products(
+        a: Array, a_stride: int, n_rows: int, panels: Array, at: int, fan_in: int, fan_out: int, listed: bool,
+        lists: Array, counts: Array, out: Array, out_stride: int,
+    ) -> None:  # fmt: skip
+        block = max(rows, _BLOCK // fan_in // rows * rows)
+        for i in range(panels.shape[0]):
+            own = i % a.shape[0]
+            for first in range(0, n_rows, block):
+                count = min(block, n_rows - first)
+                for column in range(0, fan_out, width):
+                    narrow = fan_out - column <= lanes
+                    wide = lanes if narrow else width
+                    if listed:
+                        multiply_listed(
+                            a[own], first * a_stride, a_stride, 1, rows * a_stride, count, panels[i],
+                            at + column * fan_in, wide, narrow, lists[own], counts[own], first // rows, fan_in, out[i],
+                            first * out_stride + column, out_stride, panels[i], 0, 0, 0,
+                        )  # fmt: skip
+                    else:
+                        multiply(
+                            a[own], first * a_stride, a_stride, 1, rows * a_stride, count, panels[i],
+                            at + column * fan_in, wide, narrow, lists[0], counts[0], 0, fan_in, out[i],
+                            first * out_stride + column, out_stride, panels[i], 0, 0, 0,
+                        )  # fmt: skip
+
+    return products
+
+
+@functools.cache
+def _hidden_forward(name: str) -> Callable[..., None]:
+    """Return ``forward(...)``: ``a += biases``, kept in `z` if needed, and ``a = f(a)``, for every network."""
+    activate = loops.row_activation(name)
+
+    @compiled
+    def forward(parameter: float, biases: Array, n_rows: int, stride: int, keep_z: bool, z: Array, a: Array) -> None:
+        n_units = biases.shape[1]
+        for i in range(a.shape[0]):
+            for place in range(0, n_rows * stride, stride):
+                row, bias = a[i, place : place + n_units], biases[i]
+                for j in range(n_units):
+                    row[j] += bias[j]
+                if keep_z:
+                    net_input = z[i, place : place + n_units]
+                    for j in range(n_units):
+                        net_input[j] = row[j]
+                activate(row, parameter)
+
+    return forward
+
+
+@functools.cache
+def _hidden_delta(name: str) -> Callable[..., None]:
+    """Return ``derive(...)``: ``delta *= f'(source)``, for every network."""
+    multiply = loops.row_derivative(name)
+
+    @compiled
+    def derive(parameter: float, n_units: int, n_rows: int, stride: int, source: Array, delta: Array) -> None:
+        for i in range(delta.shape[0]):
+            for place in range(0, n_rows * stride, stride):
+                multiply(source[i, place : place + n_units], parameter, delta[i, place : place + n_units])
+
+    return derive
+
+
+@functools.cache
+def _output(name: str, derivative_of: str, loss: str, metric: str) -> Callable[..., None]:
+    """Return the loop over the networks' output layers: activation, loss and delta, in place of the net inputs."""
+    activate, output = loops.activation_loop(name), loops.output_loop(name, derivative_of, loss, metric)
+
+    @compiled
+    def loop(
+        parameter: float,
+        biases: Array,
+        n_rows: int,
+        stride: int,
+        z: Array,
+        a: Array,
+        y: Array,
+        sample_weight: Array,
+        total_weights: Array,
+        out: Array,
+        delta: Array,
+        totals: Array,
+    ) -> None:
+        n_units, n_weighted = biases.shape[1], min(n_rows, sample_weight.shape[1])
+        for i in range(delta.shape[0]):
+            for row in range(n_rows):
+                for j in range(n_units):
+                    z[row, j] = delta[i, row * stride + j]
+            activate(parameter, biases[i], True, z[:n_rows], a[:n_rows])
+            target, weight = y[i % y.shape[0]], sample_weight[i]
+            output(
+                parameter, z[:n_rows], a[:n_rows], target[:n_rows], weight[:n_weighted], total_weights[i], out[:n_rows],
+                totals[i],
+            )  # fmt: skip
+            for row in range(n_rows):
+                for j in range(n_units):
+                    delta[i, row * stride + j] = out[row, j]
+
+    return loop
+
+
+@functools.cache
+def _transposes(shape: TileShape) -> Callable[..., None]:
+    """Return ``transposes(...)``: the weights of a layer of every network, transposed."""
+    transpose = transposition(shape)
+
+    @compiled
+    def transposes(panels: Array, at: int, fan_in: int, fan_out: int, out: Array) -> None:
+        for i in range(panels.shape[0]):
+            transpose(panels[i], at, fan_in, fan_out, out[i], 0, 0, fan_out)
+
+    return transposes
+
+
+@functools.cache
+def _update(optimizer: str, shape: TileShape) -> Callable[..., None]:
+    """Return ``update(...)``: gradient, penalty and optimizer of a layer of every network, piece by piece."""
+    multiply, multiply_listed = multiplication(shape, False), multiplication(shape, True)
+    optimize, rates_of = optimizer_loops.UPDATES[optimizer], optimizer_loops.RATES[optimizer]
+    decay, add_penalty, decays = optimizer_loops.decay, loops.add_penalty, optimizer == "adamw"
+    rows, lanes, width, piece_size = shape.rows, shape.lanes, shape.width, _PIECE
+
+    @compiled
+    def update(
+        panels: Array, moments: Array, squares: Array, at: int, biases_at: int, fan_in: int, fan_out: int,
+        a: Array, a_stride: int, delta: Array, delta_stride: int, n_rows: int, listed: bool, lists: Array,
+        counts: Array, gradient: Array, rates: Array, steps: Array, hyperparameters: Array, weight_decay: Array,
+        l1: Array, l2: Array, total_weights: Array, totals: Array,
+    ) -> None:  # fmt: skip
+        for i in range(panels.shape[0]):
+            own, w, first, second, h = i % a.shape[0], panels[i], moments[i], squares[i], hyperparameters[i]
+            rate, other = rates_of(rates[i], steps[i], h)
+            share, penalty = rates[i] * weight_decay[i], 0.0
+            for column in range(0, fan_out, width):
+                narrow = fan_out - column <= lanes
+                wide = lanes if narrow else width
+                block = max(rows, piece_size // wide // rows * rows)
+                for top in range(0, fan_in, block):
+                    count = min(block, fan_in - top)
+                    begin = at + column * fan_in + top * wide
+                    end = begin + count * wide
+                    if listed:
+                        multiply_listed(
+                            a[own], top, 1, a_stride, rows, count, delta[i], column, delta_stride, narrow,
+                            lists[own], counts[own], top // rows, n_rows, gradient, 0, wide, w, 0, 0, 0,
+                        )  # fmt: skip
+                    else:
+                        multiply(
+                            a[own], top, 1, a_stride, rows, count, delta[i], column, delta_stride, narrow,
+                            lists[0], counts[0], 0, n_rows, gradient, 0, wide, w, 0, 0, 0,
+                        )  # fmt: skip
+                    parameters, piece = w[begin:end], gradient[: count * wide]
+                    if l1[i] > 0 or l2[i] > 0:
+                        penalty += add_penalty(parameters, piece, l1[i], l2[i])
+                    if decays:
+                        decay(parameters, share)
+                    optimize(parameters, piece, first[begin:end], second[begin:end], rate, other, h)
+            totals[i, 0] += total_weights[i] * penalty
+
+            sums = gradient[:fan_out]
+            for j in range(fan_out):
+                sums[j] = 0
+            for row in range(n_rows):
+                for j in range(fan_out):
+                    sums[j] += delta[i, row * delta_stride + j]
+            begin, end = biases_at, biases_at + fan_out
+            optimize(w[begin:end], sums, first[begin:end], second[begin:end], rate, other, h)
+
+    return update
+
+
+# --- the updates ------------------------------------------------------------------------------------------------------
+
+
+class _Zeros:
+    """Lists of what is not zero in a batch, of one for all networks or of each; empty ones where they do not pay."""
+
+    def __init__(self, shape: TileShape, n_batches: int, n_rows: int, n_columns: int) -> None:
+        rows = shape.rows
+        self._list_columns, self._list_rows = column_lister(rows), row_lister(rows)
+        row_tiles, column_tiles = -(-n_rows // rows), -(-n_columns // rows)
+        self._marks = np.zeros(max(n_columns, n_rows * column_tiles), np.uint8)
+        self.columns = np.zeros((n_batches, row_tiles, n_columns), np.int32), np.zeros((n_batches, row_tiles), np.int64)
+        self.rows = np.zeros((n_batches, column_tiles, n_rows), np.int32), np.zeros((n_batches, column_tiles), np.int64)
+
+    def find(self, x: Array, stride: int, n_rows: int) -> None:
+        """Look for them in each of the batches `x`."""
+        for i, batch in enumerate(x):
+            self._list_columns(batch, stride, n_rows, self._marks, *(lists[i] for lists in self.columns))
+            self._list_rows(batch, stride, n_rows, self._marks, *(lists[i] for lists in self.rows))
+
+
+class JointUpdates:
+    """The updates of an epoch of k networks of one kind, see `kind_of`.
+
+    Parameters
+    ----------
+    members : sequence of EpochUpdates
+        Of any epoch of these networks: what is allocated here serves all that follow.
+    shared : bool
+        Whether the networks see the same rows with the same targets in the same order.
+    """
+
+    def __init__(self, members: Sequence[EpochUpdates], *, shared: bool) -> None:
+        self._shared = shared
+        k, network, data, n_rows = len(members), members[0].network, members[0].data, members[0].update_size
+        sizes, dtype = network.layer_sizes, network.dtype
+        self._sizes, self._size, self._dtype = sizes, n_rows, dtype
+        shape = tile_shape(dtype)
+        self._panels = Panels(sizes, shape)
+
+        def numbers(*sizes: int) -> Array:
+            return np.zeros(sizes, dtype)
+
+        self._parameters = numbers(k, self._panels.size)
+        optimizer = members[0].rule.optimizer
+        self._state = [numbers(k, self._panels.size) for _ in optimizer.slots]
+        self._biases = [
+            self._parameters[:, at : at + units]
+            for at, units in zip(self._panels.biases_at.tolist(), sizes[1:], strict=True)
+        ]
+        self._transposed = [numbers(k, fan_out * padded(fan_in, shape.lanes)) for fan_in, fan_out in _layers(sizes)[1:]]
+        self._gradient = numbers(max(_PIECE, shape.rows * shape.width, *sizes))
+
+        # Layer l of `a` and `delta`; the output layer's net inputs and deltas are both in `delta`.
+        *hidden, output = network.layer_activations
+        n_batches = 1 if shared else k
+        self._strides = [row_stride(units, shape) for units in sizes]
+        of_layers = [numbers(k, n_rows * stride) for stride in self._strides[1:]]
+        self._a = [numbers(n_batches, n_rows * self._strides[0]), *of_layers[:-1]]
+        self._z = [np.zeros_like(a) if f.derivative_of == "z" else a for a, f in zip(self._a[1:], hidden, strict=True)]
+        self._delta = [np.zeros_like(a) for a in of_layers]
+        self._x, self._y = numbers(n_rows, sizes[0]), numbers(n_batches, n_rows, sizes[-1])
+        self._output_work = [numbers(n_rows, sizes[-1]) for _ in range(3)]
+        self._listed = is_sparse(data.inputs) or fused.mostly_zero(data, (self._x[:0, 0],) * 2, shape.rows)
+        self._zeros = _Zeros(shape, n_batches, *((n_rows, sizes[0]) if self._listed else (0, 0)))
+
+        self._products, self._transposes, self._update = (
+            _products(shape),
+            _transposes(shape),
+            _update(optimizer.name, shape),
+        )
+        self._hidden = [
+            (_hidden_forward(name), _hidden_delta(name), loops.parameter_of(activation, dtype))
+            for activation, name in ((activation, loops.base_name(activation)) for activation in hidden)
+        ]
+        self._output = _output(loops.base_name(output), output.derivative_of, network.loss_function.name, data.metric)
+        self._output_parameter = loops.parameter_of(output, dtype)
+
+    def run(self, members: Sequence[EpochUpdates]) -> list[Array | None]:
+        """Make the updates and return the totals of each network: sums of weighted loss and of weighted score.
+
+        A network whose parameters or totals are not finite any more is left as it was, and gets None instead.
+        """
+        self._begin(members)
+        n_samples = members[0].data.n_samples
+        quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore")
+        with subnormals_flushed(), quiet:
+            for index, start in enumerate(range(0, n_samples, self._size)):
+                n_rows = min(self._size, n_samples - start)
+                weight = self._take_batch(start, n_rows)
+                self._forward(n_rows)
+                self._backward(n_rows, weight, index)
+                self._make_update(n_rows, index)
+        return [self._finished(i, member) for i, member in enumerate(members)]
+
+    def _begin(self, members: Sequence[EpochUpdates]) -> None:
+        for i, member in enumerate(members):
+            for own, panels in self._both(i, member):
+                panels[...] = 0  # the padding too: a diverged training left NaN
+                for piece, packed in self._panels.pieces(own, panels):
+                    packed[...] = piece
+        self._members = members[:1] if self._shared else members
+        self._totals = np.zeros((len(members), 2))
+        self._sample_weight = np.empty((len(members), 0), self._dtype)
+        if any(member.data.sample_weight is not None for member in members):
+            ones = np.ones(members[0].data.n_samples, self._dtype)
+            weights = [member.data.sample_weight for member in members]
+            self._sample_weight = np.stack([ones if weight is None else weight for weight in weights])
+
+        def of_steps(name: str) -> Array:
+            """Return a row for each step, with a number for each network."""
+            return np.ascontiguousarray(np.stack([getattr(member, name) for member in members], axis=1))
+
+        self._rates, self._weights = of_steps("rates"), of_steps("weights")
+        factors = of_steps("penalty_factors")
+        self._l1 = factors * [member.network.l1 for member in members]
+        self._l2 = factors * [member.network.l2 for member in members]
+        self._steps_done = np.array([member.steps_done for member in members])
+        optimizers = [member.rule.optimizer for member in members]
+        self._hyperparameters = np.stack([optimizer_loops.hyperparameters(optimizer) for optimizer in optimizers])
+        self._decay = np.array([o.weight_decay if isinstance(o, AdamW) else 0.0 for o in optimizers])
+
+    def _take_batch(self, start: int, n_rows: int) -> Array:
+        """``x, y = rows of the data set``, of one for all or of each; return the sample weights of each network."""
+        for i, member in enumerate(self._members):
+            ops, data, x = member.network.ops, member.data, self._x[:n_rows]
+            ops.take_batch(data.inputs, member.order, start, None, x)
+            ops.take_batch(data.targets, member.order, start, None, self._y[i, :n_rows])
+            self._a[0][i].reshape(self._size, -1)[:n_rows, : self._sizes[0]] = x
+        if self._listed:
+            self._zeros.find(self._a[0], self._strides[0], n_rows)
+        if not self._sample_weight.size:
+            return self._sample_weight
+        orders = [member.order[start : start + n_rows] for member in self._members]
+        weights = [weight[orders[i % len(orders)]] for i, weight in enumerate(self._sample_weight)]
+        return np.stack(weights)
+
+    def _forward(self, n_rows: int) -> None:
+        """``a[l] = f_l(a[l-1] @ W[l] + b[l])``, up to the products of the output layer."""
+        for layer, (fan_in, fan_out) in enumerate(_layers(self._sizes)):
+            is_output = layer == len(self._hidden)
+            out, stride = self._delta[-1] if is_output else self._a[layer + 1], self._strides[layer + 1]
+            self._products(
+                self._a[layer], self._strides[layer], n_rows, self._parameters, self._panels.weights_at[layer], fan_in,
+                fan_out, self._listed and layer == 0, *self._zeros.columns, out, stride,
+            )  # fmt: skip
+            if not is_output:
+                forward, _, parameter = self._hidden[layer]
+                z = self._z[layer]
+                forward(parameter, self._biases[layer], n_rows, stride, z is not out, z, out)
+
+    def _backward(self, n_rows: int, weight: Array, index: int) -> None:
+        """The deltas, from the output layer down, with the weights as they still are."""
+        z, a, out = self._output_work
+        self._output(
+            self._output_parameter, self._biases[-1], n_rows, self._strides[-1], z, a, self._y, weight,
+            self._weights[index], out, self._delta[-1], self._totals,
+        )  # fmt: skip
+        for layer in range(len(self._hidden), 0, -1):
+            _, derive, parameter = self._hidden[layer - 1]
+            units, above = self._sizes[layer], self._sizes[layer + 1]
+            weights, delta, stride = self._transposed[layer - 1], self._delta[layer - 1], self._strides[layer]
+            self._transposes(self._parameters, self._panels.weights_at[layer], units, above, weights)
+            self._products(
+                self._delta[layer], self._strides[layer + 1], n_rows, weights, 0, above, units, False,
+                *self._zeros.columns, delta, stride,
+            )  # fmt: skip
+            derive(parameter, units, n_rows, stride, self._z[layer - 1], delta)
+
+    def _make_update(self, n_rows: int, index: int) -> None:
+        """Gradients and new parameters, layer by layer."""
+        moments, squares = (*self._state, self._parameters, self._parameters)[:2]  # what it lacks is not touched
+        steps = self._steps_done + index + 1
+        for layer, (fan_in, fan_out) in enumerate(_layers(self._sizes)):
+            self._update(
+                self._parameters, moments, squares, self._panels.weights_at[layer], self._panels.biases_at[layer],
+                fan_in, fan_out, self._a[layer], self._strides[layer], self._delta[layer], self._strides[layer + 1],
+                n_rows, self._listed and layer == 0, *self._zeros.rows, self._gradient, self._rates[index], steps,
+                self._hyperparameters, self._decay, self._l1[index], self._l2[index], self._weights[index],
+                self._totals,
+            )  # fmt: skip
+        for i in np.flatnonzero(steps % FLUSH_EVERY == 0):
+            for slot in self._state:
+                optimizer_loops.flush_subnormals(slot[i])
+
+    def _finished(self, i: int, member: EpochUpdates) -> Array | None:
+        """Hand network i its new parameters and its optimizer's memory, if they are finite."""
+        if not (np.isfinite(self._totals[i]).all() and np.isfinite(self._parameters[i]).all()):
+            return None
+        for own, panels in self._both(i, member):
+            for piece, packed in self._panels.pieces(own, panels):
+                piece[...] = packed
+        totals: Array = self._totals[i]
+        return totals
+
+    def _both(self, i: int, member: EpochUpdates) -> Iterator[tuple[Array, Array]]:
+        """Yield parameters and optimizer state of network i, in its own layout and in panels."""
+        yield member.network.parameters, self._parameters[i]
+        for slot, name in zip(self._state, member.rule.optimizer.slots, strict=True):
+            yield member.rule.state[name], slot[i]
+
+
+def _layers(sizes: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Return the pairs (fan_in, fan_out)."""
+    return list(pairwise(sizes))

@@ -1,0 +1,103 @@
+"""Arithmetic that takes subnormal numbers for zero, as long as a training computes.
+
+A penalty lets the weights of inputs that are always zero, the rim of an image, decay until they and the squares of
+their gradients are subnormal, and many processors are a hundred times slower at each such number: epochs of 784-64-10
+on MNIST with Adam took up to four times as long. In results it makes no difference above 1e-38 (float64: 1e-308).
+
+It is a mode of the thread that computes: FTZ and DAZ of x86, FZ of ARM; elsewhere nothing is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from collections.abc import Iterator
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from gpuprop.backends.cpu.compiling import compiled
+
+__all__ = ["subnormals_flushed"]
+
+_X86 = platform.machine().lower() in ("x86_64", "amd64")
+_ARM = platform.machine().lower() in ("aarch64", "arm64")
+_BITS = 0x8040 if _X86 else 0x1000000  # flush to zero and denormals are zero; FZ
+
+
+@intrinsic
+def _read(context):  # type: ignore[no-untyped-def]
+    """Return the register that holds the mode: MXCSR, or FPCR."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if _ARM:
+            return read_arm(builder)
+        if not _X86:
+            return ir.IntType(64)(0)
+        place = cgutils.alloca_once(builder, ir.IntType(32))
+        _mxcsr(builder, "stmxcsr", place)
+        return builder.zext(builder.load(place), ir.IntType(64))
+
+    return types.int64(), build
+
+
+@intrinsic
+def _write(context, mode):  # type: ignore[no-untyped-def]
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if _ARM:
+            write_arm(builder, arguments[0])
+        elif _X86:
+            place = cgutils.alloca_once_value(builder, builder.trunc(arguments[0], ir.IntType(32)))
+            _mxcsr(builder, "ldmxcsr", place)
+        return context.get_dummy_value()
+
+    return types.none(types.int64), build
+
+
+# Not by `builder.asm`: Numba loads no parser of assembly, without which LLVM ends the process.
+
+
+def read_arm(builder: Any) -> Any:
+    """Write the reading of FPCR."""
+    kind = ir.FunctionType(ir.IntType(64), [])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.aarch64.get.fpcr"), [])
+
+
+def write_arm(builder: Any, mode: Any) -> None:
+    """Write the writing of FPCR."""
+    kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)])
+    builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.aarch64.set.fpcr"), [mode])
+
+
+def _mxcsr(builder: Any, name: str, place: Any) -> None:
+    address = ir.IntType(8).as_pointer()
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(ir.VoidType(), [address]), f"llvm.x86.sse.{name}"
+    )
+    builder.call(function, [builder.bitcast(place, address)])
+
+
+@compiled
+def _flush(bits: int) -> int:
+    """Set bits of the mode; return the mode as it was."""
+    before: int = _read()
+    _write(before | bits)
+    return before
+
+
+@compiled
+def _restore(mode: int) -> None:
+    _write(mode)
+
+
+@contextlib.contextmanager
+def subnormals_flushed() -> Iterator[None]:
+    """Take subnormal numbers for zero in this thread; what was before comes back at the end."""
+    before = _flush(_BITS)
+    try:
+        yield
+    finally:
+        _restore(before)

@@ -1,0 +1,293 @@
+"""The launches of one training update on a GPU, fused: see `gpuprop.backends.cuda.updates` for how they follow.
+
+::
+
+    a part    load_batch          only with dropout on the input
+              forward_layer       each hidden layer
+              output_head         last layer, loss, delta, last hidden delta; more than 16 classes: wide_output
+              hidden_delta        each hidden layer that the head has not done, from the last to the first
+              accumulate_gradients    all layers, with the optimizer in it unless something comes between
+    then      sum_slabs, update_parameters, limit_incoming_norm: where the batch is split, clipped, or of several parts
+
+The launches read which rows, rates and update they have from slots in device memory (`Step.bind`), so that the same
+ones, recorded, serve every update and epoch.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpuprop.backends.cuda.memory import StepMemory
+from gpuprop.backends.cuda.ops import METRICS, kernel_loss
+from gpuprop_kernels import launch
+from gpuprop_kernels.dropout import mask_constants
+from gpuprop_kernels.gradient import job_table
+from gpuprop_kernels.launch import Batch, Dropout, Penalty, blocks, padded
+
+if TYPE_CHECKING:
+    from gpuprop.backends.cuda.ops import CudaOps
+    from gpuprop.core.ops import Array
+    from gpuprop.core.step import UpdateRule
+    from gpuprop.model.network import Network, TrainingData
+
+__all__ = ["Step"]
+
+
+class Step:
+    """The launches of one update.
+
+    Parameters
+    ----------
+    ops : CudaOps
+    network, rule
+        As the training loop has them.
+    max_rows : int
+        Rows of the largest part of an update.
+    accumulates : bool
+        Whether an update has several parts, whose gradients add up in memory.
+    """
+
+    def __init__(self, ops: CudaOps, network: Network, rule: UpdateRule, max_rows: int, accumulates: bool) -> None:
+        self._ops, self._network, self._rule = ops, network, rule
+        self._max_rows, self._stream = max_rows, ops.runtime.stream
+        self._keeps_gradients = accumulates or rule.clip_norm is not None
+        self._drops = [self._dropout(layer, rate) for layer, rate in enumerate(network.dropout)]
+        self.memory = memory = StepMemory(
+            ops, network, rule.state, max_rows, keeps_gradients=self._keeps_gradients, drops_inputs=bool(self._drops[0])
+        )
+        self._sizes, self._top, self._has_head = memory.sizes, memory.top, memory.has_head
+        self._view, self._activations, self._tiles = memory.view, memory.activations, memory.tiles
+        self._make_jobs()
+        self._count()
+
+    def _dropout(self, layer: int, rate: float) -> Dropout | None:
+        if not rate:
+            return None
+        mask, keep = mask_constants(rate, self._network.seed, layer, self._network.dtype)
+        return Dropout(self._ops.constant(mask, np.int32), self._ops.constant(keep, self._network.dtype))
+
+    def _make_jobs(self) -> None:
+        """Make the table of the launch that forms all gradients."""
+        jobs = self.memory.gradient_jobs(gathers=not self._drops[0])
+        # The largest layer's tile serves all of them.
+        largest = max(pairwise(self._sizes), key=lambda pair: pair[0] * pair[1])
+        # Sums of penalties and squares take registers as an optimizer does: 128x128 spills with both for sm_75, sm_80,
+        # sm_100 and sm_120.
+        tallies = self._network.l1 or self._network.l2 or self._rule.clip_norm is not None
+        in_registers = not self._keeps_gradients or bool(tallies)
+        tile = self._ops.tile(*largest, self._network.dtype, optimizer=in_registers)
+        table, self._n_blocks = job_table(jobs, tile)
+        parts = launch.choose_parts(self._n_blocks, self._max_rows, self._ops.runtime.multiprocessors)
+        if parts > 1:
+            # Nothing is fused with a part of a gradient, and any tile will do.
+            tile = self._ops.tile(*largest, self._network.dtype)
+            table, self._n_blocks = job_table(jobs, tile)
+        self._gradient_tile, self._gradient_parts = tile, parts
+        self._jobs, self._n_jobs = self._ops.constant(table, np.int32), 2 * len(jobs)
+        size = self._network.parameters.size
+        self.tallying_blocks = self._n_blocks if parts == 1 else launch.update_blocks(size)
+        self._squares = self._ops.runtime.view(self._ops.empty(self.tallying_blocks, self._network.dtype))
+        self._slabs = self._ops.runtime.view(self._ops.empty(parts * size if parts > 1 else 4, self._network.dtype))
+
+    def _count(self) -> None:
+        """Count launches, for the size of a window, and what a slot leaves of losses."""
+        network, rule = self._network, self._rule
+        splits = self._gradient_parts > 1
+        self.launches_of_a_part = 2 * self._top - self._has_head + (self._drops[0] is not None) + splits
+        self.penalised = bool(network.l1 or network.l2)
+        self.launches_of_an_update = self._keeps_gradients + (rule.max_norm is not None) * self._top
+        per_slot = launch.head_rows().rows if self._has_head else self._tiles[self._top].rows
+        self.losses_of_a_slot = 2 * blocks(self._max_rows, per_slot)
+
+    def bind(self, schedule: Array, scalars: Array, losses: Array, penalties: Array, order: Array) -> None:
+        """Take the arrays of a window, which every launch reads or writes one slot of."""
+        view, n = self._ops.runtime.view, 2 * self.tallying_blocks
+        self._schedule, self._scalars, self._losses = view(schedule), view(scalars), view(losses)
+        self._order = view(order)
+        self._penalties = [view(penalties[at : at + n]) for at in range(0, penalties.size, n)]
+
+    def view_data(self, place: list[Array | None], data: TrainingData) -> tuple[Any, ...]:
+        """Return what launches take for inputs, targets and weights there, scaled and scored as `data` says."""
+        ops, (inputs, targets, weights) = self._ops, place
+        rows = ops.rows(inputs, data.scaling, self._network.dtype)
+        return rows, ops.flat(targets), None if weights is None else ops.flat(weights), METRICS[data.metric]
+
+    def use(self, views: tuple[Any, ...]) -> None:
+        """Read rows from here, until told otherwise."""
+        self._data_rows, self._targets, self._weights_of_rows, self._metric = views
+
+    # --- launches ------------------------------------------------------------------------------------------------
+
+    def launch(self, place: int, first_slot: int, n_parts: int, penalty_factor: float) -> None:
+        """Launch the update at `place` of the window; its parts have the slots from `first_slot`."""
+        penalty = None
+        if self.penalised:
+            network = self._network
+            penalty = Penalty(network.l1 * penalty_factor, network.l2 * penalty_factor, self._penalties[place])
+        for part in range(n_parts):
+            batch = Batch(self._schedule, first_slot + part, self._max_rows, self._order, self._stream)
+            self._forward(batch)
+            self._backward(batch)
+            # Penalties count once an update.
+            self._gradients_of(batch, accumulate=part > 0, penalty=None if part else penalty)
+        if self._keeps_gradients:
+            self._update(first_slot + n_parts - 1, self.memory.gradients)
+        if self._rule.max_norm is not None:
+            self._ops.limit_incoming_norms(self.memory.flat, self._sizes, self._rule.max_norm)
+
+    def _inputs(self, layer: int) -> Any:
+        """Return what layer `layer` + 1 reads."""
+        return self._data_rows if layer == 0 and not self._drops[0] else self._view[f"a{layer}"]
+
+    def _forward(self, batch: Batch) -> None:
+        if self._drops[0]:
+            rows, out = self._data_rows, self._view["a0"]
+            launch.load_batch(rows, out, batch, n_features=self._sizes[0], dropout=self._drops[0])
+        for layer in range(1, self._top):
+            launch.forward_layer(
+                self._inputs(layer - 1),
+                self.memory.weights[layer],
+                self.memory.biases[layer],
+                self._view[f"a{layer}"],
+                batch,
+                activation=self._activations[layer],
+                n_in=self._sizes[layer - 1],
+                n_out=self._sizes[layer],
+                tile=self._tiles[layer],
+                z=self._view.get(f"z{layer}"),
+                dropout=self._drops[layer],
+            )
+
+    def _backward(self, batch: Batch) -> None:
+        if self._has_head:
+            self._head(batch)
+        else:
+            self._wide_output(batch)
+        for layer in range(self._top - 1 - self._has_head, 0, -1):
+            launch.hidden_delta(
+                self._view[f"d{layer + 1}"],
+                self.memory.weights[layer + 1],
+                self.memory.source(layer),
+                self._view[f"d{layer}"],
+                self._view[f"sums{layer}"],
+                batch,
+                activation=self._activations[layer],
+                n_units=self._sizes[layer],
+                n_next=self._sizes[layer + 1],
+                tile=self._tiles[layer],
+                dropout=self._drops[layer],
+            )
+
+    def _head(self, batch: Batch) -> None:
+        top, below = self._top, self._top - 1
+        launch.output_head(
+            self._view[f"a{below}"],
+            self.memory.weights[top],
+            self.memory.biases[top],
+            self._targets,
+            self._weights_of_rows,
+            self._view[f"d{top}"],
+            self._view[f"sums{top}"],
+            self._losses,
+            self.memory.source(below),
+            self._view[f"d{below}"],
+            self._view[f"sums{below}"],
+            self._scalars,
+            batch,
+            output=self._activations[top],
+            loss=kernel_loss(self._network.loss_function),
+            metric=self._metric,
+            hidden=self._activations[below],
+            n_in=self._sizes[below],
+            n_out=self._sizes[top],
+            targets_ld=padded(self._sizes[top]),
+            shape=launch.head_rows(),
+            dropout=self._drops[below],
+        )
+
+    def _wide_output(self, batch: Batch) -> None:
+        top = self._top
+        launch.wide_output(
+            self._inputs(top - 1),
+            self.memory.weights[top],
+            self.memory.biases[top],
+            self._view[f"z{top}"],
+            self._targets,
+            self._weights_of_rows,
+            self._view[f"d{top}"],
+            self._view[f"sums{top}"],
+            self._losses,
+            self.memory.counts,
+            self._scalars,
+            batch,
+            output=self._activations[top],
+            loss=kernel_loss(self._network.loss_function),
+            metric=self._metric,
+            n_in=self._sizes[top - 1],
+            n_out=self._sizes[top],
+            targets_ld=padded(self._sizes[top]),
+            tile=self._tiles[top],
+        )
+
+    def _gradients_of(self, batch: Batch, *, accumulate: bool, penalty: Penalty | None) -> None:
+        """Launch the gradients, and with them the update where nothing comes between."""
+        splits, keeps = self._gradient_parts > 1, self._keeps_gradients
+        squares = None if self._rule.clip_norm is None else self._squares
+        if splits:
+            out, mode = self._slabs, "slab"
+        elif keeps:
+            out, mode = self.memory.gradients, "accumulate" if accumulate else "store"
+        else:
+            out, mode = self.memory.state, self._rule.optimizer.name
+        launch.accumulate_gradients(
+            None if self._drops[0] else self._data_rows,
+            self.memory.whole_workspace,
+            self.memory.flat,
+            out,
+            self._jobs,
+            self._scalars,
+            batch,
+            mode=mode,
+            tile=self._gradient_tile,
+            n_jobs=self._n_jobs,
+            n_blocks=self._n_blocks,
+            parts=self._gradient_parts,
+            penalty=None if splits else penalty,
+            squares=None if splits else squares,
+        )
+        if splits and keeps:
+            launch.sum_slabs(
+                self.memory.flat,
+                self.memory.gradients,
+                self._slabs,
+                n_weights=self.memory.n_weights,
+                parts=self._gradient_parts,
+                accumulate=accumulate,
+                penalty=penalty,
+                squares=squares,
+                stream=self._stream,
+            )
+        elif splits:
+            self._update(batch.slot, self._slabs, self._gradient_parts, penalty)
+
+    def _update(self, slot: int, gradients: Any, parts: int = 1, penalty: Penalty | None = None) -> None:
+        """Launch the optimizer on gradients in memory, or on the slabs that add up to them."""
+        clip = self._rule.clip_norm
+        launch.update_parameters(
+            self.memory.flat,
+            self.memory.state,
+            gradients,
+            self._scalars,
+            slot,
+            optimizer=self._rule.optimizer.name,
+            n_weights=self.memory.n_weights,
+            parts=parts,
+            squares=None if clip is None else self._squares,
+            n_squares=self.tallying_blocks,
+            clip_norm=clip,
+            penalty=penalty,
+            stream=self._stream,
+        )

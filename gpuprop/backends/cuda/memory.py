@@ -1,0 +1,169 @@
+"""The memory of a training step on a GPU: everything that its launches read and write, allocated once.
+
+::
+
+    workspace     | a1 | z1 | d1 | a2 | ... | d of the output | sums1 | sums2 | ...       one flat array
+    parameters    | weights of layer 1 | of layer 2 | ... | biases of layer 1 | ...       the network's own
+    state         | first moment of all parameters | second moment | ...                  the optimizer's
+
+"a1" is the output of layer 1, "z1" its net input (where f' needs it), "d1" its delta, "sums1" the column sums of that,
+one row for each block row that forms them. Kernels take views that are made here, once, so that a launch converts
+nothing; the launch of all gradients finds its operands by their offsets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpuprop.backends.cuda.ops import kernel_activation
+from gpuprop_kernels import launch
+from gpuprop_kernels.gradient import GradientJob
+from gpuprop_kernels.head import MOST_CLASSES
+from gpuprop_kernels.launch import blocks, padded
+
+if TYPE_CHECKING:
+    from gpuprop.backends.cuda.ops import CudaOps
+    from gpuprop.core.ops import Array
+    from gpuprop.model.network import Network
+
+__all__ = ["StepMemory"]
+
+
+class StepMemory:
+    """Workspace, parameters and optimizer state of a network's updates, as kernels take them.
+
+    Parameters
+    ----------
+    ops : CudaOps
+    network : Network
+    state : dict of arrays
+        The optimizer's, which move into one buffer.
+    max_rows : int
+        Rows of the largest part of a batch.
+    keeps_gradients : bool
+        Whether gradients come to memory at all.
+    drops_inputs : bool
+        Whether the inputs of a part are written out, with their dropout, as "a0".
+
+    Attributes
+    ----------
+    parameters, optimizer_state : array
+        Flat, of the device.
+    flat, state, gradients
+        What a kernel takes for those two, and for gradients in memory.
+    view : dict
+        Name to what a kernel takes for an array of the workspace.
+    tiles : list
+        Of each layer's products with rows of the batch; from 1, as `weights` and `biases`.
+    sum_rows : list of int
+        Rows of each layer's column sums.
+    """
+
+    def __init__(
+        self, ops: CudaOps, network: Network, state: dict[str, Array], max_rows: int, *, keeps_gradients: bool,
+        drops_inputs: bool,
+    ) -> None:  # fmt: skip
+        self._ops, self._network, self._max_rows = ops, network, max_rows
+        self.dtype, self.sizes, self.top = network.dtype, network.layer_sizes, network.n_layers
+        self.activations: list[Any] = [None, *(kernel_activation(one) for one in network.layer_activations)]
+        self.has_head = self.top > 1 and self.sizes[-1] <= MOST_CLASSES
+        self._lay_out(drops_inputs)
+        self._move_state(state)
+        self._view_parameters(keeps_gradients)
+
+    def _lay_out(self, drops_inputs: bool) -> None:
+        """Allocate one flat workspace, with a view of each array in it: "a1", "z1", "d1" and "sums1" of layer 1, ..."""
+        tall, sizes, lengths = self._max_rows, self.sizes, {}
+        self.tiles: list[Any] = [None, *(self._ops.tile(tall, size, self.dtype) for size in sizes[1:])]
+        self.sum_rows = [0, *(blocks(tall, tile.rows) for tile in self.tiles[1:])]
+        if drops_inputs:
+            lengths["a0"] = tall * padded(sizes[0])
+        for layer in range(1, self.top):
+            lengths[f"a{layer}"] = lengths[f"d{layer}"] = tall * padded(sizes[layer])
+            if self.activations[layer].derivative_of == "z":
+                lengths[f"z{layer}"] = lengths[f"a{layer}"]
+        if self.has_head:
+            # One row of column sums for each of the head's blocks, of the last two layers.
+            self.sum_rows[-2:] = [blocks(tall, launch.head_rows().rows)] * 2
+        else:
+            lengths[f"z{self.top}"] = tall * padded(sizes[-1])
+        lengths[f"d{self.top}"] = tall * padded(sizes[-1])
+        for layer in range(1, self.top + 1):
+            lengths[f"sums{layer}"] = self.sum_rows[layer] * padded(sizes[layer])
+        ends = np.cumsum([0, *lengths.values()]).tolist()
+        self._offsets = dict(zip(lengths, ends, strict=False))
+        self.counts = self._ops.constant(np.zeros(self.sum_rows[-1]), np.uint32)
+        self._workspace = self._ops.empty(ends[-1], self.dtype)
+        self._lengths = lengths
+        view = self._ops.runtime.view
+        self.whole_workspace = view(self._workspace)
+        self.view = {
+            name: view(self._workspace[self._offsets[name] : self._offsets[name] + n]) for name, n in lengths.items()
+        }
+
+    def _move_state(self, state: dict[str, Array]) -> None:
+        """Put the optimizer's state into one buffer; four spare elements serve optimizers that remember nothing."""
+        size = self._network.parameters.size
+        self.optimizer_state = self._ops.empty(len(state) * size + 4, self.dtype)
+        for index, name in enumerate(state):
+            place = self.optimizer_state[index * size : (index + 1) * size]
+            place[...] = state[name]
+            state[name] = place
+
+    def _view_parameters(self, keeps_gradients: bool) -> None:
+        ops, parameters = self._ops, self._network._parameters
+        self.parameters = parameters.flat
+        view = ops.runtime.view
+        self.flat, self.state = view(parameters.flat), view(self.optimizer_state)
+        self.n_weights = parameters.n_weights
+        self.weights, self.biases, self._weights_at, self._biases_at = [None], [None], [0], [0]
+        start = 0
+        for n_in, n_out in pairwise(self.sizes):
+            self._weights_at.append(start)
+            self.weights.append(view(parameters.flat[start : start + n_in * padded(n_out)]))
+            start += n_in * padded(n_out)
+        for n_out in self.sizes[1:]:
+            self._biases_at.append(start)
+            self.biases.append(view(parameters.flat[start : start + padded(n_out)]))
+            start += padded(n_out)
+        self.gradients = view(ops.empty(parameters.flat.size if keeps_gradients else 4, self.dtype))
+
+    def gradient_jobs(self, *, gathers: bool) -> list[GradientJob]:
+        """Return what each layer's gradient is formed of; the first layer `gathers` its inputs from the data set."""
+        return [
+            GradientJob(
+                self.sizes[layer - 1],
+                self.sizes[layer],
+                self._offsets.get(f"a{layer - 1}", 0),
+                self._offsets[f"d{layer}"],
+                self._offsets[f"sums{layer}"],
+                self.sum_rows[layer],
+                self._weights_at[layer],
+                self._biases_at[layer],
+                gathered=layer == 1 and gathers,
+            )
+            for layer in range(1, self.top + 1)
+        ]
+
+    def source(self, layer: int) -> Any:
+        """Return what the derivative of a hidden layer is taken from."""
+        return self.view.get(f"z{layer}", self.view[f"a{layer}"])
+
+    def places(self) -> Iterator[tuple[str, Array]]:
+        """Yield what the last update left, in the order of the algorithm."""
+        network, layers = self._network, range(1, self.top + 1)
+        names = {
+            **{f"a{layer}": f"the output of layer {layer}" for layer in layers},
+            "z" + str(self.top): f"the output of layer {self.top}",
+            **{f"d{layer}": f"the delta of layer {layer}" for layer in reversed(layers)},
+        }
+        for short, name in names.items():
+            if short in self._lengths:
+                at = self._offsets[short]
+                yield name, self._workspace[at : at + self._lengths[short]]
+        yield from ((f"the updated weights of layer {layer}", network.weights[layer - 1]) for layer in layers)
+        yield from ((f"the updated biases of layer {layer}", network.biases[layer - 1]) for layer in layers)

@@ -1,0 +1,298 @@
+"""Where CUDA kernels run: a GPU, or Numba's simulator. All that differs between the two is in this file.
+
+A runtime offers arrays (`xp`: CuPy or NumPy), what kernels take of them (`view`), one stream that CuPy and Numba share,
+and the recording of launches as a CUDA graph. CuPy is imported here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuprop.arrays import is_sparse, on_gpu, read_gpu_array, to_host
+from gpuprop.errors import DeviceError, DeviceMemoryError
+
+__all__ = ["DeviceRuntime", "Runtime", "SimulatorRuntime"]
+
+Array = Any
+
+# cudaStreamLegacy has two names; a stream that is not made otherwise waits for it.
+_DEFAULT_STREAMS = (0, 1)
+
+
+class Runtime(Protocol):
+    """What `gpuprop.backends.cuda.ops` needs of a place where kernels run."""
+
+    #: "cuda:0", "cuda-sim", ...
+    device: str
+    #: The array namespace.
+    xp: Any
+    #: What a launch takes as its stream.
+    stream: Any
+    multiprocessors: int
+    capability: tuple[int, int]
+
+    def describe(self) -> str:
+        """Return in one line what computes there."""
+        ...
+
+    def active(self) -> AbstractContextManager[None]:
+        """Return a context in which arrays are made on this device and work goes to its stream; errors are ours."""
+        ...
+
+    def adopt(self, array: Any) -> Any:
+        """Return an array that lies on a GPU as one of this device, anything else for NumPy to read."""
+        ...
+
+    def view(self, array: Array) -> Any:
+        """Return what a kernel takes for this array: made once, it costs a launch no conversion."""
+        ...
+
+    def to_numpy(self, array: Array) -> NDArray[Any]:
+        """Return a copy on the host, when all that was asked for before is done."""
+        ...
+
+    def upload(self, host: NDArray[Any], out: Array) -> None:
+        """Copy an array of the host to one of the device, of the same shape and dtype."""
+        ...
+
+    def free_memory(self) -> float:
+        """Return the bytes that an array could take; infinite where nothing limits them."""
+        ...
+
+    def pinned(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        """Return zeros on the host, in memory that a device copies from by itself."""
+        ...
+
+    def mark(self) -> Any:
+        """Return what stands for all work asked for so far."""
+        ...
+
+    def send(self, pairs: list[tuple[NDArray[Any], Array]], after: Any) -> Any:
+        """Copy pinned arrays beside other work, but after a `mark`; work that is asked for later waits for it.
+
+        Returns an object whose ``synchronize()`` waits on the host, or None if all is done.
+        """
+        ...
+
+    def synchronize(self) -> None:
+        """Wait until all work is done."""
+        ...
+
+    def record(self, launches: Callable[[], None]) -> Callable[[], None] | None:
+        """Return a function that replays `launches` as one CUDA graph; None where there are no graphs.
+
+        `launches` is called once, and starts nothing: every kernel in it must have run before.
+        """
+        ...
+
+
+class SimulatorRuntime:
+    """Numba's simulator, on NumPy arrays: a Python thread for each CUDA thread."""
+
+    device = "cuda-sim"
+    xp: Any = np
+    stream: Any = 0
+    multiprocessors = 1
+    capability = (8, 0)
+
+    def describe(self) -> str:  # noqa: D102  (contracts: see Runtime)
+        return "Numba's simulator of CUDA"
+
+    @contextmanager
+    def active(self) -> Iterator[None]:  # noqa: D102
+        # The simulator polls its threads: a hand-over every 0.5 ms instead of every 5 makes it three times as fast.
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(min(interval, 5e-4))
+        try:
+            with warnings.catch_warnings():
+                # As on a GPU, what overflows becomes infinite. Its threads do not see a NumPy errstate of this one.
+                warnings.filterwarnings("ignore", r".*encountered in", RuntimeWarning)
+                yield
+        finally:
+            sys.setswitchinterval(interval)
+
+    def adopt(self, array: Any) -> Any:  # noqa: D102
+        return to_host(array)
+
+    def view(self, array: Array) -> Any:  # noqa: D102
+        return array
+
+    def to_numpy(self, array: Array) -> NDArray[Any]:  # noqa: D102
+        return np.array(array)
+
+    def upload(self, host: NDArray[Any], out: Array) -> None:  # noqa: D102
+        out[...] = host
+
+    def free_memory(self) -> float:  # noqa: D102
+        return float("inf")
+
+    def pinned(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:  # noqa: D102
+        return np.zeros(shape, dtype)
+
+    def mark(self) -> Any:  # noqa: D102
+        return None
+
+    def send(self, pairs: list[tuple[NDArray[Any], Array]], after: Any) -> Any:  # noqa: D102
+        for host, out in pairs:
+            self.upload(host, out)
+
+    def synchronize(self) -> None:  # noqa: D102
+        pass
+
+    def record(self, launches: Callable[[], None]) -> Callable[[], None] | None:  # noqa: D102
+        return None
+
+
+class DeviceRuntime:
+    """An NVIDIA GPU: CuPy's arrays, Numba's kernels, and one stream for both.
+
+    The stream is not the default one, which could not be captured; it waits for the default one and the other way
+    round, and `active` orders it with any other stream that is CuPy's current one, so that what a user does with CuPy
+    comes in the order in which it is written.
+    """
+
+    def __init__(self, index: int) -> None:
+        import cupy
+        from numba import cuda
+        from numba.cuda.core import config
+
+        # A launch of few blocks is normal for a small network; Numba would warn of each.
+        config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
+        self.device = f"cuda:{index}"
+        self.xp = cupy
+        self._gpu, self._numba_gpu = cupy.cuda.Device(index), cuda.gpus[index]
+        self._as_cuda_array = cuda.as_cuda_array
+        with self._translated():
+            self.multiprocessors = int(self._gpu.attributes["MultiProcessorCount"])
+            self.capability = (int(self._gpu.compute_capability[:-1]), int(self._gpu.compute_capability[-1]))
+            with self._gpu, self._numba_gpu:
+                self._stream = cupy.cuda.Stream()
+                self.stream = cuda.external_stream(self._stream.ptr)
+        self._copies: Any = None
+
+    def describe(self) -> str:  # noqa: D102
+        runtime = self.xp.cuda.runtime
+        with self._translated():
+            name = runtime.getDeviceProperties(self._gpu.id)["name"].decode()
+            numbers = runtime.driverGetVersion(), runtime.runtimeGetVersion()
+            versions = [f"{number // 1000}.{number % 1000 // 10}" for number in numbers]
+        return (
+            f"{name}, compute capability {self.capability[0]}.{self.capability[1]}, {self._memory()}, driver for CUDA "
+            f"{versions[0]}, runtime {versions[1]}"
+        )
+
+    @contextmanager
+    def active(self) -> Iterator[None]:  # noqa: D102
+        with self._translated():
+            current = self.xp.cuda.get_current_stream()
+            apart = current.ptr not in (*_DEFAULT_STREAMS, self._stream.ptr)
+            if apart:
+                self._stream.wait_event(current.record())
+            with self._gpu, self._numba_gpu, self._stream:
+                yield
+            if apart:
+                current.wait_event(self._stream.record())
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn what CuPy and Numba raise into gpuprop's errors."""
+        try:
+            yield
+        except Exception as error:
+            if _is_out_of_memory(error):
+                raise DeviceMemoryError(
+                    f"{self.device}: {_first_line(error)}; {self._memory()}; use a smaller batch_size, smaller layers "
+                    "or fewer rows, let data take less (GPUPROP_DATA_MEMORY), or close other programs on this GPU"
+                ) from error
+            if not _is_of_the_driver(error):
+                raise
+            raise DeviceError(
+                f"{self.device} failed: {_first_line(error)}; what was on it is lost; look at nvidia-smi and the "
+                "system's log, then start a new process"
+            ) from error
+
+    def _memory(self) -> str:
+        free, total = self._gpu.mem_info
+        return f"{free / 2**20:,.0f} MiB of {total / 2**20:,.0f} MiB are free"
+
+    def adopt(self, array: Any) -> Any:  # noqa: D102
+        if is_sparse(array) or not on_gpu(array):
+            return to_host(array)
+        with self.active():
+            return self.xp.asarray(read_gpu_array(self.xp, array))  # copies from another device, and only then
+
+    def view(self, array: Array) -> Any:  # noqa: D102
+        return self._as_cuda_array(array, sync=False)
+
+    def to_numpy(self, array: Array) -> NDArray[Any]:  # noqa: D102
+        with self.active():
+            return np.asarray(array.get(stream=self._stream))
+
+    def upload(self, host: NDArray[Any], out: Array) -> None:  # noqa: D102
+        out.set(host, stream=self._stream)
+
+    def free_memory(self) -> float:  # noqa: D102
+        with self.active():
+            return float(self._gpu.mem_info[0] + self.xp.get_default_memory_pool().free_bytes())
+
+    def pinned(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:  # noqa: D102
+        from cupyx import zeros_pinned
+
+        with self.active():
+            return cast("NDArray[Any]", zeros_pinned(shape, dtype))
+
+    def mark(self) -> Any:  # noqa: D102
+        with self.active():
+            return self._stream.record(self.xp.cuda.Event(disable_timing=True))
+
+    def send(self, pairs: list[tuple[NDArray[Any], Array]], after: Any) -> Any:  # noqa: D102
+        with self.active():
+            if self._copies is None:
+                self._copies = self.xp.cuda.Stream(non_blocking=True)
+            self._copies.wait_event(after)
+            for host, out in pairs:
+                out.set(host, stream=self._copies)
+            copied = self._copies.record(self.xp.cuda.Event(disable_timing=True))
+            self._stream.wait_event(copied)
+            return copied
+
+    def synchronize(self) -> None:  # noqa: D102
+        with self._translated():
+            self._stream.synchronize()
+
+    def record(self, launches: Callable[[], None]) -> Callable[[], None] | None:  # noqa: D102
+        self._stream.begin_capture()
+        try:
+            launches()
+        finally:
+            graph = self._stream.end_capture()
+        return lambda: graph.launch(self._stream)
+
+
+def _is_of_the_driver(error: BaseException) -> bool:
+    """Return whether an error is what CuPy, numba-cuda or cuda.core make of a failed call of the driver.
+
+    By name: each library has a class of its own, and that of cuda.core lies in a private module.
+    """
+    names = {"CUDARuntimeError", "CUDADriverError", "CudaAPIError", "CudaDriverError", "CUDAError"}
+    return any(kind.__name__ in names for kind in type(error).__mro__)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory of the device, or pinned memory, has run out; see above."""
+    texts = ("cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY")
+    return type(error).__name__ == "OutOfMemoryError" or (
+        _is_of_the_driver(error) and any(text in str(error) for text in texts)
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,306 @@
+"""Training on a GPU: an epoch's updates by fused kernels, without a wait, a copy or an allocation between two of them.
+
+::
+
+    an epoch    | window: up to so many updates          | window ...        | last window |
+    a window    | update 0      | update 1 | ... one CUDA graph, captured once, replayed every epoch
+    an update   | part 0 | part 1 | ...      parts of at most batch_size rows whose gradients add up
+    a part      H forward, head (last layer + loss + delta + last hidden delta), H - 1 hidden deltas, gradients + update
+                = 2 H + 1 launches for H hidden layers, and one each for: more than 16 classes, clipping, a split batch
+
+What differs between two updates lies in device memory, in one slot a part: its rows, the update's number
+(`schedule`), the rate and the optimizer's other numbers (`scalars`). They are uploaded once an epoch, and copied on the
+device to where a window's graph reads them; losses go back the same way and are read once an epoch. Kernels take views
+that are made once, so that a launch converts nothing. Data too large for the device are streamed, a window's rows at a
+time: `gpuprop.backends.cuda.streaming`. An update's launches are in `gpuprop.backends.cuda.launches`, the memory that
+they share in `gpuprop.backends.cuda.memory`.
+
+More than 16 classes, or no hidden layer, need a launch more: the last hidden delta by itself. So does norm clipping,
+which needs the norm of all gradients before the first update, and a large batch for few parameters, whose gradients
+are formed by parts of the batch (`gpuprop_kernels.shapes.choose_parts`) that the update adds up. Accumulation leaves
+gradients in memory and updates after the last part; max-norm adds a launch a layer.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpuprop.arrays import to_host
+from gpuprop.backends.cuda.launches import Step
+from gpuprop.backends.cuda.ops import slot_scalars
+from gpuprop.backends.cuda.streaming import HostRows, RowStream, open_stream
+from gpuprop_kernels.optimizers import SCALARS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from gpuprop.backends.cuda.ops import CudaOps
+    from gpuprop.core.ops import Array
+    from gpuprop.core.step import UpdateRule
+    from gpuprop.model.network import Network, TrainingData
+
+__all__ = ["CudaUpdates"]
+
+WINDOW_LAUNCHES = 2000
+"""Launches that one graph may hold: capturing one costs the host some 50 microseconds, once."""
+
+CHECKED_UPDATES = 4
+"""Updates that are made eagerly and by replay, to see that both give the same bits."""
+
+
+class CudaUpdates:
+    """`gpuprop.core.ops.UpdatePlan` by fused kernels.
+
+    Parameters
+    ----------
+    ops : CudaOps
+    network, data, rule
+        As the training loop has them. The arrays of ``rule.state`` move into one buffer, where kernels expect them.
+    part_size, update_size : int
+        Rows of a part and of an update.
+    """
+
+    def __init__(
+        self, ops: CudaOps, network: Network, data: TrainingData, rule: UpdateRule, part_size: int, update_size: int
+    ) -> None:
+        self._ops, self._runtime, self._rule = ops, ops.runtime, rule
+        self._network, self._update_size = network, update_size
+        self._parts = _parts(data.n_samples, part_size, update_size)
+        self._most_parts = max(len(parts) for parts in self._parts)
+        with self._runtime.active():
+            self._step = step = Step(ops, network, rule, part_size, part_size < update_size)
+            launches = step.launches_of_a_part * self._most_parts + step.launches_of_an_update
+            self._window_size = min(len(self._parts), max(1, WINDOW_LAUNCHES // launches))
+            self._bring(data)
+            self._allocate()
+        self._graphs: dict[tuple[int, ...], Callable[[], None]] = {}
+        self._factors: dict[tuple[int, ...], bytes] = {}
+        self._replays = True
+        self._state_before = step.memory.optimizer_state.copy()
+
+    def _bring(self, data: TrainingData) -> None:
+        """Have the data set in one place on the device; or in two, which take turns with the rows of a window."""
+        ops, weight = self._ops, data.sample_weight
+        self._chunks: RowStream | None = None
+        if isinstance(data.inputs, HostRows):
+            hosts = (data.inputs, data.targets, weight)
+            self._chunks = open_stream(ops, hosts, self._update_size, self._window_size)
+            self._window_size = self._chunks.chunk_rows // self._update_size
+            self._order = ops.asarray(np.arange(self._chunks.chunk_rows), np.int32)
+            places = self._chunks.buffers
+        else:
+            self._order = ops.empty(data.n_samples, np.int32)
+            # Weights may differ from epoch to epoch, and what was handed in stays as it is.
+            places = [[data.inputs, data.targets, None if weight is None else weight.copy()]]
+        self._row_weights = places[0][2]
+        self._places = [self._step.view_data(place, data) for place in places]
+
+    def _allocate(self) -> None:
+        """Allocate the slots of a window, which launches read and write, and those of an epoch, which last."""
+        step, dtype, empty = self._step, self._network.dtype, self._ops.empty
+        lengths: dict[str, tuple[int, Any]] = {
+            "schedule": (4 * self._most_parts, np.int32),
+            "scalars": (SCALARS * self._most_parts, dtype),
+            "losses": (step.losses_of_a_slot * self._most_parts, dtype),
+            "penalties": (2 * step.tallying_blocks * step.penalised, dtype),
+        }  # of an update
+        self._slots = {name: empty(self._window_size * n, kind) for name, (n, kind) in lengths.items()}
+        self._epoch_slots = {name: empty((len(self._parts) * n,), kind) for name, (n, kind) in lengths.items()}
+        self._slot_lengths = {name: n for name, (n, _) in lengths.items()}
+        step.bind(**self._slots, order=self._order)
+
+    # --- the plan ------------------------------------------------------------------------------------------------
+
+    def begin_epoch(  # noqa: D102  (contracts: see UpdatePlan)
+        self,
+        data: TrainingData,
+        order: NDArray[np.int32],
+        weights: NDArray[np.float64],
+        penalty_factors: NDArray[np.float64],
+        rates: NDArray[np.float64],
+        steps_done: int,
+    ) -> None:
+        self._weights, self._penalty_factors = weights, penalty_factors
+        self._window: tuple[int, int] | None = None
+        most, optimizer = self._most_parts, self._rule.optimizer
+        # In slots: the last update may have fewer parts, whose slots stay zero.
+        schedule = np.zeros((len(self._parts), most, 4), np.int32)
+        scalars = np.zeros((len(self._parts), most, SCALARS), self._network.dtype)
+        for index, parts in enumerate(self._parts):
+            step = steps_done + index
+            scalars[index] = slot_scalars(optimizer, float(rates[index]), step + 1, float(weights[index]))
+            # Rows of a stream are counted from the beginning of their window.
+            base = 0 if self._chunks is None else index // self._window_size * self._chunks.chunk_rows
+            for place, (start, n_rows, first_row) in enumerate(parts):
+                schedule[index, place] = start - base, n_rows, step, first_row
+        with self._runtime.active():
+            self._runtime.upload(schedule.reshape(-1), self._epoch_slots["schedule"])
+            self._runtime.upload(scalars.reshape(-1), self._epoch_slots["scalars"])
+            self._bring_rows(data, order)
+            self._state_before[...] = self._step.memory.optimizer_state
+
+    def _bring_rows(self, data: TrainingData, order: NDArray[np.int32]) -> None:
+        """Take the order of an epoch, and its sample weights."""
+        if self._chunks is not None:
+            weight = data.wide_weight
+            self._chunks.begin(order, None if weight is None else to_host(weight).astype(self._network.dtype))
+            return
+        self._runtime.upload(order, self._order)
+        if self._row_weights is not None:
+            self._row_weights[...] = data.sample_weight
+
+    def run(self, first: int, last: int) -> None:  # noqa: D102
+        with self._runtime.active():
+            while first < last:
+                begin = first - first % self._window_size
+                end = min(begin + self._window_size, len(self._parts))
+                self._enter(begin, end)
+                stop = min(last, end)
+                if (first, stop) == (begin, end) and end - begin > 2 * CHECKED_UPDATES:
+                    self._replay(begin, end)
+                else:
+                    self._launch(first, stop)
+                if stop == end and self._chunks is not None:
+                    self._chunks.leave(begin // self._window_size)
+                first = stop
+
+    def totals(self) -> NDArray[np.float64]:  # noqa: D102
+        with self._runtime.active():
+            self._leave()
+        # By updates first, so that the sum is the same for windows of any size.
+        loss, score = self._sums_of_updates("losses").sum(axis=0)
+        network = self._network
+        if self._step.penalised:
+            sums = self._sums_of_updates("penalties")
+            penalties = 0.5 * network.l2 * sums[:, 0] + network.l1 * sums[:, 1]
+            loss += float((self._weights * self._penalty_factors) @ penalties)
+        return np.array([loss, score])
+
+    def _sums_of_updates(self, name: str) -> NDArray[np.float64]:
+        """Return the sums of the pairs that each update of the epoch has left, (updates, 2)."""
+        left = self._runtime.to_numpy(self._epoch_slots[name]).astype(np.float64)
+        return np.asarray(left.reshape(len(self._parts), -1, 2).sum(axis=1))
+
+    def rewind(self) -> None:  # noqa: D102
+        with self._runtime.active():
+            self._step.memory.optimizer_state[...] = self._state_before
+
+    def places(self) -> Iterator[tuple[str, Array]]:  # noqa: D102
+        yield from self._step.memory.places()
+
+    # --- windows -------------------------------------------------------------------------------------------------
+
+    def _enter(self, begin: int, end: int) -> None:
+        """Have the rows and the slots of the updates `begin` to `end` - 1 where launches find them."""
+        if self._window == (begin, end):
+            return
+        self._leave()
+        index = begin // self._window_size
+        if self._chunks is not None:
+            self._chunks.fetch(index)
+        self._step.use(self._places[index % len(self._places)])
+        for name in ("schedule", "scalars"):
+            self._slots[name][: (end - begin) * self._slot_lengths[name]] = self._of_window(name, begin, end)
+        self._slots["losses"][...] = 0
+        self._slots["penalties"][...] = 0
+        self._window = (begin, end)
+
+    def _leave(self) -> None:
+        """Keep what the window's updates have left."""
+        if self._window is None:
+            return
+        begin, end = self._window
+        self._window = None
+        for name in ("losses", "penalties"):
+            self._of_window(name, begin, end)[...] = self._slots[name][: (end - begin) * self._slot_lengths[name]]
+
+    def _of_window(self, name: str, begin: int, end: int) -> Array:
+        """Return the slots of these updates among those of the epoch."""
+        return self._epoch_slots[name][begin * self._slot_lengths[name] : end * self._slot_lengths[name]]
+
+    # --- launches and their replay -------------------------------------------------------------------------------
+
+    def _launch(self, first: int, last: int) -> None:
+        """Launch the updates one after the other."""
+        for index in range(first, last):
+            place = index % self._window_size
+            factor = float(self._penalty_factors[index])
+            self._step.launch(place, place * self._most_parts, len(self._parts[index]), factor)
+
+    def _replay(self, begin: int, end: int) -> None:
+        """Make a window's updates by one graph: captured when it is first needed, launched ever after."""
+        # The factors of the penalties are arguments of launches, which a graph keeps; they change from epoch to epoch
+        # only under sample weights and scikit-learn's conventions together.
+        factors = self._penalty_factors[begin:end].tobytes()
+        key = (end - begin, len(self._parts[end - 1]), begin // self._window_size % len(self._places))
+        if self._step.penalised and self._factors.setdefault(key, factors) != factors:
+            self._launch(begin, end)
+            return
+        if self._replays and key not in self._graphs:
+            self._capture(key, begin, end)
+        graph = self._graphs.get(key)
+        if graph is None:
+            self._launch(begin, end)
+        else:
+            graph()
+
+    def _capture(self, key: tuple[int, ...], begin: int, end: int) -> None:
+        """Record a window as a graph, if a replay gives the bits that launches give."""
+        try:
+            same = self._replay_gives_the_same_bits(begin)
+            graph = self._runtime.record(lambda: self._launch(begin, end)) if same else None
+            flaw = "" if same else "a replay of them gives other numbers"
+        except Exception as error:  # whatever a driver has against capturing, launches still work
+            graph, flaw = None, str(error) or type(error).__name__
+        if flaw:
+            warnings.warn(
+                f"CUDA graphs are not used on {self._ops.device}: {' '.join(flaw.split())}; each kernel is launched by "
+                "itself, which is slower for small networks",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        if graph is None:
+            self._replays = False
+        else:
+            self._graphs[key] = graph
+
+    def _replay_gives_the_same_bits(self, begin: int) -> bool:
+        """Make the first updates of a window eagerly and by replay, and take them back.
+
+        The eager ones also compile every kernel, which cannot be done during a capture.
+        """
+        end = begin + CHECKED_UPDATES
+        arrays = (
+            self._step.memory.parameters,
+            self._step.memory.optimizer_state,
+            self._slots["losses"],
+            self._slots["penalties"],
+        )
+        before = [array.copy() for array in arrays]
+
+        def result(make: Callable[[], None]) -> list[bytes]:
+            make()
+            bits = [self._runtime.to_numpy(array).tobytes() for array in arrays]
+            for array, old in zip(arrays, before, strict=True):
+                array[...] = old
+            return bits
+
+        eager = result(lambda: self._launch(begin, end))
+        graph = self._runtime.record(lambda: self._launch(begin, end))
+        if graph is None:  # the simulator
+            self._replays = False
+            return True
+        return result(graph) == eager
+
+
+def _parts(n_samples: int, part_size: int, update_size: int) -> list[list[tuple[int, int, int]]]:
+    """Return for each update of an epoch its parts: start in the order, rows, and rows of the update before it."""
+    updates = []
+    for start in range(0, n_samples, update_size):
+        stop = min(start + update_size, n_samples)
+        updates.append([(at, min(part_size, stop - at), at - start) for at in range(start, stop, part_size)])
+    return updates

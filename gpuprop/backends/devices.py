@@ -1,0 +1,284 @@
+"""Devices: their names, which of them this machine can use, and which one ``auto`` takes.
+
+Names: ``cpu`` (NumPy with compiled loops; plain NumPy where Numba is missing), ``numpy`` (always plain NumPy), ``cuda``
+(the first NVIDIA GPU), ``cuda:N``, ``cuda-sim`` (the CUDA kernels in Numba's simulator, for learning and testing) and
+``auto`` (a GPU if one works, else ``cpu``; never the simulator). The environment variable GPUPROP_DEVICE overrides
+whatever name a program asks for.
+
+Only ``auto`` falls back to another device, and says why. Importing this module imports neither CuPy nor Numba.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import sys
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from gpuprop.backends.installed import INSTALL_CUDA, import_fault, loops_fault, root_cause, versions
+from gpuprop.errors import BackendUnavailableError, unknown_name
+
+if TYPE_CHECKING:
+    from gpuprop.backends.cuda.runtime import Runtime
+    from gpuprop.core.ops import Ops
+
+__all__ = [
+    "DEVICES",
+    "ENVIRONMENT_VARIABLE",
+    "Availability",
+    "Choice",
+    "availability",
+    "choose",
+    "get_ops",
+    "resolve",
+]
+
+DEVICES = ("auto", "cpu", "numpy", "cuda", "cuda:N", "cuda-sim")
+"""The names that a device may be asked for by; N is the number of a GPU, from 0."""
+
+ENVIRONMENT_VARIABLE = "GPUPROP_DEVICE"
+"""Set to a device's name, it overrides the device that a program asks for; empty counts as not set."""
+
+_OLDEST_CUPY, _OLDEST_NUMBA_CUDA = (14, 2), (0, 30)
+_SIMULATOR_VARIABLE = "NUMBA_ENABLE_CUDASIM"
+
+# What other programs call the same things.
+_OTHER_NAMES = {"gpu": "cuda", "nvidia": "cuda", "host": "cpu", "sim": "cuda-sim", "simulator": "cuda-sim"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A device that can be used.
+
+    Attributes
+    ----------
+    device : str
+        Its name, never ``auto``; for a GPU always with its number.
+    backend : str
+        The library that computes there, e.g. ``"numpy"``.
+    reason : str
+        One line that says what was chosen and why.
+    """
+
+    device: str
+    backend: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Availability:
+    """What this machine can do with one device.
+
+    Attributes
+    ----------
+    device : str
+        Its name.
+    usable : bool
+        Whether a network can be put there.
+    reason : str
+        One line: what it is, or why it cannot be used and what to install.
+    versions : dict of str to str
+        The installed distributions that it rests on and their versions; one that is not installed is left out.
+    """
+
+    device: str
+    usable: bool
+    reason: str
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def choose(device: str = "auto") -> Choice:
+    """Return the device that a request for `device` gets on this machine.
+
+    Parameters
+    ----------
+    device : str, default="auto"
+        One of `DEVICES`. GPUPROP_DEVICE, where it is set, takes its place.
+
+    Returns
+    -------
+    Choice
+        Device, backend and, in one line, the reason.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown or malformed; TypeError if it is not a string.
+    BackendUnavailableError
+        If a device other than ``auto`` was asked for and cannot be used; the message says what is missing.
+    """
+    name, reason = resolve(device)
+    if name != "cpu":
+        return Choice(name, name.partition("-")[0].partition(":")[0], reason)
+    fault = loops_fault()
+    return Choice("cpu", "numpy" if fault else "numba", f"{reason}; plain NumPy: {fault}" if fault else reason)
+
+
+def get_ops(device: str = "auto") -> Ops:
+    """Return the primitives of the device that `choose` picks for `device`; it raises what `choose` raises."""
+    name, _ = resolve(device)
+    if name.startswith("cuda"):
+        from gpuprop.backends.cuda.ops import CudaOps
+
+        return CudaOps(_runtime(name))
+    if name == "cpu":
+        from gpuprop.backends.cpu.ops import CpuOps
+
+        return CpuOps()
+    from gpuprop.backends.numpy.ops import NumpyOps
+
+    return NumpyOps(device=name)
+
+
+@functools.cache
+def _runtime(name: str) -> Runtime:
+    """Return where the kernels of a device run: one object, and so one stream, for all networks on it."""
+    from gpuprop.backends.cuda.runtime import DeviceRuntime, SimulatorRuntime
+
+    return SimulatorRuntime() if name == "cuda-sim" else DeviceRuntime(_gpu_index(name))
+
+
+def resolve(device: str) -> tuple[str, str]:
+    """Return the name of the device that `choose` picks, and why; Numba is not imported where that is ``cpu``."""
+    override = os.environ.get(ENVIRONMENT_VARIABLE)
+    asked = ENVIRONMENT_VARIABLE if override else "device"
+    name = _checked_name(override or device, asked)
+    if name in ("cpu", "numpy"):
+        return name, f"{asked} {name!r}: {'plain NumPy' if name == 'numpy' else 'NumPy with compiled loops'}"
+    usable, reason = _cuda_sim_usable() if name == "cuda-sim" else _cuda_usable(_gpu_index(name))
+    if usable:
+        chosen = "cuda-sim" if name == "cuda-sim" else f"cuda:{_gpu_index(name)}"
+        return chosen, f"{asked} {name!r} chose {chosen}: {reason}"
+    if name == "auto":
+        return "cpu", f"{asked} {name!r} chose cpu: {reason}"
+    raise BackendUnavailableError(f"{asked} {name!r} cannot be used: {reason}")
+
+
+def availability() -> list[Availability]:
+    """Return what this machine can do with each device, the ones that always work first."""
+    fault = loops_fault()
+    cpu = f"plain NumPy: {fault}" if fault else "NumPy with compiled loops"
+    cuda = ("cupy", "cupy-cuda12x", "cupy-cuda13x", "numba", "numba-cuda")
+    return [
+        Availability("cpu", True, cpu, versions("numpy", "numba")),
+        Availability("numpy", True, "plain NumPy", versions("numpy")),
+        Availability("cuda", *_cuda_usable(0), versions(*cuda)),
+        Availability("cuda-sim", *_cuda_sim_usable(), versions("numba", "numba-cuda")),
+    ]
+
+
+def _checked_name(name: str, asked: str) -> str:
+    """Return `name` if it can name a device; ``cuda:007`` becomes ``cuda:7``."""
+    if not isinstance(name, str):
+        raise TypeError(f"got device {name!r} of type {type(name).__name__}, expected a string such as 'cuda'")
+    if re.fullmatch(r"cuda:[0-9]{1,9}", name):
+        return f"cuda:{_gpu_index(name)}"
+    if name in DEVICES and name != "cuda:N":
+        return name
+    kind, _, index = name.lower().partition(":")
+    kind = _OTHER_NAMES.get(kind, kind)
+    if kind == "cuda" and index and not re.fullmatch(r"[0-9]{1,9}", index):
+        raise ValueError(f"got {asked} {name!r}, expected 'cuda:' and the number of a GPU, from 0; use 'cuda:0'")
+    meant = f"{kind}:{index}" if index and kind == "cuda" else kind
+    if meant in DEVICES or meant.startswith("cuda:"):
+        raise ValueError(f"unknown {asked} {name!r}; did you mean {meant!r}? (known: {', '.join(DEVICES)})")
+    raise unknown_name(asked, name, DEVICES)
+
+
+def _gpu_index(name: str) -> int:
+    """Return the number in ``cuda:N``, 0 where there is none."""
+    return int(name.partition(":")[2] or 0)
+
+
+def _cuda_usable(index: int) -> tuple[bool, str]:
+    """Return whether the GPU of this number works here and, in one line, why or why not.
+
+    CuPy first, then the driver, then numba-cuda: the order in which a user would put things right. A GPU works when a
+    kernel has run on it and returned the right numbers.
+    """
+    if _simulating():
+        return False, f"{_SIMULATOR_VARIABLE} is set, so that Numba only simulates CUDA; unset it"
+    cupy_fault = import_fault("cupy", "CuPy")
+    if cupy_fault:
+        return False, cupy_fault
+    import cupy
+
+    try:
+        count = int(cupy.cuda.runtime.getDeviceCount())
+    except Exception as error:
+        # CuPy's own CUDARuntimeError; anything else that a broken driver makes it raise means the same here.
+        return False, (
+            f"CuPy finds no working NVIDIA GPU ({root_cause(error)}); check the driver with nvidia-smi, and that "
+            "you may read and write /dev/nvidia*"
+        )
+    version_fault = _too_old("CuPy", cupy, _OLDEST_CUPY) or _driver_fault(cupy.cuda.runtime)
+    if version_fault:
+        return False, version_fault
+    if index >= count:
+        return False, f"there is no GPU {index}: CuPy finds {count}, numbered from 0"
+    numba_fault = import_fault("numba_cuda", "numba-cuda") or import_fault("numba.cuda", "numba-cuda")
+    numba_fault = numba_fault or _too_old("numba-cuda", sys.modules["numba_cuda"], _OLDEST_NUMBA_CUDA)
+    return (False, numba_fault) if numba_fault else _kernel_runs(index)
+
+
+def _too_old(title: str, module: ModuleType, oldest: tuple[int, int]) -> str | None:
+    """Return what is wrong with the version of a package, or None if it is new enough or does not say."""
+    found = re.match(r"(\d+)\.(\d+)", getattr(module, "__version__", ""))
+    if found is None or (int(found[1]), int(found[2])) >= oldest:
+        return None
+    return f"{title} {module.__version__} is too old, expected {oldest[0]}.{oldest[1]} or newer; {INSTALL_CUDA}"
+
+
+def _driver_fault(runtime: Any) -> str | None:
+    """Return that the driver is too old for the toolkit that CuPy was built for, or None if it is not.
+
+    A driver runs every toolkit of its own major version, and older ones.
+    """
+    driver, toolkit = runtime.driverGetVersion(), runtime.runtimeGetVersion()
+    if driver // 1000 >= toolkit // 1000:
+        return None
+    supported, needed = (f"{version // 1000}.{version % 1000 // 10}" for version in (driver, toolkit))
+    other = ", or pip install 'gpuprop[cu12]' in a fresh environment" if driver // 1000 == 12 else ""
+    return f"the driver supports CUDA up to {supported} and CuPy was built for {needed}; update the driver{other}"
+
+
+@functools.cache
+def _kernel_runs(index: int) -> tuple[bool, str]:
+    """Return whether a small kernel runs on a GPU and gives the right numbers; and what GPU that is."""
+    try:
+        from gpuprop.backends.cuda.ops import CudaOps
+        from gpuprop_kernels import launch
+
+        ops = CudaOps(_runtime(f"cuda:{index}"))
+        # Two weights into one unit, of norm 5, are to be shortened to half of it.
+        weights = ops.asarray([[3.0], [-4.0]], "float32")
+        with ops.runtime.active():
+            launch.limit_incoming_norm(ops.flat(weights), 0, 2.5, n_in=2, n_out=1, stream=ops.runtime.stream)
+        found = ops.to_numpy(weights).ravel().tolist()
+        if found != [1.5, -2.0]:
+            return False, f"a kernel returned {found} instead of [1.5, -2.0]; the GPU or its driver is faulty"
+        return True, ops.runtime.describe()
+    except Exception as error:
+        # Whatever it is, this GPU cannot be used; `cuda` says why, and `auto` takes the CPU.
+        return False, f"a kernel does not run on GPU {index} ({root_cause(error)}); {INSTALL_CUDA}"
+
+
+def _cuda_sim_usable() -> tuple[bool, str]:
+    """Return whether Numba's CUDA simulator can be used and, in one line, why or why not."""
+    fault = import_fault("numba", "Numba", "pip install numba")
+    if fault:
+        return False, fault
+    if not _simulating():
+        return False, f"Numba's simulator is off; set {_SIMULATOR_VARIABLE}=1 in the environment before Python starts"
+    return True, "the CUDA kernels in Numba's simulator, a Python thread for each CUDA thread: slow, for learning"
+
+
+def _simulating() -> bool:
+    """Return whether Numba simulates CUDA here, or would if it were imported: it decides that when it is."""
+    config = getattr(getattr(sys.modules.get("numba"), "core", None), "config", None)
+    if config is not None:
+        return bool(config.ENABLE_CUDASIM)
+    return os.environ.get(_SIMULATOR_VARIABLE, "0") not in ("", "0")

@@ -1,0 +1,55 @@
+"""What is installed: which optional modules can be imported, what is wrong with the others, and versions."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+from importlib import metadata
+
+__all__ = ["INSTALL_CUDA", "import_fault", "loops_fault", "root_cause", "versions"]
+
+INSTALL_CUDA = "pip install 'gpuprop[cu13]' for CUDA 13 or 'gpuprop[cu12]' for CUDA 12"
+"""What a user types to get CuPy and numba-cuda."""
+
+
+@functools.cache
+def loops_fault() -> str | None:
+    """Return in one line why ``cpu`` is plain NumPy here, or None where its loops can be compiled; imports Numba."""
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+        return "NUMBA_DISABLE_JIT is set"
+    install = "pip install numba"
+    return import_fault("numba", "Numba", install) or import_fault("gpuprop.backends.cpu.loops", "Numba", install)
+
+
+def import_fault(module: str, title: str, install: str = INSTALL_CUDA) -> str | None:
+    """Return what is wrong with an optional module and how to install it, or None if it can be imported."""
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name == module.partition(".")[0]:
+            return f"{title} is not installed; {install}"
+        return f"{title} cannot be imported ({root_cause(error)}); {install}"
+    except Exception as error:
+        # A module that was installed for other libraries or another driver may raise anything at import.
+        return f"{title} cannot be imported ({root_cause(error)}); {install}"
+    return None
+
+
+def root_cause(error: BaseException) -> str:
+    """Return the first cause of `error` in one line: CuPy wraps a missing library into a page of advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def versions(*distributions: str) -> dict[str, str]:
+    """Return the versions of those distributions that are installed."""
+    found = {}
+    for name in distributions:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

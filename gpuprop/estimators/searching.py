@@ -1,0 +1,187 @@
+"""search: scikit-learn's grid search, with the networks trained together."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone, is_classifier
+from sklearn.exceptions import FitFailedWarning
+from sklearn.metrics import check_scoring
+from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
+from sklearn.utils import _safe_indexing, indexable
+
+from gpuprop.estimators.members import Job, Outcome, fit_together
+
+__all__ = ["search"]
+
+
+def search(
+    estimator: Any,
+    param_grid: Any,
+    X: Any,
+    y: Any,
+    *,
+    cv: Any = 5,
+    seeds: Sequence[int | None] = (None,),
+    scoring: Any = None,
+    refit: Any = True,
+) -> GridSearchCV:
+    """Find the best parameters by cross-validation, training candidates together.
+
+    Candidates of one shape that see the same rows in the same order, because they have the same `random_state` and
+    differ in penalties, learning rates or weights of classes, share each batch; others of one shape, in other folds or
+    with other seeds, are trained side by side; the rest one after the other. Each is what its own ``fit`` would have
+    made of it. See `gpuprop.training.side_by_side`.
+
+    Parameters
+    ----------
+    estimator : MLPClassifier, MLPRegressor, or a pipeline that ends with one
+        Any other estimator works too, one fit after the other.
+    param_grid : dict or list of dicts
+        As for scikit-learn's ``GridSearchCV``.
+    X : array_like, sparse matrix or data frame of shape (n_samples, n_features)
+    y : array_like of shape (n_samples,) or (n_samples, n_outputs)
+    cv : int, splitter or iterable, default=5
+    seeds : sequence of int or None, default=(None,)
+        Each candidate is trained with each of them as `random_state`; None leaves the estimator's own.
+    scoring : str, callable, list, dict or None, default=None
+        None is the estimator's ``score``.
+    refit : bool, str or callable, default=True
+        Whether to fit the best candidate to all rows, with the first seed; with several scores the name of the one
+        that decides.
+
+    Returns
+    -------
+    GridSearchCV
+        Fitted: ``cv_results_, best_params_, best_score_, best_index_, best_estimator_, n_splits_, scorer_``, and what
+        the best estimator can do. With several seeds the splits come once for each seed. ``mean_fit_time`` is a fit's
+        share of the time that all took.
+
+    Warns
+    -----
+    FitFailedWarning
+        Where some fits ended with an error; their score is NaN.
+
+    Raises
+    ------
+    ValueError
+        If every fit ended with an error, or there is nothing to search.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> import gpuprop
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = gpuprop.MLPClassifier((16,), learning_rate_init=0.02, tol=0.01, random_state=0)
+    >>> found = gpuprop.search(model, {"alpha": [0.01, 1.0]}, X, y, cv=3)
+    >>> len(found.cv_results_["params"]), found.n_splits_
+    (2, 3)
+    """
+    result = GridSearchCV(estimator, param_grid, cv=cv, scoring=scoring, refit=refit)
+    scorer = check_scoring(estimator, scoring)
+    X, y = indexable(X, y)
+    splits = list(check_cv(cv, y, classifier=is_classifier(estimator)).split(X, y))
+    candidates = list(ParameterGrid(param_grid))
+    seeds = list(seeds)
+    if not (splits and seeds and candidates):
+        raise ValueError(
+            f"got {len(candidates)} candidates, {len(splits)} splits and {len(seeds)} seeds, expected some of each"
+        )
+
+    # Fold by fold, because the rows of a fold exist once for all that are trained on them; the results go candidate
+    # by candidate, and for each of them seed by seed.
+    rows: list[dict[str, Any]] = [{}] * (len(candidates) * len(seeds) * len(splits))
+    test_sets = [(_safe_indexing(X, test), _safe_indexing(y, test)) for _, test in splits]
+    order = list(np.ndindex(len(splits), len(candidates), len(seeds)))
+    outcomes = fit_together(_jobs(estimator, candidates, seeds, X, y, [train for train, _ in splits]))
+    errors = []
+    for (fold, candidate, seed), outcome in zip(order, outcomes, strict=True):
+        place = (candidate * len(seeds) + seed) * len(splits) + fold
+        rows[place] = _evaluated(outcome, scorer, *test_sets[fold])
+        errors += [] if outcome.error is None else [outcome.error]
+    _report(errors, len(rows))
+    _fill_in_scores(rows)
+    result.n_splits_ = len(splits) * len(seeds)
+    result.cv_results_ = result._format_results(candidates, result.n_splits_, rows)
+    result.multimetric_ = isinstance(rows[0]["test_scores"], dict)
+    result.scorer_ = scorer
+    _choose(result)
+    if refit:
+        begin = time.perf_counter()
+        result.best_estimator_ = _candidate(estimator, result.best_params_, seeds[0]).fit(X, y)
+        result.refit_time_ = time.perf_counter() - begin
+        if hasattr(result.best_estimator_, "feature_names_in_"):
+            result.feature_names_in_ = result.best_estimator_.feature_names_in_
+    return result
+
+
+def _jobs(
+    estimator: Any, candidates: list[dict[str, Any]], seeds: list[int | None], X: Any, y: Any, trains: list[Any]
+) -> Iterator[Job]:
+    for train in trains:
+        X_train, y_train = _safe_indexing(X, train), _safe_indexing(y, train)
+        for parameters in candidates:
+            for seed in seeds:
+                yield Job(_candidate(estimator, parameters, seed), X_train, y_train)
+
+
+def _candidate(estimator: Any, parameters: dict[str, Any], seed: int | None) -> Any:
+    """Return a copy of the estimator with these parameters and this seed."""
+    own = clone(estimator).set_params(**clone(parameters, safe=False))
+    if seed is None:
+        return own
+    names = [name for name in own.get_params() if name == "random_state" or name.endswith("__random_state")]
+    return own.set_params(**dict.fromkeys(names, seed))
+
+
+def _evaluated(outcome: Outcome, scorer: Any, X: Any, y: Any) -> dict[str, Any]:
+    """Return a fit's line, as scikit-learn collects them."""
+    begin = time.perf_counter()
+    scores = np.nan if outcome.error is not None else scorer(outcome.job.estimator, X, y)
+    return {
+        "test_scores": scores,
+        "n_test_samples": len(y),
+        "fit_time": outcome.seconds,
+        "score_time": time.perf_counter() - begin,
+    }
+
+
+def _report(errors: list[Exception], n_fits: int) -> None:
+    if not errors:
+        return
+    said = f"{type(errors[0]).__name__}: {errors[0]}"
+    if len(errors) == n_fits:
+        raise ValueError(f"all {n_fits} fits failed, the first with {said}") from errors[0]
+    warnings.warn(
+        f"{len(errors)} of {n_fits} fits failed, their scores are NaN; the first with {said}",
+        FitFailedWarning,
+        stacklevel=3,
+    )
+
+
+def _fill_in_scores(rows: list[dict[str, Any]]) -> None:
+    """With several scores, give the fits that failed a NaN for each."""
+    names = next((list(row["test_scores"]) for row in rows if isinstance(row["test_scores"], dict)), None)
+    for row in rows:
+        if names is not None and not isinstance(row["test_scores"], dict):
+            row["test_scores"] = dict.fromkeys(names, np.nan)
+
+
+def _choose(result: Any) -> None:
+    """Set the attributes that name the best candidate, where there is a rule to choose by."""
+    results, refit = result.cv_results_, result.refit
+    several = result.multimetric_
+    if several and refit and not callable(refit) and f"rank_test_{refit}" not in results:
+        known = ", ".join(name.removeprefix("rank_test_") for name in results if name.startswith("rank_test_"))
+        raise ValueError(f"refit: got {refit!r}, expected False or the score that decides, one of {known}")
+    if several and not refit:
+        return
+    metric = refit if several else "score"
+    result.best_index_ = int(refit(results) if callable(refit) else results[f"rank_test_{metric}"].argmin())
+    result.best_params_ = results["params"][result.best_index_]
+    if not callable(refit):
+        result.best_score_ = results[f"mean_test_{metric}"][result.best_index_]

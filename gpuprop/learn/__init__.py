@@ -1,0 +1,1 @@
+"""The algorithm made visible: traces, exercises, live pages, gradient checks and plots."""

@@ -1,0 +1,81 @@
+"""Run a learner's file in its own process: ``python -m gpuprop.learn.exercises.runner FILE FUNCTION CASES ANSWERS``.
+
+CASES and ANSWERS are JSON files; what the learner prints goes where it belongs, to the terminal. Nothing here judges.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["decode", "encode"]
+
+
+def encode(value: Any) -> Any:
+    """Return a JSON value for an array, a number or a generator."""
+    if isinstance(value, np.ndarray):
+        return {"array": value.tolist(), "shape": value.shape}
+    if hasattr(value, "seed"):
+        return {"generator": value.seed}
+    return value
+
+
+def decode(value: Any) -> Any:
+    """Return what `encode` was given; a generator newly made."""
+    if isinstance(value, dict) and "array" in value:
+        return np.array(value["array"], np.float64).reshape(value["shape"])
+    if isinstance(value, dict):
+        return np.random.default_rng(value["generator"])
+    return value
+
+
+def _answer(function: Any, arguments: list[Any], kernel: list[int] | None) -> list[Any]:
+    """Call the function; return its arrays."""
+    if kernel is None:
+        found = function(*arguments)
+    else:
+        found = arguments[-1]
+        blocks = tuple(-(-size // block) for size, block in zip(found.shape, kernel, strict=True))
+        function[blocks[::-1], tuple(kernel[::-1])](*arguments)  # x counts along a row
+    parts = found if isinstance(found, tuple) else (found,)
+    return [encode(np.asarray(part, dtype=np.float64)) for part in parts]
+
+
+def _line_of(error: BaseException, file: str) -> int:
+    """The last line of the learner's file that took part in an error; 0 where none did."""
+    if isinstance(error, SyntaxError):
+        return error.lineno or 0
+    return max(
+        (frame.lineno or 0 for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file), default=0
+    )
+
+
+def main(file: str, function: str, cases: str, answers: str) -> None:
+    """Load the file, call the function once for each case, and write what it answers or how it fails."""
+    task = json.loads(Path(cases).read_text(encoding="utf-8"))
+    result: dict[str, Any]
+    try:
+        spec = importlib.util.spec_from_file_location("exercise", file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        defined = getattr(module, function, None)
+        if defined is None:
+            result = {"missing": function}
+        else:
+            calls = ([decode(argument) for argument in case] for case in task["cases"])
+            result = {"answers": [_answer(defined, call, task["kernel"]) for call in calls]}
+    except Exception as error:
+        result = {"error": type(error).__name__, "message": str(error), "line": _line_of(error, file)}
+    Path(answers).write_text(json.dumps(result), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,273 @@
+"""Gradient checking: compare every derivative of the loss with central differences.
+
+``dL/dw`` is compared with ``(L(w + h) - L(w - h)) / 2h``. The differences are always taken in float64 with plain NumPy,
+whatever the network's own dtype and device, so that the check is one of the gradient and not of itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gpuprop.backends.numpy.ops import NumpyOps
+from gpuprop.core import step
+from gpuprop.errors import check_integer, check_real
+from gpuprop.maths.losses import penalty
+from gpuprop.model.network import Network, TrainingData, TrainingWorkspace
+
+__all__ = ["GradientFunction", "GradientReport", "LayerReport", "check_gradients"]
+
+#: ``gradients(network, X, y)`` returns ``(loss, weight_grads, bias_grads)``, like `Network.loss_and_gradients`.
+GradientFunction = Callable[[Network, ArrayLike, ArrayLike], tuple[float, Sequence[Any], Sequence[Any]]]
+
+#: Change of a net input by which a derivative is estimated: the error of the difference quotient (order h^2) and that
+#: of rounding (order 1e-16 / h) are then both far below the tolerance.
+STEP = 1e-5
+#: A network of more parameters than this is checked on a seeded sample of as many.
+SAMPLE = 2000
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """What the check found in the weights, or in the biases, of one layer.
+
+    Attributes
+    ----------
+    name : str
+        "layer 1 weights", "layer 1 biases", ...
+    n_checked, n_skipped : int
+        Parameters compared, and left out because a kink (of a ReLU, or of the l1 penalty) was too close.
+    relative_error : float
+        Root mean square of the differences over that of the gradients.
+    max_difference : float
+        Largest ``|analytic - numeric|``.
+    worst : tuple of int or None
+        Index of the parameter where that is, with its `analytic` and `numeric` derivative.
+    passed : bool
+        Whether `relative_error` is within the tolerance.
+    """
+
+    name: str
+    n_checked: int
+    n_skipped: int
+    relative_error: float
+    max_difference: float
+    worst: tuple[int, ...] | None
+    analytic: float
+    numeric: float
+    passed: bool
+
+
+@dataclass(frozen=True)
+class GradientReport:
+    """The result of `check_gradients`: one `LayerReport` for each weight matrix and each bias vector."""
+
+    layers: tuple[LayerReport, ...]
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether all layers passed, and anything could be checked at all."""
+        return all(layer.passed for layer in self.layers) and any(layer.n_checked for layer in self.layers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return {
+            "passed": self.passed,
+            "tolerance": self.tolerance,
+            "layers": [asdict(layer) for layer in self.layers],
+        }
+
+    def __str__(self) -> str:
+        lines = [f"{'':<18}{'checked':>8}{'skipped':>8}{'rel. error':>12}{'analytic':>14}{'numeric':>14}  verdict"]
+        for layer in self.layers:
+            verdict = ("ok" if layer.n_checked else "not checked") if layer.passed else f"WRONG at {layer.worst}"
+            lines.append(
+                f"{layer.name:<18}{layer.n_checked:>8}{layer.n_skipped:>8}{layer.relative_error:>12.2e}"
+                f"{layer.analytic:>14.6g}{layer.numeric:>14.6g}  {verdict}"
+            )
+        lines.append(f"gradient check {'passed' if self.passed else 'FAILED'} (tolerance {self.tolerance:g})")
+        return "\n".join(lines)
+
+
+def check_gradients(
+    network: Network,
+    X: ArrayLike,
+    y: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    *,
+    gradients: GradientFunction | None = None,
+    n_parameters: int | None = None,
+    tolerance: float | None = None,
+    dropout_step: int | None = None,
+    seed: int = 0,
+) -> GradientReport:
+    """Compare a network's gradient with central differences of its loss.
+
+    Parameters
+    ----------
+    network : Network
+        It is not changed.
+    X : array_like of shape (n_samples, n_features)
+        A few dozen samples are enough.
+    y : array_like of shape (n_samples,) or (n_samples, n_outputs)
+    sample_weight : array_like of shape (n_samples,) or None, default=None
+    gradients : callable or None, default=None
+        The gradient to check, ``gradients(network, X, y) -> (loss, weight_grads, bias_grads)``; None checks
+        ``network.loss_and_gradients``.
+    n_parameters : int or None, default=None
+        How many parameters to check, drawn by `seed` over all layers; None is all of them, or 2000 of a larger network.
+    tolerance : float or None, default=None
+        Relative error allowed in a layer; None is 1e-6 in float64 and 1e-3 in float32.
+    dropout_step : int or None, default=None
+        Check with the dropout masks of this update.
+    seed : int, default=0
+
+    Returns
+    -------
+    GradientReport
+        True-or-false in ``.passed``; ``print`` it for a table.
+
+    Notes
+    -----
+    Near a kink the quotient mixes two slopes. If any unit switches sides between ``w - h`` and ``w + h``, a smaller h
+    is tried, and the parameter is left out if that does not help.
+    """
+    if tolerance is None:
+        tolerance = 1e-6 if network.dtype == np.float64 else 1e-3
+    check_real("tolerance", tolerance, 0.0, open_minimum=True)
+    if gradients is None:
+        loss, weight_grads, bias_grads = network.loss_and_gradients(X, y, sample_weight, dropout_step=dropout_step)
+    elif sample_weight is not None or dropout_step is not None:
+        raise ValueError("check_gradients: sample_weight and dropout_step cannot be given together with gradients")
+    else:
+        loss, given_weights, given_biases = gradients(network, X, y)
+        weight_grads, bias_grads = [np.asarray(g) for g in given_weights], [np.asarray(g) for g in given_biases]
+    probe = _Probe(network, X, y, sample_weight, dropout_step)
+    chosen = _choose(network, n_parameters, seed)
+    analytic = [*weight_grads, *bias_grads]
+    arrays = [*probe.network.weights, *probe.network.biases]
+    _check_shapes(analytic, arrays)
+    scale = float(np.sqrt(np.mean(np.concatenate([np.ravel(g) for g in analytic]) ** 2)))
+    # Rounding moves a quotient by about 1e-16 * loss / h; gradients below this floor cannot be told from zero.
+    floor = max(1e-4 * scale, 1e-4 * abs(loss), 1e-10)
+    n_layers = network.n_layers
+    reports = []
+    for layer in range(n_layers):
+        for kind, index in (("weights", layer), ("biases", n_layers + layer)):
+            numeric = [probe.derivative(arrays[index], layer, place) for place in chosen[index]]
+            name = f"layer {layer + 1} {kind}"
+            reports.append(_compare(name, analytic[index], numeric, chosen[index], floor, tolerance))
+    return GradientReport(tuple(reports), tolerance)
+
+
+class _Probe:
+    """Central differences of a network's loss, in float64 on a copy."""
+
+    def __init__(
+        self, network: Network, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, dropout_step: int | None
+    ) -> None:
+        self.network = network.copy_to(NumpyOps(), np.float64)
+        self.data: TrainingData = self.network.prepare(X, y, sample_weight)
+        self.dropout_step = dropout_step
+        n_samples = self.data.n_samples
+        self.work = TrainingWorkspace(self.network, n_samples, with_dropout=dropout_step is not None, keep_z=True)
+        step.take_batch(self.network, self.work, self.data, np.arange(n_samples, dtype=np.int32), 0)
+        self._loss()
+        # The first layer may see pixels of 255: a step of its weights is scaled so that z moves by about STEP.
+        self.steps = [STEP / np.maximum(1.0, np.abs(inputs).max(axis=0)) for inputs in self.work.inputs]
+
+    def _loss(self) -> tuple[float, list[NDArray[np.bool_]]]:
+        """Return the loss, and on which side of its kinks each unit is."""
+        network, work = self.network, self.work
+        work.totals[...] = 0.0
+        step.forward_pass(network, work, self.dropout_step)
+        step.output_delta(network, work, self.data, self.data.total_weight)
+        loss = float(work.totals[0]) / self.data.total_weight
+        loss += penalty(network.parameters[: network.n_weights], network.l1, network.l2)
+        sides = [
+            np.asarray(z > kink)
+            for activation, z in zip(network.layer_activations, work.z[1:], strict=True)
+            if z is not None
+            for kink in activation.kinks
+        ]
+        return loss, sides
+
+    def derivative(self, array: NDArray[Any], layer: int, place: tuple[int, ...]) -> float:
+        """Return the central difference for one parameter, NaN where a kink is too close."""
+        value = float(array[place])
+        h = float(self.steps[layer][place[0]]) if array.ndim == 2 else STEP
+        is_penalised = array.ndim == 2 and self.network.l1 > 0
+        try:
+            for _ in range(3):
+                if not (is_penalised and abs(value) <= h):
+                    array[place] = value + h
+                    high, above = float(array[place]), self._loss()
+                    array[place] = value - h
+                    low, below = float(array[place]), self._loss()
+                    if all(np.array_equal(a, b) for a, b in zip(above[1], below[1], strict=True)):
+                        return (above[0] - below[0]) / (high - low)
+                h /= 10
+        finally:
+            array[place] = value
+        return np.nan
+
+
+def _choose(network: Network, n_parameters: int | None, seed: int) -> list[list[tuple[int, ...]]]:
+    """Return the places to check in each array: all, or a seeded sample spread over all layers."""
+    shapes = [array.shape for array in (*network.weights, *network.biases)]
+    total = network.n_parameters
+    wanted = min(total, SAMPLE) if n_parameters is None else check_integer("n_parameters", n_parameters, 1)
+    rng = np.random.default_rng(seed)
+    chosen = []
+    for shape in shapes:
+        size = int(np.prod(shape))
+        # Every array gets its share, and none fewer than ten: an error in a small layer must not be missed.
+        count = size if wanted >= total else min(size, max(10, round(wanted * size / total)))
+        flat = np.arange(size) if count == size else np.sort(rng.choice(size, count, replace=False))
+        chosen.append([tuple(int(i) for i in np.unravel_index(place, shape)) for place in flat])
+    return chosen
+
+
+def _check_shapes(analytic: list[NDArray[Any]], arrays: list[NDArray[Any]]) -> None:
+    got, expected = [g.shape for g in analytic], [array.shape for array in arrays]
+    if got != expected:
+        raise ValueError(f"gradients: got arrays of shapes {got}, expected {expected} (weights, then biases)")
+
+
+def _compare(
+    name: str,
+    analytic: NDArray[Any],
+    numeric: list[float],
+    places: list[tuple[int, ...]],
+    floor: float,
+    tolerance: float,
+) -> LayerReport:
+    checked = [(place, float(analytic[place]), n) for place, n in zip(places, numeric, strict=True) if not np.isnan(n)]
+    skipped = len(places) - len(checked)
+    if not checked:
+        return LayerReport(name, 0, skipped, 0.0, 0.0, None, 0.0, 0.0, passed=True)
+    a = np.array([entry[1] for entry in checked])
+    n = np.array([entry[2] for entry in checked])
+    difference = np.abs(a - n)
+    error = _rms(difference) / max(_rms(a) + _rms(n), floor)
+    place, worst_analytic, worst_numeric = checked[int(np.argmax(np.nan_to_num(difference, nan=np.inf)))]
+    return LayerReport(
+        name,
+        len(checked),
+        skipped,
+        error,
+        float(difference.max()),
+        place,
+        worst_analytic,
+        worst_numeric,
+        passed=bool(error <= tolerance),
+    )
+
+
+def _rms(values: NDArray[Any]) -> float:
+    return float(np.sqrt(np.mean(values**2)))

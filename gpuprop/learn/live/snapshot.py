@@ -1,0 +1,131 @@
+"""What a run tells those who watch it: a small JSON file, replaced after an epoch, and its history, line by line.
+
+Both lie in the run's hidden staging folder while it goes; nothing of them is left when it ends. A snapshot is written
+at most once a second, and whole: a reader sees the old one or the new one.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gpuprop.backends.numpy.ops import NumpyOps
+from gpuprop.training.callbacks import Callback
+
+if TYPE_CHECKING:
+    from gpuprop.model.network import Network
+    from gpuprop.training.trainer import Trainer
+
+__all__ = ["HISTORY_FILE", "SNAPSHOT_FILE", "LiveRun", "image_shape", "weight_images"]
+
+SNAPSHOT_FILE = "live.json"
+HISTORY_FILE = "history.csv"
+
+MAX_IMAGES = 36
+"""Units of the first layer whose weights are shown."""
+MAX_MISTAKES = 24
+N_WATCHED = 500
+"""Training rows among which mistakes are looked for."""
+MAX_FEATURES = 4096
+
+
+class LiveRun(Callback):
+    """Writes history and snapshot of a training into a folder, epoch by epoch.
+
+    Parameters
+    ----------
+    folder : Path
+        It must exist.
+    X, y : array_like
+        The training data, of which the first 500 rows are watched for mistakes.
+    """
+
+    def __init__(self, folder: Path, X: ArrayLike, y: ArrayLike) -> None:
+        self._folder = folder
+        self._X, self._y = np.asarray(X)[:N_WATCHED], np.asarray(y)[:N_WATCHED]
+        self._written = -math.inf
+
+    def on_epoch_end(self, trainer: Trainer, epoch: int, record: Mapping[str, float | None]) -> None:
+        """Append the epoch to the history; replace the snapshot if it is a second old, or this is the last epoch."""
+        history = self._folder / HISTORY_FILE
+        with history.open("w" if epoch == 1 else "a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            if epoch == 1:
+                writer.writerow(record)
+            writer.writerow(record.values())
+        if time.monotonic() - self._written >= 1 or epoch == trainer.epochs:
+            replace_file(self._folder / SNAPSHOT_FILE, json.dumps(self.snapshot(trainer)))
+            self._written = time.monotonic()
+
+    def snapshot(self, trainer: Trainer) -> dict[str, Any]:
+        """Return the moment as JSON values."""
+        # A copy on the host looks at the rows: a device, real or simulated, has its own work to do.
+        network = trainer.network.copy_to(NumpyOps())
+        return {
+            "epoch": trainer.epochs_done,
+            "epochs": trainer.epochs,
+            "samples": trainer.n_samples,
+            "network": "-".join(map(str, network.layer_sizes)),
+            "weights": weight_images(network),
+            "mistakes": self._mistakes(network),
+            "watched": len(self._X),
+        }
+
+    def _mistakes(self, network: Network) -> list[dict[str, Any]]:
+        """What the network gets wrong among the watched rows, with the picture where the rows are pictures."""
+        if not network.is_classifier:
+            return []
+        classes = network.classes or range(max(2, network.layer_sizes[-1]))
+        true = self._y if self._y.ndim == 1 else self._y.argmax(axis=1)
+        predicted = network.predict(self._X)
+        names = [str(name) for name in classes]
+        wrong = np.flatnonzero(predicted != true)[:MAX_MISTAKES].tolist()
+        shape = image_shape(self._X.shape[1])
+        return [
+            {
+                "row": row,
+                "true": names[int(true[row])],
+                "predicted": names[int(predicted[row])],
+                "image": None if shape is None else _gray(self._X[row], shape),
+            }
+            for row in wrong
+        ]
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a file whole beside its place, then put it there."""
+    beside = path.with_name(f".{path.name}-{os.getpid()}.tmp")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
+
+
+def image_shape(n_features: int) -> tuple[int, int] | None:
+    """Return rows and columns of a square picture, or None where the inputs are none."""
+    side = math.isqrt(n_features)
+    return (side, side) if side * side == n_features and 16 <= n_features <= MAX_FEATURES else None
+
+
+def weight_images(network: Network) -> dict[str, Any]:
+    """Return the first layer's weights, a picture for each unit: 0 to 255, 128 being 0."""
+    weights = np.asarray(network.ops.to_numpy(network.weights[0]), dtype=np.float64)[:, :MAX_IMAGES]
+    shape = image_shape(len(weights)) or (1, len(weights))
+    if len(weights) > MAX_FEATURES:
+        return {"shape": [0, 0], "images": []}
+    largest = np.abs(weights).max() or 1.0
+    pixels = np.rint(127.5 + 127.5 * weights / largest).astype(int)
+    return {"shape": list(shape), "images": [pixels[:, unit].tolist() for unit in range(pixels.shape[1])]}
+
+
+def _gray(row: NDArray[Any], shape: tuple[int, int]) -> dict[str, Any]:
+    values = np.asarray(row, dtype=np.float64)
+    low, span = values.min(), np.ptp(values) or 1.0
+    return {"shape": list(shape), "pixels": np.rint(255 * (values - low) / span).astype(int).tolist()}

@@ -1,0 +1,1 @@
+"""What a user holds: the network, and the file that keeps it."""

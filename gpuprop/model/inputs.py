@@ -1,0 +1,197 @@
+"""What users hand in becomes arrays that the step can trust; everything else is refused with a clear error.
+
+Arrays on a device are checked there, by the functions of their own library; what comes to the host is whether all is
+well, one truth value at a time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gpuprop.arrays import beside, contiguous, is_sparse, namespace, numpy_dtype
+
+if TYPE_CHECKING:
+    from gpuprop.maths.losses import Loss
+    from gpuprop.maths.scaling import InputScaling
+
+__all__ = ["check_inputs", "check_sample_weight", "check_targets"]
+
+Array = NDArray[Any]
+
+MOST_ROWS = 2**31 - 1
+"""Rows that an epoch's order, in 32-bit integers, can name."""
+
+
+def _numeric(name: str, values: Any) -> Array:
+    """Return an array of numbers, on its device if it has one; text, objects and complex numbers are refused."""
+    array = values if _is_array(values) else _from_host(name, values)
+    dtype = numpy_dtype(array)
+    if dtype.kind not in "biuf":
+        raise ValueError(f"{name}: got dtype {dtype}, expected numbers")
+    return cast("Array", array)
+
+
+def _is_array(values: object) -> bool:
+    """Whether this is an array that `gpuprop.core.ops.Ops.adopt` has left in another library's hands."""
+    if isinstance(values, np.ndarray):
+        return False
+    return hasattr(values, "__cuda_array_interface__") or hasattr(values, "__array_namespace__")
+
+
+def _from_host(name: str, values: ArrayLike) -> Array:
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"{name}: cannot be read as an array ({error})") from None
+    if array.dtype != object:
+        return array
+    try:
+        return array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: expected numbers, got objects ({error})") from None
+
+
+def _check_finite(name: str, array: Array) -> None:
+    if numpy_dtype(array).kind != "f" or array.size == 0:
+        return
+    xp = namespace(array)
+    # The smallest and the largest number are NaN if any is: no array of truth values for a device to find room for.
+    if bool(xp.isfinite(xp.min(array)) & xp.isfinite(xp.max(array))):
+        return
+    place = tuple(int(along[0]) for along in xp.nonzero(~xp.isfinite(array)))
+    where = f"row {place[0]}" + (f", column {place[1]}" if len(place) > 1 else "")
+    raise ValueError(f"{name}: contains {float(array[place])} at {where}; remove or impute such values")
+
+
+def check_inputs(
+    X: ArrayLike, n_features: int, dtype: np.dtype[Any], scaling: InputScaling | None
+) -> tuple[Array, InputScaling | None]:
+    """Return inputs ready for `take_batch`, and the scaling that is left for it to do.
+
+    8-bit data stays 8-bit and is scaled batch by batch, and so is sparse data, which becomes CSR, and data of `dtype`
+    on a GPU, which is used where it lies; everything else is converted and scaled here, once, in double precision
+    where the data has it.
+
+    Parameters
+    ----------
+    X : array_like or sparse matrix of shape (n_samples, n_features)
+        Finite numbers; on the host, or as ``Ops.adopt`` returned it.
+    n_features : int
+    dtype : dtype
+        The network's.
+    scaling : InputScaling or None
+
+    Raises
+    ------
+    ValueError
+        If `X` is empty, not two-dimensional, of the wrong width, not numeric or not finite.
+    """
+    array: Any = X if is_sparse(X) else _numeric("X", X)
+    if array.ndim != 2:
+        hint = f"; for one sample use X.reshape(1, -1), shape (1, {n_features})" if array.ndim == 1 else ""
+        raise ValueError(f"X: got shape {array.shape}, expected (n_samples, {n_features}){hint}")
+    if array.shape[1] != n_features:
+        raise ValueError(f"X: got {array.shape[1]} columns, expected {n_features}, the size of the input layer")
+    if array.shape[0] == 0:
+        raise ValueError("X: got no rows, expected at least one sample")
+    if array.shape[0] > MOST_ROWS:
+        raise ValueError(f"X: got {array.shape[0]:,} rows, expected fewer than 2**31; train on parts of them")
+    if is_sparse(array):
+        csr = array.tocsr().astype(dtype, copy=False)
+        _check_finite("the stored values of X", csr.data)
+        return csr, scaling
+    given = numpy_dtype(array)
+    if given == np.uint8:
+        return contiguous(array, given), scaling
+    _check_finite("X", array)
+    if given == dtype and not isinstance(array, np.ndarray):
+        return array, scaling
+    with np.errstate(over="ignore"):
+        if scaling is None:
+            converted = contiguous(array, dtype)
+        else:
+            xp, wider = namespace(array), np.result_type(given, dtype).name
+            scaled = xp.astype(array, getattr(xp, wider), copy=True)
+            scaling.apply(scaled)
+            converted = contiguous(scaled, dtype)
+    if given != dtype or scaling is not None:
+        _check_finite(f"X as {dtype}", converted)
+    return converted, None
+
+
+def check_targets(y: ArrayLike, n_samples: int, n_outputs: int, dtype: np.dtype[Any], loss: Loss) -> tuple[Array, bool]:
+    """Return targets of shape (n_samples, n_outputs), and whether `y` held class indices.
+
+    Parameters
+    ----------
+    y : array_like of shape (n_samples,) or (n_samples, n_outputs)
+        With one output: its targets. With several and one dimension: class indices, which become one-hot rows.
+    n_samples, n_outputs : int
+    dtype : dtype
+        The network's.
+    loss : Loss
+        Says which values it is defined for.
+
+    Raises
+    ------
+    ValueError
+        If shape or values do not fit.
+    """
+    array = _numeric("y", y)
+    if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[1] != n_outputs):
+        raise ValueError(f"y: got shape {array.shape}, expected ({n_samples},) or ({n_samples}, {n_outputs})")
+    if array.shape[0] != n_samples:
+        raise ValueError(f"y: got {array.shape[0]} rows, expected {n_samples}, one for each row of X")
+    _check_finite("y", array)
+    if array.ndim == 1 and n_outputs > 1:
+        return _one_hot(array, n_outputs, dtype), True
+    with np.errstate(over="ignore"):
+        targets = contiguous(namespace(array).reshape(array, (n_samples, n_outputs)), dtype)
+    _check_finite(f"y as {dtype}", targets)
+    wrong = loss.target_error(targets)
+    if wrong:
+        raise ValueError(f"y: got {wrong}, for loss {loss.name!r}")
+    return targets, False
+
+
+def _one_hot(indices: Array, n_classes: int, dtype: np.dtype[Any]) -> Array:
+    """Return one row for each class index, with a single 1."""
+    xp = namespace(indices)
+    low, high = xp.min(indices), xp.max(indices)
+    right = (low >= 0) & (high < n_classes)
+    if numpy_dtype(indices).kind == "f":
+        right = right & xp.all(indices == xp.floor(indices))
+    if not bool(right):
+        raise ValueError(
+            f"y: got values from {float(low):g} to {float(high):g}, expected class indices 0 to {n_classes - 1} "
+            f"(one for each of the {n_classes} outputs), or an array of {n_classes} columns"
+        )
+    classes = beside(np.arange(n_classes), indices)
+    places = xp.reshape(xp.astype(indices, xp.int64, copy=False), (-1, 1))
+    return contiguous(places == classes, dtype)
+
+
+def check_sample_weight(sample_weight: ArrayLike | None, n_samples: int, dtype: np.dtype[Any]) -> Array | None:
+    """Return weights of shape (n_samples,), or None where there are none.
+
+    Raises
+    ------
+    ValueError
+        If the shape is wrong, or a weight is negative or not finite, or all are zero.
+    """
+    if sample_weight is None:
+        return None
+    array = _numeric("sample_weight", sample_weight)
+    if array.shape != (n_samples,):
+        raise ValueError(f"sample_weight: got shape {array.shape}, expected ({n_samples},)")
+    _check_finite("sample_weight", array)
+    xp = namespace(array)
+    low, high = xp.min(array), xp.max(array)
+    if bool((low >= 0) & (high > 0)):
+        return contiguous(array, dtype)
+    if float(low) < 0:
+        raise ValueError(f"sample_weight: got a negative weight {float(low):g}, expected 0 or more")
+    raise ValueError("sample_weight: all weights are zero, expected at least one above zero")

@@ -1,0 +1,1 @@
+"""Epochs: the trainer, callbacks, and several trainings side by side."""
