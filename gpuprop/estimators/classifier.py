@@ -13,7 +13,6 @@ from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.class_weight import compute_sample_weight
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import (
     _check_partial_fit_first_call,
     check_classification_targets,
@@ -22,8 +21,8 @@ from sklearn.utils.multiclass import (
 )
 
 from gpuprop.arrays import namespace, on_gpu, to_host
-from gpuprop.estimators.base import BaseMLP, Role
-from gpuprop.estimators.parameters import CONSTRAINTS, Method, fit_method, set_parameters
+from gpuprop.estimators.base import BaseMLP, Role, if_stochastic
+from gpuprop.estimators.parameters import CONSTRAINTS, fit_method, set_parameters
 
 __all__ = ["MLPClassifier"]
 
@@ -41,11 +40,6 @@ def _check_objects(y: Array) -> None:
             f"Unknown label type: y has objects ({', '.join(kinds)}), expected numbers, truth values or text; "
             "convert it, e.g. with y.astype(int)"
         )
-
-
-def _if_stochastic(method: Method) -> Method:
-    available: Method = available_if(lambda estimator: estimator._stochastic())(method)
-    return available
 
 
 class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-learn has no type annotations
@@ -237,7 +231,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         self._fit(X, y, sample_weight, X_val=X_val, y_val=y_val)
         return self
 
-    @_if_stochastic
+    @if_stochastic
     @fit_method
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> MLPClassifier:
         """Train one epoch, going on with parameters and optimizer as they are; not for "lbfgs".
@@ -256,17 +250,17 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         """
         if _check_partial_fit_first_call(self, classes):
             several = type_of_target(y).startswith("multilabel")
-            self._label_binarizer = LabelBinarizer().fit(y if several else classes)
+            self.learn_labels(y if several else classes)
         self._fit(X, y, sample_weight, incremental=True)
         return self
 
     def predict(self, X: Any) -> Array:
         """Return the class of each row of X, or its labels: shape (n_samples,) or (n_samples, n_labels)."""
-        return self._labels(self._forward(X))
+        return self.prediction_of(self._forward(X))
 
     def predict_proba(self, X: Any) -> Array:
         """Return the probability of each class (or of each label), in the order of `classes_`."""
-        return self._probabilities(self._forward(X))
+        return self.probabilities_of(self._forward(X))
 
     def predict_log_proba(self, X: Any) -> Array:
         """Return the logarithm of `predict_proba`; minus infinity for a probability of 0."""
@@ -274,10 +268,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
             logarithms: Array = np.log(self.predict_proba(X))
         return logarithms
 
-    def _probabilities(self, outputs: Array) -> Array:
+    def probabilities_of(self, outputs: Array) -> Array:
+        """Return the probabilities that belong to the network's outputs, see `predict_proba`."""
         return np.hstack([1 - outputs, outputs]) if self.n_outputs_ == 1 else outputs
 
-    def _labels(self, outputs: Array) -> Array:
+    def prediction_of(self, outputs: Array) -> Array:
+        """Return the classes or labels that belong to the network's outputs, see `predict`."""
         if on_gpu(outputs) and self.classes_.dtype.kind in "biuf":
             return self._labels_on_gpu(outputs)
         outputs = to_host(outputs)
@@ -285,14 +281,24 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         return labels
 
     def _labels_on_gpu(self, outputs: Array) -> Array:
-        """Return labels that are numbers where the outputs are: none of it comes to the host."""
-        if str(self._label_binarizer.y_type_).startswith("multilabel"):
+        """Return labels that are numbers, on the GPU: nothing comes to the host."""
+        if self.is_multilabel:
             indicators: Array = (outputs > 0.5).astype(np.int64)
             return indicators
         chosen = outputs.argmax(axis=1) if self.n_outputs_ > 1 else (outputs[:, 0] > 0.5).astype(np.int64)
         classes = self.classes_ if len(self.classes_) > 1 else np.repeat(self.classes_, 2)
         labels: Array = namespace(outputs).asarray(classes)[chosen]
         return labels
+
+    def learn_labels(self, y: Any) -> None:
+        """Take the classes or labels in `y` as those of this classifier: sets `classes_`."""
+        self._label_binarizer = LabelBinarizer().fit(y)
+        self.classes_ = self._label_binarizer.classes_
+
+    @property
+    def is_multilabel(self) -> bool:
+        """Whether a row may have several labels; known once the labels are."""
+        return str(self._label_binarizer.y_type_).startswith("multilabel")
 
     def _check_targets(self, y: Any, role: Role) -> Array:
         """Return y as a column for each output, after checking it against the classes that are known."""
@@ -302,8 +308,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
             _check_objects(y)
         check_classification_targets(y)
         if not hasattr(self, "classes_") or (role == "fit" and not self.warm_start):
-            self._label_binarizer = LabelBinarizer().fit(y)
-            self.classes_ = self._label_binarizer.classes_
+            self.learn_labels(y)
         else:
             self._check_known(unique_labels(y), all_of_them=self.warm_start and role != "validation")
         targets: Array = self._label_binarizer.transform(y).astype(bool)

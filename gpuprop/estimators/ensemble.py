@@ -15,9 +15,12 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from gpuprop.estimators.base import BaseMLP, input_dtypes, validated, validated_inputs
+from gpuprop.estimators.base import BaseMLP
+from gpuprop.estimators.described import describe, describe_ensemble, kind_of
 from gpuprop.estimators.members import Job, fit_together
 from gpuprop.estimators.parameters import Method, fit_method
+from gpuprop.estimators.samples import input_dtypes, validated, validated_inputs
+from gpuprop.model.stored_network import save_networks
 
 __all__ = ["MLPEnsemble"]
 
@@ -138,19 +141,18 @@ class MLPEnsemble(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]  # s
         """
         outputs = self._outputs(X)
         member, mean, std = self.estimators_[0], outputs.mean(axis=0), outputs.std(axis=0)
+        predicted = member.prediction_of(mean)
         if not is_classifier(self):
-            predicted, std = member._predictions(mean), member._predictions(std)
-        else:
-            predicted = member._labels(mean)
-            if predicted.ndim == 1:  # with two classes, of which one has an output, the other has the same spread
-                std = std[np.arange(len(std)), mean.argmax(axis=1)]
+            std = member.prediction_of(std)
+        elif predicted.ndim == 1:  # of two classes only one has an output, and the other the same spread
+            std = std[np.arange(len(std)), mean.argmax(axis=1)]
         return (predicted, std) if return_std else predicted
 
     @_if_classifier
     def predict_proba(self, X: Any) -> Array:
         """Return the mean of the members' probabilities for each class, or for each label."""
         outputs = self._outputs(X).mean(axis=0)
-        probabilities: Array = self.estimators_[0]._probabilities(outputs)
+        probabilities: Array = self.estimators_[0].probabilities_of(outputs)
         return probabilities
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
@@ -168,12 +170,9 @@ class MLPEnsemble(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]  # s
         ValueError
             If a parameter or a label is of a type that a file cannot hold.
         """
-        from gpuprop.estimators.described import describe, describe_ensemble, kind_of
-        from gpuprop.estimators.stored_models import save_ensemble
-
         check_is_fitted(self)
-        save_ensemble(
-            self.estimators_,
+        save_networks(
+            [member.network_ for member in self.estimators_],
             path,
             kind=kind_of(self.estimators_[0]),
             estimators=[describe(member) for member in self.estimators_],

@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
 
+from gpuprop.estimators.described import describe, kind_of, restore_records
+from gpuprop.estimators.fitted import Fitted
 from gpuprop.model.network import Network
+from gpuprop.model.stored_network import save_network
 
 __all__ = ["Exchange"]
 
@@ -41,16 +44,14 @@ _COMMON_ATTRIBUTES = (
 )
 
 
-class Exchange:
-    """The methods of an estimator that lead to other forms of it and back."""
-
-    network_: Network
+class Exchange(Fitted):
+    """The methods that turn an estimator into other forms, and back."""
 
     def save(self, path: str | Path) -> None:
         """Write the fitted model to a file, which `gpuprop.load` reads, on any machine and in later versions.
 
-        The format is that of ``Network.save``; equal fits give equal bytes. The file holds the model and its records;
-        `callbacks`, `device` and the state of the optimizer it does not hold.
+        The format is that of ``Network.save``; equal fits give equal bytes. The file holds the model and its records,
+        but not `callbacks`, `device` and the state of the optimizer.
 
         Raises
         ------
@@ -59,9 +60,6 @@ class Exchange:
         ValueError
             If a parameter or a label is of a type that a file cannot hold.
         """
-        from gpuprop.estimators.described import describe, kind_of
-        from gpuprop.estimators.stored_models import save_network
-
         check_is_fitted(self)
         save_network(self.network_, path, kind=kind_of(self), estimator=describe(self))
 
@@ -109,30 +107,18 @@ class Exchange:
             Of the class of the same name.
         device : str, default="auto"
         """
-        from gpuprop.estimators.described import restore_records
-
         if type(model).__name__ != cls.__name__:
             raise TypeError(f"got {type(model).__name__}, expected scikit-learn's {cls.__name__}")
         check_is_fitted(model)
         constructor: Any = cls
         own = constructor(**model.get_params(deep=False), device=device)
-        records = {name: copy.deepcopy(getattr(model, name)) for name in _COMMON_ATTRIBUTES if hasattr(model, name)}
-        if is_classifier(model):
-            own._label_binarizer = records["_label_binarizer"]
-        n_hidden = len(model.coefs_) - 1
-        network = Network(
-            [len(model.coefs_[0]), *(weights.shape[1] for weights in model.coefs_)],
-            hidden_activation=[model.activation] * n_hidden,
-            loss=own._network_loss(),
-            dtype=model.coefs_[0].dtype,
-            seed=0,
-            device=device,
-            init="zeros",
-            l2=model.alpha,
+        restore_records(
+            own, {name: copy.deepcopy(getattr(model, name)) for name in _COMMON_ATTRIBUTES if hasattr(model, name)}
         )
-        own.network_ = network
-        own.coefs_, own.intercepts_ = model.coefs_, model.intercepts_
-        restore_records(own, records)
+        sizes = (len(model.coefs_[0]), *(weights.shape[1] for weights in model.coefs_))
+        network = own.new_network(sizes, model.coefs_[0].dtype)
+        network.set_parameters(np.concatenate([array.ravel() for array in (*model.coefs_, *model.intercepts_)]))
+        own.take_network(network)
         fitted: Self = own
         return fitted
 
@@ -170,8 +156,7 @@ class Exchange:
             raise ValueError(
                 f"got a state dict of shapes {shapes}, expected {expected}: weights and bias of each layer"
             )
-        own: Any = self
-        own.coefs_, own.intercepts_ = [array.T for array in arrays[0::2]], arrays[1::2]
+        self.coefs_, self.intercepts_ = [array.T for array in arrays[0::2]], arrays[1::2]
         return self
 
     # --- ONNX --------------------------------------------------------------------------------------------------------

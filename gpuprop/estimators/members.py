@@ -67,4 +67,4 @@ def _training(job: Job) -> Training:
         job.estimator.fit(job.X, job.y, **job.options)
         return
     estimator._validate_params()
-    yield from estimator._training(X, job.y, **job.options)
+    yield from estimator.training(X, job.y, **job.options)

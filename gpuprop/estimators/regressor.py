@@ -12,8 +12,7 @@ from sklearn.metrics import r2_score
 from sklearn.utils import column_or_1d
 
 from gpuprop.arrays import to_host
-from gpuprop.estimators.base import BaseMLP, Role
-from gpuprop.estimators.classifier import _if_stochastic
+from gpuprop.estimators.base import BaseMLP, Role, if_stochastic
 from gpuprop.estimators.parameters import CONSTRAINTS, fit_method, regression_loss, set_parameters
 
 __all__ = ["MLPRegressor"]
@@ -120,7 +119,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]  # scikit-lea
         self._fit(X, y, sample_weight, X_val=X_val, y_val=y_val)
         return self
 
-    @_if_stochastic
+    @if_stochastic
     @fit_method
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:
         """Train one epoch, going on with parameters and optimizer as they are; not for "lbfgs".
@@ -140,9 +139,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]  # scikit-lea
 
     def predict(self, X: Any) -> Array:
         """Return the prediction for each row of X: shape (n_samples,) or (n_samples, n_outputs)."""
-        return self._predictions(self._forward(X))
+        return self.prediction_of(self._forward(X))
 
-    def _predictions(self, outputs: Array) -> Array:
+    def prediction_of(self, outputs: Array) -> Array:
+        """Return the predictions that belong to the network's outputs, see `predict`."""
         return outputs.ravel() if outputs.shape[1] == 1 else outputs
 
     @property

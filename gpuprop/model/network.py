@@ -827,12 +827,12 @@ class Network:
     def save(self, path: str | Path) -> None:
         """Write the network to a model file, which `gpuprop.load` reads.
 
-        The file is safetensors; equal networks give equal bytes. It is written beside and renamed, so that an
-        existing file survives a failure.
+        The file is in the format safetensors; equal networks give equal bytes. An existing file survives a failure.
         """
-        from gpuprop.estimators.stored_models import save_network
+        from gpuprop.model.network_file import NetworkContent, write_network
 
-        save_network(self, path)
+        weights, biases = ([self.ops.to_numpy(array) for array in arrays] for arrays in (self.weights, self.biases))
+        write_network(NetworkContent(self.get_config(), weights, biases), path)
 
 
 def _total_variation(targets: Array, weight: Array | None) -> float:
