@@ -1,4 +1,4 @@
-"""MLPEnsemble: several networks that differ in their initial weights, trained together, asked together."""
+"""MLPEnsemble: several networks that differ in their initial weights, train together and predict together."""
 
 from __future__ import annotations
 
@@ -33,31 +33,32 @@ def _if_classifier(method: Method) -> Method:
 
 
 class MLPEnsemble(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type annotations
-    """Networks that differ in their initial weights; their outputs are averaged.
+    """Networks that differ in their initial weights; a prediction is the mean of their outputs.
 
-    Trained together, see `gpuprop.training.side_by_side`; each is what its own ``fit`` would have made of it.
+    They train together, see `gpuprop.training.side_by_side`; each becomes the network that its own ``fit`` would have
+    given.
 
     Parameters
     ----------
     estimator : MLPClassifier or MLPRegressor
-        What all members are copies of.
+        The members are copies of it.
     n_networks : int, default=10
     random_state : int, RandomState or None, default=None
-        The members' `random_state` are drawn from it.
+        The ensemble draws the `random_state` of each member from it.
     shared_order : bool, default=True
-        Whether all members hold out the same rows and see the others in the same order, which lets them share each
-        batch: their `order_random_state` is then drawn too, unless `estimator` has one. Otherwise each has rows and
-        order of its own: more varied members, slower training.
+        Whether all members hold out the same rows and see the others in the same order, so that they can share each
+        batch. The ensemble then draws their common `order_random_state` too, unless `estimator` has one. With False
+        each member has rows and an order of its own: the members vary more, and train more slowly.
 
     Attributes
     ----------
     estimators_ : list of MLPClassifier or MLPRegressor
         The fitted members; ``clone(member).fit(X, y)`` gives the same network again.
     classes_ : ndarray of shape (n_classes,)
-        Of a classifier.
+        The classes, if `estimator` is a classifier.
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Where X had names of columns.
+        The names of the columns, if X had names.
 
     References
     ----------
@@ -125,19 +126,19 @@ class MLPEnsemble(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]  # s
         return [{"random_state": seed} | shared for seed in own]
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
-        """Return what the members say on average.
+        """Return the prediction that belongs to the mean of the members' outputs.
 
         Parameters
         ----------
         X : array_like or sparse matrix of shape (n_samples, n_features)
         return_std : bool, default=False
-            Whether to return, too, the standard deviation over the members: of a regression's predictions; of the
-            probability that a classifier gives to the class that is returned, or to each label.
+            Whether to return the standard deviation over the members too: of the predictions of a regression, or of
+            the probability that a classifier gives to the predicted class, or to each label.
 
         Returns
         -------
         ndarray, or tuple of two of them
-            As `MLPClassifier.predict` or `MLPRegressor.predict` has it.
+            Of the shape that `MLPClassifier.predict` or `MLPRegressor.predict` returns.
         """
         outputs = self._outputs(X)
         member, mean, std = self.estimators_[0], outputs.mean(axis=0), outputs.std(axis=0)

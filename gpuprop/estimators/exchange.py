@@ -68,13 +68,14 @@ class Exchange(Fitted):
     def to_sklearn(self) -> Any:
         """Return scikit-learn's estimator with equal predictions.
 
-        Parameters that scikit-learn lacks are left out; a `solver`, `learning_rate` or `loss` that it does not know
-        becomes its default.
+        It has no parameters that scikit-learn lacks; in place of a `solver`, `learning_rate` or `loss` that
+        scikit-learn does not know it has scikit-learn's default.
 
         Raises
         ------
         ValueError
-            If the hidden layers do not all have one of scikit-learn's activations: it could not predict the same.
+            If the hidden layers do not all have the same activation, or one that scikit-learn lacks: its estimator
+            could not give the same predictions.
         """
         from sklearn import neural_network
 
@@ -99,12 +100,12 @@ class Exchange(Fitted):
 
     @classmethod
     def from_sklearn(cls, model: Any, *, device: str = "auto") -> Self:
-        """Return the estimator with the parameters and predictions of a fitted one of scikit-learn.
+        """Return an estimator with the parameters and predictions of a fitted estimator of scikit-learn.
 
         Parameters
         ----------
         model : sklearn.neural_network.MLPClassifier or MLPRegressor
-            Of the class of the same name.
+            A fitted estimator of the class of the same name.
         device : str, default="auto"
         """
         if type(model).__name__ != cls.__name__:
@@ -128,7 +129,8 @@ class Exchange(Fitted):
         """Return the parameters as the state dict of a ``torch.nn.Sequential`` of linear layers and activations.
 
         The layers are ``Linear, activation, Linear, ..., Linear``, so the keys are "0.weight" (fan_out, fan_in),
-        "0.bias", "2.weight", and so on; the output activation is left to the loss, as usual there. Needs PyTorch.
+        "0.bias", "2.weight", and so on. There is no output activation, because PyTorch's losses contain it. Needs
+        PyTorch.
         """
         import torch
 
@@ -141,12 +143,12 @@ class Exchange(Fitted):
         Parameters
         ----------
         state : mapping of str to tensors or arrays
-            Weights (fan_out, fan_in) and biases of each linear layer, in the order of the layers; names do not count.
+            Weights (fan_out, fan_in) and biases of each linear layer, in the order of the layers, under any names.
 
         Raises
         ------
         ValueError
-            If number or shapes do not match the network.
+            If their number or shapes do not match the network.
         """
         check_is_fitted(self)
         arrays = [_as_numpy(tensor) for tensor in state.values()]
@@ -164,14 +166,14 @@ class Exchange(Fitted):
     def to_onnx(self) -> Any:
         """Return the model as an ``onnx.ModelProto``; needs the extra ``gpuprop[onnx]``.
 
-        Its input "X" has shape (n_samples, n_features) and the dtype of the network. A classifier's output is
-        "probabilities", a column for each class or label as `predict_proba` has them; a regressor's "prediction",
-        (n_samples, n_outputs).
+        Its input "X" has shape (n_samples, n_features) and the dtype of the network. The output of a classifier is
+        "probabilities", with a column for each class or label as in `predict_proba`; that of a regressor is
+        "prediction", (n_samples, n_outputs).
 
         Raises
         ------
         ValueError
-            If a layer has an activation of your own, which ONNX cannot know.
+            If a layer has an activation of your own, for which ONNX has no operator.
         """
         from gpuprop.estimators.onnx_graph import build
 
@@ -190,7 +192,7 @@ def _one_of_scikit_learns(network: Network) -> str:
 
 
 def _accepts(model: Any, name: str) -> bool:
-    """Whether scikit-learn takes the value that the parameter has."""
+    """Whether scikit-learn accepts the value of this parameter of `model`."""
     from sklearn.utils._param_validation import InvalidParameterError, validate_parameter_constraints
 
     try:
@@ -208,7 +210,7 @@ def _copies(network: Network) -> tuple[list[Array], list[Array]]:
 
 
 def _torch_arrays(network: Network) -> dict[str, Array]:
-    """Return weights (fan_out, fan_in) and biases under PyTorch's names; every second place is an activation's."""
+    """Return weights (fan_out, fan_in) and biases under PyTorch's names; an activation has every second place."""
     arrays = {}
     for layer, (weights, biases) in enumerate(zip(*_copies(network), strict=True)):
         arrays[f"{2 * layer}.weight"] = np.ascontiguousarray(weights.T)

@@ -26,11 +26,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]  # scikit-lea
     Parameters
     ----------
     loss : str, default="squared_error"
-        Summed over the outputs. "squared_error" is half the squared error; "poisson" half the Poisson deviance (for
+        A sum over the outputs. "squared_error" is half the squared error; "poisson" half the Poisson deviance (for
         ``y >= 0``; the outputs are then exponential). Beyond scikit-learn: "absolute_error" predicts medians, "huber"
-        or "huber(DELTA)" ignores how far off outliers are, "pinball(Q)" predicts Q-quantiles.
+        or "huber(DELTA)" grows only linearly for outliers, "pinball(Q)" predicts Q-quantiles.
     hidden_layer_sizes, activation, solver, ... :
-        All further parameters are those of `MLPClassifier`, but for `class_weight` and `label_smoothing`.
+        All further parameters are those of `MLPClassifier`, except `class_weight` and `label_smoothing`.
 
     Attributes
     ----------
@@ -122,7 +122,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]  # scikit-lea
     @if_stochastic
     @fit_method
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:
-        """Train one epoch, going on with parameters and optimizer as they are; not for "lbfgs".
+        """Train one more epoch, with the parameters and the optimizer as they are; not for "lbfgs".
 
         Parameters
         ----------
@@ -147,7 +147,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]  # scikit-lea
 
     @property
     def _loss_scale(self) -> float:  # type: ignore[override]
-        """scikit-learn averages the squared error over the outputs where this sums it."""
+        """The number of outputs for the squared error, which scikit-learn averages over the outputs."""
         return float(self.n_outputs_) if self.loss == "squared_error" else 1.0
 
     def _check_targets(self, y: Any, role: Role) -> Array:
