@@ -190,7 +190,7 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
         self.best_validation_score_ = -np.inf if self.early_stopping else None
 
     def _logistic_layers(self, activations: Sequence[Activation]) -> list[bool]:
-        """Say for each layer whether it is drawn as for logistic units; the output layer follows the hidden ones."""
+        """Return whether each layer is drawn as for logistic units; the output layer follows the last hidden one."""
         logistic = [activation.name == "logistic" for activation in activations]
         return [*logistic, logistic[-1] if logistic else bool(self.activation == "logistic")]
 
