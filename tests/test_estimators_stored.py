@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import gpuprop
+from gpuprop import MLPClassifier
 
 STORED = Path(__file__).parent / "data"
 VERSIONS = sorted(path.name for path in STORED.glob("v*"))
@@ -82,6 +83,14 @@ def test_pickle_of_version_0_1_predicts_as_before(name: str) -> None:
                 np.testing.assert_allclose(got, expected, rtol=1e-5 if expected.dtype == np.float32 else 1e-12)
             else:
                 np.testing.assert_array_equal(got, expected)
+
+
+def test_parameter_that_a_pickle_lacks_has_its_default() -> None:
+    """As in a pickle of a version that did not have the parameter yet."""
+    model = MLPClassifier(alpha=0.5)
+    del model.n_threads
+    restored = pickle.loads(pickle.dumps(model))
+    assert restored.get_params() == MLPClassifier(alpha=0.5).get_params()
 
 
 def test_pickled_ensemble_of_version_0_1_knows_the_spread_of_its_members() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -249,6 +250,13 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
 
     def _score_of(self, validation: Any) -> Callable[[Mapping[str, Any]], float]:
         raise NotImplementedError
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a pickle; a parameter that the version which wrote it did not have gets its default."""
+        super().__setstate__(state)
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            if name not in vars(self):
+                setattr(self, name, parameter.default)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
