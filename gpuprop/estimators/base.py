@@ -126,6 +126,8 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
             value = getattr(self, name)
             if value is not None and np.any(np.asarray(value, dtype=object) != 0):
                 raise InvalidParameterError(f"The {name!r} parameter has no meaning with solver 'lbfgs', got {value!r}")
+        if self.plan != "auto":
+            raise InvalidParameterError(f"The 'plan' parameter has no meaning with solver 'lbfgs', got {self.plan!r}")
         if X_val is not None:
             raise ValueError("X_val has no meaning with solver 'lbfgs', which has no epochs to evaluate it after")
 
@@ -198,6 +200,7 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
     # --- the solvers ---------------------------------------------------------------------------------------------
 
     def _fit_lbfgs(self, samples: Samples, epochs: int) -> None:
+        self.plan_ = lbfgs.PLAN
         samples = replace(samples, targets=self._training_targets(samples.targets))
         data = self.network_.prepare(*samples.arrays())
         with limited_blas(self.n_threads):

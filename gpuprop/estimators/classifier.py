@@ -119,6 +119,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         weights can see the same rows in the same order.
     n_threads : int or None, default=None
         The most threads of a fit on the CPU, see `Trainer`; a short measurement chooses the number.
+    plan : str, default="auto"
+        The path by which the updates are made: "auto" leaves the choice to the backend; the name of a path, such as
+        "steps", "fused" or "graph", asks for it, and the fit raises an error that says why if the path cannot serve.
 
     Attributes
     ----------
@@ -147,6 +150,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         The trained network; its ``l1`` and ``l2`` are the penalties before they are divided.
     device_, backend_ : str
         The device in use and the library that computes on it.
+    plan_ : str
+        A sentence that says by which path the last fit made its updates, and why. A model file does not hold it.
 
     Notes
     -----
@@ -207,6 +212,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         callbacks: Any = None,
         order_random_state: Any = None,
         n_threads: int | None = None,
+        plan: str = "auto",
     ) -> None:
         set_parameters(self, locals())
 

@@ -1,8 +1,8 @@
 """What a model file says of a fitted estimator beside its network: parameters, labels and records, as plain JSON.
 
-A file holds neither callbacks nor a ``RandomState``, nor the device and the number of threads of the training; these
-parameters have their defaults again in the estimator that is read. `gpuprop.estimators.restored` builds estimators from
-descriptions.
+A file holds neither callbacks nor a ``RandomState``, and not how the updates were made: device, number of threads
+and the plan. These parameters have their defaults again in the estimator that is read. `gpuprop.estimators.restored`
+builds estimators from descriptions.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RECORDS = (
     "_no_improvement_count",
 )
 #: Parameters that a file does not hold; it describes the `estimator` of an ensemble separately.
-_NOT_STORED = ("callbacks", "device", "n_threads", "estimator")
+_NOT_STORED = ("callbacks", "device", "n_threads", "plan", "estimator")
 
 
 def kind_of(estimator: Any) -> str:

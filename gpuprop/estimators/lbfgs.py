@@ -12,7 +12,10 @@ from sklearn.exceptions import ConvergenceWarning
 if TYPE_CHECKING:
     from gpuprop.model.network import Network, TrainingData
 
-__all__ = ["minimize"]
+__all__ = ["PLAN", "minimize"]
+
+#: ``plan_`` of an estimator with this solver.
+PLAN = "lbfgs: SciPy's L-BFGS-B over the whole data set"
 
 
 def minimize(

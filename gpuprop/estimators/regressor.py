@@ -40,7 +40,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]  # scikit-lea
         As for `MLPClassifier`, with "train_r2" and "validation_r2" (over all outputs together).
     out_activation_ : str
         "identity", or "exp" for Poisson.
-    loss_, best_loss_, loss_curve_, coefs_, intercepts_, n_iter_, ... :
+    loss_, best_loss_, loss_curve_, coefs_, intercepts_, n_iter_, plan_, ... :
         As for `MLPClassifier`.
 
     Notes
@@ -95,6 +95,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]  # scikit-lea
         callbacks: Any = None,
         order_random_state: Any = None,
         n_threads: int | None = None,
+        plan: str = "auto",
     ) -> None:
         set_parameters(self, locals())
 

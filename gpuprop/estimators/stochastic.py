@@ -63,7 +63,7 @@ class StochasticFit:
     Parameters
     ----------
     estimator : MLPClassifier or MLPRegressor
-        The fit updates its ``network_``, ``history_`` and, through `convergence`, its other records.
+        The fit updates its ``network_``, ``history_``, ``plan_`` and, through `convergence`, its other records.
     task : Task
     convergence : Convergence
         Keeps the records of each epoch, and decides when the training ends.
@@ -91,6 +91,7 @@ class StochasticFit:
             convergence.record_score(np.nan)
             warnings.warn(f"{error}; the best parameters so far are restored", ConvergenceWarning, stacklevel=6)
         finally:
+            estimator.plan_ = self.trainer.plan_reason
             self._extend_history()
         if estimator.early_stopping:
             estimator.network_.set_parameters(convergence.best_parameters)
@@ -143,4 +144,5 @@ def _trainer(estimator: Any, task: Task) -> Trainer:
         conventions="scikit-learn",
         callbacks=estimator.callbacks or (),
         n_threads=estimator.n_threads,
+        plan=estimator.plan,
     )
