@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gpuprop.model.network import Network
+    from gpuprop.training.parts import Source
 
 __all__ = ["register"]
 
@@ -74,6 +75,7 @@ def gradcheck(
     """Check, print, and exit with 1 on failure."""
     from gpuprop.cli.console import print_json, print_table
     from gpuprop.learn.gradient_check import check_gradients
+    from gpuprop.training.parts import Source
 
     if model is None:
         if data is not None:
@@ -86,7 +88,7 @@ def gradcheck(
             raise OptionError(
                 "MODEL needs --data, and has activation, loss and hidden layers of its own; leave them out"
             )
-        network, X, y = _model_and_data(model, data, target, labels, header, rows)
+        network, X, y = _model_and_data(model, Source(data, target, labels, header), rows)
     report = check_gradients(network, X, y, seed=seed)
     if json:
         print_json({"network": repr(network), **report.to_dict()})
@@ -141,12 +143,10 @@ def _random_data(network: Network, n_rows: int, seed: int) -> tuple[NDArray[Any]
     return X, targets[network.loss_function.name]
 
 
-def _model_and_data(
-    model: Path, data: str, target: str | None, labels: str | None, header: bool | None, n_rows: int
-) -> tuple[Network, NDArray[Any], NDArray[Any]]:
-    from gpuprop.cli.evaluate import load_rows
+def _model_and_data(model: Path, source: Source, n_rows: int) -> tuple[Network, NDArray[Any], NDArray[Any]]:
     from gpuprop.estimators.stored_models import load_network
+    from gpuprop.training.parts import rows_for_model
 
     network = load_network(model, "numpy")
-    X, y = load_rows(network, data, target, labels, header)
+    X, y = rows_for_model(network, source)
     return network, X[:n_rows], y[:n_rows]

@@ -17,6 +17,7 @@ __all__ = [
     "Labels",
     "OptionError",
     "Target",
+    "check_test_fraction",
     "parse_activation",
     "parse_dropout",
     "parse_hidden",
@@ -63,6 +64,12 @@ def wrong_options() -> Iterator[None]:
         raise
     except (ValueError, TypeError) as error:
         raise OptionError(str(error)) from error
+
+
+def check_test_fraction(fraction: float | None) -> None:
+    """Refuse a share of rows that holds out none of them or all of them."""
+    if fraction is not None and not 0 < fraction < 1:
+        raise OptionError(f"--test-fraction: got {fraction}, expected a number above 0 and below 1")
 
 
 def parse_hidden(text: str) -> tuple[int, ...]:
