@@ -1,4 +1,4 @@
-"""``gpuprop evaluate``: how good a trained model is on a data set."""
+"""``gpuprop evaluate``: the scores of a trained model on a data set."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from gpuprop.cli.options import Device, Header, Json, Labels, Target, check_test
 
 __all__ = ["register"]
 
-_HELP = """Evaluate the model in DIR (or a model file) on DATA, which holds targets too.
+_HELP = """Evaluate the model in DIR (or a model file) on DATA, which must have targets too.
 
-All rows of a file count, also those that the model was trained on: --test-fraction takes only those that
-train held out. Of mnist the test part counts, of digits the rows that train holds out.
+All rows of a file count, also those that the model was trained on; --test-fraction takes only the rows that train held
+out. The rows of mnist are its test part, those of digits are the rows that train holds out.
 
 \b
 Examples:
@@ -38,7 +38,7 @@ def evaluate(
     header: Header = None,
     test_fraction: Annotated[
         float | None,
-        typer.Option(metavar="F", help="Only the rows that train held out with this share and the model's seed."),
+        typer.Option(metavar="F", help="Take only the rows that train held out with this share and the model's seed."),
     ] = None,
     device: Device = "auto",
     json: Json = False,

@@ -1,4 +1,4 @@
-"""``gpuprop predict``: what a trained model says about new rows, as a CSV file."""
+"""``gpuprop predict``: the predictions of a trained model for new rows, as a CSV file."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["register"]
 
 _HELP = """Predict each row of INPUT with the model in DIR (or a model file) and write a CSV file.
 
-A classifier writes the column prediction (labels) and a probability p_CLASS for each class; a regression writes
-prediction, or prediction_1, prediction_2, ... for several outputs. Columns are found by their names where the
-model and INPUT have names, and the column that the model was trained to predict may still be among them. No other
-column is dropped silently: name one to leave out with --target.
+The file of a classifier has the column prediction (labels) and a probability p_CLASS for each class; the file of a
+regression has prediction, or prediction_1, prediction_2, ... for several outputs. Columns are found by their names if
+the model and INPUT have names. INPUT may still have the column that the model was trained to predict. No other column
+is dropped silently; --target names one to leave out.
 
 \b
 Examples:

@@ -24,7 +24,7 @@ def subject_and_sample(
     labels: str | None,
     header: bool | None,
 ) -> tuple[str, Network, NDArray[Any], NDArray[Any]]:
-    """Return what is looked at in words, the network, and its sample as a batch of one row with its target."""
+    """Return a description, the network, and its sample as a batch of one row with its target."""
     from gpuprop.learn.trace import worked_example
     from gpuprop.training.parts import Source
 

@@ -43,7 +43,8 @@ __all__ = ["register"]
 _HELP = """Train a network on DATA: mnist, digits, xor, openml:NAME, or a file (CSV, NPY, NPZ, IDX, Parquet).
 
 The folder --out gets model.safetensors, history.csv, loss.png and confusion.png (predictions.png for a regression).
-Defaults marked "by data" are made for each built-in data set, and for files follow from the number of rows.
+Each built-in data set has its own values for defaults marked "by data"; those for a file follow from its number of
+rows.
 
 \b
 Examples:
@@ -80,22 +81,21 @@ def train(
         float | None,
         typer.Option(
             metavar="F",
-            help="Share of the rows held out for testing, stratified by class.  [default: 0.25 where DATA has no "
-            "test part of its own]",
+            help="Share of the rows held out for testing, stratified by class.  [default: 0.25 if DATA has no test "
+            "part of its own]",
         ),
     ] = None,
     validation_fraction: Annotated[
         float | None,
-        typer.Option(
-            metavar="F", help="Share of the training rows held out for the validation columns.  [default: by data]"
-        ),
+        typer.Option(metavar="F", help="Share of the training rows held out for validation.  [default: by data]"),
     ] = None,
     scale: Annotated[
         Any,
         typer.Option(
             metavar="standard|none|divide:N",
-            help="What is done to the inputs; saved with the model. standard: each column to mean 0 and deviation 1, "
-            "by the training part.  [default: by data; 8-bit images divide:255, other files standard]",
+            help="How the inputs are scaled; the scaling is saved with the model. standard brings each column of the "
+            "training part to mean 0 and deviation 1.  [default: by data; divide:255 for 8-bit images, standard for "
+            "other files]",
             parser=parse_scale,
         ),
     ] = None,
@@ -103,7 +103,7 @@ def train(
         Any,
         typer.Option(
             metavar="SIZES",
-            help="Units of the hidden layers: 128 or 128,64 or none.  [default: by data]",
+            help="Units of each hidden layer: 128 or 128,64 or none.  [default: by data]",
             parser=parse_hidden,
         ),
     ] = None,
@@ -111,7 +111,7 @@ def train(
         Any,
         typer.Option(
             metavar="NAME",
-            help="Of the hidden layers; or one for each: relu,tanh.  [default: by data]",
+            help="Activation of the hidden layers, or one for each: relu,tanh.  [default: by data]",
             parser=parse_activation,
         ),
     ] = None,
@@ -136,12 +136,16 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Of the learning rate: constant, invscaling, adaptive, exponential, cosine, one-cycle or warmup.  "
-            "[default: by data]",
+            help="Schedule of the learning rate: constant, invscaling, adaptive, exponential, cosine, one-cycle or "
+            "warmup.  [default: by data]",
         ),
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(metavar="N", help="Rows of a batch.  [default: by data]")] = None,
-    epochs: Annotated[int | None, typer.Option(metavar="N", help="Passes over the data.  [default: by data]")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="N", help="Number of rows in a batch.  [default: by data]")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(metavar="N", help="Number of passes over the data.  [default: by data]")
+    ] = None,
     seed: Annotated[
         int,
         typer.Option(metavar="N", min=0, max=2**32 - 1, help="Equal seeds give equal models, bit for bit."),
@@ -151,7 +155,7 @@ def train(
         Any,
         typer.Option(
             metavar="HIDDEN|INPUT,HIDDEN",
-            help="Shares of units dropped in training.  [default: 0]",
+            help="Share of the hidden units that training drops, or shares of inputs and hidden units.  [default: 0]",
             parser=parse_dropout,
         ),
     ] = None,
@@ -161,21 +165,23 @@ def train(
         bool | None,
         typer.Option(
             "--early-stopping/--no-early-stopping",
-            help="Stop when the validation loss falls no more, and keep the best epoch. The test part plays no role.",
+            help="Stop when the validation loss stops improving, and keep the best epoch. The test part plays no role.",
             show_default=False,
         ),
     ] = None,
     patience: Annotated[
-        int | None, typer.Option(metavar="N", help="Epochs that --early-stopping waits.  [default: 10]")
+        int | None,
+        typer.Option(metavar="N", help="Number of epochs that --early-stopping waits for a lower loss.  [default: 10]"),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The folder to make.  [default: gpuprop-NAME]")
+        Path | None,
+        typer.Option(metavar="DIR", help="The folder that the files of the run go to.  [default: gpuprop-NAME]"),
     ] = None,
     animate: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.gif|FILE.html", help="Write how a small network learns, as an animation."),
+        typer.Option(metavar="FILE.gif|FILE.html", help="Write an animation that shows how a small network learns."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that DIR holds.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in DIR.")] = False,
 ) -> None:
     """Load, choose, say, train, save, report."""
     options = dict(locals())
@@ -207,7 +213,7 @@ def train(
     )
     with folder:
         stopped = _fit(trainer, train_part, folder.staging)
-        with _uninterrupted():  # a second Ctrl-C must not lose what the first one kept
+        with _uninterrupted():  # after a first Ctrl-C has ended the training, a second one must not lose the model
             _save(folder, trainer, dataset, test_part)
     if trainer.best_epoch is not None and stopped is None:
         print(
@@ -255,9 +261,9 @@ def _table(network: Network) -> EpochTable:
 
 
 def _fit(trainer: Trainer, part: Part, live: Path) -> BaseException | None:
-    """Train, and write what `gpuprop watch` shows into the folder `live`.
+    """Train, and write the files that `gpuprop watch` reads into the folder `live`.
 
-    Return what ended the training early, if the user did so after at least one completed epoch.
+    Return the interrupt if the user ended the training early, after at least one completed epoch.
     """
     from gpuprop.cli.progress import EpochTable
     from gpuprop.learn.live.snapshot import LiveRun
@@ -284,7 +290,7 @@ def _fit(trainer: Trainer, part: Part, live: Path) -> BaseException | None:
 def _describe(
     dataset: Dataset, train_part: Part, test_part: Part, trainer: Trainer, recipe: Recipe, chosen: str
 ) -> None:
-    """Say in a few lines what is about to happen."""
+    """Print data, network, training and device in a few lines."""
     from gpuprop.measure.machine import clock_flaw
 
     network = trainer.network
@@ -343,11 +349,11 @@ def _watched(trainer: Trainer) -> str:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Ignore Ctrl-C for the moment that saving takes."""
+    """Ignore Ctrl-C while the files are saved."""
     import signal
     import threading
 
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may ask for this
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
