@@ -15,7 +15,7 @@ from sklearn.model_selection import train_test_split
 import gpuprop
 from gpuprop.datasets import Dataset
 from gpuprop.errors import DataError
-from gpuprop.model.output_layer import default_loss, output_layer_for
+from gpuprop.model.output_choice import choose_outputs, default_loss
 from gpuprop.model.predictions import prediction_columns
 from gpuprop.training.from_recipe import network_for, plain_seconds_of, scaling_for, trainer_for
 from gpuprop.training.parts import Source, rows_for_model, train_and_test_parts
@@ -61,19 +61,19 @@ def test_output_layer_of_classes(
     n_classes: int, loss: str | None, name: str, n_outputs: int, activation: str | None
 ) -> None:
     classes = ["a", "b", "c"][:n_classes]
-    found = output_layer_for(classes, np.arange(n_classes), loss)
+    found = choose_outputs(classes, np.arange(n_classes), loss)
     assert (found.loss.name, found.n_outputs, found.activation) == (name, n_outputs, activation)
 
 
 @pytest.mark.parametrize(("shape", "n_outputs"), [((5,), 1), ((5, 1), 1), ((5, 3), 3)])
 def test_output_layer_of_numbers(shape: tuple[int, ...], n_outputs: int) -> None:
-    found = output_layer_for(None, np.zeros(shape))
+    found = choose_outputs(None, np.zeros(shape))
     assert (found.loss.name, found.n_outputs, found.activation) == (default_loss(None), n_outputs, None)
 
 
 def test_a_loss_for_classes_is_refused_on_numbers() -> None:
     with pytest.raises(ValueError, match="the targets are numbers; use squared_error"):
-        output_layer_for(None, np.zeros(3), "binary_cross_entropy")
+        choose_outputs(None, np.zeros(3), "binary_cross_entropy")
 
 
 # --- targets ---------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gpuprop.errors import check_integer, check_real
 from gpuprop.maths.scaling import InputScaling
 from gpuprop.model.network import Network
-from gpuprop.model.output_layer import output_layer_for
+from gpuprop.model.output_choice import choose_outputs
 from gpuprop.training.placement import plain_seconds
 from gpuprop.training.trainer import Trainer
 
@@ -47,7 +47,7 @@ def network_for(
     recipe : Recipe
         Hidden layers, activation, scaling, dropout and penalties.
     loss : str or None, default=None
-        None takes the one that suits the targets; see `gpuprop.model.output_layer`.
+        None takes the one that suits the targets; see `gpuprop.model.output_choice`.
     seed : int, default=0
     device : str, default="auto"
 
@@ -57,7 +57,7 @@ def network_for(
         If the loss does not suit the targets, or the recipe has an unknown name or a number out of range.
     """
     X, y = part
-    end = output_layer_for(dataset.classes, y, loss)
+    end = choose_outputs(dataset.classes, y, loss)
     return Network(
         (X.shape[1], *recipe.hidden, end.n_outputs),
         hidden_activation=recipe.activation[0] if len(recipe.activation) == 1 else recipe.activation,

@@ -148,7 +148,7 @@ class GpupropFused(Gpuprop):
 
 
 class GpupropDense(GpupropFused):
-    """The same, without skipping the zeros of the inputs."""
+    """The same without skipping what is zero in the inputs."""
 
     def __init__(self, config: Config, X: Array, y: Array) -> None:
         from gpuprop.backends.cpu import fused

@@ -1,4 +1,4 @@
-"""Which output layer and which loss suit the targets of a data set."""
+"""The loss and the output layer that suit the targets of a data set."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from gpuprop.maths.losses import Loss, get_loss
 
-__all__ = ["OutputLayer", "default_loss", "output_layer_for"]
+__all__ = ["OutputChoice", "choose_outputs", "default_loss"]
 
 
 @dataclass(frozen=True)
-class OutputLayer:
-    """The end of a network.
+class OutputChoice:
+    """The loss and the output layer of a network.
 
     Attributes
     ----------
@@ -37,8 +37,8 @@ def default_loss(classes: Sequence[Any] | None) -> str:
     return "binary_cross_entropy" if len(classes) == 2 else "categorical_cross_entropy"
 
 
-def output_layer_for(classes: Sequence[Any] | None, y: NDArray[Any], loss: str | Loss | None = None) -> OutputLayer:
-    """Choose the output layer for the targets of a data set.
+def choose_outputs(classes: Sequence[Any] | None, y: NDArray[Any], loss: str | Loss | None = None) -> OutputChoice:
+    """Choose loss and output layer for the targets of a data set.
 
     Parameters
     ----------
@@ -58,9 +58,9 @@ def output_layer_for(classes: Sequence[Any] | None, y: NDArray[Any], loss: str |
     if classes is None:
         if chosen.classification:
             raise ValueError(f"loss {chosen.name!r} is for classes, and the targets are numbers; use squared_error")
-        return OutputLayer(chosen, y.shape[1] if y.ndim == 2 else 1, None)
+        return OutputChoice(chosen, y.shape[1] if y.ndim == 2 else 1, None)
     # Two classes are one logistic unit, unless the loss wants a probability for each class.
     n_outputs = 1 if len(classes) == 2 and chosen.name != "categorical_cross_entropy" else len(classes)
     # Under squared error a classifier still answers with probabilities.
     squashing = "logistic" if n_outputs == 1 else "softmax"
-    return OutputLayer(chosen, n_outputs, squashing if chosen.name == "squared_error" else None)
+    return OutputChoice(chosen, n_outputs, squashing if chosen.name == "squared_error" else None)
