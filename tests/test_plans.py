@@ -53,8 +53,15 @@ def _numbers(one: Training) -> Any:
     return np.concatenate([one.layers.parameters.flat, *one.rule.state.values()])
 
 
-@pytest.mark.parametrize(("device", "want"), ONE)
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+# One optimizer for the fused loops: each takes ten seconds to compile.
+@pytest.mark.parametrize(
+    ("device", "want", "optimizer"),
+    [
+        ("numpy", "steps", "sgd"),
+        ("numpy", "steps", "adam"),
+        *(pytest.param("cpu", want, "adam", marks=needs_loops) for want in ("steps", "fused", "dense")),
+    ],
+)
 def test_a_training_goes_on_from_any_update_with_the_same_bits(device: str, want: str, optimizer: str) -> None:
     undisturbed = training(device, optimizer=optimizer)
     expected = whole([undisturbed], choose_plan([undisturbed], want=want))
@@ -176,12 +183,15 @@ def test_a_state_of_another_network_or_optimizer_is_refused() -> None:
 # --- what is chosen, and what is said ---------------------------------------------------------------------------------
 
 
-def fit(device: str = "cpu", n_rows: int = 40, **options: Any) -> gpuprop.Trainer:
+def fit(device: str = "cpu", **options: Any) -> gpuprop.Trainer:
+    """Train what the trainings above are compiled for."""
     rng = np.random.default_rng(0)
-    network = gpuprop.Network((6, 9, 3), loss="categorical_cross_entropy", device=device, seed=0,
-                              hidden_activation=options.pop("activation", "relu"))  # fmt: skip
-    X, y = rng.normal(size=(n_rows, 6)).astype(np.float32), rng.integers(0, 3, n_rows)
-    return gpuprop.Trainer(network, epochs=1, batch_size=8, **options).fit(X, y)
+    network = gpuprop.Network(
+        (6, 9, 3), loss="categorical_cross_entropy", dtype="float64", device=device, seed=0, l2=0.01,
+        hidden_activation=options.pop("activation", "relu"),
+    )  # fmt: skip
+    X, y = rng.normal(size=(N, 6)), rng.integers(0, 3, N)
+    return gpuprop.Trainer(network, epochs=1, batch_size=SIZE, **options).fit(X, y, rng.random(N) + 0.5)
 
 
 @pytest.mark.parametrize(
