@@ -17,7 +17,7 @@ from gpuprop.learn.trace.text import TextWriter
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gpuprop.learn.trace.record import Trace
+    from gpuprop.learn.trace.record import TraceRecord
 
 __all__ = ["diagram"]
 
@@ -34,7 +34,7 @@ _ROW, _TOP, _GAP = 132.0, 104.0, 108.0
 Place = tuple[int, int, int]
 
 
-def diagram(trace: Trace, weight: str | None = None, *, standalone: bool = True) -> str:
+def diagram(trace: TraceRecord, weight: str | None = None, *, standalone: bool = True) -> str:
     """Return the picture of a traced sample as SVG.
 
     Parameters
@@ -62,7 +62,7 @@ def diagram(trace: Trace, weight: str | None = None, *, standalone: bool = True)
 class _Diagram:
     """One picture in the making."""
 
-    def __init__(self, trace: Trace, weight: str | None) -> None:
+    def __init__(self, trace: TraceRecord, weight: str | None) -> None:
         self._trace = trace
         self._symbols = trace.symbols
         self._writer = TextWriter(trace.dtype)

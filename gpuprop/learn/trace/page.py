@@ -26,7 +26,7 @@ from gpuprop.learn.trace.expressions import (
 from gpuprop.learn.trace.text import closing, explanation, format_number, significant
 
 if TYPE_CHECKING:
-    from gpuprop.learn.trace.record import Trace
+    from gpuprop.learn.trace.record import TraceRecord
     from gpuprop.learn.trace.terms import Section, Term
 
 __all__ = ["MathWriter", "document", "render"]
@@ -200,7 +200,7 @@ def _math(markup: str) -> str:
     return f'<math><mstyle displaystyle="true">{markup}</mstyle></math>'
 
 
-def render(trace: Trace) -> str:
+def render(trace: TraceRecord) -> str:
     """Return the whole trace as one HTML document."""
     writer = MathWriter(trace.dtype)
     parts = [
@@ -239,14 +239,14 @@ def document(title: str, parts: Sequence[str]) -> str:
     )
 
 
-def _picture(trace: Trace) -> list[str]:
+def _picture(trace: TraceRecord) -> list[str]:
     """The network with one derivative's path; nothing where it has too many layers for a picture."""
     if len(trace.numbers.layers) + 1 > MAX_LAYERS:
         return []
     return [f'<div class="picture">{diagram(trace, standalone=False)}</div>']
 
 
-def _given(trace: Trace, writer: MathWriter) -> str:
+def _given(trace: TraceRecord, writer: MathWriter) -> str:
     rows = []
     for title, symbols in trace.given:
         equations = (_equals(writer.write(symbol), writer.number(symbol.value)) for symbol in symbols)
@@ -283,7 +283,7 @@ def _equals(*sides: str) -> str:
     return _row(_EQUALS.join(sides))
 
 
-def _closing(trace: Trace, writer: MathWriter) -> str:
+def _closing(trace: TraceRecord, writer: MathWriter) -> str:
     title, results = closing(trace)
     lines = "".join(f"<p>{_math(_equals(writer.write(symbol), _digits(digits)))}</p>" for symbol, digits in results)
     parts = [f"<h2>{title}</h2>", lines]

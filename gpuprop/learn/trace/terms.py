@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpuprop.learn.trace import formulas
-from gpuprop.learn.trace.descent import Weights
 from gpuprop.learn.trace.expressions import (
     Call,
     Derivative,
@@ -31,7 +30,7 @@ from gpuprop.learn.trace.formulas import minus, times
 from gpuprop.learn.trace.quantities import NOTATIONS
 
 if TYPE_CHECKING:
-    from gpuprop.learn.trace.descent import Round
+    from gpuprop.learn.trace.descent import DescentRule, Round
     from gpuprop.model.network import Network
 
 __all__ = ["MAX_WEIGHTS", "Section", "Term", "TermBuilder"]
@@ -90,9 +89,7 @@ class TermBuilder:
     ----------
     network : Network
     numbers : Round
-    learning_rate : float
-    weights : {"original", "updated"}
-    train_biases : bool
+    rule : DescentRule
     notation : {"code", "mazur", "lecture"}, default="mazur"
 
     Attributes
@@ -105,19 +102,10 @@ class TermBuilder:
         The symbols.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        numbers: Round,
-        learning_rate: float,
-        weights: Weights,
-        train_biases: bool,
-        notation: str = "mazur",
-    ) -> None:
+    def __init__(self, network: Network, numbers: Round, rule: DescentRule, notation: str = "mazur") -> None:
         self._network = network
         self._round = numbers
-        self._weights = weights
-        self._train_biases = train_biases
+        self._rule = rule
         self._top = network.n_layers
         self.whole = network.n_weights <= MAX_WEIGHTS and max(network.layer_sizes) <= MAX_UNITS
         if self.whole:
@@ -125,7 +113,7 @@ class TermBuilder:
         else:
             activity = [numbers.inputs, *(layer.activations for layer in numbers.layers[:-1]), numbers.errors]
             self.units = [[int(np.argmax(np.abs(a)))] for a in activity]
-        self.quantities = NOTATIONS[notation](numbers, network.layer_sizes, learning_rate, numbered=self.whole)
+        self.quantities = NOTATIONS[notation](numbers, network.layer_sizes, rule.learning_rate, numbered=self.whole)
         # The symbols of the general rules, which stand for no unit in particular.
         self._general = [Symbol(name, "", math.nan) for name in self.quantities.GENERAL]
 
@@ -148,9 +136,9 @@ class TermBuilder:
         stages.append(Section(f"Error: {loss}", "Each output's share, and their sum.", (), tuple(self._errors())))
         for layer in reversed(layers):
             stages += [self._delta_section(layer), self._gradient_section(layer)]
-            if self._weights == "updated":  # before the next deltas are formed with them
+            if self._rule.weights == "updated":  # before the next deltas are formed with them
                 stages.append(self._update_section(self._name(layer), [layer]))
-        if self._weights == "original":
+        if self._rule.weights == "original":
             stages.append(self._update_section("all layers", layers))
         return tuple(stages)
 
@@ -167,7 +155,7 @@ class TermBuilder:
     def _delta_section(self, layer: int) -> Section:
         error, out, net, _, delta, target = self._general
         rule: tuple[Expression, ...] = (delta, Derivative(error, net, math.nan))
-        if layer < self._top and self._weights == "updated":
+        if layer < self._top and self._rule.weights == "updated":
             remark = "The variant: these deltas are formed with weights that have already been updated."
         elif layer < self._top:
             remark = (
@@ -288,7 +276,7 @@ class TermBuilder:
 
     def _hidden_deltas(self, layer: int) -> Iterator[Term]:
         q, activation = self.quantities, self._network.layer_activations[layer - 1]
-        updated = self._weights == "updated"
+        updated = self._rule.weights == "updated"
         # Above the last hidden layer each delta is the derivative of one output's error; with softmax it is of all.
         split = layer == self._top - 1 and self._network.output_activation.name != "softmax"
         for j in self.units[layer]:
@@ -315,7 +303,7 @@ class TermBuilder:
             yield Term(factor, q.out(layer - 1, i))
             product = times(q.delta(layer, j), factor)
             yield Term(q.error_by_weight(layer, i, j), _summed([product, *self._decay(q.weight(layer, i, j))]))
-        if self._train_biases:
+        if self._rule.train_biases:
             for j in self.units[layer]:
                 yield Term(q.error_by_bias(layer, j), q.delta(layer, j))
 
@@ -334,7 +322,7 @@ class TermBuilder:
         for j, i in self._edges(layer):
             change = times(q.learning_rate, q.error_by_weight(layer, i, j))
             yield Term(q.weight(layer, i, j, new=True), minus(q.weight(layer, i, j), change))
-        if self._train_biases:
+        if self._rule.train_biases:
             for j in self.units[layer]:
                 change = times(q.learning_rate, q.error_by_bias(layer, j))
                 yield Term(q.bias(layer, j, new=True), minus(q.bias(layer, j), change))

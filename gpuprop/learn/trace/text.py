@@ -23,7 +23,7 @@ from gpuprop.learn.trace.expressions import (
 from gpuprop.learn.trace.quantities import NOTATIONS
 
 if TYPE_CHECKING:
-    from gpuprop.learn.trace.record import Trace
+    from gpuprop.learn.trace.record import TraceRecord
     from gpuprop.learn.trace.terms import Term
 
 __all__ = ["TextWriter", "closing", "explanation", "format_number", "render", "significant"]
@@ -118,7 +118,7 @@ def _symbol(symbol: Symbol) -> str:
     return name + "+" if symbol.new else name
 
 
-def render(trace: Trace) -> str:
+def render(trace: TraceRecord) -> str:
     """Return the whole trace as text."""
     writer = TextWriter(trace.dtype)
     lines = ["Backpropagation, step by step", trace.title, *explanation(trace), ""]
@@ -142,7 +142,7 @@ def render(trace: Trace) -> str:
     return "\n".join(lines)
 
 
-def explanation(trace: Trace) -> list[str]:
+def explanation(trace: TraceRecord) -> list[str]:
     """Return the sentences that say what was computed: rounds, variant, path."""
     biases = "biases trained" if trace.train_biases else "biases held fixed"
     sentences = [f"gradient descent on one sample, learning rate {trace.learning_rate:g}, {biases}"]
@@ -156,7 +156,7 @@ def explanation(trace: Trace) -> list[str]:
     return sentences
 
 
-def closing(trace: Trace) -> tuple[str, list[tuple[Symbol, str]]]:
+def closing(trace: TraceRecord) -> tuple[str, list[tuple[Symbol, str]]]:
     """Return what the rounds led to: a title, then the error and the outputs (at most ten) with their digits."""
     title = "After 1 round" if trace.rounds == 1 else f"After {trace.rounds:,} rounds"
     outputs = [float(value) for value in trace.outputs_after]
