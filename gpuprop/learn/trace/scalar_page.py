@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from gpuprop.learn.trace.drawing import Box, Drawing
+from gpuprop.learn.trace.drawing import Box, Drawing, Edge
 from gpuprop.learn.trace.page import document
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def picture(trace: Computation, *, standalone: bool = True) -> str:
     for node in trace.results:
         for part, local in zip(node.inputs, node.local, strict=True):
             if not part.constant:
-                drawing.edge(boxes[id(part)].right, boxes[id(node)].left, label=f"{local + 0.0:.4g}")
+                drawing.edge(Edge(boxes[id(part)].right, boxes[id(node)].left, label=f"{local + 0.0:.4g}"))
     for box in boxes.values():
         drawing.box(box)
     drawing.note(24, 28, f"f = {trace.formula}: values in the boxes, local gradients on the lines")
