@@ -30,7 +30,6 @@ MOVED = {
     "bench.report": "measure.bench.documents",
     "bench.training": "measure.bench.whole_updates",
     "callbacks": "training.callbacks",
-    "cli.report": "cli.scores",
     "dropout": "maths.dropout",
     "equivalence": "measure.equivalence",
     "equivalence.cases.training": "measure.equivalence.cases.whole_networks",
