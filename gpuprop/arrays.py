@@ -19,7 +19,17 @@ from numpy.typing import NDArray
 
 from gpuprop.errors import BackendUnavailableError
 
-__all__ = ["beside", "contiguous", "is_sparse", "namespace", "numpy_dtype", "on_gpu", "read_gpu_array", "to_host"]
+__all__ = [
+    "beside",
+    "contiguous",
+    "is_sparse",
+    "namespace",
+    "numpy_dtype",
+    "on_gpu",
+    "read_gpu_array",
+    "take_rows",
+    "to_host",
+]
 
 # DLDeviceType of dlpack.h: kDLCUDA and kDLCUDAManaged.
 _GPU_KINDS = (2, 13)
@@ -43,6 +53,11 @@ def numpy_dtype(array: Any) -> np.dtype[Any]:
     """Return an array's dtype as NumPy's, which other libraries' objects neither are nor equal."""
     dtype = array.dtype
     return dtype if isinstance(dtype, np.dtype) else np.dtype(str(dtype).rpartition(".")[2])
+
+
+def take_rows(array: Any, which: NDArray[np.int64]) -> Any:
+    """Return rows of an array or of a sparse matrix, where it lies."""
+    return array[which] if is_sparse(array) else namespace(array).take(array, beside(which, array), axis=0)
 
 
 def contiguous(array: Any, dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -20,6 +20,7 @@ __all__ = [
     "GpupropError",
     "ModelFileError",
     "NonFiniteLossError",
+    "PlanError",
     "check_integer",
     "check_real",
     "unknown_name",
@@ -48,6 +49,10 @@ class DataError(GpupropError, ValueError):
 
 class ModelFileError(GpupropError, ValueError):
     """A model file is truncated, corrupted, oversized, hostile or of an unknown format."""
+
+
+class PlanError(GpupropError, ValueError):
+    """A path that was asked for by name cannot make the updates of a training; the message says why."""
 
 
 class NonFiniteLossError(GpupropError, ArithmeticError):

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gpuprop.arrays import take_rows
+from gpuprop.core.data import TrainingData
 from gpuprop.maths.losses import get_loss
 from gpuprop.maths.scaling import InputScaling
 from gpuprop.model.inputs import check_inputs, check_sample_weight, check_targets
-from gpuprop.model.network import TrainingData
-from gpuprop.training.trainer import _rows
 
 xp = pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
 
@@ -104,4 +104,4 @@ def test_batch_sums_of_weights() -> None:
 
 def test_rows_are_taken_where_they_lie(put: Any) -> None:
     X = np.arange(12.0).reshape(4, 3)
-    np.testing.assert_array_equal(read(_rows(put(X), np.array([3, 1]))), X[[3, 1]])
+    np.testing.assert_array_equal(read(take_rows(put(X), np.array([3, 1]))), X[[3, 1]])

@@ -21,11 +21,13 @@ from gpuprop.backends.cpu import elementary
 from gpuprop.backends.cpu.compiling import compiled
 from gpuprop.backends.cpu.ops import CpuOps
 from gpuprop.backends.numpy.ops import NumpyOps
+from gpuprop.core.ops import Dropping, OutputLayer, Outputs
+from gpuprop.core.parameters import Parameters
+from gpuprop.core.rule import UpdateRule
 from gpuprop.maths import dropout
 from gpuprop.maths.activations import ACTIVATIONS, OUTPUT_ACTIVATIONS, Activation, get_activation
 from gpuprop.maths.losses import LOSSES, Metric, get_loss
 from gpuprop.maths.optimizers import FLUSH_EVERY, OPTIMIZERS, Adam, AdamW, NAdam, get_optimizer
-from gpuprop.model.network import Parameters
 
 DTYPES = ["float32", "float64"]
 SIZES = [1, 7, 17, 33]
@@ -215,8 +217,9 @@ def test_output_delta(name: str, loss_name: str, metric: Metric, weighted: bool,
         before = [array.copy() for array in (z, a, y)]
         delta, cpu_delta = poisoned((n, k), dtype), poisoned((n, k), dtype)
         totals, cpu_totals = np.array([10.0, 20.0]), np.array([10.0, 20.0])
-        NUMPY.output_delta(z, a, y, weight, 4.0, activation, loss, metric, delta, totals)
-        CPU.output_delta(z, a, y, weight, 4.0, activation, loss, metric, cpu_delta, cpu_totals)
+        outputs, layer = Outputs(z, a, y, weight), OutputLayer(activation, loss, metric)
+        NUMPY.output_delta(outputs, layer, 4.0, delta, totals)
+        CPU.output_delta(outputs, layer, 4.0, cpu_delta, cpu_totals)
         close(cpu_delta, delta, dtype, 8)
         # A sum of n k terms of both signs: n k roundings of the largest at most, in practice a few.
         np.testing.assert_allclose(cpu_totals, totals, rtol=64 * unit(dtype), atol=64 * unit(dtype))
@@ -231,9 +234,10 @@ def test_saturated_outputs_have_finite_losses() -> None:
         activation, loss = get_activation(name, output=True), get_loss(loss_name)
         a = np.ascontiguousarray(activation.function(z))
         totals, cpu_totals, delta, cpu_delta = np.zeros(2), np.zeros(2), np.empty_like(z), np.empty_like(z)
+        outputs, layer = Outputs(z, a, y, None), OutputLayer(activation, loss, metric)
         with np.errstate(all="ignore"):
-            NUMPY.output_delta(z, a, y, None, 1.0, activation, loss, metric, delta, totals)
-            CPU.output_delta(z, a, y, None, 1.0, activation, loss, metric, cpu_delta, cpu_totals)
+            NUMPY.output_delta(outputs, layer, 1.0, delta, totals)
+            CPU.output_delta(outputs, layer, 1.0, cpu_delta, cpu_totals)
         np.testing.assert_allclose(cpu_totals, totals, rtol=1e-5)
         np.testing.assert_allclose(cpu_delta, delta, rtol=1e-5)
 
@@ -258,7 +262,7 @@ def test_dropout_masks_are_equal_to_the_last_bit(n: int, dtype: str) -> None:
     a = np.random.default_rng(0).normal(size=(n, 51 - n)).astype(dtype)
     for rate, seed, layer, step, first_row in [(0.5, 0, 0, 0, 0), (0.2, 2**64 - 1, 2, 2**33 + 5, 1000)]:
         mask, out = poisoned(a.shape, dtype), poisoned(a.shape, dtype)
-        CPU.drop(a, rate, seed, layer, step, first_row, mask, out)
+        CPU.drop(a, Dropping(rate, seed, layer, step, first_row), mask, out)
         kept = dropout.keep_mask(
             rate, seed=seed, layer=layer, step=step, n_rows=n, n_columns=51 - n, first_row=first_row
         )
@@ -323,7 +327,7 @@ def test_updates(optimizer: Any, dtype: str) -> None:
         for step in range(1, 41):
             gradients = Parameters(draws.normal(size=n).astype(dtype), sizes)
             gradients.flat[3] = 0.0  # what has never had a gradient must not become NaN
-            ops.update(parameters, gradients, optimizer, state, scratch, 0.01, step, 2.0, 1.5)
+            ops.update(parameters, gradients, UpdateRule(optimizer, state, scratch, 2.0, 1.5), 0.01, step)
         results.append((parameters.flat, state))
     close(results[1][0], results[0][0], dtype, 100)
     for slot in optimizer.slots:
@@ -336,9 +340,10 @@ def test_subnormal_state_is_flushed(dtype: str) -> None:
     parameters, gradients = (Parameters(np.zeros(4, dtype), (3, 1)) for _ in range(2))
     state = {"velocity": np.array([tiny / 4, -tiny / 4, 2 * tiny, 1.0], dtype)}
     momentum = get_optimizer("momentum")
-    CPU.update(parameters, gradients, momentum, state, (np.zeros(4, dtype),), 0.1, FLUSH_EVERY - 1, None, None)
+    rule = UpdateRule(momentum, state, (np.zeros(4, dtype),))
+    CPU.update(parameters, gradients, rule, 0.1, FLUSH_EVERY - 1)
     assert state["velocity"][0] > 0
-    CPU.update(parameters, gradients, momentum, state, (np.zeros(4, dtype),), 0.1, FLUSH_EVERY, None, None)
+    CPU.update(parameters, gradients, rule, 0.1, FLUSH_EVERY)
     np.testing.assert_allclose(state["velocity"], np.array([0, 0, 1.62 * tiny, 0.81], dtype), rtol=1e-6)
 
 
@@ -349,7 +354,8 @@ def test_clipping_gradients_of_any_size(size: float, dtype: str) -> None:
     results = []
     for ops in (NUMPY, CPU):
         parameters, gradients = Parameters(np.zeros(33, dtype), (10, 3)), Parameters(start.copy(), (10, 3))
-        ops.update(parameters, gradients, get_optimizer("sgd"), {}, (np.empty(33, dtype),), 1.0, 1, size, None)
+        rule = UpdateRule(get_optimizer("sgd"), {}, (np.empty(33, dtype),), clip_norm=size)
+        ops.update(parameters, gradients, rule, 1.0, 1)
         results.append(gradients.flat)
     np.testing.assert_allclose(results[1], results[0], rtol=4 * unit(dtype))
     assert np.linalg.norm(results[1].astype(float)) == pytest.approx(size, rel=1e-5)

@@ -62,14 +62,14 @@ def test_of_two_limits_the_stricter_holds_whichever_ends_first() -> None:
 
 def test_small_products_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     net = gpuprop.Network((64, 64, 3), seed=0, device="numpy")
-    assert best_thread_count(net, 8) is None
+    assert best_thread_count(net.spec, 8) is None
     monkeypatch.setattr(threads, "_WORTH_MEASURING", 0)
     monkeypatch.setattr(threads, "_measured", {})
-    found = best_thread_count(net, 8)
+    found = best_thread_count(net.spec, 8)
     assert found in ({None} if blas_threads() == 1 else {1, blas_threads()})
     if found is not None:  # the next fit of this size measures nothing
         monkeypatch.setattr(np, "matmul", None)
-        assert best_thread_count(net, 8) == found
+        assert best_thread_count(net.spec, 8) == found
 
 
 def test_two_trainings_in_two_threads_give_the_bits_of_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,9 +34,9 @@ def joint_runs(monkeypatch: Any) -> list[tuple[int, bool]]:
     runs: list[tuple[int, bool]] = []
     run = joint.JointUpdates.run
 
-    def counted(self: Any, members: Any) -> Any:
-        runs.append((len(members), self._shared))
-        return run(self, members)
+    def counted(self: Any, first: int, last: int) -> None:
+        runs.append((len(self._epochs), self._shared))
+        run(self, first, last)
 
     monkeypatch.setattr(joint.JointUpdates, "run", counted)
     return runs

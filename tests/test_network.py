@@ -10,7 +10,7 @@ import pytest
 import gpuprop
 from gpuprop.maths.activations import ACTIVATIONS
 from gpuprop.maths.dropout import keep_mask
-from gpuprop.model import network as network_module
+from gpuprop.model import evaluation
 from tests.references.network import activate, loss_and_gradients
 
 DTYPES = ["float32", "float64"]
@@ -95,7 +95,7 @@ def test_large_data_is_worked_through_in_chunks(monkeypatch: pytest.MonkeyPatch)
         return [net.forward(X), *net.net_inputs(X), loss, *weight_grads, *bias_grads, *net.evaluate(X, y, w)]
 
     whole = everything()
-    monkeypatch.setattr(network_module, "CHUNK_ROWS", 10)
+    monkeypatch.setattr(evaluation, "CHUNK_ROWS", 10)
     for got, want in zip(everything(), whole, strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-14)
 

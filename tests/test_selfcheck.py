@@ -106,8 +106,8 @@ def a_unit_unwritten(ops: Any, x: Any, w: Any, b: Any, activation: Any, z: Any, 
     out[0, 0] = before
 
 
-def stale_masks(ops: Any, a: Any, rate: float, seed: int, layer: int, step: int, *rest: Any) -> None:
-    ops.drop(a, rate, seed, layer, step - 1, *rest)
+def stale_masks(ops: Any, a: Any, dropping: Any, *rest: Any) -> None:
+    ops.drop(a, dropping._replace(step=dropping.step - 1), *rest)
 
 
 class Noise:

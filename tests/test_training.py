@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import gpuprop
-from gpuprop.training.trainer import counter_based_orders
+from gpuprop.training.orders import counter_based_orders
 
 X_BLOBS = np.random.default_rng(5).normal(size=(90, 4)).astype(np.float32)
 Y_BLOBS = (X_BLOBS[:, 0] + X_BLOBS[:, 1] * X_BLOBS[:, 2] > 0).astype(np.int64)

@@ -10,6 +10,7 @@ from scipy import sparse
 
 from gpuprop import Network, Trainer
 from gpuprop.maths.losses import LOSSES, get_loss
+from gpuprop.model import evaluation
 
 
 def problem(n_samples: int = 23) -> tuple[Any, Any, Any]:
@@ -105,7 +106,8 @@ def test_sparse_data_with_an_infinity_are_refused() -> None:
 
 def test_wide_rows_are_worked_through_in_smaller_chunks() -> None:
     net = Network((2**23, 1), init="zeros", device="numpy")
-    assert net._chunk_rows == 2
+    works = evaluation.chunks(net.layers, sparse.csr_matrix((5, 2**23)), None, keep_z=False)
+    assert [work.n_rows for work in works] == [2, 2, 1]
 
 
 @pytest.mark.parametrize("twin_of", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])

@@ -14,16 +14,18 @@ import functools
 import os
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from gpuprop.backends.installed import INSTALL_CUDA, import_fault, loops_fault, root_cause, versions
 from gpuprop.errors import BackendUnavailableError, unknown_name
 
 if TYPE_CHECKING:
     from gpuprop.backends.cuda.runtime import Runtime
-    from gpuprop.core.ops import Ops
+    from gpuprop.core.plan import Backend, Plan
+    from gpuprop.core.updates import Training
 
 __all__ = [
     "DEVICES",
@@ -33,6 +35,8 @@ __all__ = [
     "availability",
     "choose",
     "get_ops",
+    "host_ops",
+    "plan",
     "resolve",
 ]
 
@@ -117,7 +121,7 @@ def choose(device: str = "auto") -> Choice:
     return Choice("cpu", "numpy" if fault else "numba", f"{reason}; plain NumPy: {fault}" if fault else reason)
 
 
-def get_ops(device: str = "auto") -> Ops:
+def get_ops(device: str = "auto") -> Backend:
     """Return the primitives of the device that `choose` picks for `device`; it raises what `choose` raises."""
     name, _ = resolve(device)
     if name.startswith("cuda"):
@@ -131,6 +135,21 @@ def get_ops(device: str = "auto") -> Ops:
     from gpuprop.backends.numpy.ops import NumpyOps
 
     return NumpyOps(device=name)
+
+
+def host_ops() -> Backend:
+    """Return plain NumPy under the name of the CPU: it works whatever has failed, and whatever GPUPROP_DEVICE says."""
+    from gpuprop.backends.numpy.ops import NumpyOps
+
+    return NumpyOps("cpu")
+
+
+def plan(trainings: Sequence[Training], *, want: str = "auto") -> Plan:
+    """Let the backend of a training, or of several of one shape, choose how their updates are made.
+
+    See `gpuprop.core.plan.Backend.plan` for arguments and errors.
+    """
+    return cast("Backend", trainings[0].layers.ops).plan(trainings, want=want)
 
 
 @functools.cache

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from gpuprop.model.network import Network
+    from gpuprop.core.spec import Spec
 
 __all__ = ["ThreadChoice", "allowed_threads", "best_thread_count", "blas_threads", "limited_blas"]
 
@@ -122,22 +122,22 @@ def _of_size(size: tuple[object, ...], counts: list[int]) -> _Measured:
     return measured
 
 
-def best_thread_count(network: Network, n_rows: int) -> int | None:
+def best_thread_count(spec: Spec, n_rows: int) -> int | None:
     """Return 1 or all of BLAS's threads, whichever multiplies faster; None where there is nothing to choose.
 
     Measured for the largest layer and `n_rows` rows, the best of three each, in turn.
     """
-    fan_in, fan_out = max(pairwise(network.layer_sizes), key=lambda layer: layer[0] * layer[1])
+    fan_in, fan_out = max(pairwise(spec.layer_sizes), key=lambda layer: layer[0] * layer[1])
     if n_rows * fan_in * fan_out < _WORTH_MEASURING:
         return None
     most = blas_threads()
     if most == 1:
         return None
-    measured = _of_size((n_rows, fan_in, fan_out, network.dtype), [1, most])
+    measured = _of_size((n_rows, fan_in, fan_out, spec.dtype), [1, most])
     if measured.seconds[most]:
         return measured.fastest()
-    a, b = np.ones((n_rows, fan_in), network.dtype), np.ones((fan_in, fan_out), network.dtype)
-    out = np.empty((n_rows, fan_out), network.dtype)
+    a, b = np.ones((n_rows, fan_in), spec.dtype), np.ones((fan_in, fan_out), spec.dtype)
+    out = np.empty((n_rows, fan_out), spec.dtype)
     for _ in range(_ROUNDS):
         for count in measured.seconds:
             with limited_blas(count):
@@ -179,8 +179,12 @@ class ThreadChoice:
         self._now = (self._trials[0] if self._trials else 0) or measured.fastest()
         return self._now, self._trial if self._trials else sys.maxsize
 
+    def most(self) -> int:
+        """Return the most threads that these updates may have."""
+        return allowed_threads() if self._products >= _WORTH_SHARING else 1
+
     def _of_these_updates(self) -> _Measured:
-        most = allowed_threads() if self._products >= _WORTH_SHARING else 1
+        most = self.most()
         counts = [*(2**power for power in range((most - 1).bit_length())), most]
         return _of_size((self._products,), counts)
 

@@ -8,21 +8,24 @@
     params = optimizer(params, gradients, state)        update
 
 All deltas are formed with the weights as they were, before any of them changes. In the code W[l] and b[l] of layer l
-are ``network.weights[l - 1]`` and ``network.biases[l - 1]``: Python counts from 0, the layers from 1.
+are ``layers.weights[l - 1]`` and ``layers.biases[l - 1]``: Python counts from 0, the layers from 1.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gpuprop.core.ops import Dropping, OutputLayer, Outputs
+
 if TYPE_CHECKING:
-    from gpuprop.core.ops import Array
-    from gpuprop.maths.optimizers import Optimizer
-    from gpuprop.model.network import Network, TrainingData, TrainingWorkspace, Workspace
+    from gpuprop.core.array_ops import Array
+    from gpuprop.core.data import TrainingData
+    from gpuprop.core.layers import Layers
+    from gpuprop.core.rule import UpdateRule
+    from gpuprop.core.updates import Batch, Moment
+    from gpuprop.core.workspace import TrainingWorkspace, Workspace
 
 __all__ = [
-    "UpdateRule",
     "forward_pass",
     "loss_and_gradients",
     "output_delta",
@@ -31,150 +34,90 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class UpdateRule:
-    """Everything that turns gradients into new parameters, but for the learning rate.
-
-    Attributes
-    ----------
-    optimizer : Optimizer
-    state, scratch : dict and tuple of flat arrays
-        What the optimizer remembers between updates, and its work space.
-    clip_norm : float or None
-        The gradient of all parameters together is shortened to at most this Euclidean norm.
-    max_norm : float or None
-        After the update the incoming weights of each unit are shortened to at most this norm.
-    """
-
-    optimizer: Optimizer
-    state: dict[str, Array]
-    scratch: tuple[Array, ...]
-    clip_norm: float | None = None
-    max_norm: float | None = None
-
-
 def training_step(
-    network: Network,
+    layers: Layers,
     work: TrainingWorkspace,
-    data: TrainingData,
-    order: Array,
-    start: int,
-    stop: int,
-    total_weight: float,
+    batch: Batch,
     rule: UpdateRule,
-    learning_rate: float,
-    steps_done: int,
-    penalty_factor: float = 1.0,
+    moment: Moment,
 ) -> None:
-    """Train on rows ``order[start:stop]``: one gradient, one update.
+    """Train on the rows of a batch: one gradient, one update.
 
-    `total_weight` is the sum of the rows' sample weights, `steps_done` the number of updates before this one; the
-    network's penalties are multiplied by `penalty_factor`. A batch larger than the workspace is worked through in
-    parts whose gradients add up.
+    A batch larger than the workspace is worked through in parts whose gradients add up.
     """
-    loss_and_gradients(network, work, data, order, start, stop, total_weight, steps_done, penalty_factor)
-    network.ops.update(
-        network._parameters,
-        work.gradients,
-        rule.optimizer,
-        rule.state,
-        rule.scratch,
-        learning_rate,
-        steps_done + 1,
-        rule.clip_norm,
-        rule.max_norm,
-    )
+    loss_and_gradients(layers, work, batch, moment.steps_done, moment.penalty_factor)
+    layers.ops.update(layers.parameters, work.gradients, rule, moment.learning_rate, moment.steps_done + 1)
 
 
 def loss_and_gradients(
-    network: Network,
-    work: TrainingWorkspace,
-    data: TrainingData,
-    order: Array,
-    start: int,
-    stop: int,
-    total_weight: float,
-    dropout_step: int | None,
-    penalty_factor: float = 1.0,
+    layers: Layers, work: TrainingWorkspace, batch: Batch, dropout_step: int | None, penalty_factor: float = 1.0
 ) -> None:
     """Write the gradient of the batch's loss to ``work.gradients``; add loss and score to ``work.totals``."""
+    data, order, start, stop, total_weight = batch
     for first in range(start, stop, work.n_rows):
         part = work.rows(min(work.n_rows, stop - first))
-        take_batch(network, part, data, order, first)
-        forward_pass(network, part, dropout_step, first_row=first - start)
-        output_delta(network, part, data, total_weight)
-        hidden_deltas(network, part)
-        accumulate_gradients(network, part, accumulate=first > start)
-    if network.l1 or network.l2:
-        l1, l2 = network.l1 * penalty_factor, network.l2 * penalty_factor
-        network.ops.add_penalty(network._parameters, work.gradients, l1, l2, total_weight, work.totals)
+        take_batch(layers, part, data, order, first)
+        forward_pass(layers, part, dropout_step, first_row=first - start)
+        output_delta(layers, part, data, total_weight)
+        hidden_deltas(layers, part)
+        accumulate_gradients(layers, part, accumulate=first > start)
+    spec = layers.spec
+    if spec.penalised:
+        l1, l2 = spec.l1 * penalty_factor, spec.l2 * penalty_factor
+        layers.ops.add_penalty(layers.parameters, work.gradients, l1, l2, total_weight, work.totals)
 
 
-def take_batch(network: Network, work: TrainingWorkspace, data: TrainingData, order: Array, start: int) -> None:
+def take_batch(layers: Layers, work: TrainingWorkspace, data: TrainingData, order: Array, start: int) -> None:
     """``x, y = rows of the data set``, as many as the workspace holds."""
-    network.ops.take_batch(data.inputs, order, start, data.scaling, work.a[0])
-    network.ops.take_batch(data.targets, order, start, None, work.y[0])
+    ops = layers.ops
+    ops.take_batch(data.inputs, order, start, data.scaling, work.a[0])
+    ops.take_batch(data.targets, order, start, None, work.y[0])
     if data.sample_weight is not None:
-        network.ops.take_batch(data.sample_weight, order, start, None, work.sample_weight[0])
+        ops.take_batch(data.sample_weight, order, start, None, work.sample_weight[0])
 
 
-def forward_pass(network: Network, work: Workspace, dropout_step: int | None = None, first_row: int = 0) -> None:
+def forward_pass(layers: Layers, work: Workspace, dropout_step: int | None = None, first_row: int = 0) -> None:
     """``a[l] = f_l(a[l-1] @ W[l] + b[l])`` for l = 1..L, from ``work.a[0]`` to the outputs ``work.a[L]``."""
-    ops = network.ops
-    for layer in range(1, network.n_layers + 1):
+    ops, spec, weights, biases = layers.ops, layers.spec, layers.weights, layers.biases
+    for layer in range(1, spec.n_layers + 1):
         below = layer - 1
         mask = work.masks[below]
         if dropout_step is not None and mask is not None:
-            rate = network.dropout[below]
-            ops.drop(work.a[below], rate, network.seed, below, dropout_step, first_row, mask, work.inputs[below])
-        ops.forward(
-            work.inputs[below],
-            network.weights[layer - 1],
-            network.biases[layer - 1],
-            network.layer_activations[layer - 1],
-            work.z[layer],
-            work.a[layer],
-        )
+            dropping = Dropping(spec.dropout[below], spec.seed, below, dropout_step, first_row)
+            ops.drop(work.a[below], dropping, mask, work.inputs[below])
+        activation = spec.activations[layer - 1]
+        ops.forward(work.inputs[below], weights[below], biases[below], activation, work.z[layer], work.a[layer])
 
 
-def output_delta(network: Network, work: TrainingWorkspace, data: TrainingData, total_weight: float) -> None:
+def output_delta(layers: Layers, work: TrainingWorkspace, data: TrainingData, total_weight: float) -> None:
     """``delta[L] = dLoss/dz``; the batch's loss and score go to ``work.totals``."""
-    top = network.n_layers
-    network.ops.output_delta(
-        work.z[top],
-        work.a[top],
-        work.y[0],
-        None if data.sample_weight is None else work.sample_weight[0],
-        total_weight,
-        network.layer_activations[top - 1],
-        network.loss_function,
-        data.metric,
-        work.delta[top],
-        work.totals,
-    )
+    spec = layers.spec
+    top = spec.n_layers
+    sample_weight = None if data.sample_weight is None else work.sample_weight[0]
+    outputs = Outputs(work.z[top], work.a[top], work.y[0], sample_weight)
+    judged = OutputLayer(spec.output_activation, spec.loss, data.metric)
+    layers.ops.output_delta(outputs, judged, total_weight, work.delta[top], work.totals)
 
 
-def hidden_deltas(network: Network, work: TrainingWorkspace) -> None:
+def hidden_deltas(layers: Layers, work: TrainingWorkspace) -> None:
     """``delta[l] = (delta[l+1] @ W[l+1].T) * f_l'`` for l = L-1..1, with the weights as they still are."""
-    for layer in range(network.n_layers - 1, 0, -1):
-        activation = network.layer_activations[layer - 1]
-        network.ops.hidden_delta(
-            work.delta[layer + 1],
-            network.weights[layer],
-            activation,
-            activation.source(work.z[layer], work.a[layer]),
-            work.masks[layer],
-            work.delta[layer],
+    ops, spec, weights = layers.ops, layers.spec, layers.weights
+    for layer in range(spec.n_layers - 1, 0, -1):
+        activation = spec.activations[layer - 1]
+        source = activation.source(work.z[layer], work.a[layer])
+        ops.hidden_delta(
+            work.delta[layer + 1], weights[layer], activation, source, work.masks[layer], work.delta[layer]
         )
 
 
-def accumulate_gradients(network: Network, work: TrainingWorkspace, *, accumulate: bool) -> None:
+def accumulate_gradients(layers: Layers, work: TrainingWorkspace, *, accumulate: bool) -> None:
     """``gW[l] (+)= a[l-1].T @ delta[l]`` and ``gb[l] (+)= sum delta[l]`` for every layer."""
-    for layer in range(1, network.n_layers + 1):
-        network.ops.accumulate_gradient(
-            work.inputs[layer - 1],
-            work.delta[layer],
-            work.gradients.weights[layer - 1],
-            work.gradients.biases[layer - 1],
+    gradients = work.gradients
+    for below in range(layers.spec.n_layers):
+        layers.ops.accumulate_gradient(
+            work.inputs[below],
+            work.delta[below + 1],
+            gradients.weights[below],
+            gradients.biases[below],
             accumulate=accumulate,
         )

@@ -20,7 +20,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from gpuprop.arrays import beside, is_sparse, on_gpu, to_host
 from gpuprop.backends.threads import limited_blas
-from gpuprop.core.updates import Training
+from gpuprop.core.updates import PausingFit
 from gpuprop.errors import NonFiniteLossError
 from gpuprop.estimators import lbfgs
 from gpuprop.estimators.convergence import Convergence
@@ -37,7 +37,9 @@ from gpuprop.estimators.scikit_learn_callbacks import CallbackSupportMixin, Epoc
 from gpuprop.maths.activations import Activation
 from gpuprop.model.network import Network
 from gpuprop.training.callbacks import Callback
-from gpuprop.training.trainer import Progress, RowOrders, Trainer
+from gpuprop.training.orders import RowOrders
+from gpuprop.training.records import Progress
+from gpuprop.training.trainer import Trainer
 
 __all__ = ["BaseMLP", "Role", "input_dtypes", "validated", "validated_inputs"]
 
@@ -102,7 +104,7 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
         incremental: bool = False,
         X_val: Any = None,
         y_val: Any = None,
-    ) -> Training:
+    ) -> PausingFit:
         """Train, pausing before the updates of each epoch, see `gpuprop.training.side_by_side`.
 
         `incremental` is ``partial_fit``: one epoch, going on with network and optimizer as they are.
@@ -176,7 +178,7 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
         )
         network.set_parameters(_initial_parameters(sizes, self._logistic_layers(activations), random_state))
         if any(network.dropout):
-            network.seed = int(random_state.randint(2**31 - 1))
+            network.reseed(int(random_state.randint(2**31 - 1)))
         self._set_network(network)
         self.n_iter_ = 0
         self.t_ = 0
@@ -231,7 +233,7 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
         epochs: int,
         incremental: bool,
         watchers: Sequence[Callback],
-    ) -> Training:
+    ) -> PausingFit:
         if self.early_stopping and validation is None:
             samples, validation = self._hold_out(samples, random_state)
         samples = replace(samples, targets=self._training_targets(samples.targets))

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 if TYPE_CHECKING:
-    from gpuprop.model.network import Network, TrainingData
+    from gpuprop.core.data import TrainingData
+    from gpuprop.model.network import Network
 
 __all__ = ["minimize"]
 

@@ -15,7 +15,7 @@ from gpuprop.estimators.scikit_learn_callbacks import EpochTasks
 from gpuprop.training.side_by_side import train_together
 
 if TYPE_CHECKING:
-    from gpuprop.core.updates import Training
+    from gpuprop.core.updates import PausingFit
 
 __all__ = ["MOST_TOGETHER", "Job", "Outcome", "fit_together"]
 
@@ -56,7 +56,7 @@ def fit_together(jobs: Iterable[Job]) -> Iterator[Outcome]:
         yield from (Outcome(job, error, seconds) for job, error in zip(some, errors, strict=True))
 
 
-def _training(job: Job) -> Training:
+def _training(job: Job) -> PausingFit:
     """Do what ``fit`` does, pausing before the updates of each epoch where the estimator can."""
     estimator, X = job.estimator, job.X
     if isinstance(estimator, Pipeline) and isinstance(estimator[-1], BaseMLP) and estimator.memory is None:

@@ -15,9 +15,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpuprop.backends.numpy.ops import NumpyOps
 from gpuprop.core import step
+from gpuprop.core.data import TrainingData
+from gpuprop.core.workspace import TrainingWorkspace
 from gpuprop.errors import check_integer, check_real
 from gpuprop.maths.losses import penalty
-from gpuprop.model.network import Network, TrainingData, TrainingWorkspace
+from gpuprop.model.network import Network
 
 __all__ = ["GradientFunction", "GradientReport", "LayerReport", "check_gradients"]
 
@@ -181,8 +183,10 @@ class _Probe:
         self.data: TrainingData = self.network.prepare(X, y, sample_weight)
         self.dropout_step = dropout_step
         n_samples = self.data.n_samples
-        self.work = TrainingWorkspace(self.network, n_samples, with_dropout=dropout_step is not None, keep_z=True)
-        step.take_batch(self.network, self.work, self.data, np.arange(n_samples, dtype=np.int32), 0)
+        self.work = TrainingWorkspace(
+            self.network.ops, self.network.spec, n_samples, with_dropout=dropout_step is not None, keep_z=True
+        )
+        step.take_batch(self.network.layers, self.work, self.data, np.arange(n_samples, dtype=np.int32), 0)
         self._loss()
         # Inputs may be pixels up to 255: the change of a weight is scaled so that z moves by about STEP.
         self.steps = [STEP / np.maximum(1.0, np.abs(inputs).max(axis=0)) for inputs in self.work.inputs]
@@ -191,8 +195,8 @@ class _Probe:
         """Return the loss, and the side of its kinks on which each unit is."""
         network, work = self.network, self.work
         work.totals[...] = 0.0
-        step.forward_pass(network, work, self.dropout_step)
-        step.output_delta(network, work, self.data, self.data.total_weight)
+        step.forward_pass(network.layers, work, self.dropout_step)
+        step.output_delta(network.layers, work, self.data, self.data.total_weight)
         loss = float(work.totals[0]) / self.data.total_weight
         loss += penalty(network.parameters[: network.n_weights], network.l1, network.l2)
         sides = [

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import ArrayLike
-
-    from gpuprop.training.trainer import Trainer
 
 __all__ = ["Callback", "UnitActivity"]
 
@@ -17,8 +15,9 @@ __all__ = ["Callback", "UnitActivity"]
 class Callback:
     """Base class: every hook does nothing until a subclass overrides it.
 
-    A hook may read the trainer and its network, call ``trainer.stop_training()``, or raise; what it raises ends the
-    training with the parameters of the last completed epoch in place.
+    `trainer` is the `gpuprop.Trainer` that trains. A hook may read it and its network, call
+    ``trainer.stop_training()``, or raise; what it raises ends the training with the parameters of the last completed
+    epoch in place.
 
     Examples
     --------
@@ -29,19 +28,19 @@ class Callback:
     ...             trainer.stop_training()
     """
 
-    def on_fit_begin(self, trainer: Trainer) -> None:
+    def on_fit_begin(self, trainer: Any) -> None:
         """Before the first epoch."""
 
-    def on_epoch_begin(self, trainer: Trainer, epoch: int) -> None:
+    def on_epoch_begin(self, trainer: Any, epoch: int) -> None:
         """Before epoch `epoch`, counted from 1."""
 
-    def on_step_end(self, trainer: Trainer, epoch: int, step: int) -> None:
+    def on_step_end(self, trainer: Any, epoch: int, step: int) -> None:
         """After update `step` of the epoch, counted from 1. Overriding it costs a call per update."""
 
-    def on_epoch_end(self, trainer: Trainer, epoch: int, record: Mapping[str, float | None]) -> None:
+    def on_epoch_end(self, trainer: Any, epoch: int, record: Mapping[str, float | None]) -> None:
         """After epoch `epoch`; `record` is its row of the history."""
 
-    def on_fit_end(self, trainer: Trainer) -> None:
+    def on_fit_end(self, trainer: Any) -> None:
         """After the last epoch, with the final parameters in place; not after an error."""
 
 
@@ -61,7 +60,7 @@ class UnitActivity(Callback):
     def __init__(self, X: ArrayLike) -> None:
         self.X = X
 
-    def on_epoch_end(self, trainer: Trainer, epoch: int, record: Mapping[str, float | None]) -> None:
+    def on_epoch_end(self, trainer: Any, epoch: int, record: Mapping[str, float | None]) -> None:
         """Extend the history by this epoch's shares."""
         for layer, outputs in enumerate(trainer.network.activations(self.X)[1:-1], start=1):
             silent = outputs == 0

@@ -1,77 +1,57 @@
 """The Trainer: epochs, row orders, validation, early stopping, callbacks.
 
-What one update does is in `gpuprop.core.step`.
+What one update does is in `gpuprop.core.step`; how the updates of an epoch are made is the choice of a backend's plan.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
-from gpuprop.arrays import beside, is_sparse, namespace, on_gpu
-from gpuprop.backends.numpy.ops import NumpyOps
-from gpuprop.backends.threads import best_thread_count, limited_blas
-from gpuprop.core import step
-from gpuprop.core.ops import Array, UpdatePlan
-from gpuprop.core.updates import EpochUpdates, PlainUpdates, Training
-from gpuprop.errors import DeviceError, NonFiniteLossError, check_integer, check_real, unknown_name
+from gpuprop.arrays import beside
+from gpuprop.backends.devices import host_ops
+from gpuprop.backends.devices import plan as choose_plan
+from gpuprop.core.parameters import Parameters
+from gpuprop.core.rule import UpdateRule
+from gpuprop.core.updates import EpochUpdates, MadeElsewhere, PausingFit, Training
+from gpuprop.errors import DeviceError, check_integer, check_real, unknown_name
 from gpuprop.maths.optimizers import Optimizer, get_optimizer
 from gpuprop.maths.schedules import Position, Schedule, get_schedule
-from gpuprop.model.network import Network, Parameters, TrainingData, TrainingWorkspace
+from gpuprop.model.network import Network
 from gpuprop.training.callbacks import Callback
+from gpuprop.training.divergence import explain_divergence
+from gpuprop.training.orders import (
+    RowOrders,
+    check_validation,
+    checked_order,
+    counter_based_orders,
+    hold_out,
+    in_order,
+)
+from gpuprop.training.records import Patience, Progress, append_record
 
-__all__ = ["Progress", "RowOrders", "Trainer", "counter_based_orders"]
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
 
-#: ``row_orders(epoch, n_samples)`` returns the order in which an epoch (counted from 0) visits the rows.
-RowOrders = Callable[[int, int], NDArray[Any]]
+    from gpuprop.core.array_ops import Array
+    from gpuprop.core.data import TrainingData
+    from gpuprop.core.plan import Plan
 
-
-def counter_based_orders(seed: int) -> RowOrders:
-    """Return row orders keyed by (seed, epoch): any epoch's order can be drawn without those before it."""
-
-    def orders(epoch: int, n_samples: int) -> NDArray[Any]:
-        key = np.array([seed & 0xFFFFFFFFFFFFFFFF, epoch], np.uint64)
-        return np.random.Generator(np.random.Philox(key=key)).permutation(n_samples)
-
-    return orders
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a training stands: everything beside the parameters that its next update depends on.
-
-    Attributes
-    ----------
-    epochs_done, steps_done : int
-        Completed epochs and updates.
-    optimizer_state : dict of arrays
-        What the optimizer remembers, by the names in its ``slots``; on the device, and not copied.
-    history : dict of lists
-        The epochs so far.
-    """
-
-    epochs_done: int
-    steps_done: int
-    optimizer_state: dict[str, Array]
-    history: dict[str, list[Any]]
+__all__ = ["Trainer"]
 
 
 @dataclass
 class _Run:
-    """What a fit works with: data on the device, the plan of its updates, and the last good parameters."""
+    """What a fit works with: the training as a plan knows it, validation data, and the last good parameters."""
 
-    data: TrainingData
+    training: Training
     validation: TrainingData | None
-    rule: step.UpdateRule
     last_good: NDArray[Any]
-    plan: UpdatePlan | None = None
-    n_threads: int | None = None
 
 
 class Trainer:
@@ -120,6 +100,10 @@ class Trainer:
         updates are large enough to be shared, some numbers of threads are tried, and the fastest is taken. The fused
         loops, which train most networks, give the same bits with any; BLAS does not, and with a number given here uses
         that one, so that equal runs give equal bits.
+    plan : str, default="auto"
+        How updates are made: "auto" lets the backend choose; "steps" (one primitive after the other), "fused" (whole
+        epochs in one compiled call, or fused kernels), "joint", "graph" or "streamed" ask for a path by name, and a
+        fit that it cannot serve raises `gpuprop.PlanError`, which says why. See `plan_reason`.
 
     Attributes
     ----------
@@ -132,6 +116,8 @@ class Trainer:
         Completed epochs and updates.
     best_epoch : int or None
         With `early_stopping`: the epoch whose parameters were restored, counted from 1.
+    plan_reason : str or None
+        One sentence that says how updates are made and why, once the first epoch has begun.
 
     Examples
     --------
@@ -163,6 +149,7 @@ class Trainer:
         conventions: Literal["gpuprop", "scikit-learn"] = "gpuprop",
         callbacks: Sequence[Callback] = (),
         n_threads: int | None = None,
+        plan: str = "auto",
     ) -> None:
         self.network = network
         self.optimizer = get_optimizer(optimizer)
@@ -171,14 +158,14 @@ class Trainer:
         self.learning_rate = check_real("learning_rate", learning_rate, 0.0, open_minimum=True)
         self.batch_size = None if batch_size is None else check_integer("batch_size", batch_size, 1)
         self.epochs = check_integer("epochs", epochs, 1)
-        self.validation = _check_validation(validation)
+        self.validation = check_validation(validation)
         self.schedule = get_schedule(schedule)
         self.clip_norm = None if clip_norm is None else check_real("clip_norm", clip_norm, 0.0, open_minimum=True)
         self.max_norm = None if max_norm is None else check_real("max_norm", max_norm, 0.0, open_minimum=True)
         self.early_stopping = None if early_stopping is None else check_integer("early_stopping", early_stopping, 1)
         self.accumulation_steps = check_integer("accumulation_steps", accumulation_steps, 1)
         self.seed = network.seed if seed is None else check_integer("seed", seed, 0)
-        self.row_orders = row_orders or (counter_based_orders(self.seed) if shuffle else _in_order)
+        self.row_orders = row_orders or (counter_based_orders(self.seed) if shuffle else in_order)
         if conventions not in ("gpuprop", "scikit-learn"):
             raise unknown_name("conventions", conventions, ("gpuprop", "scikit-learn"))
         self.conventions = conventions
@@ -187,7 +174,9 @@ class Trainer:
             if not isinstance(callback, Callback):
                 raise TypeError(f"callbacks: got {callback!r}, expected objects derived from gpuprop.Callback")
         self.n_threads = None if n_threads is None else check_integer("n_threads", n_threads, 1)
-        self._step_callbacks = [c for c in self.callbacks if type(c).on_step_end is not Callback.on_step_end]
+        if not isinstance(plan, str):
+            raise TypeError(f"plan: got {plan!r}, expected 'auto' or the name of a path such as 'steps'")
+        self.plan = plan
         self._reset(Progress(0, 0, {}, {}))
 
     def _reset(self, progress: Progress) -> None:
@@ -199,10 +188,17 @@ class Trainer:
         self.n_samples = 0
         self.best_epoch: int | None = None
         self._stop = False
+        self._plan: Plan | None = None
+        self._reason: str | None = None
 
     def stop_training(self) -> None:
         """End the training after the current epoch; for callbacks."""
         self._stop = True
+
+    @property
+    def plan_reason(self) -> str | None:
+        """How updates are made and why, in one sentence; None before a fit has begun its first epoch."""
+        return self._reason if self._plan is None else self._plan.reason
 
     @property
     def progress(self) -> Progress:
@@ -245,6 +241,8 @@ class Trainer:
         NonFiniteLossError
             If training diverges; the network then has the parameters of the last completed epoch, as it also has
             after a ``KeyboardInterrupt`` or an error in a callback.
+        PlanError
+            If `plan` names a path that cannot make the updates of this training.
         """
         for _ in self.training(X, y, sample_weight, resume_from=resume_from):
             pass
@@ -257,14 +255,14 @@ class Trainer:
         sample_weight: ArrayLike | None = None,
         *,
         resume_from: Progress | None = None,
-    ) -> Training:
+    ) -> PausingFit:
         """Do as `fit`, pausing before the updates of each epoch, so that several trainings can be led side by side.
 
         Whoever makes the updates instead of the trainer leaves parameters and optimizer as they would be then.
         """
         self._reset(resume_from or Progress(0, 0, {}, {}))
         run = self._begin(X, y, sample_weight)
-        best_loss, best_parameters = np.inf, run.last_good
+        patience = Patience(self.early_stopping, run.last_good)
         try:
             for callback in self.callbacks:
                 callback.on_fit_begin(self)
@@ -273,32 +271,24 @@ class Trainer:
                 for callback in self.callbacks:
                     callback.on_epoch_begin(self, epoch + 1)
                 updates = self._updates_of(run, epoch)
-                totals = yield updates
+                made = yield updates
                 # Overflow is looked for at the end of each epoch; NumPy's warnings about it would only repeat that.
                 with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
-                    record = self._epoch(run, epoch, updates, totals, begin)
+                    record = self._epoch(run, epoch, updates, made, begin)
                     watched = record["train_loss" if run.validation is None else "validation_loss"]
-                    if self.early_stopping is not None and watched < best_loss:
-                        best_loss, best_parameters, self.best_epoch = watched, run.last_good, epoch + 1
+                    patience.watch(epoch + 1, watched, run.last_good)
+                    self.best_epoch = patience.best_epoch
                     for callback in self.callbacks:
                         callback.on_epoch_end(self, epoch + 1, record)
-                if self._stop or self._out_of_patience(epoch + 1):
+                if self._stop or patience.exhausted(epoch + 1):
                     break
         except BaseException:
             self._restore(run.last_good)
             raise
         if self.early_stopping is not None:
-            self._restore(best_parameters)
+            self._restore(patience.parameters)
         for callback in self.callbacks:
             callback.on_fit_end(self)
-
-    def _thread_count(self, plan: UpdatePlan) -> int | None:
-        """Return the threads that BLAS may use; None leaves that as it is."""
-        if self.n_threads is not None:
-            return self.n_threads
-        if isinstance(plan, PlainUpdates) and isinstance(self.network.ops, NumpyOps):
-            return best_thread_count(self.network, self._part_size)
-        return None
 
     def _begin(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> _Run:
         """Check the data, bring them to the device, and allocate everything that the epochs will need."""
@@ -307,29 +297,44 @@ class Trainer:
         if isinstance(self.validation, float):
             with ops.active():
                 given = (ops.adopt(X), ops.adopt(y), ops.adopt(sample_weight))
-                X, y, sample_weight, held_out = _hold_out(*given, self.validation, self.seed)
+                X, y, sample_weight, held_out = hold_out(*given, self.validation, self.seed)
             validation = network.prepare(*held_out)
         elif self.validation is not None:
             validation = network.prepare(*self.validation)
         data = network.prepare(X, y, sample_weight)
         self.n_samples = data.n_samples
         self.steps_per_epoch = -(-data.n_samples // self._update_size)
-        return _Run(data, validation, self._update_rule(), network.host_parameters())
+        training = Training(
+            layers=network.layers,
+            data=data,
+            rule=self._update_rule(),
+            part_size=self._part_size,
+            update_size=self._update_size,
+            n_updates=self.epochs * self.steps_per_epoch,
+            watched=bool(self._step_callbacks),
+            n_threads=self.n_threads,
+            want=self.plan,
+        )
+        return _Run(training, validation, network.host_parameters())
+
+    @property
+    def _step_callbacks(self) -> list[Callback]:
+        """Callbacks that want to be told of each update."""
+        return [c for c in self.callbacks if type(c).on_step_end is not Callback.on_step_end]
 
     def _flat(self) -> Array:
         """Return zeros, as many as there are parameters."""
         return self.network.ops.asarray(np.zeros(self.network.parameters.size), self.network.dtype)
 
-    def _update_rule(self) -> step.UpdateRule:
+    def _update_rule(self) -> UpdateRule:
         """Return the rule of the updates; the optimizer goes on from what it remembers."""
         old = self._optimizer_state
         self._optimizer_state = {
             name: self._in_layout(old[name]) if name in old else self._flat() for name in self.optimizer.slots
         }
-        return step.UpdateRule(
+        return UpdateRule(
             self.optimizer,
             state=self._optimizer_state,
-            scratch=(),
             clip_norm=self.clip_norm,
             max_norm=self.max_norm,
         )
@@ -338,25 +343,6 @@ class Trainer:
         """Return an optimizer's array, of whatever device, as this one lays it out."""
         network = self.network
         return Parameters.in_layout(network.ops, state, network.layer_sizes, network.dtype)
-
-    def _plan(self, data: TrainingData, rule: step.UpdateRule) -> UpdatePlan:
-        """Return the backend's own way of making many updates, or else one step after the other."""
-        network, ops, part_size = self.network, self.network.ops, self._part_size
-        own: UpdatePlan | None = None
-        if hasattr(ops, "plan_updates"):
-            own = ops.plan_updates(
-                network,
-                data,
-                rule,
-                part_size=part_size,
-                update_size=self._update_size,
-                n_updates=self.epochs * self.steps_per_epoch,
-            )
-        if own is not None:
-            return own
-        n_scratch = max(1, self.optimizer.scratch_arrays)  # clipping needs one
-        rule = replace(rule, scratch=tuple(self._flat() for _ in range(n_scratch)))
-        return PlainUpdates(network, TrainingWorkspace(network, part_size), data, rule, self._update_size)
 
     @property
     def _part_size(self) -> int:
@@ -370,32 +356,30 @@ class Trainer:
 
     def _updates_of(self, run: _Run, epoch: int) -> EpochUpdates:
         """Return what the updates of an epoch are."""
-        order = self._order(epoch)
-        data = self._weighted_by_rows(run.data, order)
+        order = checked_order(self.row_orders, epoch, self.n_samples)
+        data = self._weighted_by_rows(run.training.data, order)
         return EpochUpdates(
-            network=self.network,
-            rule=run.rule,
+            training=run.training,
             data=data,
             order=order,
             weights=self._batch_weights(data, order),
-            penalty_factors=self._penalty_factors(run.data, order),
+            penalty_factors=self._penalty_factors(run.training.data, order),
             rates=self._rates(epoch),
             steps_done=self.steps_done,
-            n_updates=self.epochs * self.steps_per_epoch,
-            part_size=self._part_size,
-            update_size=self._update_size,
-            watched=bool(self._step_callbacks),
         )
 
     def _epoch(
-        self, run: _Run, epoch: int, updates: EpochUpdates, totals: NDArray[np.float64] | None, begin: float
+        self, run: _Run, epoch: int, updates: EpochUpdates, made: MadeElsewhere | None, begin: float
     ) -> dict[str, Any]:
-        """Make the updates, unless their totals are here; evaluate, extend the history, and return its new row."""
-        if totals is None:
-            totals = self._make(run, updates, epoch)
+        """Make the updates, unless they are made; evaluate, extend the history, and return its new row."""
+        if made is None:
+            totals = self._make(updates, epoch)
+        else:
+            totals, self._reason = made
         parameters = self.network.host_parameters()
         if not (np.isfinite(totals).all() and np.isfinite(parameters).all()):
-            self._explain_divergence(run, epoch, updates)
+            self._restore(run.last_good)
+            explain_divergence(self._plan_of(run.training), updates, epoch)
         run.last_good = parameters
         self.epochs_done += 1
         self.steps_done += self.steps_per_epoch
@@ -405,9 +389,9 @@ class Trainer:
         validation_loss, validation_score = None, None
         if run.validation is not None:
             factor = float(updates.penalty_factors.mean())
-            with limited_blas(run.n_threads):
+            with nullcontext() if self._plan is None else self._plan.active():
                 validation_loss, validation_score = self.network.evaluate_data(run.validation, factor)
-        metric = "r2" if run.data.metric == "residual" else "accuracy"
+        metric = "r2" if run.training.data.metric == "residual" else "accuracy"
         record: dict[str, Any] = {
             "epoch": epoch + 1,
             "train_loss": loss,
@@ -417,20 +401,8 @@ class Trainer:
             "learning_rate": float(updates.rates[-1]),
             "seconds": time.perf_counter() - begin,
         }
-        for column, value in record.items():
-            self.history.setdefault(column, []).append(value)
+        append_record(self.history, record)
         return record
-
-    def _order(self, epoch: int) -> NDArray[np.int32]:
-        """Return the epoch's row order, checked: a wrong one would read rows that do not exist."""
-        order = np.asarray(self.row_orders(epoch, self.n_samples))
-        if order.shape != (self.n_samples,) or order.dtype.kind not in "iu":
-            raise ValueError(
-                f"row_orders: got {order.dtype} of shape {order.shape}, expected {self.n_samples} row numbers"
-            )
-        if order.min() < 0 or order.max() >= self.n_samples:
-            raise ValueError(f"row_orders: got rows {order.min()} to {order.max()}, expected 0 to {self.n_samples - 1}")
-        return np.ascontiguousarray(order, dtype=np.int32)
 
     def _rates(self, epoch: int) -> NDArray[np.float64]:
         """Return the learning rate of each update of the epoch."""
@@ -481,135 +453,30 @@ class Trainer:
         weights = self._batch_weights(data, order)
         return np.divide(1.0, weights, out=np.zeros_like(weights), where=weights > 0)
 
-    def _make(
-        self, run: _Run, updates: EpochUpdates, epoch: int, after_update: Callable[[int], None] | None = None
-    ) -> NDArray[np.float64]:
-        """Make all updates of an epoch and return the totals; `after_update` is called with the index of each."""
-        if run.plan is None:
-            run.plan = self._plan(run.data, run.rule)
-            run.n_threads = self._thread_count(run.plan)
-        plan, flushed = run.plan, getattr(self.network.ops, "subnormals_flushed", nullcontext)
-        plan.begin_epoch(
-            updates.data,
-            updates.order,
-            updates.weights,
-            updates.penalty_factors,
-            updates.rates,
-            updates.steps_done,
-        )
-        with limited_blas(run.n_threads):
-            if after_update is None and not self._step_callbacks:
-                with flushed():
-                    plan.run(0, self.steps_per_epoch)
-                return plan.totals()
-            for index in range(self.steps_per_epoch):
-                with flushed():
+    def _plan_of(self, training: Training) -> Plan:
+        """Return the plan of the updates, chosen when it is first needed."""
+        if self._plan is None:
+            self._plan = choose_plan([training], want=self.plan)
+        return self._plan
+
+    def _make(self, updates: EpochUpdates, epoch: int) -> NDArray[np.float64]:
+        """Make all updates of an epoch and return the totals."""
+        plan, callbacks = self._plan_of(updates.training), self._step_callbacks
+        with plan.active():
+            plan.begin_epoch(updates)
+            if not callbacks:
+                plan.run(0, self.steps_per_epoch)
+            else:
+                for index in range(self.steps_per_epoch):
                     plan.run(index, index + 1)
-                if after_update is not None:
-                    after_update(index)
-                else:
-                    for callback in self._step_callbacks:
+                    for callback in callbacks:
                         callback.on_step_end(self, epoch + 1, index + 1)
-            return plan.totals()
-
-    def _out_of_patience(self, epoch: int) -> bool:
-        return self.early_stopping is not None and epoch - (self.best_epoch or 0) >= self.early_stopping
-
-    # --- parameters on the host, and what went wrong -------------------------------------------------------------
+            (totals,) = plan.totals()
+        return np.asarray(totals)
 
     def _restore(self, parameters: NDArray[Any]) -> None:
         """Give the network these parameters; on the CPU, if the device that it was on has failed."""
         try:
             self.network.set_parameters(parameters)
         except DeviceError:
-            self.network.move_to(NumpyOps("cpu"), parameters)
-
-    def _explain_divergence(
-        self,
-        run: _Run,
-        epoch: int,
-        updates: EpochUpdates,
-    ) -> NoReturn:
-        """Find the update and the layer where the first non-finite number arose, and raise.
-
-        A step is deterministic, so the epoch is trained once more from where it began, now looking at every update;
-        that costs nothing while training goes well.
-        """
-        plan = run.plan
-        assert plan is not None, "updates that were made by another hand are finite"
-        self._restore(run.last_good)
-        plan.rewind()
-
-        def look(index: int) -> None:
-            place = _first_non_finite(self.network, plan)
-            if place:
-                raise NonFiniteLossError(
-                    f"training diverged in epoch {epoch + 1}, step {index + 1} of {self.steps_per_epoch}: {place} "
-                    f"became infinite or NaN; the parameters of the last completed epoch ({epoch}) are kept; lower "
-                    f"the learning rate (now {updates.rates[index]:g}), set clip_norm, or scale the inputs",
-                    epoch=epoch + 1,
-                    step=index + 1,
-                    layer=place,
-                )
-
-        self._make(run, updates, epoch, after_update=look)
-        raise NonFiniteLossError(
-            f"training diverged in epoch {epoch + 1}, but not when the epoch was repeated: the device does not "
-            f"compute reproducibly; the parameters of the last completed epoch ({epoch}) are kept",
-            epoch=epoch + 1,
-            step=self.steps_per_epoch,
-            layer="unknown",
-        )
-
-
-def _first_non_finite(network: Network, plan: UpdatePlan) -> str:
-    """Name the first array, in the order of the algorithm, that an update left with a non-finite number."""
-    for place, array in plan.places():
-        if not np.isfinite(network.ops.to_numpy(array)).all():
-            return place
-    return ""
-
-
-def _in_order(epoch: int, n_samples: int) -> NDArray[Any]:
-    """The rows as they stand: ``shuffle=False``."""
-    return np.arange(n_samples)
-
-
-def _check_validation(validation: Any) -> float | tuple[Any, ...] | None:
-    if validation is None:
-        return None
-    if isinstance(validation, (tuple, list)):
-        if len(validation) not in (2, 3):
-            raise ValueError(f"validation: got {len(validation)} arrays, expected (X, y) or (X, y, sample_weight)")
-        return tuple(validation)
-    return check_real("validation", validation, 0.0, 1.0, open_minimum=True, open_maximum=True)
-
-
-def _hold_out(
-    X: Any, y: Any, sample_weight: ArrayLike | None, share: float, seed: int
-) -> tuple[Any, Any, Any, tuple[Any, Any, Any]]:
-    """Split off a seeded random share of the rows, at least one; return the rest, and the share."""
-    X, y = X.tocsr() if is_sparse(X) else _array(X), _array(y)
-    n_samples = X.shape[0] if X.ndim else 0
-    if n_samples < 2 or y.shape[:1] != X.shape[:1]:
-        raise ValueError(f"validation={share:g}: got X of shape {X.shape} and y of shape {y.shape}, cannot be split")
-    weight = None if sample_weight is None else _array(sample_weight)
-    if weight is not None and weight.shape != X.shape[:1]:
-        raise ValueError(f"sample_weight: got shape {weight.shape}, expected ({n_samples},)")
-    shuffled = np.random.default_rng(np.random.SeedSequence([seed, 1])).permutation(n_samples)
-    n_held_out = min(max(1, round(share * n_samples)), n_samples - 1)
-    held, kept = np.sort(shuffled[:n_held_out]), np.sort(shuffled[n_held_out:])
-    rest, share_of_them = (
-        (_rows(X, which), _rows(y, which), None if weight is None else _rows(weight, which)) for which in (kept, held)
-    )
-    return (*rest, share_of_them)
-
-
-def _array(values: Any) -> Any:
-    """Return an array: one that lies on a GPU as it is, anything else as NumPy's."""
-    return values if on_gpu(values) else np.asarray(values)
-
-
-def _rows(array: Any, which: NDArray[np.int64]) -> Any:
-    """Return rows of an array, where it lies."""
-    return array[which] if is_sparse(array) else namespace(array).take(array, beside(which, array), axis=0)
+            self.network.move_to(host_ops(), parameters)

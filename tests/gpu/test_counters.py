@@ -20,7 +20,7 @@ from gpuprop.measure.equivalence import tolerances
 
 # Without numba-cuda these cannot be imported, and the tests are skipped by their fixture.
 if TYPE_CHECKING or find_spec("numba_cuda"):
-    from gpuprop.backends.cuda.updates import CudaUpdates
+    from gpuprop.backends.cuda.updates import CudaPlan
     from gpuprop_kernels import launch
     from gpuprop_kernels.shapes import NO_OPTIMIZER, TILES
 
@@ -51,15 +51,15 @@ def step(
     rng = np.random.default_rng(0)
     X, y = rng.integers(0, 256, (batch, sizes[0])).astype(data_type), np.arange(batch) % sizes[-1]
     measured: list[dict[str, Any]] = []
-    inner = CudaUpdates._launch
+    inner = CudaPlan._launch
 
-    def counting(self: CudaUpdates, first: int, last: int) -> None:
+    def counting(self: CudaPlan, first: int, last: int) -> None:
         with counts.measure() as found:
             inner(self, first, last)
         measured.append(found)
 
     with monkeypatch.context() as patch:
-        patch.setattr(CudaUpdates, "_launch", counting)
+        patch.setattr(CudaPlan, "_launch", counting)
         net = gpuprop.Network(sizes, device="cuda", loss="categorical_cross_entropy", seed=0, input_scaling=scaling)
         gpuprop.Trainer(net, epochs=2, batch_size=batch, shuffle=False, **how).fit(X, y)
     return measured[-1]

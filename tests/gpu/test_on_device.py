@@ -24,7 +24,7 @@ from tests.cli_tools import Cli
 # Without numba-cuda these cannot be imported, and the tests are skipped by their fixture.
 if TYPE_CHECKING or find_spec("numba_cuda"):
     from gpuprop.backends.cuda.runtime import DeviceRuntime
-    from gpuprop.backends.cuda.updates import CudaUpdates
+    from gpuprop.backends.cuda.updates import CudaPlan
 
 pytestmark = pytest.mark.gpu
 
@@ -117,18 +117,18 @@ def test_nothing_but_launches_between_two_updates(
 ) -> None:  # fmt: skip
     X, y, _ = small()
     counted: list[dict[str, Any]] = []
-    launch, replay = CudaUpdates._launch, CudaUpdates._replay
+    launch, replay = CudaPlan._launch, CudaPlan._replay
 
     def counting(inner: Any) -> Any:
-        def call(self: CudaUpdates, first: int, last: int) -> None:
+        def call(self: CudaPlan, first: int, last: int) -> None:
             with counts.measure() as measured:
                 inner(self, first, last)
             counted.append(measured["totals"] | {"updates": last - first})
 
         return call
 
-    monkeypatch.setattr(CudaUpdates, "_launch", counting(launch))
-    monkeypatch.setattr(CudaUpdates, "_replay", lambda self, first, last: self._launch(first, last))
+    monkeypatch.setattr(CudaPlan, "_launch", counting(launch))
+    monkeypatch.setattr(CudaPlan, "_replay", lambda self, first, last: self._launch(first, last))
     gpuprop.Trainer(network("cuda", sizes, **options), epochs=2, batch_size=64, **how).fit(X, y)
     eager = counted[-1]  # the second epoch: everything is compiled
     assert eager["launches"] == launches * eager["updates"]
@@ -136,8 +136,8 @@ def test_nothing_but_launches_between_two_updates(
     copies = tuple(f"{kind}_count" for kind in ("h2d", "d2h", "d2d", "h2h"))
     assert {name: eager[name] for name in waits + copies if eager[name]} == {}
 
-    monkeypatch.setattr(CudaUpdates, "_launch", launch)
-    monkeypatch.setattr(CudaUpdates, "_replay", counting(replay))
+    monkeypatch.setattr(CudaPlan, "_launch", launch)
+    monkeypatch.setattr(CudaPlan, "_replay", counting(replay))
     counted.clear()
     gpuprop.Trainer(network("cuda", sizes, **options), epochs=2, batch_size=64, **how).fit(X, y)
     span = counted[-1]
@@ -241,13 +241,13 @@ def test_a_live_bar_leaves_an_epoch_whole(
 ) -> None:
     # "!gpuprop train" in a notebook has a terminal, with a bar; asked for each update, a GPU launches them one by one.
     ran: list[int] = []
-    run = CudaUpdates.run
+    run = CudaPlan.run
 
-    def note(self: CudaUpdates, first: int, last: int) -> None:
+    def note(self: CudaPlan, first: int, last: int) -> None:
         ran.append(last - first)
         run(self, first, last)
 
-    monkeypatch.setattr(CudaUpdates, "run", note)
+    monkeypatch.setattr(CudaPlan, "run", note)
     monkeypatch.setattr("gpuprop.cli.progress.is_terminal", lambda: True)
     found = Cli(capsys).run(
         "train", "digits", "--device", "cuda", "--hidden", 8, "--epochs", 2, "--out", tmp_path / "run"

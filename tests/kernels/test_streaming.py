@@ -11,7 +11,8 @@ import pytest
 import gpuprop
 from gpuprop.backends import get_ops
 from gpuprop.backends.cuda.ops import CudaOps
-from gpuprop.backends.cuda.streaming import ENVIRONMENT_VARIABLE, HostRows, RowStream
+from gpuprop.backends.cuda.residence import ENVIRONMENT_VARIABLE, HostRows
+from gpuprop.backends.cuda.streaming import RowStream
 from gpuprop.errors import DeviceMemoryError
 from tests.kernels.test_training import DEVICE, blobs, train
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import gpuprop
-from gpuprop.backends.cuda.updates import CudaUpdates
+from gpuprop.backends.cuda.updates import CudaPlan
 from gpuprop.maths.optimizers import SGD
 from gpuprop.measure.equivalence import tolerances
 from tests.kernels import support as s
@@ -241,13 +241,13 @@ def test_windows_of_an_epoch_change_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     whole = train(DEVICE, (5, 4, 3), (X, y), {"l2": 0.1}, batch_size=2, epochs=1)
     monkeypatch.setattr("gpuprop.backends.cuda.updates.WINDOW_LAUNCHES", 6)  # two updates of three launches each
     entered: list[tuple[int, int]] = []
-    enter = CudaUpdates._enter
+    enter = CudaPlan._enter
 
-    def note(self: CudaUpdates, begin: int, end: int) -> None:
+    def note(self: CudaPlan, begin: int, end: int) -> None:
         entered.append((begin, end))
         enter(self, begin, end)
 
-    monkeypatch.setattr(CudaUpdates, "_enter", note)
+    monkeypatch.setattr(CudaPlan, "_enter", note)
     in_windows = train(DEVICE, (5, 4, 3), (X, y), {"l2": 0.1}, batch_size=2, epochs=1)
     assert entered == [(0, 2), (2, 4), (4, 5)]
     assert whole.network.host_parameters().tobytes() == in_windows.network.host_parameters().tobytes()

@@ -1,7 +1,7 @@
 """The fused tier: whole epochs in one compiled call, from online gradient descent to layers of a thousand units.
 
-`plan` says whether a training is one for it, allocates everything, and hands back a callable that makes any number of
-updates at once. What is computed is in `gpuprop.backends.cpu.fused_step`.
+`gpuprop.backends.cpu.plans` chooses it. `FusedPlan` allocates everything and makes any number of updates in one call;
+`gpuprop.backends.cpu.fused_step` says what is computed.
 
 It covers the built-in activations, losses and optimizers with all that `gpuprop.Trainer` offers but accumulated batches
 and sparse data; for those, and for a user's own functions, the step is made one primitive at a time.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -19,21 +20,26 @@ from numpy.typing import NDArray
 
 from gpuprop.arrays import is_sparse
 from gpuprop.backends.cpu import loops, optimizer_loops
+from gpuprop.backends.cpu.columns import scaling_columns
 from gpuprop.backends.cpu.compiling import announced
 from gpuprop.backends.cpu.fused_step import GATHERED, GATHERED_PIECE, OWN, PIECE, Batches, Kind, Model, Work, epoch
 from gpuprop.backends.cpu.panels import Panels, aligned, padded, row_stride
 from gpuprop.backends.cpu.subnormals import subnormals_flushed
 from gpuprop.backends.cpu.team import Team, team_of, together
 from gpuprop.backends.cpu.tiles import TileShape, tile_shape
-from gpuprop.backends.threads import ThreadChoice
+from gpuprop.backends.steps import places_of, put_back, taken_out
+from gpuprop.backends.threads import ThreadChoice, limited_blas
+from gpuprop.core.plan import TrainingState
 from gpuprop.maths.dropout import keep_threshold
 from gpuprop.maths.optimizers import AdamW
 
 if TYPE_CHECKING:
-    from gpuprop.core.step import UpdateRule
-    from gpuprop.model.network import Network, TrainingData
+    from gpuprop.core.data import TrainingData
+    from gpuprop.core.rule import UpdateRule
+    from gpuprop.core.spec import Spec
+    from gpuprop.core.updates import EpochUpdates, Training
 
-__all__ = ["LEAST_SAVING", "MOST_KEPT", "WIDEST_PAIR", "FusedUpdates", "covers", "mostly_zero"]
+__all__ = ["LEAST_SAVING", "MOST_KEPT", "WIDEST_PAIR", "FusedPlan", "cannot_fuse", "mostly_zero", "not_worth_fusing"]
 
 Array = NDArray[Any]
 
@@ -57,21 +63,31 @@ MOST_KEPT = 0.75
 PRODUCTS_OF_CALL = 10_000_000_000
 
 
-def covers(
-    network: Network, data: TrainingData, rule: UpdateRule, part_size: int, update_size: int, n_updates: int
-) -> bool:
-    """Whether the fused updates do all that a training of `n_updates` asks for, and are the faster way."""
-    products = 3 * update_size * network.n_weights
+def cannot_fuse(training: Training) -> str | None:
+    """Return what the fused updates do not know of a training, or None if they know all of it."""
+    spec, rule = training.layers.spec, training.rule
+    if training.update_size > training.part_size:
+        return "the gradients of several batches add up to one update"
+    if is_sparse(training.data.inputs):
+        return "the inputs are sparse"
+    for activation in spec.activations:
+        if not loops.knows(activation, spec.loss):
+            return f"there are no compiled loops for {activation.name} with the loss {spec.loss.name}"
+    if not optimizer_loops.is_built_in(rule.optimizer):
+        return f"there is no compiled loop for the optimizer {rule.optimizer.name!r}"
+    return None
+
+
+def not_worth_fusing(training: Training) -> str | None:
+    """Return why the primitives are the faster way for a training, or None if the fused updates are."""
+    products = training.products
     few = min(products, _MANY_PRODUCTS)
     saving = _SAVED_BY_UPDATE + _SAVED_BY_PRODUCT * few + _SAVED_BEYOND * (products - few)
-    return (
-        n_updates * saving >= LEAST_SAVING
-        and all(min(pair) <= WIDEST_PAIR for pair in pairwise(network.layer_sizes))
-        and update_size <= part_size
-        and not is_sparse(data.inputs)
-        and all(loops.knows(activation, network.loss_function) for activation in network.layer_activations)
-        and optimizer_loops.is_built_in(rule.optimizer)
-    )
+    if training.n_updates * saving < LEAST_SAVING:
+        return "the training is so short that compiling its loops would take longer than they save"
+    if any(min(pair) > WIDEST_PAIR for pair in pairwise(training.layers.spec.layer_sizes)):
+        return f"two neighbouring layers have more than {WIDEST_PAIR:,} units each, which BLAS multiplies faster"
+    return None
 
 
 def mostly_zero(data: TrainingData, columns: tuple[Array, Array], rows: int) -> bool:
@@ -90,46 +106,51 @@ def mostly_zero(data: TrainingData, columns: tuple[Array, Array], rows: int) -> 
     return bool(kept / 2 < MOST_KEPT)
 
 
-class FusedUpdates:
-    """`gpuprop.core.ops.UpdatePlan` by one compiled call for any number of updates, of a training that `covers`.
+class FusedPlan:
+    """`gpuprop.core.plan.Plan` by one compiled call for any number of updates.
 
     Parameters
     ----------
-    network, data, rule, update_size
-        As for `gpuprop.core.updates.PlainUpdates`.
-    columns : pair of arrays of shape (n_features,)
-        Shift and factor of each input.
+    training : Training
+        One of which `cannot_fuse` finds nothing.
+    skips_zeros : bool, default=True
+        Whether products with what is zero in the inputs are left out, if there are enough of them.
     """
 
-    def __init__(
-        self, network: Network, data: TrainingData, rule: UpdateRule, update_size: int, columns: tuple[Array, Array]
-    ) -> None:
-        self._network, self._rule, self._columns, self._update_size = network, rule, columns, update_size
-        products = 3 * update_size * network.n_weights
+    def __init__(self, training: Training, *, skips_zeros: bool = True) -> None:
+        self.name = "fused" if skips_zeros else "dense"
+        self._training, rule = training, training.rule
+        self._layers, self._rule, self._update_size = training.layers, rule, training.update_size
+        spec, data, dtype = self._layers.spec, training.data, self._layers.spec.dtype
+        output, update_size, products = spec.output_activation, training.update_size, training.products
+        self._columns = columns = scaling_columns(data.scaling, spec.layer_sizes[0], dtype)
         # A limit on norms looks at all gradients, or weights, together.
         limited = rule.clip_norm is not None or rule.max_norm is not None
         self._threads = ThreadChoice(0 if limited else products)
         self._updates_of_call = max(1, PRODUCTS_OF_CALL // products)
-        dtype, output = network.dtype, network.output_activation
         shape = tile_shape(dtype)
-        dropped = any(network.dropout)
+        dropped = any(spec.dropout)
         # A layer of one tile uses a list once, which is less than making it costs: 64-32-16-10 took 6 % longer a batch
         # of 32 and 23 % longer a sample.
-        listed = not dropped and mostly_zero(data, columns, shape.rows) and network.layer_sizes[1] > shape.width
-        self._panels = panels = Panels(network.layer_sizes, shape)
+        listed = (
+            skips_zeros and not dropped and mostly_zero(data, columns, shape.rows) and spec.layer_sizes[1] > shape.width
+        )
+        self._panels = panels = Panels(spec.layer_sizes, shape)
         self._packed = self._none = np.empty(0, dtype)
         self._state_before = {name: np.empty_like(array) for name, array in rule.state.items()}
-        self._parameters = aligned(panels.size, dtype)
+        self._panel_parameters = aligned(panels.size, dtype)
         self._state = [aligned(panels.size, dtype) for _ in rule.optimizer.slots]
-        self._called = False
+        self._called, self._position = False, 0
         self._teams: dict[int, tuple[list[Team], list[Work]]] = {}
-        self._work = _work(network, update_size, shape, listed, panels.size if rule.clip_norm is not None else 0)
+        self._work = _work(spec, update_size, shape, listed, panels.size if rule.clip_norm is not None else 0)
         hidden = list(
-            dict.fromkeys((loops.base_name(one), one.derivative_of == "z") for one in network.hidden_activations)
+            dict.fromkeys((loops.base_name(one), one.derivative_of == "z") for one in spec.hidden_activations)
         )
-        state = (*self._state, self._parameters, self._parameters)[:2]  # what an optimizer lacks it does not touch
-        self._model = _model(network, rule, panels, [name for name, _ in hidden])._replace(
-            parameters=self._parameters, first=state[0], second=state[1]
+        state = (*self._state, self._panel_parameters, self._panel_parameters)[
+            :2
+        ]  # what an optimizer lacks it does not touch
+        self._model = _model(spec, rule, panels, [name for name, _ in hidden])._replace(
+            parameters=self._panel_parameters, first=state[0], second=state[1]
         )
         self._updates = epoch(
             Kind(
@@ -137,10 +158,10 @@ class FusedUpdates:
                 hidden=tuple(hidden) or (("identity", False),),
                 output=loops.base_name(output),
                 output_from=output.derivative_of,
-                loss=network.loss_function.name,
+                loss=spec.loss.name,
                 metric=data.metric,
                 optimizer=rule.optimizer.name,
-                penalised=bool(network.l1 or network.l2),
+                penalised=spec.penalised,
                 clipped=rule.clip_norm is not None,
                 limited=rule.max_norm is not None,
                 dropped=dropped,
@@ -148,35 +169,40 @@ class FusedUpdates:
             )
         )
 
-    def begin_epoch(  # noqa: D102  (contracts: see UpdatePlan)
-        self,
-        data: TrainingData,
-        order: NDArray[np.int32],
-        weights: NDArray[np.float64],
-        penalty_factors: NDArray[np.float64],
-        rates: NDArray[np.float64],
-        steps_done: int,
-    ) -> None:
+    @property
+    def reason(self) -> str:
+        """The path in a sentence."""
+        with self.active():
+            most = self._threads.most()
+        threads = "1 thread" if most == 1 else f"up to {most} threads"
+        return f"{self.name}: whole epochs in one compiled call, {threads}"
+
+    def active(self) -> AbstractContextManager[None]:
+        return limited_blas(self._training.n_threads)
+
+    def begin_epoch(self, *updates: EpochUpdates) -> None:
+        (epoch,) = updates
+        data = epoch.data
         self._batches = Batches(
             inputs=data.inputs,
             targets=data.targets,
             sample_weight=self._none if data.sample_weight is None else data.sample_weight,
-            order=order,
-            batch_weights=weights,
-            penalty_factors=penalty_factors,
-            rates=rates,
+            order=epoch.order,
+            batch_weights=epoch.weights,
+            penalty_factors=epoch.penalty_factors,
+            rates=epoch.rates,
             size=self._update_size,
             scaled=data.scaling is not None,
             shift=self._columns[0],
             factor=self._columns[1],
         )
-        self._steps_done = steps_done
+        self._steps_done, self._position = epoch.steps_done, 0
         for name, array in self._rule.state.items():
             self._state_before[name][...] = array
         self._work.totals[...] = 0.0
 
-    def run(self, first: int, last: int) -> None:  # noqa: D102
-        if self._packed is not self._network.parameters:  # the network has been on another device
+    def run(self, first: int, last: int) -> None:
+        if self._packed is not self._layers.parameters.flat:  # the network has been on another device
             self._connect()
         for own, packed in self._pieces:
             packed[...] = own
@@ -189,23 +215,21 @@ class FusedUpdates:
             start = stop
         for own, packed in self._pieces:
             own[...] = packed
+        self._position = last
 
     def _call(self, n_threads: int, start: int, stop: int) -> None:
         """Make updates, all threads of a team each update together."""
         teams, works = self._team(n_threads)
 
         def updates(team: Team) -> None:
-            self._updates(self._batches, works[team.thread], self._model, team, self._steps_done, start, stop)
-
-        def flushed(team: Team) -> None:
             with subnormals_flushed():  # a mode of the thread
-                updates(team)
+                self._updates(self._batches, works[team.thread], self._model, team, self._steps_done, start, stop)
 
         with contextlib.nullcontext() if self._called else announced():
             if n_threads == 1:
                 updates(teams[0])
             else:
-                together(flushed, teams)
+                together(updates, teams)
         self._called = True
 
     def _team(self, n_threads: int) -> tuple[list[Team], list[Work]]:
@@ -221,39 +245,52 @@ class FusedUpdates:
 
     def _connect(self) -> None:
         """Find each piece of parameters and optimizer state in the network's layout and in panels."""
-        self._packed = self._network.parameters
+        self._packed = self._layers.parameters.flat
         given = (self._packed, *(self._rule.state[name] for name in self._rule.optimizer.slots))
-        pairs = zip(given, (self._parameters, *self._state), strict=True)
+        pairs = zip(given, (self._panel_parameters, *self._state), strict=True)
         self._pieces = [piece for flat, panels in pairs for piece in self._panels.pieces(flat, panels)]
 
-    def totals(self) -> NDArray[np.float64]:  # noqa: D102
-        return self._work.totals.copy()
+    def totals(self) -> NDArray[np.float64]:
+        return self._work.totals.copy()[None, :]
 
-    def rewind(self) -> None:  # noqa: D102
+    def state(self) -> tuple[TrainingState, ...]:
+        return (taken_out(self._training, self._position, self._work.totals),)
+
+    def restore(self, *states: TrainingState) -> None:
+        (state,) = states
+        put_back(self._training, state)
+        self._empty_panels()
+        self._work.totals[...] = state.totals
+        self._position = state.position
+
+    def rewind(self) -> None:
         for name, array in self._rule.state.items():
             array[...] = self._state_before[name]
-        for panels in (self._parameters, *self._state):
-            panels[...] = 0  # the padding too, where the diverged training left NaN
+        self._empty_panels()
 
-    def places(self) -> Iterator[tuple[str, Array]]:  # noqa: D102
-        network, work = self._network, self._work
-        n_rows, layers = work.y.shape[0], range(1, network.n_layers + 1)
+    def _empty_panels(self) -> None:
+        """Write zeros to the panels, the padding included, where a training that diverged left NaN."""
+        for panels in (self._panel_parameters, *self._state):
+            panels[...] = 0
+
+    def places(self) -> Iterator[tuple[str, Array]]:
+        spec, work = self._layers.spec, self._work
+        n_rows, layers = work.y.shape[0], range(1, spec.n_layers + 1)
 
         def of(array: Array, layer: int) -> Array:
-            at, stride, width = int(work.at[layer]), int(work.strides[layer]), network.layer_sizes[layer]
+            at, stride, width = int(work.at[layer]), int(work.strides[layer]), spec.layer_sizes[layer]
             return array[at : at + n_rows * stride].reshape(n_rows, stride)[:, :width]
 
         yield from ((f"the output of layer {layer}", of(work.a, layer)) for layer in layers[:-1])
-        yield f"the output of layer {network.n_layers}", work.output_a
+        yield f"the output of layer {spec.n_layers}", work.output_a
         yield "the loss", work.totals
         yield from ((f"the delta of layer {layer}", of(work.delta, layer)) for layer in reversed(layers))
-        yield from ((f"the updated weights of layer {layer}", network.weights[layer - 1]) for layer in layers)
-        yield from ((f"the updated biases of layer {layer}", network.biases[layer - 1]) for layer in layers)
+        yield from places_of(self._layers.parameters)
 
 
-def _model(network: Network, rule: UpdateRule, panels: Panels, hidden: list[str]) -> Model:
+def _model(spec: Spec, rule: UpdateRule, panels: Panels, hidden: list[str]) -> Model:
     """Return the numbers of a training, still without parameters and state."""
-    dtype, activations, optimizer = network.dtype, network.layer_activations, rule.optimizer
+    dtype, activations, optimizer = spec.dtype, spec.activations, rule.optimizer
     none = np.empty(0, dtype)
     return Model(
         units=panels.units,
@@ -269,23 +306,23 @@ def _model(network: Network, rule: UpdateRule, panels: Panels, hidden: list[str]
         second=none,
         hyperparameters=optimizer_loops.hyperparameters(optimizer),
         weight_decay=optimizer.weight_decay if isinstance(optimizer, AdamW) else 0.0,
-        l1=network.l1,
-        l2=network.l2,
+        l1=spec.l1,
+        l2=spec.l2,
         clip_norm=rule.clip_norm or 0.0,
         max_norm=rule.max_norm or 0.0,
-        drop_thresholds=np.array([keep_threshold(rate) for rate in network.dropout], np.uint64),
-        drop_factors=np.array([1.0 / (1.0 - rate) for rate in network.dropout]),
-        drop_key=np.array([network.seed & 0xFFFFFFFF, (network.seed >> 32) & 0xFFFFFFFF], np.uint64),
+        drop_thresholds=np.array([keep_threshold(rate) for rate in spec.dropout], np.uint64),
+        drop_factors=np.array([1.0 / (1.0 - rate) for rate in spec.dropout]),
+        drop_key=np.array([spec.seed & 0xFFFFFFFF, (spec.seed >> 32) & 0xFFFFFFFF], np.uint64),
     )
 
 
-def _work(network: Network, n_rows: int, shape: TileShape, listed: bool, kept_gradient: int) -> Work:
+def _work(spec: Spec, n_rows: int, shape: TileShape, listed: bool, kept_gradient: int) -> Work:
     """Allocate the arrays of a step of at most `n_rows` rows."""
-    dtype, sizes, rows = network.dtype, network.layer_sizes, shape.rows
+    dtype, sizes, rows = spec.dtype, spec.layer_sizes, shape.rows
     strides = [row_stride(width, shape) for width in sizes]
     starts = np.cumsum([0, *(n_rows * stride for stride in strides)])
-    keeps_z = any(activation.derivative_of == "z" for activation in network.hidden_activations)
-    dropped = any(network.dropout)
+    keeps_z = any(activation.derivative_of == "z" for activation in spec.hidden_activations)
+    dropped = any(spec.dropout)
     pairs = [(fan_in, padded(fan_out, shape.width)) for fan_in, fan_out in pairwise(sizes)]
     gathered = max((fan_out for fan_in, fan_out in pairs if n_rows * fan_in >= GATHERED), default=0)
     n_columns, n_listed = (sizes[0], n_rows) if listed else (0, 0)

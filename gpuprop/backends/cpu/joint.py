@@ -14,7 +14,7 @@ k networks share.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +30,9 @@ from gpuprop.backends.cpu.tiles import TileShape, column_lister, multiplication,
 from gpuprop.maths.optimizers import FLUSH_EVERY, AdamW
 
 if TYPE_CHECKING:
-    from gpuprop.core.updates import EpochUpdates
+    from gpuprop.core.updates import EpochUpdates, Training
 
-__all__ = ["LARGEST_OWN_BATCH", "JointUpdates", "kind_of"]
+__all__ = ["LARGEST_OWN_BATCH", "JointUpdates", "cannot_join"]
 
 Array = NDArray[Any]
 
@@ -48,40 +48,35 @@ _LARGEST_LAYER = 2**18
 _PIECE = 1_024
 
 
-def kind_of(updates: EpochUpdates) -> Hashable:
-    """Return what networks must have in common to be trained together; None for one that is trained alone.
+def cannot_join(training: Training) -> str | None:
+    """Return why a training is better made alone, or None if it can share its updates with others of its shape.
 
-    What they need not have in common: parameters, rows, order, targets, weights of samples, penalties, learning rates,
-    and the hyperparameters of the optimizer. Alone are trained those whose batches are so large that BLAS is faster
-    than the tiles, and those whose training is long enough for the fused tier: with 784-64-10 and batches of 32 each
-    then takes 115 microseconds an update, and together they take 107.
+    Networks of one shape need not have in common: parameters, rows, order, targets, weights of samples, penalties,
+    learning rates, and the hyperparameters of the optimizer. Batches so large that BLAS multiplies faster than the
+    tiles are trained alone, and so are trainings that are long enough for the fused tier: with 784-64-10 and batches
+    of 32 each then takes 115 microseconds an update, and together they take 107.
     """
-    network, rule, data = updates.network, updates.rule, updates.data
-    asked = (network, data, rule, updates.part_size, updates.update_size, updates.n_updates)
-    covered = (
-        not updates.watched
-        and all(loops.knows(activation, network.loss_function) for activation in network.layer_activations)
-        and optimizer_loops.is_built_in(rule.optimizer)
-        and rule.clip_norm is None
-        and rule.max_norm is None
-        and data.scaling is None
-        and updates.update_size == updates.part_size
-        and not any(network.dropout)
-        and updates.update_size * max(network.layer_sizes[1:]) <= _LARGEST_LAYER
-        and not fused.covers(*asked)
-    )
-    if not covered:
-        return None
-    return (
-        network.layer_sizes,
-        network.dtype,
-        tuple(activation.name for activation in network.layer_activations),
-        network.loss_function.name,
-        data.metric,
-        rule.optimizer.name,
-        data.n_samples,
-        updates.update_size,
-    )
+    spec, rule = training.layers.spec, training.rule
+    if training.watched:
+        return "a callback wants to be told of each update"
+    for activation in spec.activations:
+        if not loops.knows(activation, spec.loss):
+            return f"there are no compiled loops for {activation.name} with the loss {spec.loss.name}"
+    if not optimizer_loops.is_built_in(rule.optimizer):
+        return f"there is no compiled loop for the optimizer {rule.optimizer.name!r}"
+    if rule.clip_norm is not None or rule.max_norm is not None:
+        return "a limit on norms looks at all numbers of a network together"
+    if training.data.scaling is not None:
+        return "the inputs are scaled batch by batch"
+    if training.update_size != training.part_size:
+        return "the gradients of several batches add up to one update"
+    if any(spec.dropout):
+        return "units are dropped"
+    if training.update_size * max(spec.layer_sizes[1:]) > _LARGEST_LAYER:
+        return "batches and layers are so large that BLAS multiplies faster"
+    if fused.cannot_fuse(training) is None and fused.not_worth_fusing(training) is None:
+        return "each training is long enough for the fused loops"
+    return None
 
 
 # --- what is compiled ------------------------------------------------------------------------------------------------
@@ -291,7 +286,7 @@ class _Zeros:
 
 
 class JointUpdates:
-    """The updates of an epoch of k networks of one kind, see `kind_of`.
+    """The updates of an epoch of k networks of one shape, see `cannot_join`.
 
     Parameters
     ----------
@@ -303,8 +298,9 @@ class JointUpdates:
 
     def __init__(self, members: Sequence[EpochUpdates], *, shared: bool) -> None:
         self._shared = shared
-        k, network, data, n_rows = len(members), members[0].network, members[0].data, members[0].update_size
-        sizes, dtype = network.layer_sizes, network.dtype
+        k, training = len(members), members[0].training
+        spec, data, n_rows = training.layers.spec, training.data, training.update_size
+        sizes, dtype = spec.layer_sizes, spec.dtype
         self._sizes, self._size, self._dtype = sizes, n_rows, dtype
         shape = tile_shape(dtype)
         self._panels = Panels(sizes, shape)
@@ -312,18 +308,18 @@ class JointUpdates:
         def numbers(*sizes: int) -> Array:
             return np.zeros(sizes, dtype)
 
-        self._parameters = numbers(k, self._panels.size)
-        optimizer = members[0].rule.optimizer
+        self._panel_parameters = numbers(k, self._panels.size)
+        optimizer = training.rule.optimizer
         self._state = [numbers(k, self._panels.size) for _ in optimizer.slots]
         self._biases = [
-            self._parameters[:, at : at + units]
+            self._panel_parameters[:, at : at + units]
             for at, units in zip(self._panels.biases_at.tolist(), sizes[1:], strict=True)
         ]
         self._transposed = [numbers(k, fan_out * padded(fan_in, shape.lanes)) for fan_in, fan_out in _layers(sizes)[1:]]
         self._gradient = numbers(max(_PIECE, shape.rows * shape.width, *sizes))
 
         # Layer l of `a` and `delta`; the output layer's net inputs and deltas are both in `delta`.
-        *hidden, output = network.layer_activations
+        *hidden, output = spec.activations
         n_batches = 1 if shared else k
         self._strides = [row_stride(units, shape) for units in sizes]
         of_layers = [numbers(k, n_rows * stride) for stride in self._strides[1:]]
@@ -344,32 +340,37 @@ class JointUpdates:
             (_hidden_forward(name), _hidden_delta(name), loops.parameter_of(activation, dtype))
             for activation, name in ((activation, loops.base_name(activation)) for activation in hidden)
         ]
-        self._output = _output(loops.base_name(output), output.derivative_of, network.loss_function.name, data.metric)
+        self._output = _output(loops.base_name(output), output.derivative_of, spec.loss.name, data.metric)
         self._output_parameter = loops.parameter_of(output, dtype)
 
-    def run(self, members: Sequence[EpochUpdates]) -> list[Array | None]:
-        """Make the updates and return the totals of each network: sums of weighted loss and of weighted score.
+    def run(self, first: int, last: int) -> None:
+        """Make the updates `first` to `last` - 1, and hand each network its parameters and its optimizer's memory.
 
-        A network whose parameters or totals are not finite any more is left as it was, and gets None instead.
+        A network whose parameters or totals are not finite any more is left as it was.
         """
-        self._begin(members)
-        n_samples = members[0].data.n_samples
+        n_samples = self._epochs[0].data.n_samples
         quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore")
         with subnormals_flushed(), quiet:
-            for index, start in enumerate(range(0, n_samples, self._size)):
+            for index in range(first, last):
+                start = index * self._size
                 n_rows = min(self._size, n_samples - start)
                 weight = self._take_batch(start, n_rows)
                 self._forward(n_rows)
                 self._backward(n_rows, weight, index)
                 self._make_update(n_rows, index)
-        return [self._finished(i, member) for i, member in enumerate(members)]
+        for i, member in enumerate(self._epochs):
+            self._hand_over(i, member)
 
-    def _begin(self, members: Sequence[EpochUpdates]) -> None:
-        for i, member in enumerate(members):
-            for own, panels in self._both(i, member):
-                panels[...] = 0  # the padding too: a diverged training left NaN
-                for piece, packed in self._panels.pieces(own, panels):
-                    packed[...] = piece
+    def totals(self) -> NDArray[np.float64]:
+        """Return the sums of weighted loss and of weighted score of each network; NaN where it was left as it was."""
+        totals = self._totals.copy()
+        totals[~np.isfinite(self._panel_parameters).all(axis=1)] = np.nan
+        return totals
+
+    def begin(self, members: Sequence[EpochUpdates]) -> None:
+        """Take what is new in an epoch of these networks."""
+        self._epochs = members
+        self.take_parameters()
         self._members = members[:1] if self._shared else members
         self._totals = np.zeros((len(members), 2))
         self._sample_weight = np.empty((len(members), 0), self._dtype)
@@ -384,17 +385,17 @@ class JointUpdates:
 
         self._rates, self._weights = of_steps("rates"), of_steps("weights")
         factors = of_steps("penalty_factors")
-        self._l1 = factors * [member.network.l1 for member in members]
-        self._l2 = factors * [member.network.l2 for member in members]
+        self._l1 = factors * [member.training.layers.spec.l1 for member in members]
+        self._l2 = factors * [member.training.layers.spec.l2 for member in members]
         self._steps_done = np.array([member.steps_done for member in members])
-        optimizers = [member.rule.optimizer for member in members]
+        optimizers = [member.training.rule.optimizer for member in members]
         self._hyperparameters = np.stack([optimizer_loops.hyperparameters(optimizer) for optimizer in optimizers])
         self._decay = np.array([o.weight_decay if isinstance(o, AdamW) else 0.0 for o in optimizers])
 
     def _take_batch(self, start: int, n_rows: int) -> Array:
         """``x, y = rows of the data set``, of one for all or of each; return the sample weights of each network."""
         for i, member in enumerate(self._members):
-            ops, data, x = member.network.ops, member.data, self._x[:n_rows]
+            ops, data, x = member.training.layers.ops, member.data, self._x[:n_rows]
             ops.take_batch(data.inputs, member.order, start, None, x)
             ops.take_batch(data.targets, member.order, start, None, self._y[i, :n_rows])
             self._a[0][i].reshape(self._size, -1)[:n_rows, : self._sizes[0]] = x
@@ -412,8 +413,8 @@ class JointUpdates:
             is_output = layer == len(self._hidden)
             out, stride = self._delta[-1] if is_output else self._a[layer + 1], self._strides[layer + 1]
             self._products(
-                self._a[layer], self._strides[layer], n_rows, self._parameters, self._panels.weights_at[layer], fan_in,
-                fan_out, self._listed and layer == 0, *self._zeros.columns, out, stride,
+                self._a[layer], self._strides[layer], n_rows, self._panel_parameters, self._panels.weights_at[layer],
+                fan_in, fan_out, self._listed and layer == 0, *self._zeros.columns, out, stride,
             )  # fmt: skip
             if not is_output:
                 forward, _, parameter = self._hidden[layer]
@@ -431,7 +432,7 @@ class JointUpdates:
             _, derive, parameter = self._hidden[layer - 1]
             units, above = self._sizes[layer], self._sizes[layer + 1]
             weights, delta, stride = self._transposed[layer - 1], self._delta[layer - 1], self._strides[layer]
-            self._transposes(self._parameters, self._panels.weights_at[layer], units, above, weights)
+            self._transposes(self._panel_parameters, self._panels.weights_at[layer], units, above, weights)
             self._products(
                 self._delta[layer], self._strides[layer + 1], n_rows, weights, 0, above, units, False,
                 *self._zeros.columns, delta, stride,
@@ -440,11 +441,13 @@ class JointUpdates:
 
     def _make_update(self, n_rows: int, index: int) -> None:
         """Gradients and new parameters, layer by layer."""
-        moments, squares = (*self._state, self._parameters, self._parameters)[:2]  # what it lacks is not touched
+        moments, squares = (*self._state, self._panel_parameters, self._panel_parameters)[
+            :2
+        ]  # what it lacks is not touched
         steps = self._steps_done + index + 1
         for layer, (fan_in, fan_out) in enumerate(_layers(self._sizes)):
             self._update(
-                self._parameters, moments, squares, self._panels.weights_at[layer], self._panels.biases_at[layer],
+                self._panel_parameters, moments, squares, self._panels.weights_at[layer], self._panels.biases_at[layer],
                 fan_in, fan_out, self._a[layer], self._strides[layer], self._delta[layer], self._strides[layer + 1],
                 n_rows, self._listed and layer == 0, *self._zeros.rows, self._gradient, self._rates[index], steps,
                 self._hyperparameters, self._decay, self._l1[index], self._l2[index], self._weights[index],
@@ -454,21 +457,31 @@ class JointUpdates:
             for slot in self._state:
                 optimizer_loops.flush_subnormals(slot[i])
 
-    def _finished(self, i: int, member: EpochUpdates) -> Array | None:
-        """Hand network i its new parameters and its optimizer's memory, if they are finite."""
-        if not (np.isfinite(self._totals[i]).all() and np.isfinite(self._parameters[i]).all()):
-            return None
+    def take_parameters(self) -> None:
+        """Bring parameters and optimizer state of each network into panels."""
+        for i, member in enumerate(self._epochs):
+            for own, panels in self._both(i, member):
+                panels[...] = 0  # the padding too: a training that diverged left NaN there
+                for piece, packed in self._panels.pieces(own, panels):
+                    packed[...] = piece
+
+    def start_from(self, i: int, totals: NDArray[np.float64]) -> None:
+        """Go on with the sums that updates made earlier in the epoch have left."""
+        self._totals[i] = totals
+
+    def _hand_over(self, i: int, member: EpochUpdates) -> None:
+        if not (np.isfinite(self._totals[i]).all() and np.isfinite(self._panel_parameters[i]).all()):
+            return
         for own, panels in self._both(i, member):
             for piece, packed in self._panels.pieces(own, panels):
                 piece[...] = packed
-        totals: Array = self._totals[i]
-        return totals
 
     def _both(self, i: int, member: EpochUpdates) -> Iterator[tuple[Array, Array]]:
         """Yield parameters and optimizer state of network i, in its own layout and in panels."""
-        yield member.network.parameters, self._parameters[i]
-        for slot, name in zip(self._state, member.rule.optimizer.slots, strict=True):
-            yield member.rule.state[name], slot[i]
+        rule = member.training.rule
+        yield member.training.layers.parameters.flat, self._panel_parameters[i]
+        for slot, name in zip(self._state, rule.optimizer.slots, strict=True):
+            yield rule.state[name], slot[i]
 
 
 def _layers(sizes: tuple[int, ...]) -> list[tuple[int, int]]:

@@ -8,26 +8,28 @@ from __future__ import annotations
 
 import functools
 import math
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from gpuprop.arrays import is_sparse
+from gpuprop.backends.choosing import check_plan_name, only_one, plain_steps
+from gpuprop.backends.cpu.columns import scaling_columns
 from gpuprop.backends.installed import loops_fault
 from gpuprop.backends.numpy.ops import NumpyOps
 from gpuprop.maths.dropout import keep_threshold
 from gpuprop.maths.optimizers import FLUSH_EVERY, AdamW, clip_by_norm, limit_incoming_norm
 
 if TYPE_CHECKING:
-    from gpuprop.core.ops import Array, UpdatePlan
-    from gpuprop.core.step import UpdateRule
+    from gpuprop.core.array_ops import Array
+    from gpuprop.core.ops import Dropping, OutputLayer, Outputs
+    from gpuprop.core.parameters import Parameters
+    from gpuprop.core.plan import Plan
+    from gpuprop.core.rule import UpdateRule
+    from gpuprop.core.updates import Training
     from gpuprop.maths.activations import Activation
-    from gpuprop.maths.losses import Loss, Metric
-    from gpuprop.maths.optimizers import Optimizer
     from gpuprop.maths.scaling import InputScaling
-    from gpuprop.model.network import Network, Parameters, TrainingData
 
 __all__ = ["CpuOps", "compiled_loops"]
 
@@ -51,47 +53,30 @@ class CpuOps(NumpyOps):
 
     def __init__(self) -> None:
         super().__init__(device="cpu")
-        self._columns: WeakKeyDictionary[InputScaling, tuple[Array, Array]] = WeakKeyDictionary()
 
     @property
-    def backend(self) -> str:  # noqa: D102  (contracts: see Ops)
+    def backend(self) -> str:
         return "numpy" if compiled_loops() is None else "numba"
 
-    def take_batch(  # noqa: D102
-        self, data: Array, order: Array, start: int, scaling: InputScaling | None, out: Array
-    ) -> None:
+    def take_batch(self, data: Array, order: Array, start: int, scaling: InputScaling | None, out: Array) -> None:
         found = compiled_loops()
         plain = data.ndim != 2 or is_sparse(data) or (scaling is None and data.dtype == out.dtype)
         if found is None or plain:
             super().take_batch(data, order, start, scaling, out)
         else:
-            shift, factor = self._scaling_columns(scaling, out)
+            shift, factor = scaling_columns(scaling, out.shape[1], out.dtype)
             found[0].gather_rows(data, order, start, shift, factor, out)
 
-    def _scaling_columns(self, scaling: InputScaling | None, like: Array) -> tuple[Array, Array]:
-        """Return shift and factor of each column of `like`, in its dtype."""
-        n_columns, dtype = like.shape[1], like.dtype
-        if scaling is None:
-            return np.zeros(n_columns, dtype), np.ones(n_columns, dtype)
-        known = self._columns.get(scaling)
-        if known is None or known[0].dtype != dtype or known[0].size != n_columns:
-            shift, factor = (
-                np.array(np.broadcast_to(column.astype(dtype), n_columns)) for column in (scaling.shift, scaling.scale)
-            )
-            known = self._columns[scaling] = (shift, factor)
-        return known
-
-    def drop(  # noqa: D102
-        self, a: Array, rate: float, seed: int, layer: int, step: int, first_row: int, mask: Array, out: Array
-    ) -> None:
+    def drop(self, a: Array, dropping: Dropping, mask: Array, out: Array) -> None:
         found = compiled_loops()
         if found is None:
-            super().drop(a, rate, seed, layer, step, first_row, mask, out)
+            super().drop(a, dropping, mask, out)
             return
+        rate, seed, layer, step, first_row = dropping
         key = np.array([seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF], np.uint64)
         found[0].drop_rows(a, keep_threshold(rate), 1.0 / (1.0 - rate), key, layer, step, first_row, mask, out)
 
-    def forward(  # noqa: D102
+    def forward(
         self,
         inputs: Array,
         weights: Array,
@@ -110,26 +95,18 @@ class CpuOps(NumpyOps):
         np.matmul(inputs, weights, out=out if z is None else z)
         found[0].activate_rows(activation, biases, z, out)
 
-    def output_delta(  # noqa: D102
-        self,
-        z: Array,
-        a: Array,
-        y: Array,
-        sample_weight: Array | None,
-        total_weight: float,
-        activation: Activation,
-        loss: Loss,
-        metric: Metric,
-        delta: Array,
-        totals: Array,
+    def output_delta(
+        self, outputs: Outputs, layer: OutputLayer, total_weight: float, delta: Array, totals: Array
     ) -> None:
         found = compiled_loops()
-        if found is None or not found[0].knows(activation, loss):
-            super().output_delta(z, a, y, sample_weight, total_weight, activation, loss, metric, delta, totals)
+        if found is None or not found[0].knows(layer.activation, layer.loss):
+            super().output_delta(outputs, layer, total_weight, delta, totals)
             return
-        found[0].output_rows(activation, loss, metric, z, a, y, sample_weight, total_weight, delta, totals)
+        z, a, y, sample_weight = outputs
+        judged = layer.activation, layer.loss, layer.metric
+        found[0].output_rows(*judged, z, a, y, sample_weight, total_weight, delta, totals)
 
-    def hidden_delta(  # noqa: D102
+    def hidden_delta(
         self,
         delta: Array,
         weights: Array,
@@ -147,7 +124,7 @@ class CpuOps(NumpyOps):
             out *= mask
         found[0].times_derivative(activation, source, out)
 
-    def accumulate_gradient(  # noqa: D102
+    def accumulate_gradient(
         self, inputs: Array, delta: Array, weight_grads: Array, bias_grads: Array, *, accumulate: bool
     ) -> None:
         found = compiled_loops()
@@ -160,7 +137,7 @@ class CpuOps(NumpyOps):
             np.matmul(inputs.T, delta, out=weight_grads)
         found[0].sum_rows(delta, accumulate, bias_grads)
 
-    def add_penalty(  # noqa: D102
+    def add_penalty(
         self,
         parameters: Parameters,
         gradients: Parameters,
@@ -177,26 +154,17 @@ class CpuOps(NumpyOps):
         penalty = found[0].add_penalty(parameters.flat[:n_weights], gradients.flat[:n_weights], l1, l2)
         totals[0] += total_weight * penalty
 
-    def update(  # noqa: D102
-        self,
-        parameters: Parameters,
-        gradients: Parameters,
-        optimizer: Optimizer,
-        state: dict[str, Array],
-        scratch: tuple[Array, ...],
-        learning_rate: float,
-        step: int,
-        clip_norm: float | None,
-        max_norm: float | None,
+    def update(
+        self, parameters: Parameters, gradients: Parameters, rule: UpdateRule, learning_rate: float, step: int
     ) -> None:
-        found = compiled_loops()
+        found, optimizer, state = compiled_loops(), rule.optimizer, rule.state
         if found is None or not found[1].is_built_in(optimizer):
-            super().update(parameters, gradients, optimizer, state, scratch, learning_rate, step, clip_norm, max_norm)
+            super().update(parameters, gradients, rule, learning_rate, step)
             return
         loops, optimizers = found
         flat, rate = parameters.flat, float(learning_rate)
-        if clip_norm is not None:
-            _clip(loops, gradients.flat, clip_norm, scratch[0])
+        if rule.clip_norm is not None:
+            _clip(loops, gradients.flat, rule.clip_norm, rule.scratch[0])
         if isinstance(optimizer, AdamW):
             optimizers.decay(flat[: parameters.n_weights], rate * optimizer.weight_decay)
         first, second = optimizers.slots(optimizer, state, flat)
@@ -206,40 +174,18 @@ class CpuOps(NumpyOps):
         if step % FLUSH_EVERY == 0:
             for values in (flat, *state.values()):
                 optimizers.flush_subnormals(values)
-        if max_norm is not None:
+        if rule.max_norm is not None:
             for weights in parameters.weights:
-                limit_incoming_norm(weights, max_norm)
+                limit_incoming_norm(weights, rule.max_norm)
 
-    def subnormals_flushed(self) -> AbstractContextManager[None]:
-        """Return a context in which this thread takes subnormal numbers for zero, see `subnormals`."""
-        if compiled_loops() is None:
-            return nullcontext()
-        from gpuprop.backends.cpu import subnormals
+    def plan(self, trainings: Sequence[Training], *, want: str = "auto") -> Plan:
+        fault = loops_fault()
+        if fault is not None:
+            check_plan_name(want, ("steps",), f"cpu without compiled loops ({fault})")
+            return plain_steps(only_one(trainings, fault), f"one primitive after the other, in plain NumPy: {fault}")
+        from gpuprop.backends.cpu.plans import plan
 
-        return subnormals.subnormals_flushed()
-
-    def plan_updates(
-        self,
-        network: Network,
-        data: TrainingData,
-        rule: UpdateRule,
-        *,
-        part_size: int,
-        update_size: int,
-        n_updates: int,
-    ) -> UpdatePlan | None:
-        """Return many updates as one compiled call; None where the step is made by primitives.
-
-        `gpuprop.backends.cpu.fused` says what is covered, and when it wins.
-        """
-        if compiled_loops() is None:
-            return None
-        from gpuprop.backends.cpu import fused
-
-        if not fused.covers(network, data, rule, part_size, update_size, n_updates):
-            return None
-        columns = self._scaling_columns(data.scaling, np.empty((1, network.layer_sizes[0]), network.dtype))
-        return fused.FusedUpdates(network, data, rule, update_size, columns)
+        return plan(trainings, want)
 
 
 def _clip(loops: Any, gradients: Array, max_norm: float, scratch: Array) -> None:

@@ -8,7 +8,7 @@ A panel is stored row after row, the missing columns of the last as zeros:
 so that the tile multiplication reads one vector after the other. From a row-major matrix of 512 columns, whose rows are
 all in the same few sets of the cache, the same multiplication takes a third longer.
 
-The order of the layers is that of `gpuprop.network.Parameters`: all weights, then all biases. An optimizer works on
+The layers lie in the order of `gpuprop.core.parameters.Parameters`: all weights, then all biases. An optimizer works on
 single numbers and does not see the difference; the padding has no gradient and stays zero.
 """
 

@@ -21,19 +21,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuprop.backends.cuda.memory import StepMemory
-from gpuprop.backends.cuda.ops import METRICS, kernel_loss
+from gpuprop.backends.cuda.translation import METRICS, kernel_loss
 from gpuprop_kernels import launch
 from gpuprop_kernels.dropout import mask_constants
 from gpuprop_kernels.gradient import job_table
 from gpuprop_kernels.launch import Batch, Dropout, Penalty, blocks, padded
 
 if TYPE_CHECKING:
-    from gpuprop.backends.cuda.ops import CudaOps
-    from gpuprop.core.ops import Array
-    from gpuprop.core.step import UpdateRule
-    from gpuprop.model.network import Network, TrainingData
+    from gpuprop.backends.cuda.array_ops import CudaArrays
+    from gpuprop.core.array_ops import Array
+    from gpuprop.core.data import TrainingData
+    from gpuprop.core.layers import Layers
+    from gpuprop.core.rule import UpdateRule
 
-__all__ = ["Step"]
+__all__ = ["Step", "limit_incoming_norms"]
 
 
 class Step:
@@ -41,22 +42,22 @@ class Step:
 
     Parameters
     ----------
-    ops : CudaOps
-    network, rule
-        As the training loop has them.
+    ops : CudaArrays
+    layers, rule
+        Of the training.
     max_rows : int
         Rows of the largest part of an update.
     accumulates : bool
         Whether an update has several parts, whose gradients add up in memory.
     """
 
-    def __init__(self, ops: CudaOps, network: Network, rule: UpdateRule, max_rows: int, accumulates: bool) -> None:
-        self._ops, self._network, self._rule = ops, network, rule
+    def __init__(self, ops: CudaArrays, layers: Layers, rule: UpdateRule, max_rows: int, *, accumulates: bool) -> None:
+        self._ops, self._layers, self._spec, self._rule = ops, layers, layers.spec, rule
         self._max_rows, self._stream = max_rows, ops.runtime.stream
         self._keeps_gradients = accumulates or rule.clip_norm is not None
-        self._drops = [self._dropout(layer, rate) for layer, rate in enumerate(network.dropout)]
+        self._drops = [self._dropout(layer, rate) for layer, rate in enumerate(self._spec.dropout)]
         self.memory = memory = StepMemory(
-            ops, network, rule.state, max_rows, keeps_gradients=self._keeps_gradients, drops_inputs=bool(self._drops[0])
+            ops, layers, rule.state, max_rows, keeps_gradients=self._keeps_gradients, drops_inputs=bool(self._drops[0])
         )
         self._sizes, self._top, self._has_head = memory.sizes, memory.top, memory.has_head
         self._view, self._activations, self._tiles = memory.view, memory.activations, memory.tiles
@@ -66,8 +67,8 @@ class Step:
     def _dropout(self, layer: int, rate: float) -> Dropout | None:
         if not rate:
             return None
-        mask, keep = mask_constants(rate, self._network.seed, layer, self._network.dtype)
-        return Dropout(self._ops.constant(mask, np.int32), self._ops.constant(keep, self._network.dtype))
+        mask, keep = mask_constants(rate, self._spec.seed, layer, self._spec.dtype)
+        return Dropout(self._ops.constant(mask, np.int32), self._ops.constant(keep, self._spec.dtype))
 
     def _make_jobs(self) -> None:
         """Make the table of the launch that forms all gradients."""
@@ -76,28 +77,28 @@ class Step:
         largest = max(pairwise(self._sizes), key=lambda pair: pair[0] * pair[1])
         # Sums of penalties and squares take registers as an optimizer does: 128x128 spills with both for sm_75, sm_80,
         # sm_100 and sm_120.
-        tallies = self._network.l1 or self._network.l2 or self._rule.clip_norm is not None
-        in_registers = not self._keeps_gradients or bool(tallies)
-        tile = self._ops.tile(*largest, self._network.dtype, optimizer=in_registers)
+        tallies = self._spec.penalised or self._rule.clip_norm is not None
+        in_registers = not self._keeps_gradients or tallies
+        tile = self._ops.tile(*largest, self._spec.dtype, optimizer=in_registers)
         table, self._n_blocks = job_table(jobs, tile)
         parts = launch.choose_parts(self._n_blocks, self._max_rows, self._ops.runtime.multiprocessors)
         if parts > 1:
             # Nothing is fused with a part of a gradient, and any tile will do.
-            tile = self._ops.tile(*largest, self._network.dtype)
+            tile = self._ops.tile(*largest, self._spec.dtype)
             table, self._n_blocks = job_table(jobs, tile)
         self._gradient_tile, self._gradient_parts = tile, parts
         self._jobs, self._n_jobs = self._ops.constant(table, np.int32), 2 * len(jobs)
-        size = self._network.parameters.size
+        size = self._layers.parameters.flat.size
         self.tallying_blocks = self._n_blocks if parts == 1 else launch.update_blocks(size)
-        self._squares = self._ops.runtime.view(self._ops.empty(self.tallying_blocks, self._network.dtype))
-        self._slabs = self._ops.runtime.view(self._ops.empty(parts * size if parts > 1 else 4, self._network.dtype))
+        self._squares = self._ops.runtime.view(self._ops.empty(self.tallying_blocks, self._spec.dtype))
+        self._slabs = self._ops.runtime.view(self._ops.empty(parts * size if parts > 1 else 4, self._spec.dtype))
 
     def _count(self) -> None:
         """Count launches, for the size of a window, and what a slot leaves of losses."""
-        network, rule = self._network, self._rule
+        rule = self._rule
         splits = self._gradient_parts > 1
         self.launches_of_a_part = 2 * self._top - self._has_head + (self._drops[0] is not None) + splits
-        self.penalised = bool(network.l1 or network.l2)
+        self.penalised = self._spec.penalised
         self.launches_of_an_update = self._keeps_gradients + (rule.max_norm is not None) * self._top
         per_slot = launch.head_rows().rows if self._has_head else self._tiles[self._top].rows
         self.losses_of_a_slot = 2 * blocks(self._max_rows, per_slot)
@@ -112,7 +113,7 @@ class Step:
     def view_data(self, place: list[Array | None], data: TrainingData) -> tuple[Any, ...]:
         """Return what launches take for inputs, targets and weights there, scaled and scored as `data` says."""
         ops, (inputs, targets, weights) = self._ops, place
-        rows = ops.rows(inputs, data.scaling, self._network.dtype)
+        rows = ops.rows(inputs, data.scaling, self._spec.dtype)
         return rows, ops.flat(targets), None if weights is None else ops.flat(weights), METRICS[data.metric]
 
     def use(self, views: tuple[Any, ...]) -> None:
@@ -125,8 +126,8 @@ class Step:
         """Launch the update at `place` of the window; its parts have the slots from `first_slot`."""
         penalty = None
         if self.penalised:
-            network = self._network
-            penalty = Penalty(network.l1 * penalty_factor, network.l2 * penalty_factor, self._penalties[place])
+            spec = self._spec
+            penalty = Penalty(spec.l1 * penalty_factor, spec.l2 * penalty_factor, self._penalties[place])
         for part in range(n_parts):
             batch = Batch(self._schedule, first_slot + part, self._max_rows, self._order, self._stream)
             self._forward(batch)
@@ -136,7 +137,7 @@ class Step:
         if self._keeps_gradients:
             self._update(first_slot + n_parts - 1, self.memory.gradients)
         if self._rule.max_norm is not None:
-            self._ops.limit_incoming_norms(self.memory.flat, self._sizes, self._rule.max_norm)
+            limit_incoming_norms(self.memory.flat, self._sizes, self._rule.max_norm, self._stream)
 
     def _inputs(self, layer: int) -> Any:
         """Return what layer `layer` + 1 reads."""
@@ -198,7 +199,7 @@ class Step:
             self._scalars,
             batch,
             output=self._activations[top],
-            loss=kernel_loss(self._network.loss_function),
+            loss=kernel_loss(self._spec.loss),
             metric=self._metric,
             hidden=self._activations[below],
             n_in=self._sizes[below],
@@ -224,7 +225,7 @@ class Step:
             self._scalars,
             batch,
             output=self._activations[top],
-            loss=kernel_loss(self._network.loss_function),
+            loss=kernel_loss(self._spec.loss),
             metric=self._metric,
             n_in=self._sizes[top - 1],
             n_out=self._sizes[top],
@@ -291,3 +292,11 @@ class Step:
             penalty=penalty,
             stream=self._stream,
         )
+
+
+def limit_incoming_norms(flat: Any, layer_sizes: tuple[int, ...], max_norm: float, stream: Any) -> None:
+    """Shorten the incoming weights of each unit of each layer to at most `max_norm`."""
+    offset = 0
+    for n_in, n_out in pairwise(layer_sizes):
+        launch.limit_incoming_norm(flat, offset, max_norm, n_in=n_in, n_out=n_out, stream=stream)
+        offset += n_in * padded(n_out)

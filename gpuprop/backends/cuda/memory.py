@@ -19,16 +19,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuprop.backends.cuda.ops import kernel_activation
+from gpuprop.backends.cuda.translation import kernel_activation
+from gpuprop.backends.steps import places_of
 from gpuprop_kernels import launch
 from gpuprop_kernels.gradient import GradientJob
 from gpuprop_kernels.head import MOST_CLASSES
 from gpuprop_kernels.launch import blocks, padded
 
 if TYPE_CHECKING:
-    from gpuprop.backends.cuda.ops import CudaOps
-    from gpuprop.core.ops import Array
-    from gpuprop.model.network import Network
+    from gpuprop.backends.cuda.array_ops import CudaArrays
+    from gpuprop.core.array_ops import Array
+    from gpuprop.core.layers import Layers
 
 __all__ = ["StepMemory"]
 
@@ -38,8 +39,8 @@ class StepMemory:
 
     Parameters
     ----------
-    ops : CudaOps
-    network : Network
+    ops : CudaArrays
+    layers : Layers
     state : dict of arrays
         The optimizer's, which move into one buffer.
     max_rows : int
@@ -64,12 +65,13 @@ class StepMemory:
     """
 
     def __init__(
-        self, ops: CudaOps, network: Network, state: dict[str, Array], max_rows: int, *, keeps_gradients: bool,
+        self, ops: CudaArrays, layers: Layers, state: dict[str, Array], max_rows: int, *, keeps_gradients: bool,
         drops_inputs: bool,
     ) -> None:  # fmt: skip
-        self._ops, self._network, self._max_rows = ops, network, max_rows
-        self.dtype, self.sizes, self.top = network.dtype, network.layer_sizes, network.n_layers
-        self.activations: list[Any] = [None, *(kernel_activation(one) for one in network.layer_activations)]
+        spec = layers.spec
+        self._ops, self._layers, self._max_rows = ops, layers, max_rows
+        self.dtype, self.sizes, self.top = spec.dtype, spec.layer_sizes, spec.n_layers
+        self.activations: list[Any] = [None, *(kernel_activation(one) for one in spec.activations)]
         self.has_head = self.top > 1 and self.sizes[-1] <= MOST_CLASSES
         self._lay_out(drops_inputs)
         self._move_state(state)
@@ -107,7 +109,7 @@ class StepMemory:
 
     def _move_state(self, state: dict[str, Array]) -> None:
         """Put the optimizer's state into one buffer; four spare elements serve optimizers that remember nothing."""
-        size = self._network.parameters.size
+        size = self._layers.parameters.flat.size
         self.optimizer_state = self._ops.empty(len(state) * size + 4, self.dtype)
         for index, name in enumerate(state):
             place = self.optimizer_state[index * size : (index + 1) * size]
@@ -115,7 +117,7 @@ class StepMemory:
             state[name] = place
 
     def _view_parameters(self, keeps_gradients: bool) -> None:
-        ops, parameters = self._ops, self._network._parameters
+        ops, parameters = self._ops, self._layers.parameters
         self.parameters = parameters.flat
         view = ops.runtime.view
         self.flat, self.state = view(parameters.flat), view(self.optimizer_state)
@@ -155,7 +157,7 @@ class StepMemory:
 
     def places(self) -> Iterator[tuple[str, Array]]:
         """Yield what the last update left, in the order of the algorithm."""
-        network, layers = self._network, range(1, self.top + 1)
+        layers = range(1, self.top + 1)
         names = {
             **{f"a{layer}": f"the output of layer {layer}" for layer in layers},
             "z" + str(self.top): f"the output of layer {self.top}",
@@ -165,5 +167,4 @@ class StepMemory:
             if short in self._lengths:
                 at = self._offsets[short]
                 yield name, self._workspace[at : at + self._lengths[short]]
-        yield from ((f"the updated weights of layer {layer}", network.weights[layer - 1]) for layer in layers)
-        yield from ((f"the updated biases of layer {layer}", network.biases[layer - 1]) for layer in layers)
+        yield from places_of(self._layers.parameters)

@@ -1,201 +1,51 @@
 """The primitives by the kernels of `gpuprop_kernels`, on a GPU and in Numba's simulator.
 
-This is the way of inference, evaluation and gradients. Training takes `gpuprop.backends.cuda.updates`, which fuses
+Inference, evaluation and gradients take them one by one. A training takes `gpuprop.backends.cuda.updates`, which fuses
 neighbouring primitives and waits for nothing between two updates.
-
-Device layout: the rows of every matrix lie a multiple of 8 elements apart (32 where they are bytes), with zeros between
-them, so that kernels read and write 128 bits at a time and whole sectors of memory. Arrays are views without the
-padding; `CudaOps` finds the whole rows again by their strides.
 """
 
 from __future__ import annotations
 
-import re
-from contextlib import AbstractContextManager
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpuprop.arrays import is_sparse, on_gpu, to_host
-from gpuprop.backends.cuda.streaming import HostRows, fits
-from gpuprop.errors import DeviceMemoryError
+from gpuprop.backends.cuda.array_ops import CudaArrays
+from gpuprop.backends.cuda.launches import limit_incoming_norms
+from gpuprop.backends.cuda.plans import plan as choose_plan
+from gpuprop.backends.cuda.residence import HostRows
+from gpuprop.backends.cuda.translation import (
+    IDENTITY,
+    METRICS,
+    has_kernel,
+    kernel_activation,
+    kernel_loss,
+    slot_scalars,
+)
 from gpuprop.maths.dropout import keep_mask
-from gpuprop.maths.losses import LOSSES
-from gpuprop.maths.optimizers import OPTIMIZERS
-from gpuprop_kernels import activations as kernel_activations
 from gpuprop_kernels import launch
 from gpuprop_kernels.gradient import GradientJob, job_table
-from gpuprop_kernels.launch import Batch, Rows, padded, row_pitch
-from gpuprop_kernels.loss import CANONICAL as KERNEL_LOSSES
-from gpuprop_kernels.optimizers import SCALARS, STATE_ARRAYS, update_scalars
-from gpuprop_kernels.tile import Tile
+from gpuprop_kernels.launch import padded
+from gpuprop_kernels.optimizers import SCALARS
 
 if TYPE_CHECKING:
-    from numpy.typing import DTypeLike, NDArray
-
-    from gpuprop.backends.cuda.runtime import Runtime
-    from gpuprop.core.ops import Array, UpdatePlan
-    from gpuprop.core.step import UpdateRule
+    from gpuprop.core.array_ops import Array
+    from gpuprop.core.ops import Dropping, OutputLayer, Outputs
+    from gpuprop.core.parameters import Parameters
+    from gpuprop.core.plan import Plan
+    from gpuprop.core.rule import UpdateRule
+    from gpuprop.core.updates import Training
     from gpuprop.maths.activations import Activation
-    from gpuprop.maths.losses import Loss, Metric
-    from gpuprop.maths.optimizers import Optimizer
     from gpuprop.maths.scaling import InputScaling
-    from gpuprop.model.network import Network, Parameters, TrainingData
 
-__all__ = ["IDENTITY", "METRICS", "CudaOps", "has_kernel", "kernel_activation", "kernel_loss", "slot_scalars"]
-
-METRICS = {"class": "class", "labels": "threshold", "residual": "residual"}
-"""What the kernels call the metrics of `gpuprop.losses.score`."""
-
-ALIGNMENT = 16
-"""Bytes of one access of a kernel; arrays begin at a multiple of it."""
-
-IDENTITY = kernel_activations.Activation("identity")
+__all__ = ["CudaOps"]
 
 
-class CudaOps:
-    """`gpuprop.core.ops.Ops` by CUDA kernels, float32 and float64.
+class CudaOps(CudaArrays):
+    """`gpuprop.core.plan.Backend` by CUDA kernels, float32 and float64."""
 
-    Parameters
-    ----------
-    runtime : Runtime
-        Where the kernels run.
-    """
-
-    backend = "cuda"
-    row_padding = 8
-
-    def __init__(self, runtime: Runtime) -> None:
-        self.runtime = runtime
-        self.device = runtime.device
-
-    # --- arrays ----------------------------------------------------------------------------------------------------
-
-    def active(self) -> AbstractContextManager[None]:  # noqa: D102  (contracts: see Ops)
-        return self.runtime.active()
-
-    def adopt(self, array: Any) -> Any:  # noqa: D102
-        return self.runtime.adopt(array)
-
-    def asarray(self, array: Any, dtype: DTypeLike) -> Array:  # noqa: D102
-        if is_sparse(array):
-            raise ValueError(f"got a sparse matrix, expected a dense one on {self.device}; use toarray(), or the cpu")
-        array = self.adopt(array)
-        if on_gpu(array):
-            with self.runtime.active():
-                return self._laid_out(array.astype(dtype, copy=False))
-        host = np.asarray(array, dtype)
-        out = self.empty(host.shape, dtype)
-        with self.runtime.active():
-            if host.ndim < 2:
-                self.runtime.upload(np.ascontiguousarray(host), out)
-                return out
-            whole = self._rows(out)
-            width = whole.shape[1]
-            if width != host.shape[1]:
-                host = np.pad(host, ((0, 0), (0, width - host.shape[1])))
-            self.runtime.upload(np.ascontiguousarray(host), whole)
-        return out
-
-    def load(self, *arrays: Any) -> tuple[Any, ...]:  # noqa: D102
-        lies_here, sparse = on_gpu(arrays[0]), is_sparse(arrays[0])
-        if lies_here or (not sparse and fits(self.runtime, arrays)):
-            try:
-                return tuple(None if a is None else self.asarray(a, a.dtype) for a in arrays)
-            except DeviceMemoryError:
-                if lies_here:
-                    raise
-        return tuple(None if a is None else HostRows(a.tocsr() if is_sparse(a) else to_host(a)) for a in arrays)
-
-    def _laid_out(self, array: Array) -> Array:
-        """Return an array of this device as kernels read it: a copy, unless it already lies so.
-
-        A user's matrix of such strides may be a view of a wider one, whose other columns are no padding.
-        """
-        if (
-            array.flags.c_contiguous
-            and array.data.ptr % ALIGNMENT == 0
-            and (array.ndim < 2 or array.shape[1] == row_pitch(array.shape[1], array.dtype))
-        ):
-            return array
-        out = self.empty(array.shape, array.dtype)
-        out[...] = array
-        return out
-
-    def to_numpy(self, array: Array) -> NDArray[Any]:  # noqa: D102
-        return self.runtime.to_numpy(array)
-
-    def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> Array:  # noqa: D102
-        shape = (shape,) if isinstance(shape, int) else shape
-        with self.runtime.active():
-            if len(shape) < 2:
-                return self.runtime.xp.zeros(shape, dtype)
-            return self.runtime.xp.zeros((shape[0], row_pitch(shape[1], dtype)), dtype)[:, : shape[1]]
-
-    def synchronize(self) -> None:  # noqa: D102
-        self.runtime.synchronize()
-
-    def whole(self, array: Array) -> Array:
-        """Return an array of `empty` with the padding of its rows."""
-        return self._rows(array) if array.ndim == 2 else array
-
-    def _rows(self, matrix: Array) -> Array:
-        """Return a matrix with the padding of its rows."""
-        n_rows, n_columns = matrix.shape
-        width, size = row_pitch(n_columns, matrix.dtype), matrix.dtype.itemsize
-        if matrix.strides != (width * size, size):
-            padding = self.empty(matrix.shape, matrix.dtype)
-            padding[...] = matrix
-            matrix = padding
-        return self.runtime.xp.lib.stride_tricks.as_strided(matrix, (n_rows, width), (width * size, size))
-
-    def flat(self, array: Array) -> Any:
-        """Return what a kernel takes for a matrix or a vector, padding included, as one flat array."""
-        if array.ndim == 2:
-            array = self._rows(array).reshape(-1)
-        return self.runtime.view(array)
-
-    def _biases(self, biases: Array) -> Any:
-        """Return the biases of a layer with the zeros behind them; they are a part of the flat parameters."""
-        as_strided = self.runtime.xp.lib.stride_tricks.as_strided
-        return self.runtime.view(as_strided(biases, (padded(biases.size),), biases.strides))
-
-    def constant(self, values: Any, dtype: DTypeLike) -> Any:
-        """Return what a kernel takes for a few numbers of the host."""
-        return self.runtime.view(self.asarray(np.asarray(values), dtype))
-
-    def batch(self, n_rows: int, order: Any, start: int = 0) -> Batch:
-        """Return a batch of one slot: rows `start` to `start` + `n_rows` of the order."""
-        return Batch(self.constant([start, n_rows, 0, 0], np.int32), 0, n_rows, order, self.runtime.stream)
-
-    def _whole(self, n_rows: int) -> Batch:
-        """Return the batch that is a matrix of `n_rows` rows as it stands."""
-        return self.batch(n_rows, self.constant(np.arange(n_rows), np.int32))
-
-    def tile(self, n_rows: int, n_columns: int, dtype: Any, *, optimizer: bool = False) -> Tile:
-        """Return the tile for a product of this size, with an optimizer in its epilogue or without."""
-        multiprocessors, capability = self.runtime.multiprocessors, self.runtime.capability
-        return launch.choose_tile(n_rows, n_columns, dtype, multiprocessors, capability, optimizer=optimizer)
-
-    def rows(self, data: Array, scaling: InputScaling | None, dtype: Any) -> Rows:
-        """Return a data set as the first layer reads it."""
-        n_columns = data.shape[1]
-        source = "bytes" if data.dtype == np.uint8 else "floats"
-        ld = row_pitch(n_columns, data.dtype)
-        shift, scale = np.zeros(ld), np.zeros(ld)
-        scale[:n_columns] = 1.0 if scaling is None else scaling.scale
-        if scaling is not None:
-            shift[:n_columns] = scaling.shift
-            if shift.any() or scaling.scale.ndim:
-                source += "_by_column"
-        return Rows(self.flat(data), source, self.constant(shift, dtype), self.constant(scale, dtype), ld)
-
-    # --- primitives ------------------------------------------------------------------------------------------------
-
-    def take_batch(  # noqa: D102
-        self, data: Array, order: Array, start: int, scaling: InputScaling | None, out: Array
-    ) -> None:
+    def take_batch(self, data: Array, order: Array, start: int, scaling: InputScaling | None, out: Array) -> None:
         with self.runtime.active():
             if isinstance(data, HostRows):
                 which = self.to_numpy(order[start : start + len(out)])
@@ -208,10 +58,9 @@ class CudaOps:
             rows = self.rows(data, scaling, out.dtype)
             launch.load_batch(rows, self.flat(out), batch, n_features=data.shape[1])
 
-    def drop(  # noqa: D102
-        self, a: Array, rate: float, seed: int, layer: int, step: int, first_row: int, mask: Array, out: Array
-    ) -> None:
+    def drop(self, a: Array, dropping: Dropping, mask: Array, out: Array) -> None:
         n_rows, n_columns = a.shape
+        rate, seed, layer, step, first_row = dropping
         kept = keep_mask(
             rate, seed=seed, layer=layer, step=step, n_rows=n_rows, n_columns=n_columns, first_row=first_row
         )
@@ -219,7 +68,7 @@ class CudaOps:
             mask[...] = self.asarray(kept / (1.0 - rate), mask.dtype)
             self.runtime.xp.multiply(a, mask, out=out)
 
-    def forward(  # noqa: D102
+    def forward(
         self,
         inputs: Array,
         weights: Array,
@@ -234,9 +83,9 @@ class CudaOps:
             launch.forward_layer(
                 self.flat(inputs),
                 self.flat(weights),
-                self._biases(biases),
+                self.padded_biases(biases),
                 self.flat(out),
-                self._whole(n_rows),
+                self.whole_batch(n_rows),
                 activation=IDENTITY if softmax else kernel_activation(activation),
                 n_in=n_in,
                 n_out=n_out,
@@ -247,19 +96,10 @@ class CudaOps:
                 flat = self.flat(out)
                 launch.softmax_rows(flat, flat, n_rows=n_rows, n_out=n_out, stream=self.runtime.stream)
 
-    def output_delta(  # noqa: D102
-        self,
-        z: Array,
-        a: Array,
-        y: Array,
-        sample_weight: Array | None,
-        total_weight: float,
-        activation: Activation,
-        loss: Loss,
-        metric: Metric,
-        delta: Array,
-        totals: Array,
+    def output_delta(
+        self, outputs: Outputs, layer: OutputLayer, total_weight: float, delta: Array, totals: Array
     ) -> None:
+        z, _, y, sample_weight = outputs
         n_rows, n_out = z.shape
         scalars = np.zeros(SCALARS)
         # A batch whose weights are all zero has no loss and no gradient.
@@ -273,16 +113,16 @@ class CudaOps:
                 self.flat(delta),
                 self.flat(losses),
                 self.constant(scalars, z.dtype),
-                self._whole(n_rows),
-                output=kernel_activation(activation),
-                loss=kernel_loss(loss),
-                metric=METRICS[metric],
+                self.whole_batch(n_rows),
+                output=kernel_activation(layer.activation),
+                loss=kernel_loss(layer.loss),
+                metric=METRICS[layer.metric],
                 n_out=n_out,
                 targets_ld=padded(n_out),
             )
             totals += losses.reshape(-1, 2).sum(axis=0, dtype=np.float64)
 
-    def hidden_delta(  # noqa: D102
+    def hidden_delta(
         self,
         delta: Array,
         weights: Array,
@@ -301,7 +141,7 @@ class CudaOps:
                 self.flat(source),
                 self.flat(out),
                 self.flat(sums),
-                self._whole(n_rows),
+                self.whole_batch(n_rows),
                 activation=kernel_activation(activation),
                 n_units=n_units,
                 n_next=n_next,
@@ -310,7 +150,7 @@ class CudaOps:
             if mask is not None:
                 out *= mask
 
-    def accumulate_gradient(  # noqa: D102
+    def accumulate_gradient(
         self, inputs: Array, delta: Array, weight_grads: Array, bias_grads: Array, *, accumulate: bool
     ) -> None:
         (n_rows, n_in), n_out = inputs.shape, delta.shape[1]
@@ -328,7 +168,7 @@ class CudaOps:
                 gradients,
                 self.constant(weights_job, np.int32),
                 self.constant(np.zeros(SCALARS), delta.dtype),
-                self._whole(n_rows),
+                self.whole_batch(n_rows),
                 mode="accumulate" if accumulate else "slab",
                 tile=tile,
                 n_jobs=1,
@@ -337,7 +177,7 @@ class CudaOps:
             sums = delta.sum(axis=0)
             bias_grads[...] = bias_grads + sums if accumulate else sums
 
-    def add_penalty(  # noqa: D102
+    def add_penalty(
         self,
         parameters: Parameters,
         gradients: Parameters,
@@ -353,23 +193,16 @@ class CudaOps:
             wide = weights.astype(np.float64)
             totals[0] += total_weight * (l1 * xp.abs(wide).sum() + 0.5 * l2 * (wide * wide).sum())
 
-    def update(  # noqa: D102
-        self,
-        parameters: Parameters,
-        gradients: Parameters,
-        optimizer: Optimizer,
-        state: dict[str, Array],
-        scratch: tuple[Array, ...],
-        learning_rate: float,
-        step: int,
-        clip_norm: float | None,
-        max_norm: float | None,
+    def update(
+        self, parameters: Parameters, gradients: Parameters, rule: UpdateRule, learning_rate: float, step: int
     ) -> None:
+        optimizer, state = rule.optimizer, rule.state
         xp, flat = self.runtime.xp, parameters.flat
         with self.runtime.active():
-            if clip_norm is not None:
+            if rule.clip_norm is not None:
                 norm = xp.sqrt(xp.square(gradients.flat.astype(np.float64)).sum())
-                gradients.flat[...] *= xp.minimum(1.0, clip_norm / xp.maximum(norm, clip_norm)).astype(flat.dtype)
+                factor = xp.minimum(1.0, rule.clip_norm / xp.maximum(norm, rule.clip_norm))
+                gradients.flat[...] *= factor.astype(flat.dtype)
             if has_kernel(optimizer):
                 memory = xp.concatenate([*state.values(), xp.zeros(4, flat.dtype)])
                 launch.update_parameters(
@@ -385,76 +218,9 @@ class CudaOps:
                 for index, array in enumerate(state.values()):
                     array[...] = memory[index * flat.size : (index + 1) * flat.size]
             else:
-                optimizer.update(flat, gradients.flat, state, learning_rate, step, scratch, parameters.n_weights)
-            if max_norm is not None:
-                self.limit_incoming_norms(self.flat(flat), parameters.layer_sizes, max_norm)
+                optimizer.update(flat, gradients.flat, state, learning_rate, step, rule.scratch, parameters.n_weights)
+            if rule.max_norm is not None:
+                limit_incoming_norms(self.flat(flat), parameters.layer_sizes, rule.max_norm, self.runtime.stream)
 
-    def limit_incoming_norms(self, flat: Any, layer_sizes: tuple[int, ...], max_norm: float) -> None:
-        """Shorten the incoming weights of each unit of each layer to at most `max_norm`."""
-        offset = 0
-        for n_in, n_out in pairwise(layer_sizes):
-            launch.limit_incoming_norm(flat, offset, max_norm, n_in=n_in, n_out=n_out, stream=self.runtime.stream)
-            offset += n_in * padded(n_out)
-
-    def plan_updates(
-        self,
-        network: Network,
-        data: TrainingData,
-        rule: UpdateRule,
-        *,
-        part_size: int,
-        update_size: int,
-        n_updates: int,
-    ) -> UpdatePlan | None:
-        """Return the fused updates of a training run, however many; None for an optimizer of the user's own."""
-        from gpuprop.backends.cuda.updates import CudaUpdates
-
-        if not has_kernel(rule.optimizer):
-            return None
-        return CudaUpdates(self, network, data, rule, part_size, update_size)
-
-
-def has_kernel(optimizer: Optimizer) -> bool:
-    """Return whether an optimizer is one of gpuprop's own, which the kernels know."""
-    return type(optimizer) is OPTIMIZERS.get(optimizer.name) and optimizer.name in STATE_ARRAYS
-
-
-def slot_scalars(optimizer: Optimizer, rate: float, step: int, total_weight: float) -> NDArray[np.float64]:
-    """Return the numbers of one update, `step` counted from 1, for one of gpuprop's own optimizers."""
-    inverse = 1.0 / total_weight if total_weight > 0 else 0.0
-    return update_scalars(optimizer.name, rate, step, inverse_weight=inverse, **vars(optimizer))
-
-
-def kernel_activation(activation: Activation) -> kernel_activations.Activation:
-    """Return the kernels' own name of an activation.
-
-    Raises
-    ------
-    ValueError
-        For an activation of the user's own without functions for CUDA.
-    """
-    if activation.built_in:
-        match = re.fullmatch(r"(\w+)\((.+)\)", activation.name)
-        if match:
-            return kernel_activations.Activation(match[1], float(match[2]))
-        return kernel_activations.Activation(activation.name)
-    if activation.cuda is None:
-        raise ValueError(
-            f"activation {activation.name!r}: got no functions for CUDA, expected cuda=(function, derivative), two "
-            "functions of one number that Numba can compile; give them, or use device='cpu'"
-        )
-    return kernel_activations.Activation(activation.name, None, activation.cuda, activation.derivative_of)
-
-
-def kernel_loss(loss: Loss) -> str:
-    """Return the kernels' name of a loss; ``ValueError`` for one that they do not have."""
-    ours = LOSSES.get(loss.name.partition("(")[0])
-    if ours is None or ours.name not in KERNEL_LOSSES or _formulas(loss) != _formulas(ours):
-        known = ", ".join(KERNEL_LOSSES)
-        raise ValueError(f"loss {loss.name!r}: got one without a CUDA kernel, expected {known}; use device='cpu'")
-    return loss.name
-
-
-def _formulas(loss: Loss) -> tuple[Any, ...]:
-    """Return the functions of a loss; with a parameter they are partials of the same functions."""
-    return tuple(getattr(function, "func", function) for function in (loss.value, loss.gradient))
+    def plan(self, trainings: Sequence[Training], *, want: str = "auto") -> Plan:
+        return choose_plan(self, trainings, want)

@@ -37,6 +37,8 @@ class Runtime(Protocol):
     stream: Any
     multiprocessors: int
     capability: tuple[int, int]
+    #: Whether launches can be recorded as CUDA graphs.
+    has_graphs: bool
 
     def describe(self) -> str:
         """Return in one line what computes there."""
@@ -85,8 +87,8 @@ class Runtime(Protocol):
         """Wait until all work is done."""
         ...
 
-    def record(self, launches: Callable[[], None]) -> Callable[[], None] | None:
-        """Return a function that replays `launches` as one CUDA graph; None where there are no graphs.
+    def record(self, launches: Callable[[], None]) -> Callable[[], None]:
+        """Return a function that replays `launches` as one CUDA graph, where there are graphs.
 
         `launches` is called once, and starts nothing: every kernel in it must have run before.
         """
@@ -101,12 +103,13 @@ class SimulatorRuntime:
     stream: Any = 0
     multiprocessors = 1
     capability = (8, 0)
+    has_graphs = False
 
-    def describe(self) -> str:  # noqa: D102  (contracts: see Runtime)
+    def describe(self) -> str:
         return "Numba's simulator of CUDA"
 
     @contextmanager
-    def active(self) -> Iterator[None]:  # noqa: D102
+    def active(self) -> Iterator[None]:
         # The simulator polls its threads: a hand-over every 0.5 ms instead of every 5 makes it three times as fast.
         interval = sys.getswitchinterval()
         sys.setswitchinterval(min(interval, 5e-4))
@@ -118,36 +121,36 @@ class SimulatorRuntime:
         finally:
             sys.setswitchinterval(interval)
 
-    def adopt(self, array: Any) -> Any:  # noqa: D102
+    def adopt(self, array: Any) -> Any:
         return to_host(array)
 
-    def view(self, array: Array) -> Any:  # noqa: D102
+    def view(self, array: Array) -> Any:
         return array
 
-    def to_numpy(self, array: Array) -> NDArray[Any]:  # noqa: D102
+    def to_numpy(self, array: Array) -> NDArray[Any]:
         return np.array(array)
 
-    def upload(self, host: NDArray[Any], out: Array) -> None:  # noqa: D102
+    def upload(self, host: NDArray[Any], out: Array) -> None:
         out[...] = host
 
-    def free_memory(self) -> float:  # noqa: D102
+    def free_memory(self) -> float:
         return float("inf")
 
-    def pinned(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:  # noqa: D102
+    def pinned(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         return np.zeros(shape, dtype)
 
-    def mark(self) -> Any:  # noqa: D102
+    def mark(self) -> Any:
         return None
 
-    def send(self, pairs: list[tuple[NDArray[Any], Array]], after: Any) -> Any:  # noqa: D102
+    def send(self, pairs: list[tuple[NDArray[Any], Array]], after: Any) -> Any:
         for host, out in pairs:
             self.upload(host, out)
 
-    def synchronize(self) -> None:  # noqa: D102
+    def synchronize(self) -> None:
         pass
 
-    def record(self, launches: Callable[[], None]) -> Callable[[], None] | None:  # noqa: D102
-        return None
+    def record(self, launches: Callable[[], None]) -> Callable[[], None]:
+        return launches
 
 
 class DeviceRuntime:
@@ -157,6 +160,8 @@ class DeviceRuntime:
     round, and `active` orders it with any other stream that is CuPy's current one, so that what a user does with CuPy
     comes in the order in which it is written.
     """
+
+    has_graphs = True
 
     def __init__(self, index: int) -> None:
         import cupy
@@ -177,7 +182,7 @@ class DeviceRuntime:
                 self.stream = cuda.external_stream(self._stream.ptr)
         self._copies: Any = None
 
-    def describe(self) -> str:  # noqa: D102
+    def describe(self) -> str:
         runtime = self.xp.cuda.runtime
         with self._translated():
             name = runtime.getDeviceProperties(self._gpu.id)["name"].decode()
@@ -189,7 +194,7 @@ class DeviceRuntime:
         )
 
     @contextmanager
-    def active(self) -> Iterator[None]:  # noqa: D102
+    def active(self) -> Iterator[None]:
         with self._translated():
             current = self.xp.cuda.get_current_stream()
             apart = current.ptr not in (*_DEFAULT_STREAMS, self._stream.ptr)
@@ -222,37 +227,37 @@ class DeviceRuntime:
         free, total = self._gpu.mem_info
         return f"{free / 2**20:,.0f} MiB of {total / 2**20:,.0f} MiB are free"
 
-    def adopt(self, array: Any) -> Any:  # noqa: D102
+    def adopt(self, array: Any) -> Any:
         if is_sparse(array) or not on_gpu(array):
             return to_host(array)
         with self.active():
             return self.xp.asarray(read_gpu_array(self.xp, array))  # copies from another device, and only then
 
-    def view(self, array: Array) -> Any:  # noqa: D102
+    def view(self, array: Array) -> Any:
         return self._as_cuda_array(array, sync=False)
 
-    def to_numpy(self, array: Array) -> NDArray[Any]:  # noqa: D102
+    def to_numpy(self, array: Array) -> NDArray[Any]:
         with self.active():
             return np.asarray(array.get(stream=self._stream))
 
-    def upload(self, host: NDArray[Any], out: Array) -> None:  # noqa: D102
+    def upload(self, host: NDArray[Any], out: Array) -> None:
         out.set(host, stream=self._stream)
 
-    def free_memory(self) -> float:  # noqa: D102
+    def free_memory(self) -> float:
         with self.active():
             return float(self._gpu.mem_info[0] + self.xp.get_default_memory_pool().free_bytes())
 
-    def pinned(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:  # noqa: D102
+    def pinned(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         from cupyx import zeros_pinned
 
         with self.active():
             return cast("NDArray[Any]", zeros_pinned(shape, dtype))
 
-    def mark(self) -> Any:  # noqa: D102
+    def mark(self) -> Any:
         with self.active():
             return self._stream.record(self.xp.cuda.Event(disable_timing=True))
 
-    def send(self, pairs: list[tuple[NDArray[Any], Array]], after: Any) -> Any:  # noqa: D102
+    def send(self, pairs: list[tuple[NDArray[Any], Array]], after: Any) -> Any:
         with self.active():
             if self._copies is None:
                 self._copies = self.xp.cuda.Stream(non_blocking=True)
@@ -263,11 +268,11 @@ class DeviceRuntime:
             self._stream.wait_event(copied)
             return copied
 
-    def synchronize(self) -> None:  # noqa: D102
+    def synchronize(self) -> None:
         with self._translated():
             self._stream.synchronize()
 
-    def record(self, launches: Callable[[], None]) -> Callable[[], None] | None:  # noqa: D102
+    def record(self, launches: Callable[[], None]) -> Callable[[], None]:
         self._stream.begin_capture()
         try:
             launches()

@@ -10,21 +10,18 @@ Two buffers on either side, and events between the three: a copy waits until the
 done, updates wait for the copy of their rows, and only the host waits for a copy before it overwrites what is copied.
 The rows of a chunk lie in the epoch's order, so that updates find the numbers that they find in a resident data set.
 
-The rule: a data set is resident if it takes no more than GPUPROP_DATA_MEMORY (bytes, or a number with K, M or G), by
-default four fifths of what is free, and every array has fewer than 2**31 elements. Otherwise, or if its upload runs
-out of memory, it is streamed, in chunks of whole updates of which two take no more than that. A sparse matrix is always
-streamed: it stays CSR on the host, and its rows become dense chunk by chunk.
+`gpuprop.backends.cuda.residence` says which data sets are streamed. A chunk holds whole updates, as many as fit: two
+chunks take no more than the data may take. Rows of a sparse matrix become dense chunk by chunk.
 """
 
 from __future__ import annotations
 
-import os
-import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpuprop.arrays import is_sparse
+from gpuprop.backends.cuda.residence import ENVIRONMENT_VARIABLE, HostRows, data_memory, row_bytes
 from gpuprop.errors import DeviceMemoryError
 from gpuprop_kernels.arguments import INDEX_LIMIT
 from gpuprop_kernels.launch import row_pitch
@@ -34,70 +31,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from gpuprop.backends.cuda.ops import CudaOps
-    from gpuprop.backends.cuda.runtime import Runtime
-    from gpuprop.core.ops import Array
+    from gpuprop.backends.cuda.array_ops import CudaArrays
+    from gpuprop.core.array_ops import Array
 
-__all__ = ["ENVIRONMENT_VARIABLE", "HostRows", "RowStream", "data_memory", "fits", "open_stream"]
-
-ENVIRONMENT_VARIABLE = "GPUPROP_DATA_MEMORY"
-"""Bytes of a GPU's memory that a data set may take, e.g. ``500M``; empty counts as not set."""
-
-FREE_SHARE = 0.8
-"""Of the free memory, where the variable is not set: the rest is for the workspace of a training."""
+__all__ = ["RowStream", "open_stream"]
 
 
-class HostRows:
-    """A part of a data set that stays on the host: inputs, targets or sample weights.
-
-    Parameters
-    ----------
-    host : ndarray of shape (n_samples,) or (n_samples, n_columns), or CSR matrix
-    """
-
-    def __init__(self, host: Any) -> None:
-        self.host = host
-        self.shape, self.dtype, self.ndim = host.shape, host.dtype, host.ndim
-
-    def take(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Return some rows, dense."""
-        taken = self.host[rows]
-        dense: NDArray[Any] = taken.toarray() if is_sparse(taken) else taken
-        return dense
-
-
-def data_memory(runtime: Runtime) -> float:
-    """Return the bytes that a data set may take on a device; infinite where nothing limits them.
-
-    Raises
-    ------
-    ValueError
-        If GPUPROP_DATA_MEMORY is not a number of bytes.
-    """
-    given = os.environ.get(ENVIRONMENT_VARIABLE)
-    if not given:
-        return FREE_SHARE * runtime.free_memory()
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMG]?)(?:i?B)?", given.strip(), re.IGNORECASE)
-    if match is None:
-        raise ValueError(f"{ENVIRONMENT_VARIABLE}: got {given!r}, expected bytes such as 500000000, 500M or 2G")
-    return float(match[1]) * float(1024 ** " KMG".index(match[2].upper() or " "))
-
-
-def _row_bytes(arrays: Sequence[Any]) -> int:
-    """Return the bytes of a row of all these arrays together as a device lays them out."""
-    return sum(
-        (row_pitch(a.shape[1], a.dtype) if a.ndim == 2 else 1) * a.dtype.itemsize for a in arrays if a is not None
-    )
-
-
-def fits(runtime: Runtime, arrays: Sequence[Any]) -> bool:
-    """Return whether these arrays of the host may become resident."""
-    n_rows = arrays[0].shape[0]
-    small = all(a is None or a.ndim < 2 or n_rows * row_pitch(a.shape[1], a.dtype) < INDEX_LIMIT for a in arrays)
-    return small and n_rows * _row_bytes(arrays) <= data_memory(runtime)
-
-
-def open_stream(ops: CudaOps, arrays: Sequence[HostRows | None], update_size: int, most_updates: int) -> RowStream:
+def open_stream(ops: CudaArrays, arrays: Sequence[HostRows | None], update_size: int, most_updates: int) -> RowStream:
     """Return a stream whose chunks are as many whole updates as there is room for, at most `most_updates`.
 
     Raises
@@ -110,7 +50,7 @@ def open_stream(ops: CudaOps, arrays: Sequence[HostRows | None], update_size: in
     widest = max(row_pitch(a.shape[1], a.dtype) for a in hosts if a is not None and a.ndim == 2)
     n_updates = min(
         most_updates,
-        int(min(limit / (2 * update_size * _row_bytes(hosts)), most_updates)),
+        int(min(limit / (2 * update_size * row_bytes(hosts)), most_updates)),
         (INDEX_LIMIT - 1) // (widest * update_size),
     )
     while n_updates:
@@ -118,7 +58,7 @@ def open_stream(ops: CudaOps, arrays: Sequence[HostRows | None], update_size: in
             return RowStream(ops, hosts, n_updates * update_size)
         except DeviceMemoryError:
             n_updates //= 2
-    needed, free = 2 * update_size * _row_bytes(hosts) / 2**20, ops.runtime.free_memory() / 2**20
+    needed, free = 2 * update_size * row_bytes(hosts) / 2**20, ops.runtime.free_memory() / 2**20
     raise DeviceMemoryError(
         f"{ops.device}: two updates of {update_size:,} rows need {needed:,.1f} MiB for their data, which may take "
         f"{limit / 2**20:,.1f} MiB ({free:,.0f} MiB are free); lower batch_size or accumulation_steps, or raise "
@@ -143,7 +83,7 @@ class RowStream:
         On the device, in the order of `hosts`: chunk k is in ``buffers[k % 2]``.
     """
 
-    def __init__(self, ops: CudaOps, hosts: list[Any], chunk_rows: int) -> None:
+    def __init__(self, ops: CudaArrays, hosts: list[Any], chunk_rows: int) -> None:
         self._runtime, self._hosts, self.chunk_rows = ops.runtime, hosts, chunk_rows
         shapes = [None if a is None else (chunk_rows, *a.shape[1:]) for a in hosts]
         dtypes = [None if a is None else a.dtype for a in hosts]
@@ -165,7 +105,7 @@ class RowStream:
             self._hosts[2] = weight
 
     def fetch(self, chunk: int) -> None:
-        """Have the rows of a chunk there for the work that is asked for from now on, unless they are."""
+        """Bring the rows of a chunk to the device, unless it holds them; later work waits for them."""
         if chunk == self._present or chunk * self.chunk_rows >= len(self._order):
             return
         self._present, place = chunk, chunk % 2
@@ -184,6 +124,6 @@ class RowStream:
         self._copied[place] = self._runtime.send(pairs, self._read[place])
 
     def leave(self, chunk: int) -> None:
-        """Say that all work on a chunk has been asked for; begin to bring the next one."""
+        """Note that all work on a chunk has been started, and begin to bring the next one."""
         self._read[chunk % 2] = self._runtime.mark()
         self.fetch(chunk + 1)

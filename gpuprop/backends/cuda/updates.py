@@ -25,25 +25,30 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpuprop.arrays import to_host
 from gpuprop.backends.cuda.launches import Step
-from gpuprop.backends.cuda.ops import slot_scalars
-from gpuprop.backends.cuda.streaming import HostRows, RowStream, open_stream
+from gpuprop.backends.cuda.residence import HostRows
+from gpuprop.backends.cuda.streaming import RowStream, open_stream
+from gpuprop.backends.cuda.translation import slot_scalars
+from gpuprop.backends.steps import put_back, taken_out
+from gpuprop.backends.threads import limited_blas
 from gpuprop_kernels.optimizers import SCALARS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gpuprop.backends.cuda.ops import CudaOps
-    from gpuprop.core.ops import Array
-    from gpuprop.core.step import UpdateRule
-    from gpuprop.model.network import Network, TrainingData
+    from gpuprop.backends.cuda.array_ops import CudaArrays
+    from gpuprop.core.array_ops import Array
+    from gpuprop.core.data import TrainingData
+    from gpuprop.core.plan import TrainingState
+    from gpuprop.core.updates import EpochUpdates, Training
 
-__all__ = ["CudaUpdates"]
+__all__ = ["CudaPlan"]
 
 WINDOW_LAUNCHES = 2000
 """Launches that one graph may hold: capturing one costs the host some 50 microseconds, once."""
@@ -52,38 +57,80 @@ CHECKED_UPDATES = 4
 """Updates that are made eagerly and by replay, to see that both give the same bits."""
 
 
-class CudaUpdates:
-    """`gpuprop.core.ops.UpdatePlan` by fused kernels.
+class CudaPlan:
+    """`gpuprop.core.plan.Plan` by fused kernels.
 
     Parameters
     ----------
-    ops : CudaOps
-    network, data, rule
-        As the training loop has them. The arrays of ``rule.state`` move into one buffer, where kernels expect them.
-    part_size, update_size : int
-        Rows of a part and of an update.
+    ops : CudaArrays
+    training : Training
+        The arrays of its ``rule.state`` move into one buffer, where kernels expect them.
+    want : str
+        "fused" launches each kernel by itself; everything else records graphs where that is possible.
     """
 
-    def __init__(
-        self, ops: CudaOps, network: Network, data: TrainingData, rule: UpdateRule, part_size: int, update_size: int
-    ) -> None:
-        self._ops, self._runtime, self._rule = ops, ops.runtime, rule
-        self._network, self._update_size = network, update_size
-        self._parts = _parts(data.n_samples, part_size, update_size)
+    def __init__(self, ops: CudaArrays, training: Training, want: str) -> None:
+        self._ops, self._runtime, self._rule = ops, ops.runtime, training.rule
+        self._training, self._spec, self._update_size = training, training.layers.spec, training.update_size
+        part_size, data = training.part_size, training.data
+        self._parts = _parts(data.n_samples, part_size, training.update_size)
         self._most_parts = max(len(parts) for parts in self._parts)
         with self._runtime.active():
-            self._step = step = Step(ops, network, rule, part_size, part_size < update_size)
+            accumulates = part_size < training.update_size
+            self._step = step = Step(ops, training.layers, training.rule, part_size, accumulates=accumulates)
             launches = step.launches_of_a_part * self._most_parts + step.launches_of_an_update
             self._window_size = min(len(self._parts), max(1, WINDOW_LAUNCHES // launches))
             self._bring(data)
             self._allocate()
         self._graphs: dict[tuple[int, ...], Callable[[], None]] = {}
         self._factors: dict[tuple[int, ...], bytes] = {}
-        self._replays = True
+        self._no_graphs = self._why_no_graphs(want)
         self._state_before = step.memory.optimizer_state.copy()
+        self._position = 0
+
+    def _why_no_graphs(self, want: str) -> str | None:
+        """Return why updates are launched one by one, or None if windows of them are recorded as graphs."""
+        if want == "fused":
+            return "asked for"
+        if not self._runtime.has_graphs:
+            return "the simulator has no CUDA graphs"
+        if self._training.watched:
+            return "a callback wants to be told of each update"
+        if self._window_size <= 2 * CHECKED_UPDATES:
+            return f"a graph pays for more than {2 * CHECKED_UPDATES} updates, and here would have {self._window_size}"
+        return None
+
+    @property
+    def name(self) -> str:
+        """The path."""
+        if self._chunks is not None:
+            return "streamed"
+        return "graph" if self._no_graphs is None else "fused"
+
+    @property
+    def reason(self) -> str:
+        """The path in a sentence."""
+        if self._no_graphs is None:
+            how = f"fused kernels, {self._window_size:,} updates in a CUDA graph"
+        else:
+            how = f"fused kernels, launched one by one because {self._no_graphs}".replace("because asked", "as asked")
+        if self._chunks is None:
+            return f"{self.name}: {how}"
+        return f"streamed: {self._chunks.chunk_rows:,} rows at a time travel to the device while it works; {how}"
+
+    def why_not(self, want: str) -> str:
+        """Return why this training cannot have the path `want`, which is not its own."""
+        if want == "streamed":
+            return "the data set lies on the device; GPUPROP_DATA_MEMORY says from which size on it is streamed"
+        if self._chunks is not None:
+            return "the data set does not fit the device, and its rows are streamed"
+        return self._no_graphs or "graphs can be recorded"
+
+    def active(self) -> AbstractContextManager[None]:
+        return limited_blas(self._training.n_threads)
 
     def _bring(self, data: TrainingData) -> None:
-        """Have the data set in one place on the device; or in two, which take turns with the rows of a window."""
+        """Bring the data set to one place on the device; or to two, which take turns with the rows of a window."""
         ops, weight = self._ops, data.sample_weight
         self._chunks: RowStream | None = None
         if isinstance(data.inputs, HostRows):
@@ -94,14 +141,14 @@ class CudaUpdates:
             places = self._chunks.buffers
         else:
             self._order = ops.empty(data.n_samples, np.int32)
-            # Weights may differ from epoch to epoch, and what was handed in stays as it is.
+            # Weights may differ from epoch to epoch, and the user's array stays as it is.
             places = [[data.inputs, data.targets, None if weight is None else weight.copy()]]
         self._row_weights = places[0][2]
         self._places = [self._step.view_data(place, data) for place in places]
 
     def _allocate(self) -> None:
         """Allocate the slots of a window, which launches read and write, and those of an epoch, which last."""
-        step, dtype, empty = self._step, self._network.dtype, self._ops.empty
+        step, dtype, empty = self._step, self._spec.dtype, self._ops.empty
         lengths: dict[str, tuple[int, Any]] = {
             "schedule": (4 * self._most_parts, np.int32),
             "scalars": (SCALARS * self._most_parts, dtype),
@@ -115,24 +162,17 @@ class CudaUpdates:
 
     # --- the plan ------------------------------------------------------------------------------------------------
 
-    def begin_epoch(  # noqa: D102  (contracts: see UpdatePlan)
-        self,
-        data: TrainingData,
-        order: NDArray[np.int32],
-        weights: NDArray[np.float64],
-        penalty_factors: NDArray[np.float64],
-        rates: NDArray[np.float64],
-        steps_done: int,
-    ) -> None:
-        self._weights, self._penalty_factors = weights, penalty_factors
+    def begin_epoch(self, *updates: EpochUpdates) -> None:
+        (epoch,) = updates
+        self._epoch, self._position = epoch, 0
         self._window: tuple[int, int] | None = None
         most, optimizer = self._most_parts, self._rule.optimizer
         # In slots: the last update may have fewer parts, whose slots stay zero.
         schedule = np.zeros((len(self._parts), most, 4), np.int32)
-        scalars = np.zeros((len(self._parts), most, SCALARS), self._network.dtype)
+        scalars = np.zeros((len(self._parts), most, SCALARS), self._spec.dtype)
         for index, parts in enumerate(self._parts):
-            step = steps_done + index
-            scalars[index] = slot_scalars(optimizer, float(rates[index]), step + 1, float(weights[index]))
+            step = epoch.steps_done + index
+            scalars[index] = slot_scalars(optimizer, float(epoch.rates[index]), step + 1, float(epoch.weights[index]))
             # Rows of a stream are counted from the beginning of their window.
             base = 0 if self._chunks is None else index // self._window_size * self._chunks.chunk_rows
             for place, (start, n_rows, first_row) in enumerate(parts):
@@ -140,20 +180,21 @@ class CudaUpdates:
         with self._runtime.active():
             self._runtime.upload(schedule.reshape(-1), self._epoch_slots["schedule"])
             self._runtime.upload(scalars.reshape(-1), self._epoch_slots["scalars"])
-            self._bring_rows(data, order)
+            self._bring_rows(epoch.data, epoch.order)
             self._state_before[...] = self._step.memory.optimizer_state
 
     def _bring_rows(self, data: TrainingData, order: NDArray[np.int32]) -> None:
         """Take the order of an epoch, and its sample weights."""
         if self._chunks is not None:
             weight = data.wide_weight
-            self._chunks.begin(order, None if weight is None else to_host(weight).astype(self._network.dtype))
+            self._chunks.begin(order, None if weight is None else to_host(weight).astype(self._spec.dtype))
             return
         self._runtime.upload(order, self._order)
         if self._row_weights is not None:
             self._row_weights[...] = data.sample_weight
 
-    def run(self, first: int, last: int) -> None:  # noqa: D102
+    def run(self, first: int, last: int) -> None:
+        self._position = last
         with self._runtime.active():
             while first < last:
                 begin = first - first % self._window_size
@@ -168,37 +209,69 @@ class CudaUpdates:
                     self._chunks.leave(begin // self._window_size)
                 first = stop
 
-    def totals(self) -> NDArray[np.float64]:  # noqa: D102
+    def totals(self) -> NDArray[np.float64]:
         with self._runtime.active():
-            self._leave()
+            self._keep()
         # By updates first, so that the sum is the same for windows of any size.
         loss, score = self._sums_of_updates("losses").sum(axis=0)
-        network = self._network
         if self._step.penalised:
-            sums = self._sums_of_updates("penalties")
-            penalties = 0.5 * network.l2 * sums[:, 0] + network.l1 * sums[:, 1]
-            loss += float((self._weights * self._penalty_factors) @ penalties)
-        return np.array([loss, score])
+            sums, spec = self._sums_of_updates("penalties"), self._spec
+            penalties = 0.5 * spec.l2 * sums[:, 0] + spec.l1 * sums[:, 1]
+            loss += float((self._epoch.weights * self._epoch.penalty_factors) @ penalties)
+        return np.array([[loss, score]])
 
     def _sums_of_updates(self, name: str) -> NDArray[np.float64]:
         """Return the sums of the pairs that each update of the epoch has left, (updates, 2)."""
         left = self._runtime.to_numpy(self._epoch_slots[name]).astype(np.float64)
         return np.asarray(left.reshape(len(self._parts), -1, 2).sum(axis=1))
 
-    def rewind(self) -> None:  # noqa: D102
+    def state(self) -> tuple[TrainingState, ...]:
+        totals, names = self.totals()[0], ("losses", "penalties")
+        parts = {name: self._runtime.to_numpy(self._epoch_slots[name]).copy() for name in names}
+        return (taken_out(self._training, self._position, totals, parts),)
+
+    def restore(self, *states: TrainingState) -> None:
+        (state,) = states
+        put_back(self._training, state)
+        parts = self._parts_of(state)
+        with self._runtime.active():
+            self._window = None
+            for name, values in parts.items():
+                self._runtime.upload(values, self._epoch_slots[name])
+            if state.position < len(self._parts):
+                begin = state.position - state.position % self._window_size
+                self._enter(begin, min(begin + self._window_size, len(self._parts)))
+                for name in parts:  # the first updates of this window have been made
+                    n = (state.position - begin) * self._slot_lengths[name]
+                    self._slots[name][:n] = self._of_window(name, begin, state.position)
+        self._position = state.position
+
+    def _parts_of(self, state: TrainingState) -> dict[str, NDArray[Any]]:
+        """Return the losses and penalties of each update of a state, as this plan keeps them.
+
+        The sums of a plan of another kind count as those of the first update.
+        """
+        shapes = {name: self._epoch_slots[name].shape for name in ("losses", "penalties")}
+        if {name: part.shape for name, part in state.parts.items()} == shapes:
+            return {name: np.asarray(part, self._spec.dtype) for name, part in state.parts.items()}
+        parts = {name: np.zeros(shape, self._spec.dtype) for name, shape in shapes.items()}
+        parts["losses"][:2] = state.totals
+        return parts
+
+    def rewind(self) -> None:
         with self._runtime.active():
             self._step.memory.optimizer_state[...] = self._state_before
 
-    def places(self) -> Iterator[tuple[str, Array]]:  # noqa: D102
+    def places(self) -> Iterator[tuple[str, Array]]:
         yield from self._step.memory.places()
 
     # --- windows -------------------------------------------------------------------------------------------------
 
     def _enter(self, begin: int, end: int) -> None:
-        """Have the rows and the slots of the updates `begin` to `end` - 1 where launches find them."""
+        """Bring the rows and the slots of the updates `begin` to `end` - 1 to where launches find them."""
         if self._window == (begin, end):
             return
-        self._leave()
+        self._keep()
         index = begin // self._window_size
         if self._chunks is not None:
             self._chunks.fetch(index)
@@ -209,12 +282,11 @@ class CudaUpdates:
         self._slots["penalties"][...] = 0
         self._window = (begin, end)
 
-    def _leave(self) -> None:
-        """Keep what the window's updates have left."""
+    def _keep(self) -> None:
+        """Copy what the window's updates have left so far to the slots of the epoch."""
         if self._window is None:
             return
         begin, end = self._window
-        self._window = None
         for name in ("losses", "penalties"):
             self._of_window(name, begin, end)[...] = self._slots[name][: (end - begin) * self._slot_lengths[name]]
 
@@ -228,19 +300,19 @@ class CudaUpdates:
         """Launch the updates one after the other."""
         for index in range(first, last):
             place = index % self._window_size
-            factor = float(self._penalty_factors[index])
+            factor = float(self._epoch.penalty_factors[index])
             self._step.launch(place, place * self._most_parts, len(self._parts[index]), factor)
 
     def _replay(self, begin: int, end: int) -> None:
         """Make a window's updates by one graph: captured when it is first needed, launched ever after."""
         # The factors of the penalties are arguments of launches, which a graph keeps; they change from epoch to epoch
         # only under sample weights and scikit-learn's conventions together.
-        factors = self._penalty_factors[begin:end].tobytes()
+        factors = self._epoch.penalty_factors[begin:end].tobytes()
         key = (end - begin, len(self._parts[end - 1]), begin // self._window_size % len(self._places))
         if self._step.penalised and self._factors.setdefault(key, factors) != factors:
             self._launch(begin, end)
             return
-        if self._replays and key not in self._graphs:
+        if self._no_graphs is None and key not in self._graphs:
             self._capture(key, begin, end)
         graph = self._graphs.get(key)
         if graph is None:
@@ -252,21 +324,19 @@ class CudaUpdates:
         """Record a window as a graph, if a replay gives the bits that launches give."""
         try:
             same = self._replay_gives_the_same_bits(begin)
-            graph = self._runtime.record(lambda: self._launch(begin, end)) if same else None
-            flaw = "" if same else "a replay of them gives other numbers"
+            if same:
+                self._graphs[key] = self._runtime.record(lambda: self._launch(begin, end))
+                return
+            fault = "a replay of them gives other numbers"
         except Exception as error:  # whatever a driver has against capturing, launches still work
-            graph, flaw = None, str(error) or type(error).__name__
-        if flaw:
-            warnings.warn(
-                f"CUDA graphs are not used on {self._ops.device}: {' '.join(flaw.split())}; each kernel is launched by "
-                "itself, which is slower for small networks",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-        if graph is None:
-            self._replays = False
-        else:
-            self._graphs[key] = graph
+            fault = str(error) or type(error).__name__
+        self._no_graphs = " ".join(fault.split())
+        warnings.warn(
+            f"CUDA graphs are not used on {self._ops.device}: {self._no_graphs}; each kernel is launched by itself, "
+            "which is slower for small networks",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
     def _replay_gives_the_same_bits(self, begin: int) -> bool:
         """Make the first updates of a window eagerly and by replay, and take them back.
@@ -290,11 +360,7 @@ class CudaUpdates:
             return bits
 
         eager = result(lambda: self._launch(begin, end))
-        graph = self._runtime.record(lambda: self._launch(begin, end))
-        if graph is None:  # the simulator
-            self._replays = False
-            return True
-        return result(graph) == eager
+        return result(self._runtime.record(lambda: self._launch(begin, end))) == eager
 
 
 def _parts(n_samples: int, part_size: int, update_size: int) -> list[list[tuple[int, int, int]]]:

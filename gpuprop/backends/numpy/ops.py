@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpuprop.arrays import is_sparse, to_host
+from gpuprop.backends.choosing import check_plan_name, only_one, plain_steps
 from gpuprop.maths import losses
 from gpuprop.maths.dropout import keep_mask
 from gpuprop.maths.optimizers import clip_by_norm, limit_incoming_norm
@@ -15,12 +17,14 @@ from gpuprop.maths.optimizers import clip_by_norm, limit_incoming_norm
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
-    from gpuprop.core.ops import Array
+    from gpuprop.core.array_ops import Array
+    from gpuprop.core.ops import Dropping, OutputLayer, Outputs
+    from gpuprop.core.parameters import Parameters
+    from gpuprop.core.plan import Plan
+    from gpuprop.core.rule import UpdateRule
+    from gpuprop.core.updates import Training
     from gpuprop.maths.activations import Activation
-    from gpuprop.maths.losses import Loss, Metric
-    from gpuprop.maths.optimizers import Optimizer
     from gpuprop.maths.scaling import InputScaling
-    from gpuprop.model.network import Parameters
 
 __all__ = ["NumpyOps"]
 
@@ -35,40 +39,44 @@ class NumpyOps:
     """
 
     row_padding = 1
+    on_host = True
 
     def __init__(self, device: str = "numpy") -> None:
         self.device = device
 
     @property
-    def backend(self) -> str:  # noqa: D102  (contracts: see Ops)
+    def backend(self) -> str:
         return "numpy"
 
-    def active(self) -> AbstractContextManager[None]:  # noqa: D102
+    def active(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def adopt(self, array: Any) -> Any:  # noqa: D102
+    def adopt(self, array: Any) -> Any:
         return to_host(array)
 
-    def asarray(self, array: Any, dtype: DTypeLike) -> Array:  # noqa: D102
+    def asarray(self, array: Any, dtype: DTypeLike) -> Array:
         if is_sparse(array):
             return array.tocsr().astype(dtype, copy=False)
         return np.ascontiguousarray(array, dtype=dtype)
 
-    def load(self, *arrays: Any) -> tuple[Any, ...]:  # noqa: D102
+    def load(self, *arrays: Any) -> tuple[Any, ...]:
         return tuple(None if array is None else self.asarray(array, array.dtype) for array in arrays)
 
-    def to_numpy(self, array: Array) -> NDArray[Any]:  # noqa: D102
+    def to_numpy(self, array: Array) -> NDArray[Any]:
         return np.asarray(array)
 
-    def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> Array:  # noqa: D102
+    def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> Array:
         return np.empty(shape, dtype)
 
-    def synchronize(self) -> None:  # noqa: D102
+    def synchronize(self) -> None:
         pass
 
-    def take_batch(  # noqa: D102
-        self, data: Array, order: Array, start: int, scaling: InputScaling | None, out: Array
-    ) -> None:
+    def plan(self, trainings: Sequence[Training], *, want: str = "auto") -> Plan:
+        check_plan_name(want, ("steps",), "numpy")
+        training = only_one(trainings, "plain NumPy trains one network after the other")
+        return plain_steps(training, "one primitive after the other, in plain NumPy")
+
+    def take_batch(self, data: Array, order: Array, start: int, scaling: InputScaling | None, out: Array) -> None:
         rows = order[start : start + len(out)]
         if is_sparse(data):
             data[rows].toarray(out=out)
@@ -79,17 +87,16 @@ class NumpyOps:
         if scaling is not None:
             scaling.apply(out)
 
-    def drop(  # noqa: D102
-        self, a: Array, rate: float, seed: int, layer: int, step: int, first_row: int, mask: Array, out: Array
-    ) -> None:
+    def drop(self, a: Array, dropping: Dropping, mask: Array, out: Array) -> None:
         n_rows, n_columns = a.shape
+        rate, seed, layer, step, first_row = dropping
         kept = keep_mask(
             rate, seed=seed, layer=layer, step=step, n_rows=n_rows, n_columns=n_columns, first_row=first_row
         )
         np.multiply(kept, mask.dtype.type(1.0 / (1.0 - rate)), out=mask)
         np.multiply(a, mask, out=out)
 
-    def forward(  # noqa: D102
+    def forward(
         self,
         inputs: Array,
         weights: Array,
@@ -103,21 +110,12 @@ class NumpyOps:
         net_input += biases
         out[...] = activation.function(net_input)
 
-    def output_delta(  # noqa: D102
-        self,
-        z: Array,
-        a: Array,
-        y: Array,
-        sample_weight: Array | None,
-        total_weight: float,
-        activation: Activation,
-        loss: Loss,
-        metric: Metric,
-        delta: Array,
-        totals: Array,
+    def output_delta(
+        self, outputs: Outputs, layer: OutputLayer, total_weight: float, delta: Array, totals: Array
     ) -> None:
-        values, delta[...] = losses.output_delta(loss, activation, z, a, y)
-        scores = losses.score(a, y, metric)
+        z, a, y, sample_weight = outputs
+        values, delta[...] = losses.output_delta(layer.loss, layer.activation, z, a, y)
+        scores = losses.score(a, y, layer.metric)
         if sample_weight is not None:
             values = values * sample_weight
             scores = scores * sample_weight
@@ -126,7 +124,7 @@ class NumpyOps:
         delta *= 1.0 / total_weight if total_weight > 0 else 0.0
         totals += (values.sum(dtype=np.float64), scores.sum(dtype=np.float64))
 
-    def hidden_delta(  # noqa: D102
+    def hidden_delta(
         self,
         delta: Array,
         weights: Array,
@@ -140,7 +138,7 @@ class NumpyOps:
             out *= mask
         out *= activation.derivative(source)
 
-    def accumulate_gradient(  # noqa: D102
+    def accumulate_gradient(
         self, inputs: Array, delta: Array, weight_grads: Array, bias_grads: Array, *, accumulate: bool
     ) -> None:
         if accumulate:
@@ -150,7 +148,7 @@ class NumpyOps:
             np.matmul(inputs.T, delta, out=weight_grads)
             np.sum(delta, axis=0, out=bias_grads)
 
-    def add_penalty(  # noqa: D102
+    def add_penalty(
         self,
         parameters: Parameters,
         gradients: Parameters,
@@ -164,21 +162,13 @@ class NumpyOps:
         weight_grads += l1 * np.sign(weights) + l2 * weights
         totals[0] += total_weight * losses.penalty(weights, l1, l2)
 
-    def update(  # noqa: D102
-        self,
-        parameters: Parameters,
-        gradients: Parameters,
-        optimizer: Optimizer,
-        state: dict[str, Array],
-        scratch: tuple[Array, ...],
-        learning_rate: float,
-        step: int,
-        clip_norm: float | None,
-        max_norm: float | None,
+    def update(
+        self, parameters: Parameters, gradients: Parameters, rule: UpdateRule, learning_rate: float, step: int
     ) -> None:
-        if clip_norm is not None:
-            clip_by_norm(gradients.flat, clip_norm, scratch[0])
-        optimizer.update(parameters.flat, gradients.flat, state, learning_rate, step, scratch, parameters.n_weights)
-        if max_norm is not None:
+        flat, scratch = parameters.flat, rule.scratch
+        if rule.clip_norm is not None:
+            clip_by_norm(gradients.flat, rule.clip_norm, scratch[0])
+        rule.optimizer.update(flat, gradients.flat, rule.state, learning_rate, step, scratch, parameters.n_weights)
+        if rule.max_norm is not None:
             for weights in parameters.weights:
-                limit_incoming_norm(weights, max_norm)
+                limit_incoming_norm(weights, rule.max_norm)

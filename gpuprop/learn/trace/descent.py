@@ -19,13 +19,16 @@ import numpy as np
 
 from gpuprop.backends.numpy.ops import NumpyOps
 from gpuprop.core import step
-from gpuprop.model.network import Parameters, TrainingWorkspace
+from gpuprop.core.parameters import Parameters
+from gpuprop.core.updates import Batch
+from gpuprop.core.workspace import TrainingWorkspace
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from gpuprop.core.data import TrainingData
     from gpuprop.maths.activations import Activation
-    from gpuprop.model.network import Network, TrainingData
+    from gpuprop.model.network import Network
 
 __all__ = ["Descent", "DescentRule", "LayerNumbers", "Round", "Weights", "updated_weights_gradients"]
 
@@ -127,7 +130,7 @@ class Descent:
         self.rule = rule
         self._x, self._y = x, y
         self._data = self.network.prepare(x, y)
-        self._work = TrainingWorkspace(self.network, 1, with_dropout=False)
+        self._work = TrainingWorkspace(self.network.ops, self.network.spec, 1, with_dropout=False)
         self._n_trained = self.network.n_parameters if rule.train_biases else self.network.n_weights
 
     def loss(self) -> float:
@@ -202,7 +205,8 @@ def _original_weights_pass(network: Network, work: TrainingWorkspace, data: Trai
     """Run the library's own forward and backward pass; return the loss, leave the gradient in `work`."""
     order = network.ops.asarray(np.arange(data.n_samples), np.int32)
     work.totals[...] = 0.0
-    step.loss_and_gradients(network, work, data, order, 0, data.n_samples, data.total_weight, dropout_step=None)
+    whole = Batch(data, order, 0, data.n_samples, data.total_weight)
+    step.loss_and_gradients(network.layers, work, whole, dropout_step=None)
     return float(network.ops.to_numpy(work.totals)[0]) / data.total_weight
 
 
@@ -212,12 +216,11 @@ def _updated_weights_pass(network: Network, work: TrainingWorkspace, data: Train
     order = ops.asarray(np.arange(data.n_samples), np.int32)
     work.totals[...] = 0.0
     gradients.flat[...] = 0.0
-    step.take_batch(network, work, data, order, 0)
-    step.forward_pass(network, work)
-    step.output_delta(network, work, data, data.total_weight)
+    step.take_batch(network.layers, work, data, order, 0)
+    step.forward_pass(network.layers, work)
+    step.output_delta(network.layers, work, data, data.total_weight)
     if network.l1 or network.l2:
-        parameters = Parameters(network.parameters, network.layer_sizes, ops.row_padding)
-        ops.add_penalty(parameters, gradients, network.l1, network.l2, data.total_weight, work.totals)
+        ops.add_penalty(network.layers.parameters, gradients, network.l1, network.l2, data.total_weight, work.totals)
     for layer in range(network.n_layers, 0, -1):
         below = layer - 1
         ops.accumulate_gradient(
@@ -259,7 +262,7 @@ def updated_weights_gradients(
         mistake.
     """
     data = network.prepare(X, y)
-    work = TrainingWorkspace(network, data.n_samples, with_dropout=False)
+    work = TrainingWorkspace(network.ops, network.spec, data.n_samples, with_dropout=False)
     loss = _updated_weights_pass(network, work, data, learning_rate)
     gradients = Parameters(work.gradients.to_host(network.ops), network.layer_sizes)
     return loss, gradients.weights, gradients.biases

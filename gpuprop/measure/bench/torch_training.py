@@ -38,7 +38,7 @@ class TorchEager(Trained):
         self._device = device
         super().__init__(*arguments)
 
-    def prepare(self, rows: NDArray[Any], labels: NDArray[Any]) -> None:  # noqa: D102  (contracts: see Trained)
+    def prepare(self, rows: NDArray[Any], labels: NDArray[Any]) -> None:
         import torch
 
         self._torch = torch
@@ -58,11 +58,11 @@ class TorchEager(Trained):
         self._total = torch.zeros((), device=self._device)
         self.begin(self.order)
 
-    def begin(self, order: NDArray[np.int32]) -> None:  # noqa: D102
+    def begin(self, order: NDArray[np.int32]) -> None:
         self._order = self._torch.from_numpy(order.astype(np.int64)).to(self._device)
         self._total.zero_()
 
-    def updates(self) -> None:  # noqa: D102
+    def updates(self) -> None:
         for start in range(0, self.n_samples, self.config.batch_size):
             self.step += 1
             self._optimizer.zero_grad(set_to_none=True)
@@ -75,10 +75,10 @@ class TorchEager(Trained):
         self._optimizer.step()
         self._total += loss.detach() * len(index)
 
-    def loss(self) -> float:  # noqa: D102
+    def loss(self) -> float:
         return float(self._total) / self.n_samples
 
-    def parameters(self) -> NDArray[Any]:  # noqa: D102
+    def parameters(self) -> NDArray[Any]:
         weights = [layer.weight.detach().cpu().numpy().T.ravel() for layer in self._linear]
         return np.concatenate(weights + [layer.bias.detach().cpu().numpy() for layer in self._linear])
 
@@ -94,7 +94,7 @@ class TorchGraph(TorchEager):
     name = "torch CUDA graph"
     capturable = True
 
-    def prepare(self, rows: NDArray[Any], labels: NDArray[Any]) -> None:  # noqa: D102
+    def prepare(self, rows: NDArray[Any], labels: NDArray[Any]) -> None:
         super().prepare(rows, labels)
         torch = self._torch
         self._index = torch.zeros(self.config.batch_size, dtype=torch.int64, device=self._device)
@@ -117,7 +117,7 @@ class TorchGraph(TorchEager):
                     state.zero_()
         self._total.zero_()
 
-    def updates(self) -> None:  # noqa: D102
+    def updates(self) -> None:
         size = self.config.batch_size
         for start in range(0, self.n_samples, size):
             self.step += 1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuprop.model.network import Parameters
+from gpuprop.core.parameters import Parameters
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

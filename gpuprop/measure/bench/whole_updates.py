@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuprop.core.step import UpdateRule
-from gpuprop.core.updates import PlainUpdates
+from gpuprop.backends.devices import plan
+from gpuprop.core.rule import UpdateRule
+from gpuprop.core.updates import EpochUpdates, Training
 from gpuprop.errors import GpupropError
 from gpuprop.maths.optimizers import Adam
 from gpuprop.maths.scaling import InputScaling
@@ -21,12 +22,12 @@ from gpuprop.measure.bench.clocks import namespace
 from gpuprop.measure.bench.measure import Contender, HostClock, Spread, take_turns
 from gpuprop.measure.bench.roofline import step_work
 from gpuprop.measure.bench.trained import CONFIGS, RATE, STEP_UPDATES, Config, Trained
-from gpuprop.model.network import Network, TrainingWorkspace
+from gpuprop.model.network import Network
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gpuprop.core.ops import Ops, UpdatePlan
+    from gpuprop.core.ops import Ops
 
 __all__ = ["CONFIGS", "Composed", "Config", "Gpuprop", "Trained", "contenders", "entries", "measure", "validate"]
 
@@ -38,42 +39,37 @@ class Gpuprop(Trained):
         self.name, self._ops = f"gpuprop ({ops.device.partition(':')[0]})", ops
         super().__init__(*arguments)
 
-    def prepare(self, rows: NDArray[Any], labels: NDArray[Any]) -> None:  # noqa: D102  (contracts: see Trained)
+    def prepare(self, rows: NDArray[Any], labels: NDArray[Any]) -> None:
         network = Network(
             self.config.sizes, loss="categorical_cross_entropy", seed=0, device=self._ops.device,
             input_scaling=InputScaling.divide(255),
         )  # fmt: skip
         network.set_parameters(self.start.flat)
-        ops, adam, size = network.ops, Adam(), network.parameters.size
-        data = network.prepare(rows, labels)
-
-        def flat() -> Any:
-            return ops.asarray(np.zeros(size), network.dtype)
-
-        rule = UpdateRule(adam, {slot: flat() for slot in adam.slots}, tuple(flat() for _ in range(2)))
-        batch_size = min(self.config.batch_size, self.n_samples)
-        plan: UpdatePlan | None = None
-        if hasattr(ops, "plan_updates"):
-            plan = ops.plan_updates(
-                network, data, rule, part_size=batch_size, update_size=batch_size, n_updates=100 * self.n_updates
-            )
-        self._plan = plan or PlainUpdates(network, TrainingWorkspace(network, batch_size), data, rule, batch_size)
-        self._network, self._data = network, data
+        adam, size = Adam(), network.parameters.size
+        state = {slot: network.ops.asarray(np.zeros(size), network.dtype) for slot in adam.slots}
+        self._data, batch_size = network.prepare(rows, labels), min(self.config.batch_size, self.n_samples)
+        n_updates = 100 * self.n_updates
+        self._training = Training(
+            network.layers, self._data, UpdateRule(adam, state), batch_size, batch_size, n_updates
+        )
+        self._plan, self._network = plan([self._training]), network
         self.begin(self.order)
 
-    def begin(self, order: NDArray[np.int32]) -> None:  # noqa: D102
+    def begin(self, order: NDArray[np.int32]) -> None:
         n = self.n_updates
         weights = self._data.batch_weights(order, self.config.batch_size)
-        self._plan.begin_epoch(self._data, order, weights, np.ones(n), np.full(n, RATE), self.step)
+        rates, factors = np.full(n, RATE), np.ones(n)
+        self._plan.begin_epoch(EpochUpdates(self._training, self._data, order, weights, factors, rates, self.step))
 
-    def updates(self) -> None:  # noqa: D102
-        self._plan.run(0, self.n_updates)
+    def updates(self) -> None:
+        with self._plan.active():
+            self._plan.run(0, self.n_updates)
         self.step += self.n_updates
 
-    def loss(self) -> float:  # noqa: D102
-        return float(self._plan.totals()[0]) / self.n_samples
+    def loss(self) -> float:
+        return float(self._plan.totals()[0, 0]) / self.n_samples
 
-    def parameters(self) -> NDArray[Any]:  # noqa: D102
+    def parameters(self) -> NDArray[Any]:
         return self._network.host_parameters()
 
 
@@ -84,17 +80,17 @@ class Composed(Trained):
         self.name, self._xp = f"{xp.__name__} calls", xp
         super().__init__(*arguments)
 
-    def prepare(self, rows: NDArray[Any], labels: NDArray[Any]) -> None:  # noqa: D102
+    def prepare(self, rows: NDArray[Any], labels: NDArray[Any]) -> None:
         xp = self._xp
         self._rows, self._y = xp.asarray(rows), xp.asarray(self.targets)
         self._p = [xp.array(array) for array in self.start.weights + self.start.biases]
         self._m, self._v = ([xp.zeros_like(p) for p in self._p] for _ in range(2))
         self.begin(self.order)
 
-    def begin(self, order: NDArray[np.int32]) -> None:  # noqa: D102
+    def begin(self, order: NDArray[np.int32]) -> None:
         self._order, self._total = self._xp.asarray(order), self._xp.zeros((), np.float64)
 
-    def updates(self) -> None:  # noqa: D102
+    def updates(self) -> None:
         for start in range(0, self.n_samples, self.config.batch_size):
             index = self._order[start : start + self.config.batch_size]
             self.step += 1
@@ -130,10 +126,10 @@ class Composed(Trained):
             self._v[i] = b2 * self._v[i] + (one - b2) * g**2
             self._p[i] = self._p[i] - rate * self._m[i] / (self._xp.sqrt(self._v[i]) + epsilon)
 
-    def loss(self) -> float:  # noqa: D102
+    def loss(self) -> float:
         return float(self._total) / self.n_samples
 
-    def parameters(self) -> NDArray[Any]:  # noqa: D102
+    def parameters(self) -> NDArray[Any]:
         flat = self._xp.concatenate([p.ravel() for p in self._p])
         return np.asarray(flat.get() if hasattr(flat, "get") else flat)
 

@@ -35,24 +35,24 @@ class Delta(Kernel):
         }
 
     @property
-    def work(self) -> Work:  # noqa: D102  (contracts: see Kernel)
+    def work(self) -> Work:
         n, k, m = self.shape
         return Work(2.0 * n * k * m, self._bytes(n * m, k * m, n * k, n * k))
 
-    def expected(self) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:  # noqa: D102
+    def expected(self) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
         following, w, a = (self.host[name].astype(np.float64) for name in ("next", "w", "a"))
         bound = tolerances.product_bound(np.abs(following) @ np.abs(w).T, self.n_out, self.dtype)
         return {"d": ((following @ w.T) * (a > 0), bound)}
 
-    def primitive(self, ops: Ops) -> Contender:  # noqa: D102
+    def primitive(self, ops: Ops) -> Contender:
         following, w, a = (ops.asarray(self.host[name], self.dtype) for name in ("next", "w", "a"))
         d = ops.empty((self.n, self.n_in), self.dtype)
         return Contender(
             "gpuprop", lambda: ops.hidden_delta(following, w, RELU, a, None, d), lambda: {"d": ops.to_numpy(d)}
         )
 
-    def launch(self, ops: CudaOps) -> Contender:  # noqa: D102
-        from gpuprop.backends.cuda.ops import kernel_activation
+    def launch(self, ops: CudaOps) -> Contender:
+        from gpuprop.backends.cuda.translation import kernel_activation
         from gpuprop_kernels import launch
 
         following, w, a = (ops.flat(ops.asarray(self.host[name], self.dtype)) for name in ("next", "w", "a"))
@@ -70,7 +70,7 @@ class Delta(Kernel):
             capturable=True,
         )  # fmt: skip
 
-    def composed(self, xp: Any) -> Contender:  # noqa: D102
+    def composed(self, xp: Any) -> Contender:
         following, w, a = (xp.asarray(self.host[name]) for name in ("next", "w", "a"))
         d = sums = a
 
@@ -81,7 +81,7 @@ class Delta(Kernel):
 
         return Contender(f"{xp.__name__} calls", run, lambda: on_host(d=d))
 
-    def product(self, xp: Any) -> Contender | None:  # noqa: D102
+    def product(self, xp: Any) -> Contender | None:
         following, w = (xp.asarray(self.host[name]) for name in ("next", "w"))
         error = xp.empty((self.n, self.n_in), self.dtype)
         return Contender(f"{xp.__name__} product alone", lambda: xp.matmul(following, w.T, out=error), dict)

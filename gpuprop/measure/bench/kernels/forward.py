@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpuprop.core.parameters import Parameters
 from gpuprop.maths.scaling import InputScaling
 from gpuprop.measure.bench.kernels.base import RELU, Kernel, on_host
 from gpuprop.measure.bench.measure import Contender
 from gpuprop.measure.bench.roofline import Work
 from gpuprop.measure.equivalence import tolerances
-from gpuprop.model.network import Parameters
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,14 +36,14 @@ class Forward(Kernel):
         return {"x": self._normal(rng, self.n, self.n_in), "w": w, "b": self._normal(rng, self.n_out)}
 
     @property
-    def work(self) -> Work:  # noqa: D102  (contracts: see Kernel)
+    def work(self) -> Work:
         n, k, m = self.shape
         return Work(2.0 * n * k * m, self._bytes(n * k, k * m, m, n * m))
 
     def _rows(self) -> NDArray[np.float64]:
         return np.asarray(self.host["x"], np.float64)
 
-    def expected(self) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:  # noqa: D102
+    def expected(self) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
         x, w, b = self._rows(), self.host["w"].astype(np.float64), self.host["b"].astype(np.float64)
         bound = tolerances.product_bound(np.abs(x) @ np.abs(w) + np.abs(b), self.n_in, self.dtype)
         return {"a": (np.maximum(x @ w + b, 0), bound)}
@@ -52,7 +52,7 @@ class Forward(Kernel):
         flat = np.concatenate([self.host["w"].ravel(), self.host["b"]])
         return Parameters.on_device(ops, flat, (self.n_in, self.n_out))
 
-    def primitive(self, ops: Ops) -> Contender:  # noqa: D102
+    def primitive(self, ops: Ops) -> Contender:
         x, layer = ops.asarray(self.host["x"], self.dtype), self._layer(ops)
         a = ops.empty((self.n, self.n_out), self.dtype)
         return Contender(
@@ -66,8 +66,8 @@ class Forward(Kernel):
         x = ops.flat(ops.asarray(self.host["x"], self.dtype))
         return x, ops.constant(np.arange(self.n), np.int32)
 
-    def launch(self, ops: CudaOps) -> Contender:  # noqa: D102
-        from gpuprop.backends.cuda.ops import kernel_activation
+    def launch(self, ops: CudaOps) -> Contender:
+        from gpuprop.backends.cuda.translation import kernel_activation
         from gpuprop_kernels import launch
 
         (x, order), flat = self._inputs(ops), self._layer(ops).flat
@@ -84,7 +84,7 @@ class Forward(Kernel):
             capturable=True,
         )
 
-    def composed(self, xp: Any) -> Contender:  # noqa: D102
+    def composed(self, xp: Any) -> Contender:
         x, w, b, a = (xp.asarray(self.host[name]) for name in ("x", "w", "b", "w"))
 
         def run() -> None:
@@ -93,7 +93,7 @@ class Forward(Kernel):
 
         return Contender(f"{xp.__name__} calls", run, lambda: on_host(a=a))
 
-    def product(self, xp: Any) -> Contender | None:  # noqa: D102
+    def product(self, xp: Any) -> Contender | None:
         x, w = xp.asarray(self._rows().astype(self.dtype)), xp.asarray(self.host["w"])
         z = xp.empty((self.n, self.n_out), self.dtype)
         return Contender(f"{xp.__name__} product alone", lambda: xp.matmul(x, w, out=z), dict)
@@ -113,14 +113,14 @@ class Gather(Forward):
         return operands
 
     @property
-    def work(self) -> Work:  # noqa: D102
+    def work(self) -> Work:
         n, k, m = self.shape
         return Work(2.0 * n * k * m, n * k + self._bytes(k * m, m, n * m))
 
     def _rows(self) -> NDArray[np.float64]:
         return np.asarray(self.host["data"][self.host["order"]] / 255.0)
 
-    def primitive(self, ops: Ops) -> Contender:  # noqa: D102
+    def primitive(self, ops: Ops) -> Contender:
         data, order = ops.asarray(self.host["data"], np.uint8), ops.asarray(self.host["order"], np.int32)
         layer = self._layer(ops)
         x, a = (ops.empty((self.n, width), self.dtype) for width in (self.n_in, self.n_out))
@@ -135,7 +135,7 @@ class Gather(Forward):
         data = ops.asarray(self.host["data"], np.uint8)
         return ops.rows(data, PIXELS, self.dtype), ops.constant(self.host["order"], np.int32)
 
-    def composed(self, xp: Any) -> Contender:  # noqa: D102
+    def composed(self, xp: Any) -> Contender:
         data, order, w, b, a = (xp.asarray(self.host[name]) for name in ("data", "order", "w", "b", "w"))
         scale = xp.asarray(1 / 255, self.dtype)
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpuprop.core.parameters import Parameters
 from gpuprop.measure.bench.kernels.base import Kernel, on_host
 from gpuprop.measure.bench.measure import Contender
 from gpuprop.measure.bench.roofline import Work
 from gpuprop.measure.equivalence import tolerances
-from gpuprop.model.network import Parameters
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,11 +31,11 @@ class Gradient(Kernel):
         return {"a": self._normal(rng, self.n, self.n_in), "d": self._normal(rng, self.n, self.n_out)}
 
     @property
-    def work(self) -> Work:  # noqa: D102  (contracts: see Kernel)
+    def work(self) -> Work:
         n, k, m = self.shape
         return Work(2.0 * n * k * m, self._bytes(n * k, n * m, k * m, m))
 
-    def expected(self) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:  # noqa: D102
+    def expected(self) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
         a, d = (self.host[name].astype(np.float64) for name in ("a", "d"))
         return {
             "gW": (a.T @ d, tolerances.product_bound(np.abs(a).T @ np.abs(d), self.n, self.dtype)),
@@ -51,7 +51,7 @@ class Gradient(Kernel):
         host = Parameters(gradients.to_host(ops), gradients.layer_sizes)
         return {"gW": host.weights[0], "gb": host.biases[0]}
 
-    def primitive(self, ops: Ops) -> Contender:  # noqa: D102
+    def primitive(self, ops: Ops) -> Contender:
         a, d = (ops.asarray(self.host[name], self.dtype) for name in ("a", "d"))
         out = self._gradients(ops)
         return Contender(
@@ -60,7 +60,7 @@ class Gradient(Kernel):
             lambda: self._read(ops, out),
         )
 
-    def launch(self, ops: CudaOps) -> Contender:  # noqa: D102
+    def launch(self, ops: CudaOps) -> Contender:
         from gpuprop_kernels import launch
         from gpuprop_kernels.gradient import GradientJob, job_table
         from gpuprop_kernels.optimizers import SCALARS
@@ -84,7 +84,7 @@ class Gradient(Kernel):
             capturable=True,
         )
 
-    def composed(self, xp: Any) -> Contender:  # noqa: D102
+    def composed(self, xp: Any) -> Contender:
         a, d = (xp.asarray(self.host[name]) for name in ("a", "d"))
         weights = biases = a
 
@@ -94,7 +94,7 @@ class Gradient(Kernel):
 
         return Contender(f"{xp.__name__} calls", run, lambda: on_host(gW=weights, gb=biases))
 
-    def product(self, xp: Any) -> Contender | None:  # noqa: D102
+    def product(self, xp: Any) -> Contender | None:
         a, d = (xp.asarray(self.host[name]) for name in ("a", "d"))
         out = xp.empty((self.n_in, self.n_out), self.dtype)
         return Contender(f"{xp.__name__} product alone", lambda: xp.matmul(a.T, d, out=out), dict)

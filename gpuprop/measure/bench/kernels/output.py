@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpuprop.core.ops import OutputLayer, Outputs
+from gpuprop.core.parameters import Parameters
 from gpuprop.maths.activations import get_activation
 from gpuprop.maths.losses import get_loss
 from gpuprop.measure.bench.kernels.base import RELU, Kernel, on_host, one_hot
 from gpuprop.measure.bench.measure import Contender
 from gpuprop.measure.bench.roofline import Work
 from gpuprop.measure.equivalence import oracle, tolerances
-from gpuprop.model.network import Parameters
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,6 +25,7 @@ __all__ = ["Head", "Rows", "Wide"]
 
 SOFTMAX = get_activation("softmax", output=True)
 CROSS_ENTROPY = get_loss("categorical_cross_entropy")
+OUTPUT = OutputLayer(SOFTMAX, CROSS_ENTROPY, "class")
 
 
 def _bound(dtype: np.dtype[Any], expected: NDArray[Any]) -> NDArray[Any]:
@@ -47,11 +49,11 @@ class Head(Kernel):
         }
 
     @property
-    def work(self) -> Work:  # noqa: D102  (contracts: see Kernel)
+    def work(self) -> Work:
         n, k, m = self.shape
         return Work(4.0 * n * k * m, self._bytes(2 * n * k, k * m, m, 2 * n * m))
 
-    def expected(self) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:  # noqa: D102
+    def expected(self) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
         x, w, b, y = (self.host[name].astype(np.float64) for name in ("x", "w", "b", "y"))
         d = oracle.output_delta(CROSS_ENTROPY.name, "softmax", x @ w + b, y)
         hidden = (d @ w.T) * (x > 0)
@@ -61,20 +63,20 @@ class Head(Kernel):
         flat = np.concatenate([self.host["w"].ravel(), self.host["b"]])
         return Parameters.on_device(ops, flat, (self.n_in, self.n_out))
 
-    def primitive(self, ops: Ops) -> Contender:  # noqa: D102
+    def primitive(self, ops: Ops) -> Contender:
         (x, y), layer = (ops.asarray(self.host[name], self.dtype) for name in ("x", "y")), self._layer(ops)
         z, a, d = (ops.empty((self.n, self.n_out), self.dtype) for _ in range(3))
         hidden, totals = ops.empty((self.n, self.n_in), self.dtype), ops.asarray(np.zeros(2), np.float64)
 
         def run() -> None:
             ops.forward(x, layer.weights[0], layer.biases[0], SOFTMAX, z, a)
-            ops.output_delta(z, a, y, None, float(self.n), SOFTMAX, CROSS_ENTROPY, "class", d, totals)
+            ops.output_delta(Outputs(z, a, y, None), OUTPUT, float(self.n), d, totals)
             ops.hidden_delta(d, layer.weights[0], RELU, x, None, hidden)
 
         return Contender("gpuprop", run, lambda: {"d": ops.to_numpy(d), "hidden": ops.to_numpy(hidden)})
 
-    def launch(self, ops: CudaOps) -> Contender:  # noqa: D102
-        from gpuprop.backends.cuda.ops import kernel_activation
+    def launch(self, ops: CudaOps) -> Contender:
+        from gpuprop.backends.cuda.translation import kernel_activation
         from gpuprop_kernels import launch
         from gpuprop_kernels.optimizers import update_scalars
 
@@ -100,7 +102,7 @@ class Head(Kernel):
             capturable=True,
         )  # fmt: skip
 
-    def composed(self, xp: Any) -> Contender:  # noqa: D102
+    def composed(self, xp: Any) -> Contender:
         x, w, b, y = (xp.asarray(self.host[name]) for name in ("x", "w", "b", "y"))
         d = hidden = loss = x
 
@@ -120,26 +122,26 @@ class Wide(Head):
     shapes = ((128, 128, 100), (256, 512, 100), (1024, 1024, 1000))
 
     @property
-    def work(self) -> Work:  # noqa: D102
+    def work(self) -> Work:
         n, k, m = self.shape
         return Work(2.0 * n * k * m, self._bytes(n * k, k * m, m, 2 * n * m))
 
-    def expected(self) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:  # noqa: D102
+    def expected(self) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
         return {"d": super().expected()["d"]}
 
-    def primitive(self, ops: Ops) -> Contender:  # noqa: D102
+    def primitive(self, ops: Ops) -> Contender:
         (x, y), layer = (ops.asarray(self.host[name], self.dtype) for name in ("x", "y")), self._layer(ops)
         z, a, d = (ops.empty((self.n, self.n_out), self.dtype) for _ in range(3))
         totals = ops.asarray(np.zeros(2), np.float64)
 
         def run() -> None:
             ops.forward(x, layer.weights[0], layer.biases[0], SOFTMAX, z, a)
-            ops.output_delta(z, a, y, None, float(self.n), SOFTMAX, CROSS_ENTROPY, "class", d, totals)
+            ops.output_delta(Outputs(z, a, y, None), OUTPUT, float(self.n), d, totals)
 
         return Contender("gpuprop", run, lambda: {"d": ops.to_numpy(d)})
 
-    def launch(self, ops: CudaOps) -> Contender:  # noqa: D102
-        from gpuprop.backends.cuda.ops import kernel_activation
+    def launch(self, ops: CudaOps) -> Contender:
+        from gpuprop.backends.cuda.translation import kernel_activation
         from gpuprop_kernels import launch
         from gpuprop_kernels.optimizers import update_scalars
 
@@ -165,7 +167,7 @@ class Wide(Head):
             capturable=True,
         )  # fmt: skip
 
-    def composed(self, xp: Any) -> Contender:  # noqa: D102
+    def composed(self, xp: Any) -> Contender:
         x, w, b, y = (xp.asarray(self.host[name]) for name in ("x", "w", "b", "y"))
         d = loss = x
 
@@ -187,26 +189,26 @@ class Rows(Kernel):
         return {"z": self._normal(rng, self.n, self.n_out), "y": one_hot(rng, self.n, self.n_out, self.dtype)}
 
     @property
-    def work(self) -> Work:  # noqa: D102
+    def work(self) -> Work:
         return Work(8.0 * self.n * self.n_out, self._bytes(3 * self.n * self.n_out))
 
-    def expected(self) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:  # noqa: D102
+    def expected(self) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
         z, y = (self.host[name].astype(np.float64) for name in ("z", "y"))
         d = oracle.output_delta(CROSS_ENTROPY.name, "softmax", z, y)
         return {"d": (d, _bound(self.dtype, d))}
 
-    def primitive(self, ops: Ops) -> Contender:  # noqa: D102
+    def primitive(self, ops: Ops) -> Contender:
         z, y = (ops.asarray(self.host[name], self.dtype) for name in ("z", "y"))
         a = ops.asarray(oracle.activate("softmax", self.host["z"].astype(np.float64)), self.dtype)
         d, totals = ops.empty((self.n, self.n_out), self.dtype), ops.asarray(np.zeros(2), np.float64)
         return Contender(
             "gpuprop",
-            lambda: ops.output_delta(z, a, y, None, float(self.n), SOFTMAX, CROSS_ENTROPY, "class", d, totals),
+            lambda: ops.output_delta(Outputs(z, a, y, None), OUTPUT, float(self.n), d, totals),
             lambda: {"d": ops.to_numpy(d)},
         )
 
-    def launch(self, ops: CudaOps) -> Contender:  # noqa: D102
-        from gpuprop.backends.cuda.ops import kernel_activation
+    def launch(self, ops: CudaOps) -> Contender:
+        from gpuprop.backends.cuda.translation import kernel_activation
         from gpuprop_kernels import launch
         from gpuprop_kernels.optimizers import update_scalars
 
@@ -226,7 +228,7 @@ class Rows(Kernel):
             capturable=True,
         )  # fmt: skip
 
-    def composed(self, xp: Any) -> Contender:  # noqa: D102
+    def composed(self, xp: Any) -> Contender:
         z, y = (xp.asarray(self.host[name]) for name in ("z", "y"))
         d = loss = z
 

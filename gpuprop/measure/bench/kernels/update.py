@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpuprop.core.parameters import Parameters
+from gpuprop.core.rule import UpdateRule
 from gpuprop.maths.optimizers import Adam, limit_incoming_norm
 from gpuprop.measure.bench.kernels.base import Kernel, on_host
 from gpuprop.measure.bench.measure import Contender
 from gpuprop.measure.bench.roofline import Work
 from gpuprop.measure.equivalence import oracle, tolerances
-from gpuprop.model.network import Parameters
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,11 +41,11 @@ class Update(Kernel):
         return {name: self._normal(rng, count) for name in ("p", "g")}
 
     @property
-    def work(self) -> Work:  # noqa: D102  (contracts: see Kernel)
+    def work(self) -> Work:
         count = Parameters.count(self._sizes)
         return Work(12.0 * count, self._bytes(7 * count))
 
-    def expected(self) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:  # noqa: D102
+    def expected(self) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
         p, g = (self.host[name].astype(np.float64) for name in ("p", "g"))
         p = oracle.optimize("adam", p, g, oracle.optimizer_state("adam", p.size), RATE, 1, p.size)
         return {"p": (p, tolerances.elementwise_bound("optimizer", p, self.dtype, scale=1.0))}
@@ -53,18 +54,18 @@ class Update(Kernel):
         p, g = (Parameters.on_device(ops, self.host[name].copy(), self._sizes) for name in ("p", "g"))
         return p, g
 
-    def primitive(self, ops: Ops) -> Contender:  # noqa: D102
+    def primitive(self, ops: Ops) -> Contender:
         adam, (p, g) = Adam(), self._on_device(ops)
         state = {slot: ops.asarray(np.zeros(p.flat.size), self.dtype) for slot in adam.slots}
         scratch = tuple(ops.asarray(np.zeros(p.flat.size), self.dtype) for _ in range(max(1, adam.scratch_arrays)))
         return Contender(
             "gpuprop",
-            lambda: ops.update(p, g, adam, state, scratch, RATE, 1, None, None),
+            lambda: ops.update(p, g, UpdateRule(adam, state, scratch), RATE, 1),
             lambda: {"p": p.to_host(ops)},
         )
 
-    def launch(self, ops: CudaOps) -> Contender:  # noqa: D102
-        from gpuprop.backends.cuda.ops import slot_scalars
+    def launch(self, ops: CudaOps) -> Contender:
+        from gpuprop.backends.cuda.translation import slot_scalars
         from gpuprop_kernels import launch
 
         p, g = self._on_device(ops)
@@ -81,7 +82,7 @@ class Update(Kernel):
             capturable=True,
         )  # fmt: skip
 
-    def composed(self, xp: Any) -> Contender:  # noqa: D102
+    def composed(self, xp: Any) -> Contender:
         p, g = (xp.array(self.host[name]) for name in ("p", "g"))
         m, v = xp.zeros_like(p), xp.zeros_like(p)
         adam = Adam()
@@ -112,18 +113,18 @@ class MaxNorm(Kernel):
         return {"w": self._normal(rng, self.n_in, self.n_out) * scale}
 
     @property
-    def work(self) -> Work:  # noqa: D102
+    def work(self) -> Work:
         return Work(3.0 * self.n_in * self.n_out, self._bytes(3 * self.n_in * self.n_out))
 
-    def expected(self) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:  # noqa: D102
+    def expected(self) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
         w = oracle.limit_incoming_norm(self.host["w"].astype(np.float64), self.LIMIT)
         return {"w": (w, 3 * tolerances.elementwise_bound("optimizer", w, self.dtype))}
 
-    def primitive(self, ops: Ops) -> Contender:  # noqa: D102
+    def primitive(self, ops: Ops) -> Contender:
         w = ops.asarray(self.host["w"].copy(), self.dtype)
         return Contender("gpuprop", lambda: limit_incoming_norm(w, self.LIMIT), lambda: {"w": ops.to_numpy(w)})
 
-    def launch(self, ops: CudaOps) -> Contender:  # noqa: D102
+    def launch(self, ops: CudaOps) -> Contender:
         from gpuprop_kernels import launch
 
         w = ops.asarray(self.host["w"], self.dtype)
@@ -137,7 +138,7 @@ class MaxNorm(Kernel):
             capturable=True,
         )
 
-    def composed(self, xp: Any) -> Contender:  # noqa: D102
+    def composed(self, xp: Any) -> Contender:
         w = xp.array(self.host["w"])
         limit = xp.asarray(self.LIMIT, self.dtype)
 

@@ -87,6 +87,7 @@ class Gpuprop(Contender):
     """A `Trainer` as users run it, history and all; images of bytes stay bytes."""
 
     device = "cpu"
+    plan = "auto"
 
     def begin(self, seed: int) -> None:
         from gpuprop.maths.scaling import InputScaling
@@ -113,6 +114,7 @@ class Gpuprop(Contender):
             learning_rate=config.learning_rate,
             batch_size=config.batch_size,
             epochs=epochs,
+            plan=self.plan,
             **options,
         )
 
@@ -141,31 +143,19 @@ class Gpuprop(Contender):
 class GpupropFused(Gpuprop):
     """Epochs in one compiled call, however short the timed run."""
 
-    def __init__(self, config: Config, X: Array, y: Array) -> None:
-        from gpuprop.backends.cpu import fused
-
-        fused.LEAST_SAVING = 0.0
-        super().__init__(config, X, y)
+    plan = "fused"
 
 
-class GpupropDense(GpupropFused):
+class GpupropDense(Gpuprop):
     """The same without skipping what is zero in the inputs."""
 
-    def __init__(self, config: Config, X: Array, y: Array) -> None:
-        from gpuprop.backends.cpu import fused
-
-        fused.MOST_KEPT = 0.0
-        super().__init__(config, X, y)
+    plan = "dense"
 
 
 class GpupropSteps(Gpuprop):
     """Every step by the primitives."""
 
-    def __init__(self, config: Config, X: Array, y: Array) -> None:
-        from gpuprop.backends.cpu import fused
-
-        fused.LEAST_SAVING = math.inf
-        super().__init__(config, X, y)
+    plan = "steps"
 
 
 class GpupropNumpy(Gpuprop):

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpuprop.core.ops import Dropping
+from gpuprop.core.parameters import Parameters
 from gpuprop.maths.activations import ACTIVATIONS, Activation, get_activation
 from gpuprop.maths.scaling import InputScaling
 from gpuprop.measure.equivalence import oracle, tolerances
 from gpuprop.measure.equivalence.case import DTYPES, SHAPES, Case, Check, Output, normal
-from gpuprop.model.network import Parameters
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -226,7 +227,7 @@ def dropout(rate: float, ops: Ops, dtype: np.dtype[Any]) -> Iterator[Check]:
     """The generator's own bits, for the rows in the middle of a batch."""
     a = normal(np.random.default_rng(6), (9, 13), dtype)
     mask, out = Output(ops, a.shape, dtype), Output(ops, a.shape, dtype)
-    ops.drop(ops.asarray(a, dtype), rate, 2**40 + 5, 2, 7, 4, mask.array, out.array)
+    ops.drop(ops.asarray(a, dtype), Dropping(rate, 2**40 + 5, 2, 7, 4), mask.array, out.array)
     expected = oracle.dropout_mask(13, 13, 1 - rate, 2**40 + 5, 2, 7)[4:]
     yield Check("units kept", mask.read() != 0, expected != 0)
     yield Check("mask", mask.read(), expected, tolerances.elementwise_bound("scaling", expected, dtype))

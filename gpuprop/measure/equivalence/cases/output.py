@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpuprop.core.ops import OutputLayer, Outputs
 from gpuprop.maths.activations import get_activation
 from gpuprop.maths.losses import get_loss
 from gpuprop.measure.equivalence import oracle, tolerances
@@ -90,11 +91,10 @@ def output_delta(
     w = weight.astype(np.float64) if weighted else np.ones(n)
     a = oracle.activate(activation, wide)
     delta, totals = Output(ops, (n, k), dtype), ops.asarray(np.array([10.0, 20.0]), np.float64)
-    ops.output_delta(
-        ops.asarray(z, dtype), ops.asarray(a, dtype), ops.asarray(y, dtype),
-        ops.asarray(weight, dtype) if weighted else None, float(w.sum()),
-        get_activation(activation, output=True), get_loss(loss), metric, delta.array, totals,
-    )  # fmt: skip
+    sample_weight = ops.asarray(weight, dtype) if weighted else None
+    outputs = Outputs(ops.asarray(z, dtype), ops.asarray(a, dtype), ops.asarray(y, dtype), sample_weight)
+    layer = OutputLayer(get_activation(activation, output=True), get_loss(loss), metric)
+    ops.output_delta(outputs, layer, float(w.sum()), delta.array, totals)
     slope = np.abs(oracle.loss_slope(loss, a, target)).max(axis=1, keepdims=True)
     scale = np.maximum(1.0, slope * np.abs(wide).max()) * (w / w.sum())[:, None]
     expected = oracle.output_delta(loss, activation, wide, target, w)
@@ -114,9 +114,8 @@ def no_weight(ops: Ops, dtype: np.dtype[Any]) -> Iterator[Check]:
     z, y = np.ones((3, 2), dtype), np.zeros((3, 2), dtype)
     delta, totals = Output(ops, (3, 2), dtype), ops.asarray(np.zeros(2), np.float64)
     device = partial(ops.asarray, dtype=dtype)
-    ops.output_delta(
-        device(z), device(z), device(y), device(np.zeros(3)), 0.0, get_activation("identity"),
-        get_loss("squared_error"), "residual", delta.array, totals,
-    )  # fmt: skip
+    outputs = Outputs(device(z), device(z), device(y), device(np.zeros(3)))
+    layer = OutputLayer(get_activation("identity"), get_loss("squared_error"), "residual")
+    ops.output_delta(outputs, layer, 0.0, delta.array, totals)
     yield Check("delta", delta.read(), np.zeros((3, 2)))
     yield Check("loss and score", np.array(ops.to_numpy(totals)), np.zeros(2))

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpuprop.core.parameters import Parameters
+from gpuprop.core.rule import UpdateRule
 from gpuprop.maths.optimizers import get_optimizer
 from gpuprop.measure.equivalence import oracle, tolerances
 from gpuprop.measure.equivalence.case import DTYPES, Case, Check, normal
-from gpuprop.model.network import Parameters
 
 if TYPE_CHECKING:
     from gpuprop.core.ops import Ops
@@ -61,11 +62,12 @@ def update(name: str, clip: float | None, limit: float | None, ops: Ops, dtype: 
     n_padded, n_weights = parameters.flat.size, Parameters(flat, SIZES).n_weights
     state = {slot: ops.asarray(np.zeros(n_padded), dtype) for slot in optimizer.slots}
     scratch = tuple(ops.asarray(np.zeros(n_padded), dtype) for _ in range(max(1, optimizer.scratch_arrays)))
+    rule = UpdateRule(optimizer, state, scratch, clip, limit)
     wide, memory = flat.astype(np.float64), oracle.optimizer_state(name, flat.size)
     for step in (1, 2, 3):
         g = normal(rng, flat.shape, dtype)
         gradients = Parameters.on_device(ops, g, SIZES)
-        ops.update(parameters, gradients, optimizer, state, scratch, 0.01, step, clip, limit)
+        ops.update(parameters, gradients, rule, 0.01, step)
         clipped = g.astype(np.float64) if clip is None else oracle.clip_by_norm(g.astype(np.float64), clip)
         wide = oracle.optimize(name, wide, clipped, memory, 0.01, step, n_weights, **vars(optimizer))
         if limit is not None:

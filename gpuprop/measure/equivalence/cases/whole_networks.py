@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpuprop.core.parameters import Parameters
 from gpuprop.maths.optimizers import get_optimizer
 from gpuprop.maths.scaling import InputScaling
 from gpuprop.measure.equivalence import oracle, tolerances
 from gpuprop.measure.equivalence.case import DTYPES, Case, Check
 from gpuprop.measure.equivalence.cases.output import targets_for
-from gpuprop.model.network import Network, Parameters
+from gpuprop.model.network import Network
 from gpuprop.training.callbacks import Callback
 from gpuprop.training.trainer import Trainer
 

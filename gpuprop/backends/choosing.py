@@ -1,0 +1,64 @@
+"""What the choosers of all backends share: the names of paths, refusals, and the plan of plain steps on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+from gpuprop.backends.steps import StepsPlan
+from gpuprop.backends.threads import best_thread_count
+from gpuprop.errors import PlanError, unknown_name
+
+if TYPE_CHECKING:
+    from gpuprop.core.updates import Training
+
+__all__ = ["PATHS", "check_plan_name", "only_one", "plain_steps"]
+
+PATHS = {
+    "steps": "one primitive after the other",
+    "fused": "whole epochs in one compiled call; on a GPU fused kernels, each launched by itself",
+    "dense": "as fused, without skipping what is zero in the inputs",
+    "joint": "several networks of one shape in the same compiled calls",
+    "graph": "fused kernels, recorded as CUDA graphs",
+    "streamed": "fused kernels, on rows that travel to the GPU while it works",
+}
+"""Every path by its name."""
+
+
+def check_plan_name(want: str, offered: Sequence[str], device: str) -> None:
+    """Refuse the name of a path that does not exist, or that a device does not offer; "auto" always passes.
+
+    Raises
+    ------
+    ValueError
+        If no path has that name.
+    PlanError
+        If the device does not offer it.
+    """
+    if want == "auto" or want in offered:
+        return
+    if want not in PATHS:
+        raise unknown_name("plan", want, ("auto", *PATHS))
+    names = ", ".join(offered)
+    raise PlanError(f"plan {want!r} ({PATHS[want]}): the device {device!r} offers {names}; use plan='auto'")
+
+
+def only_one(trainings: Sequence[Training], reason: str) -> Training:
+    """Return the training where there is one, and refuse several: `reason` says why they take turns."""
+    if len(trainings) != 1:
+        raise PlanError(f"plan 'joint': {reason}")
+    return trainings[0]
+
+
+def plain_steps(
+    training: Training,
+    because: str,
+    around_updates: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> StepsPlan:
+    """Return the plan of steps on the host, where BLAS multiplies with the number of threads that is fastest."""
+    n_threads = training.n_threads
+    if n_threads is None:
+        n_threads = best_thread_count(training.layers.spec, training.part_size)
+    threads = "" if n_threads is None else f"; BLAS with {n_threads} {'thread' if n_threads == 1 else 'threads'}"
+    return StepsPlan(training, f"steps: {because}{threads}", n_threads=n_threads, around_updates=around_updates)

@@ -1,0 +1,147 @@
+"""The plan of several networks of one shape: which of them share their batches, and which are trained side by side.
+
+Networks that see the same rows in the same order share each batch; networks with rows or an order of their own are
+made in the same calls as long as their batches are small. What remains alone makes its own updates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpuprop.arrays import is_sparse
+from gpuprop.backends.cpu import joint
+from gpuprop.backends.cpu.joint import JointUpdates, cannot_join
+from gpuprop.backends.steps import places_of, put_back, taken_out
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from gpuprop.core.array_ops import Array
+    from gpuprop.core.data import TrainingData
+    from gpuprop.core.plan import TrainingState
+    from gpuprop.core.updates import EpochUpdates, Training
+
+__all__ = ["JointPlan"]
+
+#: Whether networks share their batches, and their places among the trainings of an epoch.
+Group = tuple[bool, tuple[int, ...]]
+
+
+class JointPlan:
+    """`gpuprop.core.plan.Plan` for several trainings of one shape.
+
+    `begin_epoch` may leave out trainings that have ended; the others keep their order.
+
+    Parameters
+    ----------
+    trainings : sequence of Training
+        Of one shape.
+    """
+
+    name = "joint"
+
+    def __init__(self, trainings: Sequence[Training]) -> None:
+        self._alone = {id(training) for training in trainings if cannot_join(training) is not None}
+        self._rows = _Rows()
+        n_joint = len(trainings) - len(self._alone)
+        self.reason = f"joint: {n_joint} networks of one shape in the same compiled calls"
+        self._made: dict[tuple[Any, ...], JointUpdates] = {}
+        self._position = 0
+
+    def active(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def begin_epoch(self, *updates: EpochUpdates) -> None:
+        self._epochs, self._position = updates, 0
+        before, self._made, self._groups = self._made, {}, list(self._grouped())
+        for shared, group in self._groups:
+            members = [updates[i] for i in group]
+            key = (shared, *(id(member.training) for member in members))
+            self._made[key] = before.get(key) or JointUpdates(members, shared=shared)
+            self._made[key].begin(members)
+        self._state_before = [
+            {name: array.copy() for name, array in member.training.rule.state.items()} for member in updates
+        ]
+
+    def run(self, first: int, last: int) -> None:
+        for made in self._made.values():
+            made.run(first, last)
+        self._position = last
+
+    def totals(self) -> NDArray[np.float64]:
+        totals = np.full((len(self._epochs), 2), np.nan)
+        for (_, group), made in zip(self._groups, self._made.values(), strict=True):
+            totals[list(group)] = made.totals()
+        return totals
+
+    def state(self) -> tuple[TrainingState, ...]:
+        pairs = zip(self._epochs, self.totals(), strict=True)
+        return tuple(taken_out(member.training, self._position, totals) for member, totals in pairs)
+
+    def restore(self, *states: TrainingState) -> None:
+        for member, state in zip(self._epochs, states, strict=True):
+            put_back(member.training, state)
+        for (_, group), made in zip(self._groups, self._made.values(), strict=True):
+            made.take_parameters()
+            for i, place in enumerate(group):
+                made.start_from(i, states[place].totals)
+        self._position = states[0].position
+
+    def rewind(self) -> None:
+        for member, before in zip(self._epochs, self._state_before, strict=True):
+            for name, array in member.training.rule.state.items():
+                array[...] = before[name]
+
+    def places(self) -> Iterator[tuple[str, Array]]:
+        for number, member in enumerate(self._epochs, start=1):
+            for name, array in places_of(member.training.layers.parameters):
+                yield f"{name} of network {number}", array
+
+    def _grouped(self) -> Iterator[Group]:
+        """Yield the groups of this epoch; a training that is in none of them makes its own updates."""
+        batches: dict[tuple[int, bytes], list[int]] = {}
+        for i, member in enumerate(self._epochs):
+            if id(member.training) not in self._alone:
+                key = (self._rows.number(member.training), member.order.tobytes())
+                batches.setdefault(key, []).append(i)
+        yield from ((True, tuple(group)) for group in batches.values() if len(group) > 1)
+        rest = tuple(group[0] for group in batches.values() if len(group) == 1)
+        if len(rest) > 1 and self._epochs[rest[0]].training.update_size <= joint.LARGEST_OWN_BATCH:
+            yield False, rest
+
+
+class _Rows:
+    """Numbers for the data sets of trainings: equal rows and targets have equal numbers."""
+
+    def __init__(self) -> None:
+        self._of_training: dict[int, int] = {}
+        self._different: list[TrainingData] = []
+
+    def number(self, training: Training) -> int:
+        """Return the number of the data set of a training, which it keeps from epoch to epoch."""
+        data = training.data
+        if id(training) not in self._of_training:
+            known = next((n for n, other in enumerate(self._different) if _same_rows(data, other)), None)
+            if known is None:
+                known = len(self._different)
+                self._different.append(data)
+            self._of_training[id(training)] = known
+        return self._of_training[id(training)]
+
+
+def _same_rows(one: TrainingData, other: TrainingData) -> bool:
+    return _equal(one.inputs, other.inputs) and _equal(one.targets, other.targets)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two arrays, or two CSR matrices, hold the same numbers."""
+    if a.shape != b.shape or a.dtype != b.dtype or is_sparse(a) != is_sparse(b):
+        return False
+    if is_sparse(a):
+        return all(np.array_equal(getattr(a, part), getattr(b, part)) for part in ("indptr", "indices", "data"))
+    same_memory = a.ctypes.data == b.ctypes.data and a.strides == b.strides
+    return same_memory or np.array_equal(a, b)

@@ -1,0 +1,55 @@
+"""How updates are made on a CPU with compiled loops: by steps, fused, or several networks jointly.
+
+The choice follows from sizes and options alone, never from what happens to be compiled already: the same training
+gives the same bits the first time and later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from gpuprop.backends.choosing import check_plan_name, plain_steps
+from gpuprop.backends.cpu import fused, joint
+from gpuprop.backends.cpu.joint_plan import JointPlan
+from gpuprop.backends.cpu.subnormals import subnormals_flushed
+from gpuprop.errors import PlanError
+
+if TYPE_CHECKING:
+    from gpuprop.backends.steps import StepsPlan
+    from gpuprop.core.plan import Plan
+    from gpuprop.core.updates import Training
+
+__all__ = ["plan"]
+
+
+def plan(trainings: Sequence[Training], want: str) -> Plan:
+    """Choose how updates are made; see `gpuprop.core.plan.Backend.plan`."""
+    check_plan_name(want, ("steps", "fused", "dense", "joint"), "cpu")
+    if len(trainings) > 1 or want == "joint":
+        return _joint(trainings, want)
+    (training,) = trainings
+    fault = fused.cannot_fuse(training)
+    if want in ("fused", "dense"):
+        if fault is not None:
+            raise PlanError(f"plan {want!r}: {fault}; use plan='steps' or 'auto'")
+        return fused.FusedPlan(training, skips_zeros=want == "fused")
+    if want == "steps":
+        return _steps(training, "as asked for")
+    fault = fault or fused.not_worth_fusing(training)
+    return fused.FusedPlan(training) if fault is None else _steps(training, f"because {fault}")
+
+
+def _joint(trainings: Sequence[Training], want: str) -> JointPlan:
+    """Return the plan of several trainings, if at least two of them can share their updates."""
+    if want not in ("auto", "joint"):
+        raise PlanError(f"plan {want!r} makes the updates of one network, got {len(trainings)}; use plan='joint'")
+    faults = [joint.cannot_join(training) for training in trainings]
+    if len(faults) - len([fault for fault in faults if fault is not None]) < 2:
+        fault = next((fault for fault in faults if fault is not None), "there is only one network")
+        raise PlanError(f"plan 'joint': {fault}")
+    return JointPlan(trainings)
+
+
+def _steps(training: Training, why: str) -> StepsPlan:
+    return plain_steps(training, f"one primitive after the other, {why}", subnormals_flushed)

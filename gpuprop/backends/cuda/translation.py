@@ -1,0 +1,73 @@
+"""gpuprop's activations, losses, optimizers and metrics as the kernels call them."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from gpuprop.maths.losses import LOSSES
+from gpuprop.maths.optimizers import OPTIMIZERS
+from gpuprop_kernels import activations as kernel_activations
+from gpuprop_kernels.loss import CANONICAL as KERNEL_LOSSES
+from gpuprop_kernels.optimizers import STATE_ARRAYS, update_scalars
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from gpuprop.maths.activations import Activation
+    from gpuprop.maths.losses import Loss
+    from gpuprop.maths.optimizers import Optimizer
+
+__all__ = ["IDENTITY", "METRICS", "has_kernel", "kernel_activation", "kernel_loss", "slot_scalars"]
+
+METRICS = {"class": "class", "labels": "threshold", "residual": "residual"}
+"""The kernels' names of the metrics of `gpuprop.maths.losses.score`."""
+
+IDENTITY = kernel_activations.Activation("identity")
+
+
+def has_kernel(optimizer: Optimizer) -> bool:
+    """Return whether an optimizer is one of gpuprop's own, which the kernels know."""
+    return type(optimizer) is OPTIMIZERS.get(optimizer.name) and optimizer.name in STATE_ARRAYS
+
+
+def slot_scalars(optimizer: Optimizer, rate: float, step: int, total_weight: float) -> NDArray[np.float64]:
+    """Return the numbers of one update, `step` counted from 1, for one of gpuprop's own optimizers."""
+    inverse = 1.0 / total_weight if total_weight > 0 else 0.0
+    return update_scalars(optimizer.name, rate, step, inverse_weight=inverse, **vars(optimizer))
+
+
+def kernel_activation(activation: Activation) -> kernel_activations.Activation:
+    """Return the kernels' own name of an activation.
+
+    Raises
+    ------
+    ValueError
+        For an activation of the user's own without functions for CUDA.
+    """
+    if activation.built_in:
+        match = re.fullmatch(r"(\w+)\((.+)\)", activation.name)
+        if match:
+            return kernel_activations.Activation(match[1], float(match[2]))
+        return kernel_activations.Activation(activation.name)
+    if activation.cuda is None:
+        raise ValueError(
+            f"activation {activation.name!r}: got no functions for CUDA, expected cuda=(function, derivative), two "
+            "functions of one number that Numba can compile; give them, or use device='cpu'"
+        )
+    return kernel_activations.Activation(activation.name, None, activation.cuda, activation.derivative_of)
+
+
+def kernel_loss(loss: Loss) -> str:
+    """Return the kernels' name of a loss; ``ValueError`` for one that they do not have."""
+    ours = LOSSES.get(loss.name.partition("(")[0])
+    if ours is None or ours.name not in KERNEL_LOSSES or _formulas(loss) != _formulas(ours):
+        known = ", ".join(KERNEL_LOSSES)
+        raise ValueError(f"loss {loss.name!r}: got one without a CUDA kernel, expected {known}; use device='cpu'")
+    return loss.name
+
+
+def _formulas(loss: Loss) -> tuple[Any, ...]:
+    """Return the functions of a loss; with a parameter they are partials of the same functions."""
+    return tuple(getattr(function, "func", function) for function in (loss.value, loss.gradient))

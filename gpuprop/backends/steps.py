@@ -1,0 +1,172 @@
+"""The plan that every backend has: one primitive after the other, as `gpuprop.core.step` writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gpuprop.backends.threads import limited_blas
+from gpuprop.core import step
+from gpuprop.core.parameters import Parameters
+from gpuprop.core.plan import TrainingState
+from gpuprop.core.updates import Batch, Moment
+from gpuprop.core.workspace import TrainingWorkspace
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from gpuprop.core.array_ops import Array
+    from gpuprop.core.updates import EpochUpdates, Training
+
+__all__ = ["StepsPlan", "places_of", "put_back", "taken_out"]
+
+
+class StepsPlan:
+    """`gpuprop.core.plan.Plan` by the primitives: one `gpuprop.core.step.training_step` after the other.
+
+    Parameters
+    ----------
+    training : Training
+    reason : str
+        Why this path was chosen.
+    n_threads : int or None
+        The most threads that BLAS may use; None leaves it alone.
+    around_updates : callable
+        Returns the context in which updates are made, for a processor that is slow on subnormal numbers.
+    """
+
+    name = "steps"
+
+    def __init__(
+        self,
+        training: Training,
+        reason: str,
+        *,
+        n_threads: int | None,
+        around_updates: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        layers = training.layers
+        ops, spec = layers.ops, layers.spec
+        self.reason = reason
+        self._training, self._n_threads, self._around_updates = training, n_threads, around_updates
+        self._work = TrainingWorkspace(ops, spec, training.part_size)
+        size = layers.parameters.flat.size
+        n_scratch = max(1, training.rule.optimizer.scratch_arrays)  # clipping needs one
+        scratch = tuple(ops.asarray(np.zeros(size), spec.dtype) for _ in range(n_scratch))
+        self._rule = replace(training.rule, scratch=scratch)
+        self._state_before = {name: array.copy() for name, array in self._rule.state.items()}
+        self._position = 0
+
+    def active(self) -> AbstractContextManager[None]:
+        """Limit the threads of BLAS."""
+        return limited_blas(self._n_threads)
+
+    def begin_epoch(self, *updates: EpochUpdates) -> None:
+        """Take what is new in an epoch."""
+        (self._epoch,) = updates
+        self._order = self._training.layers.ops.asarray(self._epoch.order, np.int32)
+        for name, array in self._rule.state.items():
+            self._state_before[name][...] = array
+        self._work.totals[...] = 0.0
+        self._position = 0
+
+    def run(self, first: int, last: int) -> None:
+        """Make the updates `first` to `last` - 1."""
+        with self._around_updates():
+            for index in range(first, last):
+                self._step(index)
+        self._position = last
+
+    def _step(self, index: int) -> None:
+        epoch, size = self._epoch, self._training.update_size
+        data, start = epoch.data, index * size
+        batch = Batch(data, self._order, start, min(start + size, data.n_samples), float(epoch.weights[index]))
+        moment = Moment(float(epoch.rates[index]), epoch.steps_done + index, float(epoch.penalty_factors[index]))
+        step.training_step(self._training.layers, self._work, batch, self._rule, moment)
+
+    def totals(self) -> NDArray[np.float64]:
+        """Return the sums of loss and score over the epoch so far, (1, 2)."""
+        return np.array(self._training.layers.ops.to_numpy(self._work.totals))[None, :]
+
+    def state(self) -> tuple[TrainingState, ...]:
+        """Return what the remaining updates depend on."""
+        return (taken_out(self._training, self._position, self.totals()[0]),)
+
+    def restore(self, *states: TrainingState) -> None:
+        """Go on from a state."""
+        (state,) = states
+        put_back(self._training, state)
+        self._work.totals[...] = self._training.layers.ops.asarray(state.totals, np.float64)
+        self._position = state.position
+
+    def rewind(self) -> None:
+        """Bring the optimizer's memory back to where it was at the beginning of the epoch."""
+        for name, array in self._rule.state.items():
+            array[...] = self._state_before[name]
+
+    def places(self) -> Iterator[tuple[str, Array]]:
+        """Yield what the last update left, in the order of the algorithm."""
+        layers, work = self._training.layers, self._work
+        numbers = range(1, layers.spec.n_layers + 1)
+        yield from ((f"the output of layer {layer}", work.a[layer]) for layer in numbers)
+        yield "the loss", work.totals
+        yield from ((f"the delta of layer {layer}", work.delta[layer]) for layer in reversed(numbers))
+        yield from ((f"the weight gradient of layer {layer}", work.gradients.weights[layer - 1]) for layer in numbers)
+        yield from ((f"the bias gradient of layer {layer}", work.gradients.biases[layer - 1]) for layer in numbers)
+        yield from places_of(layers.parameters)
+
+
+def places_of(parameters: Parameters) -> Iterator[tuple[str, Array]]:
+    """Yield the parameters that an update left, layer by layer."""
+    for what, arrays in (("weights", parameters.weights), ("biases", parameters.biases)):
+        yield from ((f"the updated {what} of layer {layer}", array) for layer, array in enumerate(arrays, start=1))
+
+
+def taken_out(
+    training: Training,
+    position: int,
+    totals: NDArray[np.float64],
+    parts: dict[str, NDArray[Any]] | None = None,
+) -> TrainingState:
+    """Return the state of a training whose parameters and optimizer's memory lie in the layout of its device."""
+    layers = training.layers
+    ops, sizes, padding = layers.ops, layers.spec.layer_sizes, layers.parameters.row_padding
+    return TrainingState(
+        parameters=layers.parameters.to_host(ops),
+        optimizer={name: Parameters(flat, sizes, padding).to_host(ops) for name, flat in training.rule.state.items()},
+        position=position,
+        totals=np.array(totals, np.float64),
+        parts=parts or {},
+    )
+
+
+def put_back(training: Training, state: TrainingState) -> None:
+    """Write the parameters and the optimizer's memory of a state into the arrays of a training.
+
+    Raises
+    ------
+    ValueError
+        If the state is that of another network or optimizer.
+    """
+    layers, rule = training.layers, training.rule
+    ops, sizes, dtype = layers.ops, layers.spec.layer_sizes, layers.spec.dtype
+    if set(state.optimizer) != set(rule.state):
+        raise ValueError(
+            f"got a state with {', '.join(sorted(state.optimizer)) or 'no optimizer arrays'}, expected "
+            f"{', '.join(sorted(rule.state)) or 'none'} for the optimizer {rule.optimizer.name!r}"
+        )
+    pairs = [(layers.parameters.flat, state.parameters)]
+    pairs += [(rule.state[name], state.optimizer[name]) for name in rule.state]
+    for own, given in pairs:
+        if given.shape != (Parameters.count(sizes),) or given.dtype != dtype:
+            raise ValueError(
+                f"got a state of {given.shape} numbers in {given.dtype}, expected ({Parameters.count(sizes)},) in "
+                f"{dtype}; go on with the network that it belongs to"
+            )
+        own[...] = Parameters.on_device(ops, given, sizes).flat

@@ -1,0 +1,76 @@
+"""`TrainingData`: a data set that has been checked and brought to where it is trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gpuprop.arrays import beside, namespace, to_host
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from gpuprop.core.array_ops import Array
+    from gpuprop.maths.losses import Metric
+    from gpuprop.maths.scaling import InputScaling
+
+__all__ = ["TrainingData"]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """A data set that has been checked and brought to the device, or left on the host if it is too large for it.
+
+    Attributes
+    ----------
+    inputs : array or CSR matrix of shape (n_samples, n_features)
+        Of the network's dtype, or uint8.
+    scaling : InputScaling or None
+        What is left to do to each batch of `inputs`.
+    targets : array of shape (n_samples, n_outputs)
+    sample_weight : array of shape (n_samples,) or None
+        On the device.
+    wide_weight : array of shape (n_samples,) or None
+        The same in float64, on the host or, where they were handed in on a GPU, there: batch totals are formed of it.
+    total_weight : float
+        Sum of the sample weights; the number of samples where there are none.
+    metric : {"class", "labels", "residual"}
+    total_variation : float
+        Weighted sum of squares of the targets about their mean: the denominator of R2. 0 where no R2 is formed.
+    """
+
+    inputs: Array
+    scaling: InputScaling | None
+    targets: Array
+    sample_weight: Array | None
+    wide_weight: Array | None
+    total_weight: float
+    metric: Metric
+    total_variation: float
+
+    @property
+    def n_samples(self) -> int:
+        """Number of rows."""
+        return int(self.inputs.shape[0])
+
+    def batch_weights(self, order: NDArray[np.int32], batch_size: int) -> NDArray[np.float64]:
+        """Return the sum of weights of each batch of `order`, on the host."""
+        weight, starts = self.wide_weight, np.arange(0, len(order), batch_size)
+        if weight is None:
+            return np.minimum(len(order) - starts, batch_size).astype(np.float64)
+        if isinstance(weight, np.ndarray):
+            return np.asarray(np.add.reduceat(weight[order], starts))
+        xp = namespace(weight)
+        last = beside(np.zeros(-len(order) % batch_size), weight)
+        batches = xp.concat([xp.take(weight, beside(order, weight)), last])
+        return np.asarray(to_host(xp.sum(xp.reshape(batches, (-1, batch_size)), axis=1)))
+
+    def score(self, total: float) -> float:
+        """Turn the sum of scores over all samples into accuracy, or R2 for a regression."""
+        if self.metric != "residual":
+            return total / self.total_weight
+        if self.total_variation == 0:  # constant targets: as scikit-learn's r2_score has it
+            return 1.0 if total == 0 else 0.0
+        return 1.0 - total / self.total_variation

@@ -1,0 +1,127 @@
+"""The Plan protocol: how the updates of a training are made. Contracts only.
+
+A backend's `plan` is the one place where it is decided how updates are made: one primitive after the other, or whole
+epochs in one compiled call, or several networks together, or by a CUDA graph. A plan says in one sentence which path
+it is and why. Limits on BLAS's threads, flushed subnormal numbers, streams and graphs are inside plans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gpuprop.core.ops import Ops
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from gpuprop.core.array_ops import Array
+    from gpuprop.core.updates import EpochUpdates, Training
+
+__all__ = ["Backend", "Plan", "TrainingState"]
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Everything that the remaining updates of an epoch depend on, as arrays of the host and plain values.
+
+    Attributes
+    ----------
+    parameters : ndarray of shape (n_parameters,)
+        All weights, then all biases, without padding.
+    optimizer : dict of ndarray of shape (n_parameters,)
+        What the optimizer remembers, by the names in its ``slots``, without padding.
+    position : int
+        Updates of the epoch that have been made.
+    totals : ndarray of shape (2,)
+        Sums over these updates: weighted loss (penalties included) and weighted score.
+    parts : dict of ndarray
+        The same sums in the parts that a plan of this kind keeps, so that it goes on with the same bits. A plan of
+        another kind goes on from `totals`.
+    """
+
+    parameters: NDArray[Any]
+    optimizer: dict[str, NDArray[Any]]
+    position: int
+    totals: NDArray[np.float64]
+    parts: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+
+class Plan(Protocol):
+    """The updates of one training, or of several of one shape, with everything that they need allocated once.
+
+    An update takes ``update_size`` rows of the epoch's order, in parts of at most ``part_size``. Where a method takes
+    or returns something for each training, the order is that of the updates given to `begin_epoch`.
+    """
+
+    @property
+    def name(self) -> str:
+        """The path: "steps", "fused", "joint", "graph" or "streamed"."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """One sentence that says which path this is and why, for a user to read."""
+        ...
+
+    def active(self) -> AbstractContextManager[None]:
+        """Return the context in which the caller runs this plan and validates: it limits the threads of BLAS."""
+        ...
+
+    def begin_epoch(self, *updates: EpochUpdates) -> None:
+        """Take what is new in an epoch, from each training that has not ended yet."""
+        ...
+
+    def run(self, first: int, last: int) -> None:
+        """Make the updates `first` to `last` - 1 of the epoch, counted from 0; each once, in order."""
+        ...
+
+    def totals(self) -> NDArray[np.float64]:
+        """Return the sums over the epoch so far, (n_trainings, 2): weighted loss, penalties included, and score.
+
+        A row of NaN from a plan for several trainings says that one of them has been left as it was, because it is
+        faster alone or has met a number that is not finite.
+        """
+        ...
+
+    def state(self) -> tuple[TrainingState, ...]:
+        """Return a copy of everything that the remaining updates of the epoch depend on; at any update boundary."""
+        ...
+
+    def restore(self, *states: TrainingState) -> None:
+        """Go on from states that a plan of any kind returned, after `begin_epoch` of the same epoch."""
+        ...
+
+    def rewind(self) -> None:
+        """Bring the optimizers' memory back to where it was at the beginning of the epoch."""
+        ...
+
+    def places(self) -> Iterator[tuple[str, Array]]:
+        """Yield what the last update left, in the order of the algorithm: a name for messages, and an array."""
+        ...
+
+
+class Backend(Ops, Protocol):
+    """The primitives of a device, and the choice of how updates are made there."""
+
+    def plan(self, trainings: Sequence[Training], *, want: str = "auto") -> Plan:
+        """Choose how the updates of a training, or of several of one shape, are made.
+
+        Parameters
+        ----------
+        trainings : sequence of Training
+            Of one shape: equal layers, activations, loss, dtype, optimizer, number of rows and batch size.
+        want : str, default="auto"
+            "auto", or the name of a path.
+
+        Raises
+        ------
+        ValueError
+            If no path has that name.
+        PlanError
+            If that path cannot serve these trainings, or several trainings cannot share their updates; it says why.
+        """
+        ...

@@ -1,0 +1,71 @@
+"""`Spec`: everything that a backend needs to know of a network, but for its parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from gpuprop.maths.activations import Activation
+    from gpuprop.maths.losses import Loss
+
+__all__ = ["Spec"]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a network computes: frozen and hashable, and the same on every device.
+
+    Attributes
+    ----------
+    layer_sizes : tuple of int
+        Units of each layer, input and output included.
+    activations : tuple of Activation
+        One for each layer above the input, the output layer's last.
+    loss : Loss
+    dtype : dtype
+        float32 or float64: of parameters, activations and deltas alike.
+    seed : int
+        The key of the dropout masks.
+    dropout : tuple of float
+        Share of units dropped from the input and from each hidden layer.
+    l1, l2 : float
+        Penalties ``l1 sum |W|`` and ``l2 / 2 sum W^2`` on the weights.
+    """
+
+    layer_sizes: tuple[int, ...]
+    activations: tuple[Activation, ...]
+    loss: Loss
+    dtype: np.dtype[Any]
+    seed: int
+    dropout: tuple[float, ...]
+    l1: float
+    l2: float
+
+    @property
+    def n_layers(self) -> int:
+        """Layers that have weights: all but the input."""
+        return len(self.layer_sizes) - 1
+
+    @property
+    def n_weights(self) -> int:
+        """Number of weights, biases not counted."""
+        return sum(fan_in * fan_out for fan_in, fan_out in pairwise(self.layer_sizes))
+
+    @property
+    def hidden_activations(self) -> tuple[Activation, ...]:
+        """Activation of each hidden layer."""
+        return self.activations[:-1]
+
+    @property
+    def output_activation(self) -> Activation:
+        """Activation of the output layer."""
+        return self.activations[-1]
+
+    @property
+    def penalised(self) -> bool:
+        """Whether the loss has a penalty in it."""
+        return bool(self.l1 or self.l2)

@@ -1,0 +1,44 @@
+"""The parameters that a network begins with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpuprop.core.parameters import Parameters
+from gpuprop.maths.initializers import Initializer, default_initializer, get_initializer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from gpuprop.core.spec import Spec
+
+__all__ = ["initial_parameters"]
+
+
+def initial_parameters(spec: Spec, init: str | Initializer | None) -> NDArray[Any]:
+    """Draw the weights in float64, layer by layer from one stream; the biases are zero.
+
+    Raises
+    ------
+    MemoryError
+        If there is no room for the parameters; the message says how many they are.
+    ValueError
+        If `init` returns weights of a wrong shape.
+    """
+    size = Parameters.count(spec.layer_sizes)
+    try:
+        flat = np.zeros(size, spec.dtype)
+    except (MemoryError, ValueError):
+        gib = size * spec.dtype.itemsize / 2**30
+        sizes = "-".join(map(str, spec.layer_sizes))
+        raise MemoryError(f"a network of {sizes} has {size:,} parameters, {gib:,.1f} GiB; use smaller layers") from None
+    rng = np.random.default_rng(np.random.SeedSequence(spec.seed))
+    for weights, activation in zip(Parameters(flat, spec.layer_sizes).weights, spec.activations, strict=True):
+        initializer = get_initializer(default_initializer(activation.name) if init is None else init)
+        drawn = np.asarray(initializer(rng, *weights.shape))
+        if drawn.shape != weights.shape:
+            raise ValueError(f"init: got weights of shape {drawn.shape}, expected {weights.shape}")
+        weights[...] = drawn
+    return flat

@@ -1,0 +1,85 @@
+"""Which rows an epoch visits in which order, and which rows are held out for validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gpuprop.arrays import is_sparse, on_gpu, take_rows
+from gpuprop.errors import check_real
+
+__all__ = ["RowOrders", "check_validation", "checked_order", "counter_based_orders", "hold_out", "in_order"]
+
+#: ``row_orders(epoch, n_samples)`` returns the order in which an epoch (counted from 0) visits the rows.
+RowOrders = Callable[[int, int], NDArray[Any]]
+
+
+def counter_based_orders(seed: int) -> RowOrders:
+    """Return row orders keyed by (seed, epoch): any epoch's order can be drawn without those before it."""
+
+    def orders(epoch: int, n_samples: int) -> NDArray[Any]:
+        key = np.array([seed & 0xFFFFFFFFFFFFFFFF, epoch], np.uint64)
+        return np.random.Generator(np.random.Philox(key=key)).permutation(n_samples)
+
+    return orders
+
+
+def in_order(epoch: int, n_samples: int) -> NDArray[Any]:
+    """Return the rows as they stand: ``shuffle=False``."""
+    return np.arange(n_samples)
+
+
+def checked_order(row_orders: RowOrders, epoch: int, n_samples: int) -> NDArray[np.int32]:
+    """Return the order of an epoch; a wrong one is refused, because it would read rows that do not exist.
+
+    Raises
+    ------
+    ValueError
+        If `row_orders` does not return `n_samples` numbers of rows.
+    """
+    order = np.asarray(row_orders(epoch, n_samples))
+    if order.shape != (n_samples,) or order.dtype.kind not in "iu":
+        raise ValueError(f"row_orders: got {order.dtype} of shape {order.shape}, expected {n_samples} row numbers")
+    if order.min() < 0 or order.max() >= n_samples:
+        raise ValueError(f"row_orders: got rows {order.min()} to {order.max()}, expected 0 to {n_samples - 1}")
+    return np.ascontiguousarray(order, dtype=np.int32)
+
+
+def check_validation(validation: Any) -> float | tuple[Any, ...] | None:
+    """Return a share of the rows, or arrays (X, y) or (X, y, sample_weight), or None."""
+    if validation is None:
+        return None
+    if isinstance(validation, (tuple, list)):
+        if len(validation) not in (2, 3):
+            raise ValueError(f"validation: got {len(validation)} arrays, expected (X, y) or (X, y, sample_weight)")
+        return tuple(validation)
+    return check_real("validation", validation, 0.0, 1.0, open_minimum=True, open_maximum=True)
+
+
+def hold_out(
+    X: Any, y: Any, sample_weight: ArrayLike | None, share: float, seed: int
+) -> tuple[Any, Any, Any, tuple[Any, Any, Any]]:
+    """Split off a seeded random share of the rows, at least one; return the rest, and the share."""
+    X, y = X.tocsr() if is_sparse(X) else _array(X), _array(y)
+    n_samples = X.shape[0] if X.ndim else 0
+    if n_samples < 2 or y.shape[:1] != X.shape[:1]:
+        raise ValueError(f"validation={share:g}: got X of shape {X.shape} and y of shape {y.shape}, cannot be split")
+    weight = None if sample_weight is None else _array(sample_weight)
+    if weight is not None and weight.shape != X.shape[:1]:
+        raise ValueError(f"sample_weight: got shape {weight.shape}, expected ({n_samples},)")
+    shuffled = np.random.default_rng(np.random.SeedSequence([seed, 1])).permutation(n_samples)
+    n_held_out = min(max(1, round(share * n_samples)), n_samples - 1)
+    held, kept = np.sort(shuffled[:n_held_out]), np.sort(shuffled[n_held_out:])
+
+    def part(which: NDArray[np.int64]) -> tuple[Any, Any, Any]:
+        return take_rows(X, which), take_rows(y, which), None if weight is None else take_rows(weight, which)
+
+    return (*part(kept), part(held))
+
+
+def _array(values: Any) -> Any:
+    """Return an array: one that lies on a GPU as it is, anything else as NumPy's."""
+    return values if on_gpu(values) else np.asarray(values)
