@@ -17,6 +17,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from gpuprop._moved import find_moved_modules
+from gpuprop.version import __version__
 
 if TYPE_CHECKING:
     from gpuprop import backends, datasets, estimators
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
     from gpuprop.training import callbacks
     from gpuprop.training.callbacks import Callback
     from gpuprop.training.trainer import Trainer
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Activation",

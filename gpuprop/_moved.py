@@ -1,4 +1,4 @@
-"""Modules that have moved: programs and pickles that name them where they were find them where they are now.
+"""Modules that have moved: programs and pickles that use an old name get the module at its new place.
 
 An import of an old name gives the module itself, not a copy: ``gpuprop.optimizers.Adam`` and
 ``gpuprop.maths.optimizers.Adam`` are one class. Nothing is imported before somebody asks for it.
@@ -18,13 +18,26 @@ __all__ = ["MOVED", "find_moved_modules"]
 
 MOVED = {
     "activations": "maths.activations",
+    "array_api": "arrays",
+    "backends.cpu_ops": "backends.cpu.ops",
+    "backends.cuda_ops": "backends.cuda.ops",
+    "backends.interchange": "arrays",
+    "backends.numpy_ops": "backends.numpy.ops",
+    "backends.ops": "core.ops",
     "bench": "measure.bench",
+    "bench.device": "measure.bench.clocks",
+    "bench.peers.report": "measure.bench.peers.tables",
+    "bench.report": "measure.bench.documents",
+    "bench.training": "measure.bench.whole_updates",
     "callbacks": "training.callbacks",
     "dropout": "maths.dropout",
     "equivalence": "measure.equivalence",
+    "equivalence.cases.training": "measure.equivalence.cases.whole_networks",
     "estimators.files": "estimators.described",
     "estimators.joint_search": "estimators.searching",
     "exercises": "learn.exercises",
+    "exercises.network": "learn.exercises.passes",
+    "exercises.training": "learn.exercises.updates",
     "gradient_check": "learn.gradient_check",
     "hyperparameters": "maths.hyperparameters",
     "initializers": "maths.initializers",
@@ -38,13 +51,17 @@ MOVED = {
     "scaling": "maths.scaling",
     "schedules": "maths.schedules",
     "step": "core.step",
+    "together": "training.side_by_side",
     "trace": "learn.trace",
+    "trace.report": "learn.trace.tracing",
+    "updates": "core.updates",
+    "validation": "model.inputs",
 }
-"""Old name to new name, both below ``gpuprop``; what lies within a folder has moved with it."""
+"""Old name to new name, both below ``gpuprop``. A folder's modules have moved with it, unless they have a line too."""
 
 
 def _place_of(name: str) -> str | None:
-    """Return the whole name of the module that ``gpuprop.``... named before it moved, or None."""
+    """Return the whole new name of a module whose old name is ``gpuprop.``..., or None if it has not moved."""
     package, _, rest = name.partition(".")
     if package != "gpuprop":
         return None
@@ -74,6 +91,10 @@ class _Moved(MetaPathFinder, Loader):
 
 
 def find_moved_modules() -> None:
-    """Let imports find moved modules, after every other way of finding a module."""
+    """Let imports look for a moved module first.
+
+    An old folder's name stands for the new folder, in which Python would otherwise find ``gpuprop.trace.text`` and
+    load it a second time, as a copy.
+    """
     if not any(isinstance(finder, _Moved) for finder in sys.meta_path):
-        sys.meta_path.append(_Moved())
+        sys.meta_path.insert(0, _Moved())

@@ -184,7 +184,7 @@ def test_the_task_can_be_said() -> None:
     ("values", "task", "message"),
     [
         (np.array(["a", "b"]), "regression", r"got text targets such as 'a', expected numbers"),
-        (np.array([1, 1, 1]), "auto", r"got one class only, 1, expected at least two"),
+        (np.array([1, 1, 1]), "auto", r"got only one class, 1, expected at least two"),
         (np.array([1.0, np.nan]), "auto", r"row 2, target: got a missing value or NaN"),
         (np.array([-np.inf, 1.0]), "regression", r"row 1, target: got -inf"),
         (np.eye(3, dtype=int), "auto", r"shape \(3, 3\), expected one class per row, shape \(3,\)"),

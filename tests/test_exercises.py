@@ -27,7 +27,7 @@ SOLUTIONS: dict[int, list[tuple[str, str]]] = {
         ("-(y - a) * a * (1 - a)", ""),
         ("a - y", "a (1 - a) is missing"),
         ("(y - a) * a * (1 - a)", "sign is wrong"),
-        ("2 * (a - y) * a * (1 - a)", "a 2 too much"),
+        ("2 * (a - y) * a * (1 - a)", "a factor 2 too much"),
         ("(a - y) * y * (1 - y)", "is the target's"),
     ],
     3: [
@@ -113,8 +113,7 @@ def filled(number: int, hole: str) -> str:
 )
 def test_answers(number: int, hole: str, name: str) -> None:
     complaint = judge(EXERCISES[number - 1], answers(number, filled(number, hole)))
-    assert name in complaint
-    assert bool(complaint) == bool(name)
+    assert name in complaint if name and complaint else complaint is None and not name
 
 
 @pytest.mark.parametrize(("hole", "divided", "name"), ACCUMULATORS)
@@ -122,8 +121,7 @@ def test_accumulators(hole: str, divided: str, name: str) -> None:
     source = EXERCISES[3].template.replace("        ...", f"        {hole}", 1)
     source = source.replace("return weight_grads, bias_grads", f"return weight_grads{divided}, bias_grads{divided}")
     complaint = judge(EXERCISES[3], answers(4, source))
-    assert name in complaint
-    assert bool(complaint) == bool(name)
+    assert name in complaint if name and complaint else complaint is None and not name
 
 
 def test_untransposed_weights_are_named_by_numbers_and_by_shapes(tmp_path: Path) -> None:
@@ -131,10 +129,10 @@ def test_untransposed_weights_are_named_by_numbers_and_by_shapes(tmp_path: Path)
     square = [answers(3, filled(3, "(delta_above @ weights_above.T) * a * (1 - a)"))[1]]
     delta, weights, a = exercise.cases()[0]
     numbers = [[(delta @ weights) * a * (1 - a)], *square]
-    assert "not transposed" in judge(exercise, numbers)
+    assert "not transposed" in (judge(exercise, numbers) or "")
     file = tmp_path / "task.py"
     file.write_text(filled(3, "(delta_above @ weights_above) * a * (1 - a)"), encoding="utf-8")
-    assert "which factor is to be transposed?" in check(exercise, file)
+    assert "which factor must be transposed?" in (check(exercise, file) or "")
 
 
 @pytest.mark.parametrize(("row", "column", "inside", "name"), KERNELS)
@@ -147,8 +145,7 @@ def test_kernels(row: str, column: str, inside: str, name: str, tmp_path: Path) 
     file = tmp_path / "task.py"
     file.write_text(source.replace("if ...", f"if {inside}").replace("    \n    i", "    i"), encoding="utf-8")
     complaint = check(EXERCISES[7], file)
-    assert name in complaint
-    assert bool(complaint) == bool(name)
+    assert name in complaint if name and complaint else complaint is None and not name
 
 
 @pytest.mark.parametrize("number", range(1, 9))
@@ -156,7 +153,7 @@ def test_an_empty_hole_is_told(number: int, tmp_path: Path) -> None:
     file = tmp_path / "task.py"
     file.write_text(EXERCISES[number - 1].template, encoding="utf-8")
     line = next(n for n, text in enumerate(EXERCISES[number - 1].template.splitlines(), 1) if "your turn" in text)
-    assert f"the hole in line {line} is still empty" in check(EXERCISES[number - 1], file)
+    assert f"the hole in line {line} is still empty" in (check(EXERCISES[number - 1], file) or "")
 
 
 @pytest.mark.parametrize(
@@ -174,7 +171,7 @@ def test_an_empty_hole_is_told(number: int, tmp_path: Path) -> None:
 def test_files_that_are_no_answer(source: str, complaint: str, tmp_path: Path) -> None:
     file = tmp_path / "task.py"
     file.write_text(source, encoding="utf-8")
-    assert complaint in check(EXERCISES[0], file, time_limit=1 if "while" in source else 60)
+    assert complaint in (check(EXERCISES[0], file, time_limit=1 if "while" in source else 60) or "")
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

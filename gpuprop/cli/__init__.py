@@ -59,7 +59,7 @@ def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
 ) -> None:
     if version:
-        from gpuprop import __version__
+        from gpuprop.version import __version__
 
         print(f"gpuprop {__version__}")
     elif context.invoked_subcommand is None:

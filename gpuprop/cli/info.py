@@ -48,8 +48,8 @@ def info(json: Json = False) -> None:
 
 
 def _found() -> dict[str, Any]:
-    from gpuprop import __version__
     from gpuprop.backends import availability, choose
+    from gpuprop.version import __version__
 
     try:
         auto: dict[str, str | None] = asdict(choose("auto"))

@@ -1,7 +1,7 @@
 """Data sets: the ones that come with gpuprop, and readers for the user's own files.
 
-``load`` is the entry of the command line: a name (``mnist``, ``digits``, ``xor``), ``openml:NAME`` or a file in,
-one ``Dataset`` out. Nothing heavy is imported before a function needs it.
+The command line calls ``load``, which takes a name (``mnist``, ``digits``, ``xor``), ``openml:NAME`` or a file, and
+returns a ``Dataset``. Heavy packages are imported only when a function needs them.
 """
 
 from __future__ import annotations

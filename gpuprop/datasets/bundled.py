@@ -1,4 +1,4 @@
-"""The data sets that need no file of the user's: MNIST, the digits of scikit-learn, and XOR."""
+"""The built-in data sets, which need no file from the user: MNIST, the digits of scikit-learn, and XOR."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ Part = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
 def load_mnist() -> tuple[Part, Part]:
-    """Load the MNIST handwritten digits, complete and without a network: 60,000 for training, 10,000 for testing.
+    """Load all MNIST handwritten digits, without internet access: 60,000 for training, 10,000 for testing.
 
     Returns
     -------
     (X_train, y_train), (X_test, y_test)
         ``X`` uint8 of shape (60000, 784) and (10000, 784), each row an image of 28 x 28 grey values from 0 (paper)
-        to 255 (ink), row by row; ``y`` int64, the digits 0 to 9 (int64 because they serve as indices, and because
-        arithmetic on uint8 labels would wrap around).
+        to 255 (ink), row by row. ``y`` int64, the digits 0 to 9; they are int64 because they serve as indices, and
+        because arithmetic on uint8 labels would wrap around.
 
     Notes
     -----
-    The four files are those of the original distribution, byte for byte once unpacked. MNIST was made by Yann LeCun,
+    The four files unpack to those of the original distribution, byte for byte. MNIST was made by Yann LeCun,
     Corinna Cortes and Christopher J. C. Burges from the NIST Special Databases 1 and 3, and is available under the
     Creative Commons Attribution-ShareAlike 3.0 licence (https://creativecommons.org/licenses/by-sa/3.0/).
 
@@ -71,9 +71,9 @@ def load_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 def make_xor(repeats: int = 1, noise: float = 0.0, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Make the exclusive-or problem: two inputs, and the question whether exactly one of them is 1.
+    """Make the exclusive-or problem: the class says whether exactly one of the two inputs is 1.
 
-    No straight line separates its classes, which is why a perceptron without a hidden layer cannot learn it.
+    No straight line separates the classes, so a perceptron without a hidden layer cannot learn them.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def make_xor(repeats: int = 1, noise: float = 0.0, seed: int = 0) -> tuple[NDArr
     noise : float, default 0.0
         Standard deviation of normal noise on the inputs.
     seed : int, default 0
-        Seed of the noise.
+        The seed of the noise.
 
     Returns
     -------
@@ -117,7 +117,7 @@ def _digits() -> Dataset:
 
 
 def _xor() -> Dataset:
-    """XOR is learnt by heart: its four rows, all there are, are the test part too."""
+    """Return XOR; its four rows are all there are, so they are the test part too."""
     X, y = make_xor()
     return _classification("xor", X, y, 2, (X, y))
 

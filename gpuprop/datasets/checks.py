@@ -1,4 +1,4 @@
-"""What every reader checks before it believes a file: that it is one, that it fits, that its numbers are finite."""
+"""The checks that all readers share: that a file is one, that it fits into memory, that its numbers are finite."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from gpuprop.errors import DataError
 
-# Deflate spends at least 2 bits on 258 bytes of output, so that no honest stream grows more than this
-# (zlib, "Technical details": 1032:1). A header that promises more is false, known without unpacking anything.
+# Deflate spends at least 2 bits on 258 bytes of output, so that no valid stream grows by more than this factor
+# (zlib, "Technical details": 1032:1). A header that declares more is false, which a reader knows without unpacking.
 DEFLATE_MAX_RATIO = 1032
 
 
@@ -49,11 +49,11 @@ def open_file(path: Path) -> tuple[BinaryIO, int]:
     Raises
     ------
     DataError
-        If it is missing, a folder, no regular file, unreadable, empty or larger than the memory.
+        If it is missing, a folder, not a regular file, unreadable or empty.
     """
     try:
         state = path.stat()
-        if stat.S_ISREG(state.st_mode):  # reading a pipe or a terminal could wait for ever
+        if stat.S_ISREG(state.st_mode):  # a read from a pipe or a terminal could wait forever
             stream = path.open("rb")
     except FileNotFoundError:
         raise data_error(path, "no such file") from None
@@ -78,7 +78,7 @@ def check_file(path: Path) -> int:
 
 
 def physical_memory() -> int | None:
-    """Return the machine's memory in bytes, or None where it cannot be asked for (Windows)."""
+    """Return the machine's memory in bytes, or None if the system does not tell (Windows)."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -86,7 +86,7 @@ def physical_memory() -> int | None:
 
 
 def refuse_oversized(source: object, n_bytes: int) -> None:
-    """Raise ``DataError`` if ``n_bytes`` exceed the machine's memory, before anything is allocated."""
+    """Raise ``DataError`` if ``n_bytes`` exceed the machine's memory; readers call this before they allocate."""
     memory = physical_memory()
     if memory is not None and n_bytes > memory:
         raise data_error(source, f"holds {n_bytes} bytes of data, expected at most this machine's {memory} bytes")

@@ -1,4 +1,4 @@
-"""``Dataset``, the one form in which data reach training; how targets become numbers; the split into two parts."""
+"""``Dataset``, the form of data that training takes; targets as numbers; the split into two parts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Dataset:
     Attributes
     ----------
     name : str
-        Short name: ``"mnist"``, or a file's name without its ending.
+        A short name: ``"mnist"``, or a file's name without its ending.
     X : ndarray of shape (n_samples, n_features)
         C-contiguous, finite; uint8, float32 or float64, not scaled.
     y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
@@ -38,11 +38,11 @@ class Dataset:
     classes : list of str, int, float or bool, or None
         The sorted labels; None for regression.
     feature_names : tuple of str or None
-        The names of the columns of ``X``, where the source has names.
+        The names of the columns of ``X``, if the source has names.
     target_name : str or None
-        The name of the target column, where the source has names.
+        The name of the target column, if the source has names.
     test : tuple (X_test, y_test) or None
-        The test part, where the data set comes with one.
+        The test part, if the data set comes with one.
     """
 
     name: str
@@ -61,7 +61,7 @@ def encode_target(
     task: str = "auto",
     place: Callable[[int], str] = row_place,
 ) -> tuple[NDArray[Any], list[Label] | None]:
-    """Turn the targets of a file into ``y``, deciding whether they are classes.
+    """Turn the targets of a file into ``y``, and decide whether they are classes.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def encode_target(
     values : ndarray of shape (n,) or (n, K)
         Numbers, bools or text.
     task : {"auto", "classification", "regression"}
-        ``"auto"``: text, bools, and integers of at most 100 distinct values are classes.
+        With ``"auto"``, text, bools, and integers with at most 100 distinct values are classes.
     place : callable
         Names a row in messages.
 
@@ -101,7 +101,7 @@ def encode_target(
     if task == "auto" and values.dtype.kind in "iu" and len(labels) > MAX_AUTO_CLASSES:
         return values.astype(np.float64), None
     if len(labels) < 2:
-        raise data_error(source, f"got one class only, {listed(labels.tolist())}, expected at least two")
+        raise data_error(source, f"got only one class, {listed(labels.tolist())}, expected at least two")
     return indices.astype(np.int64), labels.tolist()
 
 
@@ -111,14 +111,15 @@ def encode_like(
     classes: Sequence[Label] | None,
     place: Callable[[int], str] = row_place,
 ) -> NDArray[Any]:
-    """Turn the targets of a file into ``y`` for a model that has its classes already (None: regression).
+    """Turn the targets of a file into ``y`` for a model that already has its classes (None: regression).
 
-    Labels are matched as values (1 and 1.0 are the same), else as text (``"1"`` from one kind of file, 1 from another).
+    Labels are compared as values (1 and 1.0 are the same), and then as text, because one kind of file gives ``"1"`` for
+    what another gives as 1.
 
     Raises
     ------
     DataError
-        If a label is none of the classes.
+        If a label is not one of the classes.
     """
     if classes is None:
         return encode_target(source, values, "regression", place)[0]
@@ -138,27 +139,27 @@ def encode_like(
 
 
 def split(dataset: Dataset, test_fraction: float = 0.25, seed: int = 0) -> tuple[Part, Part]:
-    """Hold out a part of a data set for testing; ``dataset.test`` plays no role.
+    """Hold out a part of a data set for testing; ``dataset.test`` is not used.
 
     Parameters
     ----------
     dataset : Dataset
     test_fraction : float, default 0.25
-        Share of the rows to hold out, rounded up, strictly between 0 and 1.
+        The share of the rows to hold out, strictly between 0 and 1; the number of rows is rounded up.
     seed : int, default 0
         The same seed draws the same rows as ``sklearn.model_selection.train_test_split(random_state=seed)``.
 
     Returns
     -------
     (X_train, y_train), (X_test, y_test)
-        Shuffled copies. Stratified for classification: both parts hold the classes in their proportions.
+        Shuffled copies. For classification they are stratified: both parts hold the classes in the same proportions.
 
     Raises
     ------
     ValueError
         If ``test_fraction`` is out of range.
     DataError
-        If a class has one row only, or a part would have fewer rows than there are classes.
+        If a class has only one row, or a part would have fewer rows than there are classes.
     """
     if not 0 < test_fraction < 1:
         raise ValueError(f"got test_fraction {test_fraction}, expected a number between 0 and 1")

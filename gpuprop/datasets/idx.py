@@ -30,7 +30,7 @@ CHUNK = 1 << 20
 
 
 def is_idx_name(path: Path) -> bool:
-    """Return whether a file name is that of an IDX file: ``train-images-idx3-ubyte.gz``, ``digits.idx``."""
+    """Return whether a file has the name of an IDX file: ``train-images-idx3-ubyte.gz``, ``digits.idx``."""
     return "idx" in path.name.lower()
 
 
@@ -40,12 +40,12 @@ def read_idx(path: Path) -> NDArray[Any]:
     Returns
     -------
     ndarray
-        The shape that the file declares, native byte order.
+        It has the shape that the file declares, in native byte order.
 
     Raises
     ------
     DataError
-        If anything in the file is not as its header says, or the header is not one of an IDX file.
+        If the header is not that of an IDX file, or the file does not agree with its header.
     """
     stream, n_bytes = open_file(path)
     with stream:
@@ -53,20 +53,20 @@ def read_idx(path: Path) -> NDArray[Any]:
 
 
 def parse_idx(stream: BinaryIO, n_bytes: int, name: str, *, compressed: bool) -> NDArray[Any]:
-    """Read IDX data from a stream of ``n_bytes`` bytes; ``name`` stands for it in messages."""
+    """Read IDX data from a stream of ``n_bytes`` bytes; messages call it ``name``."""
     if not compressed:
         return _parse(stream, name, largest=n_bytes)
     try:
         with gzip.GzipFile(fileobj=stream, mode="rb") as unpacked:
             return _parse(unpacked, name, largest=n_bytes * DEFLATE_MAX_RATIO)
     except EOFError:
-        raise data_error(name, f"the compressed data break off at offset {n_bytes}; get the file again") from None
+        raise data_error(name, f"the compressed data end too early, at offset {n_bytes}; get the file again") from None
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise data_error(name, f"is not a sound gzip file ({error}); get the file again") from None
+        raise data_error(name, f"is not a valid gzip file ({error}); get the file again") from None
 
 
 def _parse(stream: BinaryIO | gzip.GzipFile, name: str, largest: int) -> NDArray[Any]:
-    """Read header and elements; ``largest`` bounds what can possibly follow, so that no header is trusted."""
+    """Read header and elements; a header that declares more than ``largest`` bytes cannot be true."""
     magic = _read_exactly(stream, 4, 0, name, "the IDX magic number")
     if magic[:2] != b"\0\0":
         raise data_error(name, f"got bytes {magic[:2].hex(' ')} at offset 0, expected 00 00, the start of an IDX file")
@@ -108,7 +108,7 @@ def _read_exactly(stream: BinaryIO | gzip.GzipFile, count: int, offset: int, nam
 
 
 def _fill(stream: BinaryIO | gzip.GzipFile, values: NDArray[np.uint8]) -> int:
-    """Fill the array from the stream, chunk by chunk (one large read would hold the data twice)."""
+    """Fill the array from the stream, chunk by chunk, because one large read would hold the data twice."""
     filled = 0
     while filled < len(values):
         chunk = stream.read(min(CHUNK, len(values) - filled))
@@ -120,10 +120,10 @@ def _fill(stream: BinaryIO | gzip.GzipFile, values: NDArray[np.uint8]) -> int:
 
 
 def read_images(path: Path, request: Request) -> Records:
-    """Read an IDX file of samples and, if the request wants targets, the IDX file of their labels.
+    """Read an IDX file of samples and, if the request asks for targets, the IDX file of their labels.
 
-    Without ``request.labels``, the file of MNIST's naming beside it is taken: ``train-labels-idx1-ubyte`` for
-    ``train-images-idx3-ubyte``.
+    Without ``request.labels``, the labels are read from the file beside it that is named as in MNIST:
+    ``train-labels-idx1-ubyte`` for ``train-images-idx3-ubyte``.
     """
     images = read_idx(path)
     if images.ndim < 2:
@@ -140,7 +140,7 @@ def _read_labels(images: Path, n_images: int, request: Request) -> NDArray[Any]:
     beside = images.with_name(images.name.replace("images", "labels").replace("idx3", "idx1"))
     path = request.labels or (beside if beside != images and beside.exists() else None)
     if path is None:
-        raise data_error(images, "got no labels; give their IDX file as labels")
+        raise data_error(images, "got no file of labels; give their IDX file as labels")
     labels = read_idx(path)
     if labels.ndim != 1:
         raise data_error(path, f"got {labels.ndim} dimensions at offset 3, expected 1, the labels; is it the images?")

@@ -1,4 +1,4 @@
-"""The entries of the command line: a data set, a test part for it, input for predictions."""
+"""Loads a data set, a test part for it, or the input for predictions, from a name or a file."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ def load(
     ----------
     source : str or path
         ``"mnist"``, ``"digits"``, ``"xor"``, ``"openml:NAME"``, or a file: CSV (``.csv``, ``.tsv``, ``.txt``,
-        ``.data``), NPY, NPZ with arrays ``X`` and ``y``, Parquet (extra ``parquet``), or IDX, plain or ``.gz``, known
-        by ``idx`` in its name. A built-in name wins over a file of that name; ``./mnist`` is the file.
+        ``.data``), NPY, NPZ with arrays ``X`` and ``y``, Parquet (needs the extra ``parquet``), or IDX, plain or
+        ``.gz``, with ``idx`` in its name. A built-in name wins over a file with that name; ``./mnist`` is the file.
     target : str or int, optional
         The target column of a CSV, Parquet, NPY or OpenML source, by name or by index (negative: from the end).
-        Default: OpenML's own target, else the last column.
+        The default is OpenML's own target, else the last column.
     labels : path, optional
-        The IDX file of the labels. Default: the one beside the images with ``labels`` for ``images`` and ``idx1`` for
-        ``idx3`` in its name.
+        The IDX file of the labels. The default is the file beside the images whose name has ``labels`` for ``images``
+        and ``idx1`` for ``idx3``.
     task : {"auto", "classification", "regression"}, default "auto"
-        ``"auto"``: text, bools, and integers of at most 100 distinct values are classes.
+        With ``"auto"``, text, bools, and integers with at most 100 distinct values are classes.
     header : bool, optional
-        Whether the first line of a CSV file holds names. Default: found out (see ``table.read_csv``).
+        Whether the first line of a CSV file holds names. By default the reader finds out (see ``table.read_csv``).
 
     Returns
     -------
@@ -66,19 +66,18 @@ def load(
     Raises
     ------
     DataError
-        If the source cannot be found or read, or is not what it should be: one line that names the source, the place
-        and what was expected.
+        If the source cannot be found or read, or its contents are wrong. The message is one line that names the source,
+        the place and what was expected.
     ValueError
         If ``task`` is unknown.
     """
     if _is_bundled(source):
         if target is not None or labels is not None or task not in {"auto", "classification"}:
-            raise data_error(source, "has its own labels to classify; leave out target, labels and task")
+            raise data_error(source, "has its own labels, for classification; leave out target, labels and task")
         return BUNDLED[str(source)]()
     request = Request(target=target, labels=None if labels is None else Path(labels), header=header)
     records = _read(source, request)
-    assert records.target is not None  # the request wants it
-    y, classes = encode_target(records.name, records.target, task, records.place)
+    y, classes = encode_target(records.name, _targets(records), task, records.place)
     return Dataset(
         name=_short_name(source),
         X=records.X,
@@ -100,7 +99,7 @@ def load_test(
     labels: Source | None = None,
     header: bool | None = None,
 ) -> Part:
-    """Load samples with targets for a model, or a data set, that exists already.
+    """Load samples with targets that fit an existing model or data set.
 
     Parameters
     ----------
@@ -111,9 +110,9 @@ def load_test(
     n_features : int, optional
         How many features the model takes.
     feature_names : sequence of str, optional
-        The names of the model's columns: columns are then taken by name, in this order, wherever the source has names.
+        The names of the model's columns. If the source has names too, its columns are taken by name, in this order.
     target, labels, header
-        As for ``load``; without ``target``, where columns are known by name, the one that is no feature is the target.
+        As for ``load``. Without ``target``, if columns are taken by name, the one that is not a feature is the target.
 
     Returns
     -------
@@ -124,7 +123,7 @@ def load_test(
     Raises
     ------
     DataError
-        As ``load``, and if columns are missing or superfluous, or a label is none of ``classes``.
+        As for ``load``, and if columns are missing or superfluous, or a label is not one of ``classes``.
     """
     if _is_bundled(source):
         X, labels_of_rows = _bundled_test(source, n_features)
@@ -137,8 +136,7 @@ def load_test(
         n_features=n_features,
     )
     records = _read(source, request)
-    assert records.target is not None  # the request wants it
-    return records.X, encode_like(records.name, records.target, classes, records.place)
+    return records.X, encode_like(records.name, _targets(records), classes, records.place)
 
 
 def load_features(
@@ -154,11 +152,11 @@ def load_features(
     Parameters
     ----------
     source : str or path
-        As for ``load``. Every column of an NPY file is a feature; of an NPZ file only ``X`` is read.
+        As for ``load``. Every column of an NPY file is a feature; only ``X`` of an NPZ file is read.
     n_features, feature_names, header
         As for ``load_test``.
     target : str, optional
-        The name of the model's target column: ignored where the source holds it. Nothing else is ignored.
+        The name of the model's target column, which is ignored if the source holds it. Nothing else is ignored.
 
     Returns
     -------
@@ -177,12 +175,19 @@ def load_features(
     return _read(source, request).X
 
 
+def _targets(records: Records) -> NDArray[Any]:
+    """Return the targets of a source that was read with them."""
+    if records.target is None:
+        raise data_error(records.name, "got no targets, expected one for each sample")
+    return records.target
+
+
 def _is_bundled(source: Source) -> bool:
     return isinstance(source, str) and source in BUNDLED
 
 
 def _bundled_test(source: Source, n_features: int | None) -> Part:
-    """Return the test part of a built-in data set, or all its rows; its classes 0, 1, ... are their own indices."""
+    """Return the test part of a built-in data set, or all its rows; its classes 0, 1, ... equal their indices."""
     dataset = BUNDLED[str(source)]()
     X, y = dataset.test or (dataset.X, dataset.y)
     check_n_features(source, X.shape[1], Request(n_features=n_features))
@@ -204,7 +209,9 @@ def _read(source: Source, request: Request) -> Records:
     if reader is not read_images:
         _refuse_labels(path, request)
     if reader in (read_images, read_npz) and request.with_target and request.target is not None:
-        raise data_error(path, "has no target column to choose: targets are the labels file (IDX) or array y (NPZ)")
+        raise data_error(
+            path, "has no target column to choose: its targets are the labels file (IDX) or the array y (NPZ)"
+        )
     return reader(path, request)
 
 

@@ -1,4 +1,4 @@
-"""NumPy's files, NPY and NPZ: never unpickled, and measured before they are read."""
+"""NumPy's files, NPY and NPZ. They are never unpickled, and their sizes are checked before they are read."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def read_array(stream: IO[bytes], n_bytes: int, name: str) -> NDArray[Any]:
     Raises
     ------
     DataError
-        If the header is not NPY's, the elements are of another type, or their size is not that of the file.
+        If the header is not that of an NPY file, the elements have another type, or their size does not fit the file.
     """
     dtype, shape = _read_header(stream, n_bytes, name)
     if dtype.kind not in "biufU" or dtype.itemsize == 0 or (dtype.kind == "f" and dtype.itemsize > 8):
@@ -80,7 +80,9 @@ def _read_header(stream: IO[bytes], n_bytes: int, name: str) -> tuple[np.dtype[A
     parse = npy_format.read_array_header_1_0 if width == 2 else npy_format.read_array_header_2_0
     try:
         shape, _, dtype = parse(stream)
-    except Exception as error:  # the header is a Python literal: hostile ones fail in many ways, MemoryError among them
+    except (
+        Exception
+    ) as error:  # the header is a Python literal, and a hostile one can fail in many ways, even by MemoryError
         reason = f"{type(error).__name__}: {str(error)[:100]}"
         raise data_error(name, f"got no valid NPY header at offset {8 + width} ({reason})") from None
     return dtype, shape
@@ -89,8 +91,8 @@ def _read_header(stream: IO[bytes], n_bytes: int, name: str) -> tuple[np.dtype[A
 def read_npy(path: Path, request: Request) -> Records:
     """Read an NPY file: features and target are columns of one matrix.
 
-    All its columns have one dtype, so that a target column of whole numbers counts as integers even in a matrix of
-    floats. Where no target is wanted, samples of more than one dimension are flattened.
+    All columns have one dtype, so a target column of whole numbers counts as integers even in a matrix of floats. If
+    the request asks for no target, samples of more than one dimension are flattened.
     """
     stream, n_bytes = open_file(path)
     with stream:
@@ -110,14 +112,14 @@ def read_npy(path: Path, request: Request) -> Records:
 
 
 def _whole_as_integers(values: NDArray[Any]) -> NDArray[Any]:
-    # Beyond 2**53 floats are no longer exact integers (and beyond 2**63 the conversion would be undefined).
+    # Beyond 2**53 floats are not exact integers, and beyond 2**63 the conversion would be undefined.
     if values.dtype.kind == "f" and np.all(np.trunc(values) == values) and np.all(np.abs(values) < 2.0**53):
         return values.astype(np.int64)
     return values
 
 
 def read_npz(path: Path, request: Request) -> Records:
-    """Read an NPZ file with the arrays ``X`` (n, ...) and, if the request wants targets, ``y`` (n,) or (n, K)."""
+    """Read an NPZ file with the arrays ``X`` (n, ...) and, if the request asks for targets, ``y`` (n,) or (n, K)."""
     stream, n_bytes = open_file(path)
     with stream:
         try:
@@ -127,7 +129,7 @@ def read_npz(path: Path, request: Request) -> Records:
         except DataError:
             raise
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError, ValueError) as error:
-            raise data_error(path, f"is not a sound NPZ file ({error})") from None
+            raise data_error(path, f"is not a valid NPZ file ({error})") from None
     _check_numeric(f"{path}[X]", X)
     if y is not None and y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
@@ -143,13 +145,13 @@ def _read_member(archive: zipfile.ZipFile, key: str, n_bytes: int, path: Path) -
     info = archive.infolist()[names.index(key)]
     name = f"{path}[{key}]"
     if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-        raise data_error(name, "got an unusual compression, expected stored or deflated, as numpy.savez writes")
+        raise data_error(name, "got an unknown compression, expected stored or deflated, the two that numpy.savez uses")
     ratio = 1 if info.compress_type == zipfile.ZIP_STORED else DEFLATE_MAX_RATIO
     if info.file_size > ratio * min(info.compress_size, n_bytes):
         raise data_error(
             name,
             f"declares {info.file_size} bytes in {info.compress_size} packed ones at offset {info.header_offset}, "
-            f"more than {ratio} to 1, which no sound file has",
+            f"more than {ratio} to 1, which no valid file does",
         )
     with archive.open(info) as member:
         return read_array(member, info.file_size, name)

@@ -1,4 +1,4 @@
-"""What a reader is asked for (``Request``), what it returns (``Records``), and which columns are which."""
+"""``Request``, which tells a reader what to read; ``Records``, which it returns; and the choice of columns."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from gpuprop.datasets.checks import data_error, listed, nearest
 
 @dataclass(frozen=True)
 class Request:
-    """What is wanted from a file.
+    """What to read from a file.
 
     Attributes
     ----------
     target : str, int or None
-        The target column by name or by index (negative: from the end); None takes the last column, or, where
+        The target column by name or by index (negative: from the end). None takes the last column or, if
         ``feature_names`` are known, the one column that is not among them.
     labels : Path or None
         The label file that belongs to an IDX file of images.
     header : bool or None
-        Whether a CSV file starts with a line of names; None finds out.
+        Whether a CSV file starts with a line of names; None lets the reader find out.
     feature_names : tuple of str or None
-        The columns wanted, in this order, from files that name their columns.
+        The columns to read, in this order, from files that name their columns.
     n_features : int or None
-        How many features there must be.
+        The number of features that the file must have.
     with_target : bool
-        False when there are no targets to read, as for predictions.
+        Whether to read targets; False for predictions.
     """
 
     target: str | int | None = None
@@ -48,7 +48,7 @@ def row_place(row: int) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Records:
-    """What a reader returns, targets still as they stand in the file.
+    """What a reader returns; the targets are still those of the file.
 
     Attributes
     ----------
@@ -61,7 +61,7 @@ class Records:
     feature_names : tuple of str or None
     target_name : str or None
     place : callable
-        From a row index to its name in a message: ``"line 7"``, ``"row 6"``.
+        Takes the index of a row, and returns its name in a message: ``"line 7"``, ``"row 6"``.
     """
 
     name: str
@@ -77,8 +77,8 @@ def choose_columns(
 ) -> tuple[list[int], int | None]:
     """Return the indices of the feature columns, in order, and the index of the target column (or None).
 
-    Columns are found by name where the file and the request both have names, else by position. A column that is
-    neither a feature nor the target is an error: nothing is dropped silently.
+    Columns are found by name if the file and the request both have names, else by position. A column that is neither
+    a feature nor the target is an error: no column is dropped silently.
     """
     target = _target_column(source, n_columns, names, request)
     if request.feature_names is not None and names is not None:
@@ -105,7 +105,7 @@ def check_n_features(source: object, n_features: int, request: Request) -> None:
 def _target_column(source: object, n_columns: int, names: Sequence[str] | None, request: Request) -> int | None:
     target = request.target
     if not request.with_target:
-        # Input for predictions may still hold the target; it is recognised by its name only.
+        # Input for predictions may still hold the target, which only its name can tell.
         return names.index(target) if names is not None and isinstance(target, str) and target in names else None
     if target is None:
         return _last_or_only_other(source, n_columns, names, request.feature_names)

@@ -1,4 +1,4 @@
-"""Tables with columns of several types: CSV, Parquet and OpenML, all through pandas."""
+"""Tables with columns of several types from CSV, Parquet and OpenML, all read with pandas."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ENCODING = "utf-8-sig"  # UTF-8, with or without the byte order mark that spread
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A pandas frame with what messages need: its source, the names of its columns, the places of its rows."""
+    """A pandas frame with its source, the names of its columns and the places of its rows, for messages."""
 
     source: object
     frame: Any
@@ -31,7 +31,7 @@ class Table:
     place: Callable[[int], str] = row_place
 
     def records(self, request: Request) -> Records:
-        """Return features and target as the request wants them."""
+        """Return the features and the target that the request asks for."""
         if self.names is not None:
             _check_names(self.source, self.names)
         if self.frame.shape[0] == 0 or self.frame.shape[1] == 0:
@@ -47,7 +47,7 @@ class Table:
         )
 
     def _numbers(self, columns: list[int]) -> NDArray[np.float64]:
-        """Return the columns as one float64 matrix; a text column is an error that names its first text."""
+        """Return the columns as one float64 matrix; a text column raises an error that names its first text."""
         X = np.empty((len(self.frame), len(columns)), np.float64)
         for position, column in enumerate(columns):
             values = self.frame.iloc[:, column]
@@ -59,7 +59,7 @@ class Table:
         return X
 
     def _parsed(self, values: Any, column: int) -> NDArray[np.float64]:
-        """Return the numbers in a column that pandas left as text (huge integers, or texts indeed)."""
+        """Return the numbers in a column that pandas left as text: huge integers, or real text, which is an error."""
         import pandas as pd
 
         name = self._column_name(column)
@@ -118,8 +118,8 @@ def read_csv(path: Path, request: Request) -> Records:
     """Read a CSV file, UTF-8, with or without a line of names.
 
     The separator is the comma, semicolon or tab that occurs most often in the first line. Without
-    ``request.header``, the first line is taken for names if none of its fields is a number, if a text in it stands
-    over a number in the second line, or if it counts 0, 1, 2, ... as pandas names nameless columns.
+    ``request.header``, the first line holds names if none of its fields is a number, if a text in it stands above a
+    number in the second line, or if it counts 0, 1, 2, ..., the names that pandas gives to nameless columns.
     Only an empty field is a missing value: ``NA`` or ``None`` may be the label of a class.
     """
     check_file(path)
@@ -127,17 +127,17 @@ def read_csv(path: Path, request: Request) -> Records:
         separator = _separator(path)
         first = list(islice(_lines(path, separator), 2))
         if not first:
-            raise data_error(path, "holds blank lines only, expected rows of numbers")
+            raise data_error(path, "holds only blank lines, expected rows of numbers")
         header = _is_header([fields for _, fields in first]) if request.header is None else request.header
         names = tuple(field.strip() for field in first[0][1]) if header else None
         if header and len(first) == 1:
-            raise data_error(path, "has no rows of data after line 1, the names, expected at least one")
+            raise data_error(path, "has no rows of data after line 1, which holds the names; expected at least one")
         skipped = first[0][0] if header else 0
         frame = _parse_csv(path, separator, skipped, len(first[0][1]))
     except UnicodeDecodeError:
         raise _encoding_error(path) from None
     except csv.Error as error:
-        raise data_error(path, f"is not a sound CSV file: {error}") from None
+        raise data_error(path, f"is not a valid CSV file: {error}") from None
 
     def place(row: int) -> str:
         rows = islice(_lines(path, separator), row + bool(header), None)
@@ -153,7 +153,7 @@ def _separator(path: Path) -> str:
 
 
 def _lines(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number of the (last) line and the fields of each row, blank lines left out as pandas does."""
+    """Yield the number of the last line and the fields of each row; skip blank lines, as pandas does."""
     with path.open(encoding=ENCODING, newline="") as stream:
         reader = csv.reader(stream, delimiter=separator, skipinitialspace=True)
         for fields in reader:
@@ -184,7 +184,7 @@ def _parse_csv(path: Path, separator: str, skipped: int, n_fields: int) -> Any:
 
     try:
         with path.open(encoding=ENCODING, newline="") as stream:
-            for _ in range(skipped):  # not skiprows, which counts a quoted line break otherwise than csv does
+            for _ in range(skipped):  # skiprows would count a quoted line break differently from csv
                 stream.readline()
             frame = pd.read_csv(
                 stream,
@@ -200,8 +200,8 @@ def _parse_csv(path: Path, separator: str, skipped: int, n_fields: int) -> Any:
         if isinstance(error, UnicodeDecodeError):
             raise
         _refuse_ragged(path, separator, n_fields)
-        raise data_error(path, f"is not a sound CSV file: {error}") from None
-    # pandas fills short lines up: they show as missing values in the last column.
+        raise data_error(path, f"is not a valid CSV file: {error}") from None
+    # pandas fills short lines, which then have missing values in the last column.
     if frame.shape[1] != n_fields or frame.iloc[:, -1].isna().any():
         _refuse_ragged(path, separator, n_fields)
     return frame
@@ -214,7 +214,7 @@ def _refuse_ragged(path: Path, separator: str, n_fields: int) -> None:
 
 
 def _encoding_error(path: Path) -> DataError:
-    """Find the first byte that is not UTF-8; pandas counts from the start of a block."""
+    """Return the error for the first byte that is not UTF-8; pandas would count from the start of a block."""
     try:
         path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
@@ -227,7 +227,7 @@ def _encoding_error(path: Path) -> DataError:
 
 
 def read_parquet(path: Path, request: Request) -> Records:
-    """Read a Parquet file (needs the extra ``parquet``); an index that pandas stored in it is not a column."""
+    """Read a Parquet file (needs the extra ``parquet``); an index that pandas stored in it is not read as a column."""
     n_bytes = check_file(path)
     try:
         from pyarrow import parquet
@@ -240,12 +240,12 @@ def read_parquet(path: Path, request: Request) -> Records:
             file = parquet.ParquetFile(stream)
             refuse_oversized(path, 8 * file.metadata.num_rows * file.metadata.num_columns)
             names = tuple(file.schema_arrow.names)
-            _check_names(path, names)  # before pandas, which cannot hold two columns of one name
+            _check_names(path, names)  # checked here, because pandas cannot hold two columns with one name
             frame = file.read(use_threads=False).to_pandas(use_threads=False)
         except DataError:
             raise
         except Exception as error:  # Arrow's errors have no common base but this one
-            raise data_error(path, f"is not a sound Parquet file of {n_bytes} bytes: {str(error)[:200]}") from None
+            raise data_error(path, f"is not a valid Parquet file of {n_bytes} bytes: {str(error)[:200]}") from None
     return Table(path, frame, tuple(map(str, frame.columns))).records(request)
 
 
@@ -253,7 +253,7 @@ def read_parquet(path: Path, request: Request) -> Records:
 
 
 def read_openml(name: str, request: Request) -> Records:
-    """Fetch a data set from OpenML by its name, through scikit-learn, which keeps it in its own cache."""
+    """Fetch a data set from OpenML by its name with scikit-learn, which keeps it in its own cache."""
     from sklearn.datasets import fetch_openml
 
     source = f"openml:{name}"
@@ -261,7 +261,7 @@ def read_openml(name: str, request: Request) -> Records:
         raise data_error(source, "got no name, expected one, such as diabetes, after the colon")
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "A network error occurred")  # the error below says it once
+            warnings.filterwarnings("ignore", "A network error occurred")  # the error below reports it
             bunch = fetch_openml(name, as_frame=True)
     except Exception as error:  # no network, no such data set, a broken cache: urllib's, scikit-learn's, ValueError
         raise data_error(source, f"cannot be fetched: {str(error)[:200] or type(error).__name__}") from None

@@ -1,7 +1,7 @@
 """Gradient checking: compare every derivative of the loss with central differences.
 
-``dL/dw`` is compared with ``(L(w + h) - L(w - h)) / 2h``. The differences are always taken in float64 with plain NumPy,
-whatever the network's own dtype and device, so that the check is one of the gradient and not of itself.
+``dL/dw`` is compared with ``(L(w + h) - L(w - h)) / 2h``. The differences are always computed in float64 with plain
+NumPy, whatever the network's own dtype and device, so that a failure shows a wrong gradient and not a rough difference.
 """
 
 from __future__ import annotations
@@ -26,29 +26,32 @@ __all__ = ["GradientFunction", "GradientReport", "LayerReport", "check_gradients
 #: ``gradients(network, X, y)`` returns ``(loss, weight_grads, bias_grads)``, like `Network.loss_and_gradients`.
 GradientFunction = Callable[[Network, ArrayLike, ArrayLike], tuple[float, Sequence[Any], Sequence[Any]]]
 
-#: Change of a net input by which a derivative is estimated: the error of the difference quotient (order h^2) and that
-#: of rounding (order 1e-16 / h) are then both far below the tolerance.
+#: The change of a net input for a central difference. At this size the error of the difference quotient (order h^2) and
+#: the rounding error (order 1e-16 / h) are both far below the tolerance.
 STEP = 1e-5
-#: A network of more parameters than this is checked on a seeded sample of as many.
+#: Of a network with more parameters than this, a seeded sample of this size is checked.
 SAMPLE = 2000
 
 
 @dataclass(frozen=True)
 class LayerReport:
-    """What the check found in the weights, or in the biases, of one layer.
+    """The result of the check for the weights, or the biases, of one layer.
 
     Attributes
     ----------
     name : str
         "layer 1 weights", "layer 1 biases", ...
     n_checked, n_skipped : int
-        Parameters compared, and left out because a kink (of a ReLU, or of the l1 penalty) was too close.
+        The parameters that were compared, and those left out because a kink (of a ReLU, or of the l1 penalty) was too
+        close.
     relative_error : float
-        Root mean square of the differences over that of the gradients.
+        Root mean square of the differences, divided by that of the gradients.
     max_difference : float
         Largest ``|analytic - numeric|``.
     worst : tuple of int or None
-        Index of the parameter where that is, with its `analytic` and `numeric` derivative.
+        Index of the parameter with the largest difference.
+    analytic, numeric : float
+        Its two derivatives.
     passed : bool
         Whether `relative_error` is within the tolerance.
     """
@@ -73,7 +76,7 @@ class GradientReport:
 
     @property
     def passed(self) -> bool:
-        """Whether all layers passed, and anything could be checked at all."""
+        """Whether all layers passed, and at least one parameter was checked."""
         return all(layer.passed for layer in self.layers) and any(layer.n_checked for layer in self.layers)
 
     def to_dict(self) -> dict[str, Any]:
@@ -115,29 +118,30 @@ def check_gradients(
     network : Network
         It is not changed.
     X : array_like of shape (n_samples, n_features)
-        A few dozen samples are enough.
+        The samples; a few dozen are enough.
     y : array_like of shape (n_samples,) or (n_samples, n_outputs)
     sample_weight : array_like of shape (n_samples,) or None, default=None
     gradients : callable or None, default=None
         The gradient to check, ``gradients(network, X, y) -> (loss, weight_grads, bias_grads)``; None checks
         ``network.loss_and_gradients``.
     n_parameters : int or None, default=None
-        How many parameters to check, drawn by `seed` over all layers; None is all of them, or 2000 of a larger network.
+        How many parameters to check, drawn with `seed` from all layers. None checks all of them, or 2000 if there are
+        more.
     tolerance : float or None, default=None
-        Relative error allowed in a layer; None is 1e-6 in float64 and 1e-3 in float32.
+        The largest relative error that a layer may have; None is 1e-6 in float64 and 1e-3 in float32.
     dropout_step : int or None, default=None
-        Check with the dropout masks of this update.
+        Check with the dropout masks of this update; None checks without dropout.
     seed : int, default=0
 
     Returns
     -------
     GradientReport
-        True-or-false in ``.passed``; ``print`` it for a table.
+        Its ``passed`` is True or False, and ``print`` shows it as a table.
 
     Notes
     -----
-    Near a kink the quotient mixes two slopes. If any unit switches sides between ``w - h`` and ``w + h``, a smaller h
-    is tried, and the parameter is left out if that does not help.
+    Near a kink the quotient mixes two slopes. If any unit switches sides between ``w - h`` and ``w + h``, the check
+    tries a smaller h, and leaves the parameter out if that does not help.
     """
     if tolerance is None:
         tolerance = 1e-6 if network.dtype == np.float64 else 1e-3
@@ -145,7 +149,9 @@ def check_gradients(
     if gradients is None:
         loss, weight_grads, bias_grads = network.loss_and_gradients(X, y, sample_weight, dropout_step=dropout_step)
     elif sample_weight is not None or dropout_step is not None:
-        raise ValueError("check_gradients: sample_weight and dropout_step cannot be given together with gradients")
+        raise ValueError(
+            "check_gradients: got gradients together with sample_weight or dropout_step, expected gradients alone"
+        )
     else:
         loss, given_weights, given_biases = gradients(network, X, y)
         weight_grads, bias_grads = [np.asarray(g) for g in given_weights], [np.asarray(g) for g in given_biases]
@@ -182,11 +188,11 @@ class _Probe:
         )
         step.take_batch(self.network.layers, self.work, self.data, np.arange(n_samples, dtype=np.int32), 0)
         self._loss()
-        # The first layer may see pixels of 255: a step of its weights is scaled so that z moves by about STEP.
+        # Inputs may be pixels up to 255: the change of a weight is scaled so that z moves by about STEP.
         self.steps = [STEP / np.maximum(1.0, np.abs(inputs).max(axis=0)) for inputs in self.work.inputs]
 
     def _loss(self) -> tuple[float, list[NDArray[np.bool_]]]:
-        """Return the loss, and on which side of its kinks each unit is."""
+        """Return the loss, and the side of its kinks on which each unit is."""
         network, work = self.network, self.work
         work.totals[...] = 0.0
         step.forward_pass(network.layers, work, self.dropout_step)
@@ -202,7 +208,7 @@ class _Probe:
         return loss, sides
 
     def derivative(self, array: NDArray[Any], layer: int, place: tuple[int, ...]) -> float:
-        """Return the central difference for one parameter, NaN where a kink is too close."""
+        """Return the central difference for one parameter; NaN if a kink is too close."""
         value = float(array[place])
         h = float(self.steps[layer][place[0]]) if array.ndim == 2 else STEP
         is_penalised = array.ndim == 2 and self.network.l1 > 0
@@ -222,7 +228,7 @@ class _Probe:
 
 
 def _choose(network: Network, n_parameters: int | None, seed: int) -> list[list[tuple[int, ...]]]:
-    """Return the places to check in each array: all, or a seeded sample spread over all layers."""
+    """Return the indices to check in each array: all, or a seeded sample from all layers."""
     shapes = [array.shape for array in (*network.weights, *network.biases)]
     total = network.n_parameters
     wanted = min(total, SAMPLE) if n_parameters is None else check_integer("n_parameters", n_parameters, 1)
@@ -230,7 +236,7 @@ def _choose(network: Network, n_parameters: int | None, seed: int) -> list[list[
     chosen = []
     for shape in shapes:
         size = int(np.prod(shape))
-        # Every array gets its share, and none fewer than ten: an error in a small layer must not be missed.
+        # Every array gets its share, and at least ten: the check must not miss an error in a small layer.
         count = size if wanted >= total else min(size, max(10, round(wanted * size / total)))
         flat = np.arange(size) if count == size else np.sort(rng.choice(size, count, replace=False))
         chosen.append([tuple(int(i) for i in np.unravel_index(place, shape)) for place in flat])

@@ -1,7 +1,7 @@
 """Pictures of a training run: loss curves, the confusion matrix, predictions against true values.
 
-Every function returns a matplotlib ``Figure`` of its own, made without pyplot: there is no global state, no window,
-and nothing to close. ``figure.savefig(path)`` writes it; in a notebook a figure shows itself.
+Every function returns a new matplotlib ``Figure``, made without pyplot: there is no global state, no window, and
+nothing to close. ``figure.savefig(path)`` writes the picture; a notebook displays a figure by itself.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 
 __all__ = ["confusion_matrix", "loss_curves", "predictions"]
 
-# Told apart by line and marker as well as by colour, for print and for colour-blind eyes (the colours are from
-# M. Okabe and K. Ito, "Color universal design", 2008).
+# The curves differ in line and marker as well as in colour, for print and for colour-blind readers (the colours are
+# from M. Okabe and K. Ito, "Color universal design", 2008).
 _TRAIN: dict[str, Any] = {"color": "#0072B2", "linestyle": "-", "marker": "o"}
 _VALIDATION: dict[str, Any] = {"color": "#D55E00", "linestyle": "--", "marker": "s"}
 _MARKED_POINTS = 12
 _DPI = 130
 
-# Up to this many classes each cell of a confusion matrix shows its number, and each class its label.
+# Each cell of a confusion matrix shows its number up to the first count of classes; each class has a label up to the
+# second.
 _MAX_NUMBERED = 25
 _MAX_LABELLED = 50
 
@@ -36,13 +37,13 @@ def loss_curves(history: Mapping[str, Sequence[float | None]], *, title: str = "
     Parameters
     ----------
     history : mapping of str to sequences
-        `Trainer.history`: the validation curves are left out where their columns hold None.
+        `Trainer.history`. The validation curves are left out if their columns hold None.
     title : str, default=""
 
     Returns
     -------
     Figure
-        With the losses on the left, accuracy (or R2) on the right.
+        The losses are on the left, accuracy (or R2) on the right.
     """
     metric, name = ("r2", "R²") if "train_r2" in history else ("accuracy", "accuracy")
     figure = _figure(10.0, 4.0, title)
@@ -60,20 +61,20 @@ def loss_curves(history: Mapping[str, Sequence[float | None]], *, title: str = "
 
 
 def confusion_matrix(y: ArrayLike, predicted: ArrayLike, classes: Sequence[Any], *, title: str = "") -> Figure:
-    """Draw how often each class was taken for each other.
+    """Draw how often each class was predicted as each other class.
 
     Parameters
     ----------
     y, predicted : array_like of int, shape (n_samples,)
         True and predicted class indices.
     classes : sequence
-        What the indices stand for.
+        The names of the classes, in the order of the indices.
     title : str, default=""
 
     Returns
     -------
     Figure
-        scikit-learn's ``ConfusionMatrixDisplay``: rows are true classes, columns predicted ones.
+        Made by scikit-learn's ``ConfusionMatrixDisplay``: rows are true classes, columns predicted ones.
     """
     from sklearn.metrics import ConfusionMatrixDisplay
     from sklearn.metrics import confusion_matrix as count
@@ -89,7 +90,7 @@ def confusion_matrix(y: ArrayLike, predicted: ArrayLike, classes: Sequence[Any],
     display.plot(
         ax=axes,
         cmap="Blues",
-        colorbar=not numbered,  # else the numbers are in the cells
+        colorbar=not numbered,  # the cells hold the numbers instead
         include_values=numbered,
         values_format="d",
         text_kw={"fontsize": 9},
@@ -104,12 +105,12 @@ def confusion_matrix(y: ArrayLike, predicted: ArrayLike, classes: Sequence[Any],
 
 
 def predictions(y: ArrayLike, predicted: ArrayLike, *, title: str = "") -> Figure:
-    """Draw a regression's predictions against the true values; on the dashed line they are equal.
+    """Draw a regression's predictions against the true values; on the dashed line the two are equal.
 
     Parameters
     ----------
     y, predicted : array_like of shape (n_samples,) or (n_samples, n_outputs)
-        One colour and marker for each output.
+        True and predicted values; each output has its own colour and marker.
     title : str, default=""
     """
     true, guess = (np.asarray(values, dtype=np.float64) for values in (y, predicted))
@@ -170,5 +171,5 @@ def _logarithmic(axes: Axes) -> None:
 
 
 def _shortened(label: str) -> str:
-    """Return a label that fits beside an axis; a dollar sign would begin a formula."""
+    """Return a label that fits beside an axis, with dollar signs escaped, which would begin a formula."""
     return (label if len(label) <= 20 else f"{label[:19]}…").replace("$", r"\$")

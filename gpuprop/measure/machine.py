@@ -26,7 +26,7 @@ PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Return the versions of gpuprop, Python, the operating system, and the packages that are installed."""
-    from gpuprop import __version__
+    from gpuprop.version import __version__
 
     found = {"gpuprop": __version__, "python": platform.python_version(), "platform": platform.platform()}
     for name in PACKAGES:

@@ -1,13 +1,13 @@
-"""Eight exercises with a hole each: what one has understood when one can write it without looking.
+"""Eight exercises on backpropagation, each a small function with a hole that the learner fills.
 
     gpuprop exercise                       # lists them
     gpuprop exercise 3 --out task.py       # writes the third
-    gpuprop exercise 3 --check task.py     # says whether it is right, and if not, what the likely mistake is
+    gpuprop exercise 3 --check task.py     # says whether it is right, and if not, names the likely mistake
 
-``exercise``   what an exercise consists of: text, cases, the right answer, the likely mistakes
-``network``    1 to 3 and 6: the logistic function's derivative, deltas, softmax
-``training``   4, 5, 7 and 8: accumulator, update, initialisation, a kernel's indexing
-``checking``   runs a file in a process of its own (``runner``), and judges what comes back
+``exercise``   the parts of an exercise: text, cases, the right answer, the likely mistakes
+``passes``     exercises 1 to 3 and 6: the logistic function's derivative, deltas, softmax
+``updates``    exercises 4, 5, 7 and 8: accumulator, update, initialisation, a kernel's indexing
+``checking``   runs a learner's file in a process of its own (``runner``), and judges the answers
 """
 
 from __future__ import annotations

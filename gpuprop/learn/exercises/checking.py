@@ -1,4 +1,4 @@
-"""Runs a file against an exercise, and says whether it is right or what the likely mistake is."""
+"""Runs a learner's file, and says whether it solves an exercise or what the likely mistake is."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from gpuprop.learn.exercises.updates import BLOCK
 
 __all__ = ["TIME_LIMIT", "check", "judge"]
 
-#: Seconds that a file may run; loading NumPy and the simulator on a busy machine included.
+#: Seconds that a file may run, including the time to load NumPy and the simulator on a busy machine.
 TIME_LIMIT = 60.0
 
 
-def check(exercise: Exercise, file: Path, *, time_limit: float = TIME_LIMIT) -> str:
-    """Return ``""`` if the file solves the exercise, else one line that says what is wrong.
+def check(exercise: Exercise, file: Path, *, time_limit: float = TIME_LIMIT) -> str | None:
+    """Return None if the file solves the exercise, else one line that says what is wrong.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def check(exercise: Exercise, file: Path, *, time_limit: float = TIME_LIMIT) -> 
     except (OSError, UnicodeDecodeError) as error:
         raise GpupropError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     hole = _hole(source)
-    if hole:
+    if hole is not None:
         return f"the hole in line {hole} is still empty: put your formula in place of the ..."
     result = _run(exercise, file, time_limit)
     if isinstance(result, str):
@@ -54,22 +54,23 @@ def check(exercise: Exercise, file: Path, *, time_limit: float = TIME_LIMIT) -> 
     return judge(exercise, [[decode(part) for part in parts] for parts in result["answers"]])
 
 
-def judge(exercise: Exercise, answers: list[list[NDArray[Any]]]) -> str:
-    """Return ``""`` if the arrays that were answered to each case are right, else the mistake, or the difference."""
-    complaint = ""
+def judge(exercise: Exercise, answers: list[list[NDArray[Any]]]) -> str | None:
+    """Return None if the answer to each case is right, else the name of the mistake, or the first difference."""
     for case, found in zip(exercise.cases(), answers, strict=True):
-        complaint = complaint or _compare(exercise, found, _parts(exercise.right(*case)))
-    return complaint and (_named(exercise, answers) or complaint)
+        difference = _difference(exercise, found, _parts(exercise.right(*case)))
+        if difference is not None:
+            return _named_mistake(exercise, answers) or difference
+    return None
 
 
-def _hole(source: str) -> int:
-    """The line of the first ``...`` in the code; 0 where there is none, or where the code is none."""
+def _hole(source: str) -> int | None:
+    """Return the line of the first ``...`` in the code; None if there is none, or if this is not Python code."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
-        return 0  # running it will say more
+        return None  # the run will report the error
     lines = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Constant) and node.value is ...]
-    return min(lines, default=0)
+    return min(lines, default=None)
 
 
 def _run(exercise: Exercise, file: Path, time_limit: float) -> dict[str, Any] | str:
@@ -94,24 +95,24 @@ def _run(exercise: Exercise, file: Path, time_limit: float) -> dict[str, Any] | 
         try:
             done = subprocess.run(command, env=environment, timeout=time_limit, check=False)
         except subprocess.TimeoutExpired:
-            return f"{file}: still running after {time_limit:g} seconds; is there a loop without an end?"
+            return f"{file}: still running after {time_limit:g} seconds; does a loop never end?"
         if not found.exists():
-            return f"{file}: the program ended with status {done.returncode} before {exercise.function} had answered"
+            return f"{file}: the program ended with status {done.returncode} before {exercise.function} returned"
         result: dict[str, Any] = json.loads(found.read_text(encoding="utf-8"))
     return _failure(exercise, file, result) or result
 
 
-def _failure(exercise: Exercise, file: Path, result: dict[str, Any]) -> str:
-    """Put what the runner reports in words; nothing if there are answers."""
+def _failure(exercise: Exercise, file: Path, result: dict[str, Any]) -> str | None:
+    """Return a sentence on the failure that the runner reports, or None if it reports answers."""
     if "missing" in result:
         return f"{file}: defines no {exercise.function}; keep the function's name"
     if "error" not in result:
-        return ""
+        return None
     what = f"{file}, line {result['line']}: {result['error']}: {result['message']}"
     if exercise.kernel and result["error"] == "IndexError":
-        what += "; threads beyond the edge have no element: let only those work whose row and column exist"
+        what += "; threads beyond the edge have no element: only threads whose row and column exist may write"
     elif result["error"] == "ValueError" and "matmul" in result["message"]:
-        what += "; the shapes do not fit: which factor is to be transposed?"
+        what += "; the shapes do not fit: which factor must be transposed?"
     return what
 
 
@@ -119,8 +120,8 @@ def _parts(answer: Any) -> list[NDArray[Any]]:
     return [np.asarray(part) for part in (answer if isinstance(answer, tuple) else (answer,))]
 
 
-def _compare(exercise: Exercise, found: list[NDArray[Any]], right: list[NDArray[Any]]) -> str:
-    """Say how one answer differs from the right one."""
+def _difference(exercise: Exercise, found: list[NDArray[Any]], right: list[NDArray[Any]]) -> str | None:
+    """Return how one answer differs from the right one, or None if it does not."""
     if len(found) != len(right):
         return f"{exercise.function} returns {len(found)} arrays, expected {len(right)}"
     for part, expected in zip(found, right, strict=True):
@@ -132,11 +133,11 @@ def _compare(exercise: Exercise, found: list[NDArray[Any]], right: list[NDArray[
             return (
                 f"{exercise.function} is not right yet: got {observed[at]:.9g}, expected {expected[at]:.9g} (at {at})"
             )
-    return ""
+    return None
 
 
-def _named(exercise: Exercise, answers: list[list[NDArray[Any]]]) -> str:
-    """Return the mistake whose numbers these are, in every case where it has any."""
+def _named_mistake(exercise: Exercise, answers: list[list[NDArray[Any]]]) -> str | None:
+    """Return the mistake that gives these answers in every case for which it has an answer, or None."""
     for mistake in exercise.mistakes:
         agreements = []
         for case, found in zip(exercise.cases(), answers, strict=True):
@@ -145,7 +146,7 @@ def _named(exercise: Exercise, answers: list[list[NDArray[Any]]]) -> str:
                 agreements.append(_same(exercise, found, _parts(wrong)))
         if agreements and all(agreements):
             return mistake.message
-    return ""
+    return None
 
 
 def _same(exercise: Exercise, found: list[NDArray[Any]], wrong: list[NDArray[Any]]) -> bool:

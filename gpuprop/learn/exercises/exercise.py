@@ -1,4 +1,4 @@
-"""What an exercise consists of."""
+"""The parts of an exercise."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Answer", "Case", "Exercise", "Generator", "Mistake", "central_difference"]
+__all__ = ["Answer", "Case", "Exercise", "Generator", "Mistake", "central_difference", "gradient"]
 
-#: What a function returns: the arrays, one or several.
+#: The arrays that a function returns, one or several.
 Answer = tuple[NDArray[Any], ...]
 
 
@@ -28,14 +28,14 @@ Case = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Mistake:
-    """A mistake that is often made.
+    """A common mistake.
 
     Attributes
     ----------
     message : str
-        Its name, and the way out.
+        What the mistake is, and how to mend it.
     answer : callable
-        What the function returns to whoever makes it, with the arguments of a case.
+        Takes the arguments of a case, and returns what a function with this mistake returns.
     """
 
     message: str
@@ -44,26 +44,27 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Exercise:
-    """A task with a hole.
+    """A function with a hole for the learner to fill.
 
     Attributes
     ----------
     title : str
     function : str
-        What the file must define.
+        The name of the function that the file must define.
     template : str
         The file with the hole, which is a ``...``.
     against : str
-        What the answer is compared with.
+        Says what the answer is compared with.
     cases : callable
         Returns the arguments of each call.
     right : callable
-        The right answer, with the arguments of a case; it shares nothing with what a learner would write.
+        Takes the arguments of a case, and returns the right answer. It computes it differently from the solution that
+        a learner would write.
     mistakes : tuple of Mistake
     observe : callable
-        What is compared of an answer; by default all of it.
+        Takes an array of the answer, and returns the numbers to compare; by default the array itself.
     rtol, atol : float
-        How close is close enough.
+        The tolerances of the comparison.
     kernel : bool
         Whether the function is a CUDA kernel, which writes into its last argument and runs in the simulator.
     """
@@ -82,7 +83,7 @@ class Exercise:
 
     @property
     def file_name(self) -> str:
-        """The file that the task is written to unless another is named."""
+        """The file that the task is written to by default."""
         return f"{self.function}.py"
 
 

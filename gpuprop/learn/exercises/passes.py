@@ -1,4 +1,4 @@
-"""Exercises on what a network computes: the logistic function's derivative, the two deltas, softmax."""
+"""Exercises on the passes of a network: the logistic function's derivative, the two deltas, softmax."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LOGISTIC_DERIVATIVE = Exercise(
     template='''"""Exercise 1: the logistic function's derivative, from its output.
 
 For g(z) = 1 / (1 + e^-z) the derivative dg/dz can be written with g alone. A layer that has computed
-a = g(z) then needs no z any more, and no exponential.
+a = g(z) then no longer needs z, nor another exponential.
 """
 
 
@@ -45,11 +45,13 @@ def logistic_derivative(a):
     right=lambda a: central_difference(_g, np.log(a / (1 - a))),
     mistakes=(
         Mistake(
-            "that is g(a) (1 - g(a)): the logistic function was applied a second time; a is its output already",
+            "that is g(a) (1 - g(a)): the logistic function was applied a second time; a is already its output",
             lambda a: _g(a) * (1 - _g(a)),
         ),
         Mistake("that is 1 - a^2, the derivative of tanh; derive g = 1 / (1 + e^-z)", lambda a: 1 - a * a),
-        Mistake("the sign is wrong: g rises, so its derivative is positive; 1 - a, not a - 1", lambda a: a * (a - 1)),
+        Mistake(
+            "the sign is wrong: g rises, so its derivative is positive; use 1 - a, not a - 1", lambda a: a * (a - 1)
+        ),
     ),
 )
 
@@ -66,9 +68,9 @@ OUTPUT_DELTA = Exercise(
     function="output_delta",
     template='''"""Exercise 2: the delta of the output layer.
 
-Logistic outputs a = g(z), targets y, and for each sample the error E = 1/2 sum (y - a)^2. The delta of an
-output is dE/dz: by the chain rule dE/da times da/dz. The worked example has delta = 0.138498562 where
-a = 0.75136507 and y = 0.01.
+The outputs are logistic, a = g(z), the targets are y, and each sample has the error E = 1/2 sum (y - a)^2.
+The delta of an output is dE/dz, which the chain rule gives as dE/da times da/dz. In the worked example the
+first output has a = 0.75136507, y = 0.01 and delta = 0.138498562.
 """
 
 
@@ -81,16 +83,16 @@ def output_delta(a, y):
     right=lambda a, y: central_difference(lambda z: 0.5 * (y - _g(z)) ** 2, np.log(a / (1 - a))),
     mistakes=(
         Mistake(
-            "that is a - y: the factor da/dz = a (1 - a) is missing; it cancels under the cross-entropy, not here",
+            "that is a - y: the factor da/dz = a (1 - a) is missing; it cancels with the cross-entropy, but not here",
             lambda a, y: a - y,
         ),
         Mistake(
-            "the sign is wrong: dE/da = -(y - a) = a - y; whoever steps against this delta climbs",
+            "the sign is wrong: dE/da = -(y - a) = a - y; a step against this delta would increase the error",
             lambda a, y: (y - a) * a * (1 - a),
         ),
-        Mistake("there is a 2 too much: the error has a factor 1/2", lambda a, y: 2 * (a - y) * a * (1 - a)),
+        Mistake("there is a factor 2 too much: the error has a factor 1/2", lambda a, y: 2 * (a - y) * a * (1 - a)),
         Mistake(
-            "the factor da/dz is a (1 - a), of the output; y (1 - y) is the target's",
+            "the factor da/dz is a (1 - a), with the output a; y (1 - y) is the target's",
             lambda a, y: (a - y) * y * (1 - y),
         ),
     ),
@@ -102,7 +104,7 @@ def output_delta(a, y):
 
 def _layers() -> list[Case]:
     rng = _rng()
-    # Square weights first: a forgotten transpose then gives numbers and not an error.
+    # The first weights are square, so that a forgotten transpose gives numbers and not an error.
     return [
         (rng.normal(size=(n, above)), rng.normal(size=(units, above)), _g(rng.normal(size=(n, units))))
         for n, units, above in ((3, 3, 3), (2, 4, 3))
@@ -110,7 +112,7 @@ def _layers() -> list[Case]:
 
 
 def _hidden_delta(delta_above: Any, weights_above: Any, a: Any) -> Any:
-    """By differences of an error whose derivative by the layer above is `delta_above`."""
+    """Compute the delta by differences of an error whose derivative by the layer above is `delta_above`."""
     return gradient(lambda z: float(np.sum(delta_above * (_g(z) @ weights_above))), np.log(a / (1 - a)))
 
 
@@ -119,9 +121,9 @@ HIDDEN_DELTA = Exercise(
     function="hidden_delta",
     template='''"""Exercise 3: the delta of a hidden layer.
 
-The layer above computed z_above = a @ weights_above + biases_above and has its delta already. Hand it down
-through the weights, and then through the logistic function a = g(z) of this layer. The network's weights
-have a row for each unit they leave and a column for each unit they enter.
+The layer above computed z_above = a @ weights_above + biases_above, and its delta is known. Pass the delta
+back through the weights, and then through the logistic function a = g(z) of this layer. The network's
+weights have a row for each unit they leave and a column for each unit they enter.
 """
 
 
@@ -137,11 +139,11 @@ def hidden_delta(delta_above, weights_above, a):
     right=_hidden_delta,
     mistakes=(
         Mistake(
-            "the factor a (1 - a) is missing: what comes through the weights is dE/da, and dE/dz is asked for",
+            "the factor a (1 - a) is missing: the delta times the weights gives dE/da, and the delta is dE/dz",
             lambda delta_above, weights_above, a: delta_above @ weights_above.T,
         ),
         Mistake(
-            "the weights are not transposed: forwards a @ W goes up, backwards delta @ W.T comes down",
+            "the weights are not transposed: the forward pass uses a @ W, the backward pass delta @ W.T",
             lambda delta_above, weights_above, a: (
                 (delta_above @ weights_above[: delta_above.shape[1]]) * a * (1 - a)
                 if weights_above.shape[0] == weights_above.shape[1]
@@ -149,7 +151,7 @@ def hidden_delta(delta_above, weights_above, a):
             ),
         ),
         Mistake(
-            "the delta is multiplied by a instead of a (1 - a), its derivative",
+            "the delta is multiplied by a instead of a (1 - a), the derivative of the logistic function",
             lambda delta_above, weights_above, a: (delta_above @ weights_above.T) * a,
         ),
     ),
@@ -166,7 +168,7 @@ def _scores() -> list[Case]:
 
 
 def _softmax(z: Any) -> Any:
-    """Share by share as 1 / sum exp(z_j - z_k), one number at a time."""
+    """Compute each share as 1 / sum exp(z_j - z_k), one number at a time."""
     with np.errstate(over="ignore"):
         return np.array([[1 / sum(np.exp(other - one) for other in row) for one in row] for row in z])
 
@@ -186,8 +188,8 @@ SOFTMAX = Exercise(
     function="softmax",
     template='''"""Exercise 6: softmax.
 
-From scores z to shares a_k = exp(z_k) / sum_j exp(z_j), for each sample on its own. Scores may be as large
-as 10,000, where exp overflows; but raising all scores of a sample by one number changes no share.
+Softmax turns the scores z of each sample into shares a_k = exp(z_k) / sum_j exp(z_j). Scores may be as large
+as 10,000, where exp overflows; but the shares do not change if you add one number to all scores of a sample.
 """
 
 import numpy as np
@@ -206,9 +208,9 @@ def softmax(z):
             "the sum runs over all samples together; each row needs its own, axis=1 with keepdims=True",
             lambda z: _shifted(z, None),
         ),
-        Mistake("the sum runs over the samples, axis 0; the classes are axis 1", lambda z: _shifted(z, 0)),
+        Mistake("the sum runs over the samples, which are axis 0; the classes are axis 1", lambda z: _shifted(z, 0)),
         Mistake(
-            "it is not divided by the sum: those are exponentials, not shares",
+            "these are exponentials, not shares: they are not divided by the sum",
             lambda z: np.exp(z - z.max(axis=1, keepdims=True)),
         ),
     ),

@@ -1,15 +1,16 @@
 """Run a learner's file in its own process: ``python -m gpuprop.learn.exercises.runner FILE FUNCTION CASES ANSWERS``.
 
-CASES and ANSWERS are JSON files; what the learner prints goes where it belongs, to the terminal. Nothing here judges.
+CASES and ANSWERS are JSON files. What the learner's file prints goes to the terminal. `checking` judges the answers.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 import traceback
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def encode(value: Any) -> Any:
 
 
 def decode(value: Any) -> Any:
-    """Return what `encode` was given; a generator newly made."""
+    """Return the value that `encode` was given; a generator is made anew from its seed."""
     if isinstance(value, dict) and "array" in value:
         return np.array(value["array"], np.float64).reshape(value["shape"])
     if isinstance(value, dict):
@@ -48,7 +49,7 @@ def _answer(function: Any, arguments: list[Any], kernel: list[int] | None) -> li
 
 
 def _line_of(error: BaseException, file: str) -> int:
-    """The last line of the learner's file that took part in an error; 0 where none did."""
+    """Return the last line of the learner's file in the traceback of an error; 0 if it has none."""
     if isinstance(error, SyntaxError):
         return error.lineno or 0
     return max(
@@ -57,15 +58,14 @@ def _line_of(error: BaseException, file: str) -> int:
 
 
 def main(file: str, function: str, cases: str, answers: str) -> None:
-    """Load the file, call the function once for each case, and write what it answers or how it fails."""
+    """Load the file, call the function once for each case, and write its answers or how it fails."""
     task = json.loads(Path(cases).read_text(encoding="utf-8"))
     result: dict[str, Any]
     try:
-        spec = importlib.util.spec_from_file_location("exercise", file)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        loader = SourceFileLoader("exercise", file)
+        module = ModuleType(loader.name)
+        module.__file__ = file
+        loader.exec_module(module)
         defined = getattr(module, function, None)
         if defined is None:
             result = {"missing": function}

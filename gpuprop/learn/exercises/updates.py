@@ -1,4 +1,4 @@
-"""Exercises on what a training does: the accumulator, the update, the initial weights, and a kernel's indexing."""
+"""Exercises on training: the accumulator, the update, the initial weights, and a kernel's indexing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from gpuprop.learn.exercises.exercise import Case, Exercise, Generator, Mistake, gradient
 
-__all__ = ["ACCUMULATOR", "INITIALISATION", "KERNEL", "UPDATE"]
+__all__ = ["ACCUMULATOR", "BLOCK", "INITIALISATION", "KERNEL", "UPDATE"]
 
 
 def _rng() -> np.random.Generator:
@@ -21,12 +21,12 @@ def _rng() -> np.random.Generator:
 
 def _samples() -> list[Case]:
     rng = _rng()
-    # As many units as units below: an outer product that is the wrong way round then gives numbers and not an error.
+    # The layer has as many units as the layer below, so that a transposed outer product gives numbers and not an error.
     return [(rng.normal(size=(n, units)), rng.normal(size=(n, units))) for n, units in ((3, 2), (5, 4))]
 
 
 def _mean_gradients(activations: Any, deltas: Any) -> Any:
-    """By differences of the mean over the samples of sum(delta * (a W + b)), whose gradients these are."""
+    """Compute the gradients by differences of the mean over the samples of sum(delta * (a W + b))."""
     n, below = activations.shape
     units = deltas.shape[1]
     weights = gradient(lambda W: float(np.sum(deltas * (activations @ W))) / n, np.zeros((below, units)))
@@ -63,19 +63,20 @@ def accumulate(activations, deltas):
     right=_mean_gradients,
     mistakes=(
         Mistake(
-            "1/m is forgotten: that is the sum over the samples, and the mean was asked for",
+            "1/m is forgotten: that is the sum over the samples, and the gradient is the mean",
             lambda a, d: (a.T @ d, d.sum(axis=0)),
         ),
         Mistake(
-            "only the last sample is left: the accumulators are overwritten (=), not added to (+=)",
+            "only the last sample is left: each sample overwrites the accumulators (=) and must add to them (+=)",
             lambda a, d: (np.outer(a[-1], d[-1]) / len(a), d[-1] / len(a)),
         ),
         Mistake(
-            "only the last sample is left: the accumulators are overwritten (=), not added to (+=); and 1/m is missing",
+            "only the last sample is left: each sample overwrites the accumulators (=) and must add to them (+=); "
+            "and 1/m is missing",
             lambda a, d: (np.outer(a[-1], d[-1]), d[-1]),
         ),
         Mistake(
-            "the outer product is the wrong way round: a_i d_j, so outer(a, d)",
+            "the outer product is the wrong way round: element (i, j) is a_i d_j, so use outer(a, d)",
             lambda a, d: (d.T @ a / len(a), d.mean(axis=0)),
         ),
     ),
@@ -106,8 +107,8 @@ UPDATE = Exercise(
     function="update",
     template='''"""Exercise 5: the update, with momentum.
 
-The velocity remembers the steps so far. It is damped by the factor `momentum`, and pulled against the
-gradient by learning_rate * weight_grads; then the weights move by the new velocity.
+The velocity remembers the steps so far. Multiply it by the factor `momentum`, and subtract
+learning_rate * weight_grads; then the weights move by the new velocity.
 """
 
 
@@ -122,7 +123,7 @@ def update(weights, velocity, weight_grads, learning_rate, momentum):
     right=_momentum,
     mistakes=(
         Mistake(
-            "that climbs: the gradient points uphill, so it is subtracted",
+            "that climbs: the gradient points uphill, so subtract it",
             lambda w, v, g, rate, momentum: (w + momentum * v + rate * g, momentum * v + rate * g),
         ),
         Mistake(
@@ -130,11 +131,11 @@ def update(weights, velocity, weight_grads, learning_rate, momentum):
             lambda w, v, g, rate, momentum: (w - rate * g, -rate * g),
         ),
         Mistake(
-            "the weights move by the old velocity; change the velocity first",
+            "the weights move by the old velocity; compute the new velocity first",
             lambda w, v, g, rate, momentum: (w + v, momentum * v - rate * g),
         ),
         Mistake(
-            "the learning rate is missing: the velocity is pulled by learning_rate * weight_grads",
+            "the learning rate is missing: subtract learning_rate * weight_grads from the velocity",
             lambda w, v, g, rate, momentum: (w + momentum * v - g, momentum * v - g),
         ),
     ),
@@ -148,7 +149,7 @@ def _fans() -> list[Case]:
 
 
 def _moments(answer: Any) -> Any:
-    """Shape, mean and deviation, and the deviation of the columns' means: 0 where the units are alike."""
+    """Return shape, scaled mean and deviation, and 0 if the units of the layer are all alike, else 1."""
     weights = np.atleast_2d(answer)
     scale = np.sqrt(weights.shape[0] / 2)  # so that the right deviation is 1
     alike = float(np.ptp(weights, axis=1).max() > 0)
@@ -164,8 +165,8 @@ INITIALISATION = Exercise(
     function="initialise",
     template='''"""Exercise 7: initial weights.
 
-Units that start alike stay alike, so weights start at random. How large? A relu layer passes on as much
-variance as it gets if its weights have mean 0 and variance 2 / fan_in (He et al., 2015).
+Units that start alike stay alike, so weights start at random. How large should they be? A relu layer passes
+on as much variance as it gets if its weights have mean 0 and variance 2 / fan_in (He et al., 2015).
 """
 
 
@@ -173,24 +174,24 @@ def initialise(rng, fan_in, fan_out):
     """Return weights of shape (fan_in, fan_out), drawn from rng, a numpy.random.Generator."""
     return ...  # your turn
 ''',
-    against="mean and deviation that were asked for",
+    against="the mean and the deviation of the task",
     cases=_fans,
     right=lambda rng, fan_in, fan_out: np.array([fan_in, fan_out, 0.0, 1.0, 1.0]),
     mistakes=(
         Mistake(
-            "the shape is (fan_out, fan_in): a row belongs to a unit that weights leave, so (fan_in, fan_out)",
+            "the shape is (fan_out, fan_in): a row belongs to a unit that weights leave, so use (fan_in, fan_out)",
             lambda rng, fan_in, fan_out: _with_deviation(rng, fan_in, fan_out, (2 / fan_in) ** 0.5).T,
         ),
         Mistake(
-            "all weights are equal: every unit of the layer then computes and learns the same, for ever",
+            "all weights are equal: every unit of the layer then computes and learns the same forever",
             lambda rng, fan_in, fan_out: np.zeros((fan_in, fan_out)),
         ),
         Mistake(
-            "that is variance (2 / fan_in)^2: the deviation is the square root of 2 / fan_in",
+            "that is variance (2 / fan_in)^2: the deviation must be the square root of 2 / fan_in",
             lambda rng, fan_in, fan_out: _with_deviation(rng, fan_in, fan_out, 2 / fan_in),
         ),
         Mistake(
-            "that is variance 1 / fan_in; relu lets half of the signal through, hence the 2",
+            "that is variance 1 / fan_in; relu lets half of the signal through, so the variance needs a factor 2",
             lambda rng, fan_in, fan_out: _with_deviation(rng, fan_in, fan_out, (1 / fan_in) ** 0.5),
         ),
         Mistake(
@@ -202,7 +203,7 @@ def initialise(rng, fan_in, fan_out):
             lambda rng, fan_in, fan_out: _with_deviation(rng, fan_in, fan_out, 1.0),
         ),
         Mistake(
-            "the mean is not 0: rng.random() lies between 0 and 1; use rng.normal, or a range around 0",
+            "the mean is not 0: rng.random() lies between 0 and 1; use rng.normal, or an interval around 0",
             lambda rng, fan_in, fan_out: (
                 np.random.default_rng(rng.seed).random((fan_in, fan_out)) * (2 / fan_in) ** 0.5
             ),
@@ -225,7 +226,7 @@ def _matrices() -> list[Case]:
 
 
 def _reached(error: Any, a: Any, delta: Any, rows: int, columns: int) -> Any:
-    """The answer where only a corner of the matrix is computed."""
+    """Return the answer of a kernel that computes only the first rows and columns."""
     found = np.full_like(delta, np.nan)
     found[:rows, :columns] = (error * a * (1 - a))[:rows, :columns]
     return found
@@ -233,7 +234,7 @@ def _reached(error: Any, a: Any, delta: Any, rows: int, columns: int) -> Any:
 
 def _swapped(error: Any, a: Any, delta: Any) -> Any:
     down, across = (-(-size // block) * block for size, block in zip(delta.shape, BLOCK, strict=True))
-    return _reached(error, a, delta, across, down)  # as many rows as there are threads along x
+    return _reached(error, a, delta, across, down)  # it reaches as many rows as there are threads along x
 
 
 KERNEL = Exercise(

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["to_html", "write_gif"]
 
 MAX_PICTURES = 60
-"""Of a GIF: more would make it large and slow to write."""
+"""The number of pictures in a GIF; more would make it large and slow to write."""
 
 _PAGE = Path(__file__).with_name("animation.html")
 
 
 def to_html(recorder: Recorder, title: str) -> str:
-    """Return a page that shows any frame at the touch of a slider, and loads nothing."""
+    """Return a page with a slider that shows any frame; it loads nothing."""
     largest = max((np.abs(w).max() for frame in recorder.frames for w in frame.weights), default=1.0)
     data = {
         "title": title,
@@ -35,7 +35,7 @@ def to_html(recorder: Recorder, title: str) -> str:
         "points": recorder.points.round(6).tolist(),
         "frames": [_as_json(frame) for frame in recorder.frames],
     }
-    text = json.dumps(data).replace("<", "\\u003c")  # nothing in a title ends the script
+    text = json.dumps(data).replace("<", "\\u003c")  # so that nothing in a title can end the script
     return _PAGE.read_text(encoding="utf-8").replace("{{title}}", escape(title)).replace("{{data}}", text)
 
 
@@ -51,12 +51,12 @@ def _as_json(frame: Frame) -> dict[str, Any]:
 
 
 def _bytes(boundary: NDArray[Any]) -> bytes:
-    """Outputs from 0 to 1 as bytes; what lies outside is cut off."""
+    """Return outputs from 0 to 1 as bytes; outputs beyond are clipped."""
     return bytes(np.rint(255 * boundary.clip(0, 1)).astype(np.uint8))
 
 
 def write_gif(recorder: Recorder, file: IO[bytes], title: str, *, frames_per_second: int = 12) -> None:
-    """Write the frames side by side: the network, the plane (of two inputs), and the loss up to there."""
+    """Write the frames as a GIF: the network, the loss up to the frame, and the plane of a network with two inputs."""
     from matplotlib.figure import Figure
     from PIL import Image
 
@@ -78,7 +78,7 @@ def write_gif(recorder: Recorder, file: IO[bytes], title: str, *, frames_per_sec
         figure.canvas.draw()
         pictures.append(_picture(figure).convert("P", palette=Image.Palette.ADAPTIVE, colors=32))
     durations = [1000 // frames_per_second] * len(pictures)
-    durations[-1] = 2000  # the end stands still
+    durations[-1] = 2000  # the last picture stays longer
     pictures[0].save(file, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
 
 
@@ -93,7 +93,7 @@ def _picture(figure: Any) -> Any:
 
 
 def _draw_network(axes: Axes, frame: Frame, largest: float) -> None:
-    """Units as circles filled by the first sample's activation, weights as lines."""
+    """Draw units as circles shaded by the first sample's activation, and weights as lines."""
     columns = [_column(layer.shape[1]) for layer in frame.activations]
     for x, weights in enumerate(frame.weights):
         for (i, j), weight in np.ndenumerate(weights):
@@ -109,7 +109,7 @@ def _draw_network(axes: Axes, frame: Frame, largest: float) -> None:
 
 
 def _column(n_units: int) -> NDArray[Any]:
-    """Heights of a layer's units."""
+    """Return the heights of a layer's units."""
     return np.linspace(0.5, -0.5, n_units) if n_units > 1 else np.zeros(1)
 
 

@@ -1,7 +1,7 @@
-"""A small network as it learns: at moments of its training the weights, the activations of some samples, the boundary.
+"""Records a small network while it learns: its weights, the activations of some samples, and the decision boundary.
 
-Frames are taken after epochs; when there are too many, every second one goes, and from then on only every second epoch
-gives one. So a training of any length becomes an animation of at most `MAX_FRAMES` frames.
+The recorder takes a frame after each epoch. When it has too many, it drops every second frame, and from then on only
+every second epoch gives one. So a training of any length becomes an animation of at most `MAX_FRAMES` frames.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["MAX_FRAMES", "MAX_PARAMETERS", "Frame", "Recorder"]
 
 MAX_FRAMES = 120
 MAX_PARAMETERS = 600
-"""A network of more parameters is a tangle on a screen."""
+"""The lines of a network with more parameters could not be told apart on a screen."""
 N_SAMPLES = 4
 GRID = 48
 N_POINTS = 300
@@ -32,20 +32,20 @@ N_POINTS = 300
 
 @dataclass(frozen=True)
 class Frame:
-    """One moment.
+    """The network at one moment of its training.
 
     Attributes
     ----------
     epoch : int
-        0 is before the first.
+        0 for the frame before the first epoch.
     loss : float or None
         The training loss of the epoch; None before the first.
     weights : list of ndarray
     activations : list of ndarray of shape (n_samples, n_units)
-        Of the first samples, inputs first.
+        The activations of the first samples, layer by layer, inputs first.
     boundary : ndarray of shape (GRID, GRID) or None
-        The first output over the plane of a network with two inputs (of several outputs: the place of the largest, as
-        a share of their number); rows from the top.
+        Only for a network with two inputs: the output over the plane of the inputs, rows from the top. If the network
+        has several outputs, it is the index of the largest one, scaled to 0 to 1.
     """
 
     epoch: int
@@ -56,22 +56,22 @@ class Frame:
 
 
 class Recorder(Callback):
-    """Records frames of a training.
+    """Records the frames of a training.
 
     Parameters
     ----------
     X, y : array_like
-        The training data: some samples for the activations, all of them for the extent of the plane.
+        The training data. Some samples give the activations, all of them the extent of the plane.
 
     Attributes
     ----------
     frames : list of Frame
     losses : list of float
-        Of every epoch.
+        The training loss of every epoch.
     extent : tuple of float
-        Left, right, bottom and top of the plane; of a network with two inputs.
+        Left, right, bottom and top of the plane of a network with two inputs.
     points : ndarray of shape (n, 3)
-        The samples in the plane, with their target in the third column.
+        The samples in the plane, with their targets in the third column.
 
     Raises
     ------
@@ -100,7 +100,7 @@ class Recorder(Callback):
 
     @staticmethod
     def check(network: Network) -> None:
-        """Refuse a network that is too large to be seen."""
+        """Raise `ValueError` if the network is too large for a picture."""
         if network.n_parameters > MAX_PARAMETERS:
             raise ValueError(
                 f"animate: got a network of {network.n_parameters:,} parameters, expected at most {MAX_PARAMETERS}; "
@@ -113,7 +113,7 @@ class Recorder(Callback):
         self.frames, self.losses, self._every = [self._frame(trainer, 0, None)], [], 1
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, record: Mapping[str, float | None]) -> None:
-        """Record this epoch, if it is one of those; thin the frames out where there are too many."""
+        """Record this epoch if its turn has come; drop every second frame if there are too many."""
         loss = float(record["train_loss"] or 0.0)
         self.losses.append(loss)
         if epoch % self._every == 0:
@@ -122,12 +122,12 @@ class Recorder(Callback):
             self.frames, self._every = self.frames[::2], 2 * self._every
 
     def on_fit_end(self, trainer: Trainer) -> None:
-        """End with the network as it is left, whatever epoch that is."""
+        """Record the network as the training leaves it, whatever epoch that is."""
         if self.losses and self.frames[-1].epoch != trainer.epochs_done:
             self.frames.append(self._frame(trainer, trainer.epochs_done, self.losses[-1]))
 
     def _frame(self, trainer: Trainer, epoch: int, loss: float | None) -> Frame:
-        network = trainer.network.copy_to(NumpyOps())  # a simulated device would take long over the plane
+        network = trainer.network.copy_to(NumpyOps())  # a simulated device would need long for the plane
         boundary = None
         if self._plane is not None:
             outputs = network.forward(self._plane)

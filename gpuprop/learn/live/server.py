@@ -1,7 +1,8 @@
-"""A page on this machine that shows a run: ``http.server`` on the loopback address, and the files that the run writes.
+"""A page on this machine that shows a run: ``http.server`` on the loopback address reads the files that the run writes.
 
-It answers ``/`` with the page and ``/state.json`` with what is known now, to requests that name this machine as their
-host (another site's script could otherwise read along through the browser), and nothing else. Nothing is written.
+The server answers ``/`` with the page and ``/state.json`` with the current state of the run, and nothing else. It only
+answers requests that name this machine as their host, because a script of another site could otherwise read the run
+through the browser. It writes nothing.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ _PAGE = Path(__file__).with_name("watch.html")
 
 
 class RunReader:
-    """Reads what a run has written so far; keeps the last snapshot when the run ends and takes its own away.
+    """Reads what a run has written so far, and keeps its last snapshot when the run ends and deletes the file.
 
     Parameters
     ----------
     folder : Path
-        The ``--out`` of `gpuprop train`; it need not exist yet.
+        The folder that `gpuprop train` got as ``--out``; it need not exist yet.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,7 +38,7 @@ class RunReader:
         self._source: Path | None = None
 
     def state(self) -> dict[str, Any]:
-        """Return what is known now: status ("waiting", "running" or "finished"), history, snapshot."""
+        """Return the current state: status ("waiting", "running" or "finished"), history, snapshot."""
         staging = self._staging()
         if staging is None:
             finished = (self.folder / HISTORY_FILE).exists()
@@ -46,22 +47,22 @@ class RunReader:
                 self._snapshot = self._from_model(history)
             status = "finished" if finished else "waiting"
         else:
-            if staging != self._source:  # another run: nothing of the last one holds
+            if staging != self._source:  # another run has started: forget the last one
                 self._source, self._snapshot = staging, {}
             history, status = _read_history(staging / HISTORY_FILE), "running"
             self._snapshot = _read_json(staging / SNAPSHOT_FILE) or self._snapshot
         return {"folder": str(self.folder), "status": status, "history": history, **self._snapshot}
 
     def _staging(self) -> Path | None:
-        """The newest folder of a run that is going on."""
+        """Return the newest folder of a run that is going on, or None."""
         try:
             candidates = [path for path in self.folder.glob(".gpuprop-*") if (path / HISTORY_FILE).exists()]
             return max(candidates, key=lambda path: (path / HISTORY_FILE).stat().st_mtime, default=None)
-        except OSError:  # it went while we looked
+        except OSError:  # the folder was deleted while we looked
             return None
 
     def _from_model(self, history: dict[str, list[float | None]]) -> dict[str, Any]:
-        """What a finished run's model still tells."""
+        """Return the part of a snapshot that a finished run's model still gives."""
         from gpuprop.estimators.stored_models import load_network
 
         try:
@@ -74,7 +75,7 @@ class RunReader:
 
 
 def _read_history(path: Path) -> dict[str, list[float | None]]:
-    """Return the columns; a line that is being written is left out."""
+    """Return the columns; an unfinished last line is left out."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -106,17 +107,17 @@ def make_server(folder: Path, port: int) -> ThreadingHTTPServer:
     ----------
     folder : Path
     port : int
-        0 takes a free one; ``server.server_port`` says which.
+        0 takes a free port; ``server.server_port`` says which.
 
     Raises
     ------
     GpupropError
-        If the port cannot be had.
+        If the port is taken or not allowed.
     """
     reader = RunReader(folder)
 
     class Handler(BaseHTTPRequestHandler):
-        """Two addresses, GET only."""
+        """Answers GET requests for the two addresses."""
 
         def do_GET(self) -> None:
             host = (self.headers.get("Host") or "").rpartition(":")[0] or self.headers.get("Host")
@@ -140,7 +141,7 @@ def make_server(folder: Path, port: int) -> ThreadingHTTPServer:
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing: a request a second would fill the terminal."""
+            """Print nothing: one line for each request would fill the terminal."""
 
     try:
         return ThreadingHTTPServer((HOST, port), Handler)

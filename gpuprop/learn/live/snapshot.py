@@ -1,7 +1,7 @@
-"""What a run tells those who watch it: a small JSON file, replaced after an epoch, and its history, line by line.
+"""What a run writes for those who watch it: its history, line by line, and a snapshot, which is a small JSON file.
 
-Both lie in the run's hidden staging folder while it goes; nothing of them is left when it ends. A snapshot is written
-at most once a second, and whole: a reader sees the old one or the new one.
+Both files lie in the run's hidden staging folder while it goes, and are deleted when it ends. The run replaces the
+snapshot after an epoch, at most once a second, and as a whole: a reader sees the old one or the new one.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ SNAPSHOT_FILE = "live.json"
 HISTORY_FILE = "history.csv"
 
 MAX_IMAGES = 36
-"""Units of the first layer whose weights are shown."""
+"""The number of units of the first layer whose weights are shown."""
 MAX_MISTAKES = 24
 N_WATCHED = 500
-"""Training rows among which mistakes are looked for."""
+"""The number of training rows in which the snapshot looks for mistakes."""
 MAX_FEATURES = 4096
 
 
 class LiveRun(Callback):
-    """Writes history and snapshot of a training into a folder, epoch by epoch.
+    """Writes the history and the snapshot of a training into a folder, epoch by epoch.
 
     Parameters
     ----------
     folder : Path
-        It must exist.
+        The folder, which must exist.
     X, y : array_like
-        The training data, of which the first 500 rows are watched for mistakes.
+        The training data; the snapshot looks for mistakes in its first 500 rows.
     """
 
     def __init__(self, folder: Path, X: ArrayLike, y: ArrayLike) -> None:
@@ -55,7 +55,7 @@ class LiveRun(Callback):
         self._written = -math.inf
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, record: Mapping[str, float | None]) -> None:
-        """Append the epoch to the history; replace the snapshot if it is a second old, or this is the last epoch."""
+        """Append the epoch to the history; replace the snapshot if it is a second old or this is the last epoch."""
         history = self._folder / HISTORY_FILE
         with history.open("w" if epoch == 1 else "a", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -67,8 +67,8 @@ class LiveRun(Callback):
             self._written = time.monotonic()
 
     def snapshot(self, trainer: Trainer) -> dict[str, Any]:
-        """Return the moment as JSON values."""
-        # A copy on the host looks at the rows: a device, real or simulated, has its own work to do.
+        """Return the snapshot as JSON values."""
+        # A copy on the host computes the predictions, because the device, real or simulated, is busy training.
         network = trainer.network.copy_to(NumpyOps())
         return {
             "epoch": trainer.epochs_done,
@@ -81,7 +81,7 @@ class LiveRun(Callback):
         }
 
     def _mistakes(self, network: Network) -> list[dict[str, Any]]:
-        """What the network gets wrong among the watched rows, with the picture where the rows are pictures."""
+        """Return the mistakes of the network in the watched rows, with pictures if the rows are pictures."""
         if not network.is_classifier:
             return []
         classes = network.classes or range(max(2, network.layer_sizes[-1]))
@@ -102,20 +102,20 @@ class LiveRun(Callback):
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write a file whole beside its place, then put it there."""
+    """Write the file under another name, then rename it, so that readers never see a part of it."""
     beside = path.with_name(f".{path.name}-{os.getpid()}.tmp")
     beside.write_text(text, encoding="utf-8")
     beside.replace(path)
 
 
 def image_shape(n_features: int) -> tuple[int, int] | None:
-    """Return rows and columns of a square picture, or None where the inputs are none."""
+    """Return rows and columns of a square picture, or None if the inputs are no picture."""
     side = math.isqrt(n_features)
     return (side, side) if side * side == n_features and 16 <= n_features <= MAX_FEATURES else None
 
 
 def weight_images(network: Network) -> dict[str, Any]:
-    """Return the first layer's weights, a picture for each unit: 0 to 255, 128 being 0."""
+    """Return the first layer's weights as a picture for each unit: pixels from 0 to 255, where 128 stands for 0."""
     weights = np.asarray(network.ops.to_numpy(network.weights[0]), dtype=np.float64)[:, :MAX_IMAGES]
     shape = image_shape(len(weights)) or (1, len(weights))
     if len(weights) > MAX_FEATURES:

@@ -1,13 +1,13 @@
-"""Gradient descent on one sample, round by round, with the library's own step; and the ``updated`` variant of it.
+"""Gradient descent on one sample, round by round, with the library's own step; and its ``updated`` variant.
 
-Backpropagation forms all deltas with the weights as they were. The closing digits that texts print for the worked
-example come from another computation: there the output weights are changed first, and the hidden deltas are formed
-with the changed ones,
+Backpropagation forms all deltas with the weights as they were before the update. The closing digits that texts print
+for the worked example come from another computation: it changes the output weights first, and forms the hidden deltas
+with the changed weights,
 
     delta[l] = (delta[l+1] @ (W[l+1] - eta dE/dW[l+1]).T) * f_l'
 
-which is not the gradient of any loss at the weights where it is evaluated. It is here so that those digits can be
-reproduced and the mistake be seen; `gpuprop.check_gradients` catches it.
+which is not the gradient of any loss at the weights where it is evaluated. This module computes it so that you can
+reproduce those digits and see the mistake; `gpuprop.check_gradients` catches it.
 """
 
 from __future__ import annotations
@@ -27,12 +27,30 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from gpuprop.core.data import TrainingData
+    from gpuprop.maths.activations import Activation
     from gpuprop.model.network import Network
 
-__all__ = ["Descent", "LayerNumbers", "Round", "Weights", "updated_weights_gradients"]
+__all__ = ["Descent", "DescentRule", "LayerNumbers", "Round", "Weights", "updated_weights_gradients"]
 
-#: Which weights the hidden deltas are formed with.
+#: The weights with which the hidden deltas are formed.
 Weights = Literal["original", "updated"]
+
+
+@dataclass(frozen=True)
+class DescentRule:
+    """How a round of gradient descent changes the parameters.
+
+    Attributes
+    ----------
+    learning_rate : float
+    weights : {"original", "updated"}
+    train_biases : bool
+        Whether the biases are updated too.
+    """
+
+    learning_rate: float
+    weights: Weights = "original"
+    train_biases: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,17 +84,17 @@ class LayerNumbers:
 
 @dataclass(frozen=True)
 class Round:
-    """One forward pass, one backward pass, one update.
+    """The numbers of one forward pass, one backward pass and one update.
 
     Attributes
     ----------
     inputs : ndarray of shape (n_features,)
-        What the first layer reads: after the network's input scaling.
+        What the first layer reads, after the network's input scaling.
     targets : ndarray of shape (n_outputs,)
     errors : ndarray of shape (n_outputs,)
         Each output's share of the loss.
     loss : float
-        Their sum and the penalties, before the update.
+        The sum of the errors and the penalties, before the update.
     layers : tuple of LayerNumbers
         From the first hidden layer to the output layer.
     """
@@ -97,28 +115,27 @@ class Descent:
         It is not changed.
     x : ndarray of shape (1, n_features)
     y : ndarray of shape (1, n_outputs) or (1,)
-    learning_rate : float
-    weights : {"original", "updated"}
-    train_biases : bool
+    rule : DescentRule
+
+    Attributes
+    ----------
+    network : Network
+        The copy, on the host.
+    rule : DescentRule
     """
 
-    def __init__(
-        self,
-        network: Network,
-        x: ArrayLike,
-        y: ArrayLike,
-        learning_rate: float,
-        weights: Weights,
-        train_biases: bool,
-    ) -> None:
-        # On the host, whatever device the network is on: the numbers of one sample are read one by one.
+    def __init__(self, network: Network, x: ArrayLike, y: ArrayLike, rule: DescentRule) -> None:
+        # The numbers of one sample are read one by one, so they are computed on the host, whatever the device.
         self.network = network.copy_to(NumpyOps())
-        self._x = x
+        self.rule = rule
+        self._x, self._y = x, y
         self._data = self.network.prepare(x, y)
         self._work = TrainingWorkspace(self.network.ops, self.network.spec, 1, with_dropout=False)
-        self._learning_rate = learning_rate
-        self._weights = weights
-        self._n_trained = self.network.n_parameters if train_biases else self.network.n_weights
+        self._n_trained = self.network.n_parameters if rule.train_biases else self.network.n_weights
+
+    def loss(self) -> float:
+        """Return the loss of the network as it is now."""
+        return self.network.loss(self._x, self._y)
 
     def step(self) -> float:
         """Make one round; return the loss before its update."""
@@ -138,44 +155,39 @@ class Descent:
         outputs = [self._row(a) for a in self._work.a]
         targets = self._row(self._work.y[0])
         deltas = [self._row(delta) for delta in self._work.delta[1:]]
-        layers: list[LayerNumbers] = []
-        for index in reversed(range(self.network.n_layers)):
-            activation = self.network.layer_activations[index]
-            z, a = net_inputs[index], outputs[index + 1]
-            if not layers:
-                error = self.network.loss_function.gradient(a[None], targets[None])[0]
-            else:
-                above = (after if self._weights == "updated" else before).weights[index + 1]
-                error = above @ deltas[index + 1]
-            softmax = activation.name == "softmax"
-            layers.append(
-                LayerNumbers(
-                    z=z,
-                    activations=a,
-                    delta=deltas[index],
-                    backprop_error=error,
-                    derivative=None if softmax else activation.derivative(activation.source(z, a)),
-                    weights=before.weights[index],
-                    weight_grads=gradients.weights[index],
-                    new_weights=after.weights[index],
-                    biases=before.biases[index],
-                    bias_grads=gradients.biases[index],
-                    new_biases=after.biases[index],
-                )
+        # The hidden deltas were formed with these weights of the layers above.
+        above = (after if self.rule.weights == "updated" else before).weights
+        output_error = self.network.loss_function.gradient(outputs[-1][None], targets[None])[0]
+        errors_by_output = [weights @ delta for weights, delta in zip(above[1:], deltas[1:], strict=True)]
+        layers = tuple(
+            LayerNumbers(
+                z=net_inputs[index],
+                activations=outputs[index + 1],
+                delta=deltas[index],
+                backprop_error=error,
+                derivative=_derivative(self.network.layer_activations[index], net_inputs[index], outputs[index + 1]),
+                weights=before.weights[index],
+                weight_grads=gradients.weights[index],
+                new_weights=after.weights[index],
+                biases=before.biases[index],
+                bias_grads=gradients.biases[index],
+                new_biases=after.biases[index],
             )
+            for index, error in enumerate([*errors_by_output, output_error])
+        )
         value = self.network.loss_function.value
         errors = np.array([value(outputs[-1][None, [k]], targets[None, [k]])[0] for k in range(len(targets))])
-        return Round(outputs[0], targets, errors, loss, tuple(reversed(layers)))
+        return Round(outputs[0], targets, errors, loss, layers)
 
     def _gradients(self) -> float:
         """Run a forward and a backward pass; return the loss, leave the gradient in the workspace."""
-        if self._weights == "updated":
-            return _updated_weights_pass(self.network, self._work, self._data, self._learning_rate)
+        if self.rule.weights == "updated":
+            return _updated_weights_pass(self.network, self._work, self._data, self.rule.learning_rate)
         return _original_weights_pass(self.network, self._work, self._data)
 
     def _update(self) -> None:
         trained = slice(self._n_trained)  # all weights come first
-        self.network.parameters[trained] -= self._learning_rate * self._work.gradients.flat[trained]
+        self.network.parameters[trained] -= self.rule.learning_rate * self._work.gradients.flat[trained]
 
     def _row(self, array: Any) -> NDArray[Any]:
         return np.array(self.network.ops.to_numpy(array)[0])
@@ -184,8 +196,13 @@ class Descent:
         return Parameters(self.network.ops.to_numpy(flat).copy(), self.network.layer_sizes)
 
 
+def _derivative(activation: Activation, z: NDArray[Any], a: NDArray[Any]) -> NDArray[Any] | None:
+    """Return ``da/dz`` of a layer's units; None for softmax."""
+    return None if activation.name == "softmax" else activation.derivative(activation.source(z, a))
+
+
 def _original_weights_pass(network: Network, work: TrainingWorkspace, data: TrainingData) -> float:
-    """The library's own forward and backward pass; return the loss, leave the gradient in `work`."""
+    """Run the library's own forward and backward pass; return the loss, leave the gradient in `work`."""
     order = network.ops.asarray(np.arange(data.n_samples), np.int32)
     work.totals[...] = 0.0
     whole = Batch(data, order, 0, data.n_samples, data.total_weight)
@@ -194,7 +211,7 @@ def _original_weights_pass(network: Network, work: TrainingWorkspace, data: Trai
 
 
 def _updated_weights_pass(network: Network, work: TrainingWorkspace, data: TrainingData, learning_rate: float) -> float:
-    """The same, but each layer's weights are updated before the delta of the layer below is formed with them."""
+    """Do the same, but update each layer's weights before the delta of the layer below is formed with them."""
     ops, gradients = network.ops, work.gradients
     order = ops.asarray(np.arange(data.n_samples), np.int32)
     work.totals[...] = 0.0
@@ -225,9 +242,9 @@ def _updated_weights_pass(network: Network, work: TrainingWorkspace, data: Train
 def updated_weights_gradients(
     network: Network, X: ArrayLike, y: ArrayLike, learning_rate: float = 0.5
 ) -> tuple[float, list[NDArray[Any]], list[NDArray[Any]]]:
-    """Return the loss and the *wrong* gradient that hidden deltas from already updated weights give.
+    """Return the loss and the *wrong* gradient that results if hidden deltas are formed with updated weights.
 
-    The gradient of the output layer is right, those of the layers below are not.
+    The gradient of the output layer is right; those of the layers below are not.
 
     Parameters
     ----------
@@ -236,13 +253,13 @@ def updated_weights_gradients(
     X : array_like of shape (n_samples, n_features)
     y : array_like of shape (n_samples,) or (n_samples, n_outputs)
     learning_rate : float, default=0.5
-        Of the update that happens too early.
+        The learning rate of the update that happens too early.
 
     Returns
     -------
     loss, weight_grads, bias_grads
-        As from `Network.loss_and_gradients`, so that it can be handed to ``check_gradients(..., gradients=...)``,
-        which refuses it.
+        As from `Network.loss_and_gradients`: ``check_gradients(..., gradients=updated_weights_gradients)`` finds the
+        mistake.
     """
     data = network.prepare(X, y)
     work = TrainingWorkspace(network.ops, network.spec, data.n_samples, with_dropout=False)

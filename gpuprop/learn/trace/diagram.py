@@ -1,7 +1,8 @@
-"""A network as a picture: values on its units, weights on its lines, the path of one partial derivative highlighted.
+"""A picture of a network: values on its units, weights on its lines, and the path of one partial derivative.
 
-The derivative of the error by a weight collects what lies between the two: the weight's line, the unit that it enters,
-and every way from there up to the error. Of a layer with many units the most active ones are drawn.
+The derivative of the error by a weight depends on everything between the two: the weight's line, the unit that it
+enters, and every way from there to the error. The picture highlights all of it. Of a layer with many units it shows the
+most active ones.
 """
 
 from __future__ import annotations
@@ -10,22 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuprop.learn.trace.drawing import Box, Drawing
+from gpuprop.learn.trace.drawing import Box, Drawing, Edge
 from gpuprop.learn.trace.expressions import Expression, Product, Sum, Symbol, evaluate
 from gpuprop.learn.trace.text import TextWriter
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gpuprop.learn.trace.record import Trace
+    from gpuprop.learn.trace.record import TraceRecord
 
 __all__ = ["diagram"]
 
-#: Of a layer with more units than this the most active are drawn.
+#: Of a layer with more units than this, only the most active are drawn.
 MAX_UNITS = 6
-#: Lines are labelled where no more than this many lead from one layer to the next.
+#: Lines between two layers have labels if there are at most this many.
 MAX_LABELS = 12
-#: A network of more layers than this is refused: no screen is so wide.
+#: A network with more layers than this is refused, because its picture would be wider than a screen.
 MAX_LAYERS = 12
 
 _ROW, _TOP, _GAP = 132.0, 104.0, 108.0
@@ -34,19 +35,19 @@ _ROW, _TOP, _GAP = 132.0, 104.0, 108.0
 Place = tuple[int, int, int]
 
 
-def diagram(trace: Trace, weight: str | None = None, *, standalone: bool = True) -> str:
+def diagram(trace: TraceRecord, weight: str | None = None, *, standalone: bool = True) -> str:
     """Return the picture of a traced sample as SVG.
 
     Parameters
     ----------
-    trace : Trace
-        What `gpuprop.trace.trace` returned; its numbers are shown before the update.
+    trace : TraceRecord
+        The `Trace` that `gpuprop.trace.trace` returned; the picture shows its numbers before the update.
     weight : str or None, default=None
-        The weight whose derivative is explained, written as the trace's notation writes it: ``w5``,
-        ``weights[1][0, 0]``, ``Theta^(2)_1,1``; in a network of many weights ``w(i7,h3)``. None takes the one from the
-        most active unit of the last hidden layer to the output with the largest error.
+        The weight whose derivative is explained, in the trace's notation: ``w5``, ``weights[1][0, 0]``,
+        ``Theta^(2)_1,1``; in a network with many weights ``w(i7,h3)``. None takes the weight from the most active unit
+        of the last hidden layer to the output with the largest error.
     standalone : bool, default=True
-        A file of its own; else a piece of an HTML page.
+        Whether the picture is a file of its own, or a part of an HTML page.
 
     Raises
     ------
@@ -55,14 +56,17 @@ def diagram(trace: Trace, weight: str | None = None, *, standalone: bool = True)
     """
     n_layers = len(trace.numbers.layers)
     if n_layers + 1 > MAX_LAYERS:
-        raise ValueError(f"got a network of {n_layers + 1} layers, expected at most {MAX_LAYERS}: no screen is so wide")
+        raise ValueError(
+            f"got a network of {n_layers + 1} layers, expected at most {MAX_LAYERS}: "
+            "the picture would be wider than a screen"
+        )
     return _Diagram(trace, weight).draw(standalone)
 
 
 class _Diagram:
-    """One picture in the making."""
+    """Draws one picture."""
 
-    def __init__(self, trace: Trace, weight: str | None) -> None:
+    def __init__(self, trace: TraceRecord, weight: str | None) -> None:
         self._trace = trace
         self._symbols = trace.symbols
         self._writer = TextWriter(trace.dtype)
@@ -71,17 +75,17 @@ class _Diagram:
         self._place = self._named(weight) if weight is not None else self._default_place()
         self._units = [self._shown(layer) for layer in range(self._top + 1)]
         self._height = _ROW * max(self._rows(layer) for layer in range(self._top + 1))
-        # Between two columns there is room for the longest label.
+        # The gap between two columns has room for the longest label.
         longest = 6.4 * max(len(self._label(layer, i, j)) for layer, i, j in self._labelled())
         gap = max(_GAP, 12 + 1.15 * longest)
         self._column = 116 + gap
-        # Labels stand where lines have not crossed yet, as far from the middle as their length allows.
+        # A label stands near the start of its line, before lines cross, and as far from the middle as it fits.
         self._label_at = max(0.3, (longest / 2 + 5) / gap)
 
     # --- what is shown -------------------------------------------------------------------------------------------
 
     def _activity(self, layer: int) -> NDArray[Any]:
-        """How much a unit matters: its output, of an output unit its error."""
+        """Return how much each unit matters: the size of its output, for an output unit the size of its error."""
         numbers = self._trace.numbers
         outputs = [numbers.inputs, *(hidden.activations for hidden in numbers.layers[:-1]), numbers.errors]
         return np.asarray(np.abs(outputs[layer]))
@@ -101,7 +105,7 @@ class _Diagram:
         raise ValueError(f"weight: got {name!r}, expected one as this notation writes it, such as {example}")
 
     def _shown(self, layer: int) -> list[int]:
-        """The units drawn of a layer: all, or the most active, and those that the weight joins."""
+        """Return the units of a layer to draw: all, or the most active and the one that the weight leaves or enters."""
         size = self._sizes[layer]
         if size <= MAX_UNITS:
             return list(range(size))
@@ -114,11 +118,11 @@ class _Diagram:
         return sorted(chosen)
 
     def _rows(self, layer: int) -> int:
-        """Rows of a layer; one of them says how many units are left out."""
+        """Return the number of a layer's rows, with one for the note that says how many units are left out."""
         return len(self._units[layer]) + (len(self._units[layer]) < self._sizes[layer])
 
     def _labelled(self) -> set[Place]:
-        """The weights with a label: where lines are few all of them, else the one that is explained."""
+        """Return the weights with a label: all of them between layers with few lines, else only the explained one."""
         places = {self._place}
         for layer in range(1, self._top + 1):
             below, above = self._units[layer - 1], self._units[layer]
@@ -131,7 +135,7 @@ class _Diagram:
         return f"{self._writer.write(weight)} = {_short(weight.value)}"
 
     def _marked(self, layer: int, unit: int) -> bool:
-        """Whether a unit lies between the weight and the error."""
+        """Return whether a unit lies between the weight and the error."""
         into, i, j = self._place
         return unit == i if layer == into - 1 else unit == j if layer == into else layer > into
 
@@ -185,18 +189,18 @@ class _Diagram:
                 weight = self._symbols.weight(layer, i, j)
                 this = (layer, i, j) == self._place
                 further = layer > self._place[0] and self._marked(layer - 1, i)
-                drawing.edge(
+                line = Edge(
                     start.right,
                     end.left,
                     label=self._label(layer, i, j) if (layer, i, j) in labelled else "",
-                    at=self._label_at if few else 0.5,
+                    label_at=self._label_at if few else 0.5,
                     sign=weight.value,
                     width=0.8 + 3.2 * abs(weight.value) / largest,
-                    marked=this or further,
                 )
+                drawing.edge(line, marked=this or further)
 
     def _errors(self, drawing: Drawing, outputs: dict[int, Box]) -> None:
-        """Each output's target and share of the error, and their sum."""
+        """Draw each output's target and share of the error, and the sum of the shares."""
         q = self._symbols
         total = Box(
             82 + self._column * (self._top + 1) + 166,
@@ -208,13 +212,13 @@ class _Diagram:
             marked = self._marked(self._top, k)
             lines = (self._writer.write(q.output_error(k)), _short(q.output_error(k).value))
             share = Box(output.x + self._column, output.y, (*lines, f"{q.GENERAL[5]} {_short(q.target(k).value)}"))
-            drawing.edge(output.right, share.left, marked=marked)
-            drawing.edge(share.right, total.left, marked=marked)
+            drawing.edge(Edge(output.right, share.left), marked=marked)
+            drawing.edge(Edge(share.right, total.left), marked=marked)
             drawing.box(share, marked=marked)
         drawing.box(total, marked=True)
 
     def _explanation(self) -> list[str]:
-        """The derivative as a product along the path, in symbols and in numbers."""
+        """Return the derivative as a product along the path, in symbols and in numbers."""
         layer, i, j = self._place
         q, write = self._symbols, self._writer.write
         result = q.error_by_weight(layer, i, j)
@@ -223,7 +227,7 @@ class _Diagram:
             factors = (q.error_by_out(layer, j), q.out_by_net(layer, j), q.net_by_weight(layer, i, j))
         formula: Expression = Product(factors)
         rest = result.value - evaluate(formula)
-        if abs(rest) > 1e-4 * abs(result.value):  # what the penalties add
+        if abs(rest) > 1e-4 * abs(result.value):  # the share of the penalties
             formula = Sum((formula, Symbol("decay", "", rest)))
         numbers = f"{write(formula, numbers=True)} = {self._writer.number(result.value)}"
         return [f"{write(result)} = {write(formula)}", f"= {numbers}"]

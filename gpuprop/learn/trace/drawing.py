@@ -1,11 +1,11 @@
-"""Boxes, lines and a highlighter as SVG, light and dark: what the pictures of networks and graphs are made of."""
+"""The parts of the pictures of networks and graphs: boxes, lines and a highlighter, as SVG for light and dark pages."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
 
-__all__ = ["Box", "Drawing"]
+__all__ = ["Box", "Drawing", "Edge"]
 
 _STYLE = """
 .net { --ink: #1c2330; --soft: #5a6475; --edge: #8b97a8; --paper: #fff; --card: #f2f5f9; --plus: #0067a3;
@@ -35,7 +35,7 @@ class Box:
     Attributes
     ----------
     x, y : float
-        Its centre.
+        The centre.
     lines : tuple of str
     width : float
     """
@@ -47,22 +47,45 @@ class Box:
 
     @property
     def height(self) -> float:
-        """From the number of lines."""
+        """The height that the lines need."""
         return _LINE_HEIGHT * len(self.lines) + 2 * _PADDING
 
     @property
     def left(self) -> tuple[float, float]:
-        """Where lines arrive."""
+        """The point where lines arrive."""
         return self.x - self.width / 2, self.y
 
     @property
     def right(self) -> tuple[float, float]:
-        """Where lines leave."""
+        """The point where lines leave."""
         return self.x + self.width / 2, self.y
 
 
+@dataclass(frozen=True)
+class Edge:
+    """A line between two boxes.
+
+    Attributes
+    ----------
+    start, end : tuple of float
+    label : str
+    label_at : float
+        Where the label stands, as a share of the line's length.
+    sign : float
+        The colour shows whether this number is positive, negative or 0; the line of a negative one is also dashed.
+    width : float
+    """
+
+    start: tuple[float, float]
+    end: tuple[float, float]
+    label: str = ""
+    label_at: float = 0.5
+    sign: float = 0.0
+    width: float = 1.5
+
+
 class Drawing:
-    """Collects shapes; what is highlighted lies below the lines, and boxes lie above them."""
+    """Collects shapes: boxes lie above the lines, and the highlighter lies below them."""
 
     def __init__(self) -> None:
         self._markers: list[str] = []
@@ -71,7 +94,7 @@ class Drawing:
         self._boxes: list[str] = []
 
     def box(self, box: Box, *, marked: bool = False) -> None:
-        """Add a box; a marked one has the highlighter around it."""
+        """Add a box, highlighted if it is `marked`."""
         x, y = box.x - box.width / 2, box.y - box.height / 2
         frame = f'x="{x:.1f}" y="{y:.1f}" width="{box.width:.1f}" height="{box.height:.1f}" rx="8"'
         if marked:
@@ -81,26 +104,17 @@ class Drawing:
             kind = "name" if index == 0 else ""
             self._boxes.append(_text(box.x, y + _PADDING + _LINE_HEIGHT * (index + 0.76), line, kind))
 
-    def edge(
-        self,
-        start: tuple[float, float],
-        end: tuple[float, float],
-        *,
-        label: str = "",
-        at: float = 0.5,
-        sign: float = 0.0,
-        width: float = 1.5,
-        marked: bool = False,
-    ) -> None:
-        """Add a line with a label at a share `at` of its length, coloured by `sign` (negative ones are dashed too)."""
+    def edge(self, edge: Edge, *, marked: bool = False) -> None:
+        """Add a line, highlighted if it is `marked`."""
+        start, end, at = edge.start, edge.end, edge.label_at
         ends = f'x1="{start[0]:.1f}" y1="{start[1]:.1f}" x2="{end[0]:.1f}" y2="{end[1]:.1f}"'
         if marked:
             self._markers.append(f'<line class="marker" {ends}/>')
-        kind = "edge" + (" plus" if sign > 0 else " minus" if sign < 0 else "")
-        self._edges.append(f'<line class="{kind}" stroke-width="{width:.1f}" {ends}/>')
+        kind = "edge" + (" plus" if edge.sign > 0 else " minus" if edge.sign < 0 else "")
+        self._edges.append(f'<line class="{kind}" stroke-width="{edge.width:.1f}" {ends}/>')
         x, y = start[0] + at * (end[0] - start[0]), start[1] + at * (end[1] - start[1])
-        if label:
-            self._labels.append(_text(x, y + 4, label, "label"))
+        if edge.label:
+            self._labels.append(_text(x, y + 4, edge.label, "label"))
 
     def note(self, x: float, y: float, text: str, *, centred: bool = False, soft: bool = True) -> None:
         """Add a line of text outside all boxes."""
@@ -108,7 +122,7 @@ class Drawing:
         self._boxes.append(_text(x, y, text, kind.strip()))
 
     def svg(self, width: float, height: float, title: str, *, standalone: bool) -> str:
-        """Return the drawing; `standalone` as a file of its own, else to be put into an HTML page."""
+        """Return the drawing as a file of its own (`standalone`) or as a part of an HTML page."""
         namespace = ' xmlns="http://www.w3.org/2000/svg"' if standalone else ""
         size = f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}"'
         shapes = "\n".join([*self._markers, *self._edges, *self._labels, *self._boxes])

@@ -1,4 +1,4 @@
-"""The classic 2-2-2 network that texts on backpropagation compute by hand."""
+"""The worked example: the 2-2-2 network that texts on backpropagation compute by hand."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Formulas as small trees: written with symbols, written with numbers, and evaluated, from one source.
+"""Formulas as small trees, which can be written with symbols, written with numbers, and evaluated.
 
-The leaves are numbers, symbols (``net_h1``) and partial derivatives (``dE/dw5``); the last two carry their value. So
-``w1*i1 + b_h1`` can be printed as it stands and as ``0.15*0.05 + 0.35``, and a test can compute it and compare.
+The leaves are numbers, symbols (``net_h1``) and partial derivatives (``dE/dw5``); symbols and derivatives carry their
+values. So the same formula prints as ``w1*i1 + b_h1`` and as ``0.15*0.05 + 0.35``, and a test can compute it and
+compare.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Symbol:
-    """A named number: ``net_h1``, ``w5``, ``w5+`` (`new`), ``z^(2)_1`` (of layer 2, its `level`)."""
+    """A named number: ``net_h1``, ``w5``, ``w5+`` (it is `new`), ``z^(2)_1`` (its `level` is layer 2)."""
 
     name: str
     index: str
@@ -103,7 +104,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Because:
-    """The case of a piecewise formula that applies, and why: ``1 (net_h1 > 0)``."""
+    """The case of a piecewise formula that applies, with its condition: ``1 (net_h1 > 0)``."""
 
     result: Expression
     left: Expression
@@ -116,7 +117,7 @@ Expression = Number | Symbol | Derivative | Sum | Product | Quotient | Power | N
 
 
 def binding(expression: Expression) -> int:
-    """Return how tightly an expression holds together: what binds less than its surroundings needs parentheses."""
+    """Return how tightly an expression binds: one that binds less than its surroundings needs parentheses."""
     match expression:
         case Because():
             return 0

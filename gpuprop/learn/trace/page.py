@@ -1,4 +1,4 @@
-"""A trace as a self-contained HTML page: formulas in MathML, light and dark, nothing loaded from anywhere."""
+"""A trace as a self-contained HTML page for light and dark screens: formulas are MathML, and the page loads nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from gpuprop.learn.trace.expressions import (
 from gpuprop.learn.trace.text import closing, explanation, format_number, significant
 
 if TYPE_CHECKING:
-    from gpuprop.learn.trace.record import Trace
+    from gpuprop.learn.trace.record import TraceRecord
     from gpuprop.learn.trace.terms import Section, Term
 
 __all__ = ["MathWriter", "document", "render"]
@@ -81,19 +81,19 @@ th:first-child, td:first-child { padding-left: 0; text-align: left; }
 
 
 class MathWriter:
-    """Writes formulas in presentation MathML (the core that browsers share).
+    """Writes formulas in presentation MathML, in the part that all browsers share.
 
     Parameters
     ----------
     dtype : dtype
-        Decides how many digits of a number are meant.
+        Decides how many digits a number has.
     """
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
         self._dtype = dtype
 
     def number(self, value: float) -> str:
-        """Return a number as it stands in a formula."""
+        """Return a number as a formula shows it."""
         return _digits(format_number(value, self._dtype))
 
     def write(self, expression: Expression, *, numbers: bool = False, around: int = 0) -> str:
@@ -140,7 +140,7 @@ class MathWriter:
         return _row(_parenthesised(markup) if tightness < around else markup)
 
     def pieces(self, expression: Expression, *, numbers: bool) -> list[str]:
-        """Return a formula in pieces between which a line may break: the terms of a sum."""
+        """Return a formula in pieces between which a line may break; the pieces of a sum are its terms."""
         if not isinstance(expression, Sum):
             return [self.write(expression, numbers=numbers)]
         first, *more = expression.terms
@@ -157,7 +157,7 @@ class MathWriter:
 
 
 def _digits(text: str) -> str:
-    """Typeset a number: ``-1.5e-06``."""
+    """Typeset a number such as ``-1.5e-06``."""
     mantissa, _, exponent = text.partition("e")
     markup = _signed(mantissa)
     if exponent:
@@ -174,7 +174,7 @@ def _row(markup: str) -> str:
 
 
 def _bare(markup: str) -> str:
-    """Return markup without its grouping, to see whether two look the same."""
+    """Return markup without its grouping, so that two formulas can be compared by how they look."""
     return markup.replace("<mrow>", "").replace("</mrow>", "")
 
 
@@ -196,11 +196,11 @@ def _symbol(symbol: Symbol) -> str:
 
 
 def _math(markup: str) -> str:
-    # Set inline, so that formulas flow; fractions and sums still get their full size.
+    # Formulas are inline so that lines can break between them; fractions and sums still get their full size.
     return f'<math><mstyle displaystyle="true">{markup}</mstyle></math>'
 
 
-def render(trace: Trace) -> str:
+def render(trace: TraceRecord) -> str:
     """Return the whole trace as one HTML document."""
     writer = MathWriter(trace.dtype)
     parts = [
@@ -216,7 +216,7 @@ def render(trace: Trace) -> str:
 
 
 def document(title: str, parts: Sequence[str]) -> str:
-    """Return a page whose policy forbids it to load anything."""
+    """Return a page with a policy that forbids it to load anything."""
     return "\n".join(
         [
             "<!DOCTYPE html>",
@@ -239,14 +239,14 @@ def document(title: str, parts: Sequence[str]) -> str:
     )
 
 
-def _picture(trace: Trace) -> list[str]:
-    """The network with one derivative's path; nothing where it has too many layers for a picture."""
+def _picture(trace: TraceRecord) -> list[str]:
+    """Return the picture of the network with one derivative's path; nothing if it has too many layers for a picture."""
     if len(trace.numbers.layers) + 1 > MAX_LAYERS:
         return []
     return [f'<div class="picture">{diagram(trace, standalone=False)}</div>']
 
 
-def _given(trace: Trace, writer: MathWriter) -> str:
+def _given(trace: TraceRecord, writer: MathWriter) -> str:
     rows = []
     for title, symbols in trace.given:
         equations = (_equals(writer.write(symbol), writer.number(symbol.value)) for symbol in symbols)
@@ -266,7 +266,7 @@ def _section(number: int, section: Section, writer: MathWriter) -> str:
 
 
 def _term(term: Term, writer: MathWriter) -> str:
-    """``symbol = formula = numbers = value``, which may break before each equals sign and each term of a sum."""
+    """Return ``symbol = formula = numbers = value``; a line may break before an equals sign and a term of a sum."""
     value = writer.number(term.value)
     sides = [writer.pieces(term.formula, numbers=False), writer.pieces(term.formula, numbers=True)]
     if _bare("".join(sides[0])) == _bare("".join(sides[1])):
@@ -283,7 +283,7 @@ def _equals(*sides: str) -> str:
     return _row(_EQUALS.join(sides))
 
 
-def _closing(trace: Trace, writer: MathWriter) -> str:
+def _closing(trace: TraceRecord, writer: MathWriter) -> str:
     title, results = closing(trace)
     lines = "".join(f"<p>{_math(_equals(writer.write(symbol), _digits(digits)))}</p>" for symbol, digits in results)
     parts = [f"<h2>{title}</h2>", lines]

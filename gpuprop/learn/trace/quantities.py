@@ -1,11 +1,11 @@
 """Every number of a round with its symbol, in the notation of the worked example: net, out, delta, w1, w1+.
 
-Inputs are i1, i2, ..., the units of the hidden layer h1, h2, ... (of several hidden layers h1.1, h1.2, ..., h2.1, ...),
-outputs o1, o2, .... Weights are counted as the texts count them: unit by unit, for each unit in the order of its
-inputs; in a large network they are named by their ends, ``w(i7,h3)``. Indices of methods count from 0, layers too,
-layer 0 being the inputs.
+Inputs are i1, i2, ..., the units of the hidden layer h1, h2, ... (with several hidden layers h1.1, h1.2, ..., h2.1,
+...), and outputs o1, o2, .... Weights are counted as in the texts: unit by unit, and for each unit in the order of its
+inputs; in a large network they are named by the units at their ends, ``w(i7,h3)``. The methods count units and layers
+from 0, and layer 0 holds the inputs.
 
-Another notation is another class with these methods: `NOTATIONS` names the three.
+Each notation is a class with these methods; `NOTATIONS` lists the three.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class Quantities:
     layer_sizes : tuple of int
     learning_rate : float
     numbered : bool
-        Whether weights are numbered through, ``w1, w2, ...``, or named by their ends.
+        Whether weights are numbered, ``w1, w2, ...``, or named by the units at their ends.
     """
 
-    #: Error, output, net input, weight, delta and target in a general rule, which stands for no unit in particular.
+    #: Error, output, net input, weight, delta and target in a general rule, without the index of a unit.
     GENERAL: ClassVar[tuple[str, ...]] = ("E", "out", "net", "w", "delta", "target")
     LEARNING_RATE: ClassVar[str] = "eta"
     BIAS: ClassVar[str] = "b"
@@ -43,7 +43,7 @@ class Quantities:
         self._top = len(layer_sizes) - 1
         self._numbered = numbered
         self._layer_sizes = layer_sizes
-        self._weights_below = [0, 0]  # how many weights come before those that lead into layer 1, 2, ...
+        self._weights_below = [0, 0]  # the number of weights before those into layer 1, 2, ...
         for fan_in, fan_out in pairwise(layer_sizes):
             self._weights_below.append(self._weights_below[-1] + fan_in * fan_out)
         self.error = self.final_error(numbers.loss)
@@ -56,7 +56,7 @@ class Quantities:
 
     @classmethod
     def final_output(cls, top: int, k: int, value: float) -> Symbol:
-        """Output k after the last round; `top` is the number of the output layer."""
+        """Output k after the last round; `top` is the index of the output layer."""
         return Symbol("out", f"o{k + 1}", value)
 
     def unit(self, layer: int, j: int) -> str:
@@ -72,13 +72,13 @@ class Quantities:
         return Symbol("net", self.unit(layer, j), self._value(layer, "z", j))
 
     def out(self, layer: int, j: int) -> Symbol:
-        """The output a; of layer 0 the input."""
+        """The output a; in layer 0 the input."""
         if layer == 0:
             return Symbol("i", str(j + 1), float(self._round.inputs[j]))
         return Symbol("out", self.unit(layer, j), self._value(layer, "activations", j))
 
     def target(self, k: int) -> Symbol:
-        """What output k should be."""
+        """The target of output k."""
         return Symbol("target", self.unit(self._top, k), float(self._round.targets[k]))
 
     def output_error(self, k: int) -> Symbol:
@@ -108,11 +108,11 @@ class Quantities:
         return Derivative(self.output_error(k), self.out(self._top - 1, j), share)
 
     def out_by_net(self, layer: int, j: int) -> Derivative:
-        """``dout/dnet``; not for softmax."""
+        """``dout/dnet``; softmax has none."""
         return Derivative(self.out(layer, j), self.net(layer, j), self._value(layer, "derivative", j))
 
     def net_by_weight(self, layer: int, i: int, j: int) -> Derivative:
-        """``dnet/dw``: what the weight multiplies."""
+        """``dnet/dw``: the output that the weight multiplies."""
         return Derivative(self.net(layer, j), self.weight(layer, i, j), self.out(layer - 1, i).value)
 
     def delta(self, layer: int, j: int) -> Symbol:
@@ -133,7 +133,7 @@ class Quantities:
 
 
 class CodeQuantities(Quantities):
-    """The symbols as the library's arrays: ``z[1][0]``, ``weights[0][1, 0]``, counted from 0, layer 0 the inputs."""
+    """The symbols as elements of the library's arrays: ``z[1][0]``, ``weights[0][1, 0]``; layer 0 holds the inputs."""
 
     GENERAL = ("loss", "a", "z", "weights", "delta", "y")
     LEARNING_RATE = "learning_rate"
@@ -181,10 +181,11 @@ class CodeQuantities(Quantities):
 
 
 class LectureQuantities(Quantities):
-    """The lecture's symbols: z^(l), a^(l), Theta^(l) with the biases in column 0; layers and units are counted from 1.
+    """The lecture's symbols: z^(l), a^(l), and Theta^(l) with the biases in column 0; layers and units count from 1.
 
-    Layer 1 holds the inputs, so that layer l of the library is the lecture's l + 1; ``Theta^(l)`` leads from layer l to
-    layer l + 1 and is what `Network.theta` returns. Notation of Andrew Ng's Machine Learning course.
+    Layer 1 holds the inputs, so that layer l of the library is the lecture's layer l + 1. ``Theta^(l)`` leads from
+    layer l to layer l + 1; `Network.theta` returns these matrices. The notation is that of Andrew Ng's Machine Learning
+    course.
     """
 
     GENERAL = ("J", "a", "z", "Theta", "delta", "y")
@@ -219,7 +220,7 @@ class LectureQuantities(Quantities):
         return Symbol("J", str(k + 1), float(self._round.errors[k]))
 
     def weight(self, layer: int, i: int, j: int, *, new: bool = False) -> Symbol:
-        """``Theta^(l)_j,i``, the row of the unit that it leads to first."""
+        """``Theta^(l)_j,i``: the row is the unit that the weight enters."""
         value = self._value(layer, "new_weights" if new else "weights", (i, j))
         return Symbol("Theta", f"{j + 1},{i + 1}", value, new, level=str(layer))
 

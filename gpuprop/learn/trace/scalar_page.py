@@ -1,15 +1,15 @@
-"""A `ScalarTrace` as plain text, as a picture of its graph, and as an HTML page."""
+"""A `Computation` as plain text, as a picture of its graph, and as an HTML page."""
 
 from __future__ import annotations
 
 from html import escape
 from typing import TYPE_CHECKING
 
-from gpuprop.learn.trace.drawing import Box, Drawing
+from gpuprop.learn.trace.drawing import Box, Drawing, Edge
 from gpuprop.learn.trace.page import document
 
 if TYPE_CHECKING:
-    from gpuprop.learn.trace.scalar import Node, ScalarTrace
+    from gpuprop.learn.trace.computation import Computation, Node
 
 __all__ = ["page", "picture", "text"]
 
@@ -20,7 +20,7 @@ def _number(value: float) -> str:
     return f"{value + 0.0:.10g}"
 
 
-def _forward(trace: ScalarTrace) -> list[str]:
+def _forward(trace: Computation) -> list[str]:
     lines = []
     for node in trace.results:
         numbers = _substituted(node)
@@ -29,13 +29,13 @@ def _forward(trace: ScalarTrace) -> list[str]:
 
 
 def _enclosed(value: float) -> str:
-    """A number as it stands behind an operator."""
+    """Write a number as the right operand of an operator: a negative one in parentheses."""
     text = _number(value)
     return f"({text})" if text.startswith("-") else text
 
 
 def _substituted(node: Node) -> str:
-    """The formula of a node with the values of its inputs."""
+    """Write the formula of a node with the values of its inputs."""
     values = [part.value for part in node.inputs]
     if node.operation == "neg":
         return f"-{_enclosed(values[0])}"
@@ -44,7 +44,7 @@ def _substituted(node: Node) -> str:
     return f"{_number(values[0])} {node.operation} {_enclosed(values[1])}"
 
 
-def _local(trace: ScalarTrace) -> list[str]:
+def _local(trace: Computation) -> list[str]:
     return [
         f"d{node.name}/d{part.name} = {_number(local)}"
         for node in trace.results
@@ -53,8 +53,8 @@ def _local(trace: ScalarTrace) -> list[str]:
     ]
 
 
-def _backward(trace: ScalarTrace) -> list[str]:
-    """One line for each value, from the result back: a sum over the places where it is used."""
+def _backward(trace: Computation) -> list[str]:
+    """Write one line for each value, from the result back: a sum over the places that use the value."""
     lines = ["df/df = 1"]
     for node in reversed([*trace.variables, *trace.results[:-1]]):
         uses = [
@@ -69,7 +69,7 @@ def _backward(trace: ScalarTrace) -> list[str]:
     return lines
 
 
-def text(trace: ScalarTrace) -> str:
+def text(trace: Computation) -> str:
     """Return the trace as plain text."""
     given = ", ".join(f"{node.name} = {_number(node.value)}" for node in trace.variables)
     parts = [
@@ -81,8 +81,8 @@ def text(trace: ScalarTrace) -> str:
     return "\n".join("\n".join([title, *(f"   {line}" for line in lines), ""]) for title, lines in parts).rstrip()
 
 
-def picture(trace: ScalarTrace, *, standalone: bool = True) -> str:
-    """Return the graph as SVG: in each box a value and the derivative of f by it, on each line a local gradient."""
+def picture(trace: Computation, *, standalone: bool = True) -> str:
+    """Return the graph as SVG: each box shows a value and the derivative of f by it, each line a local gradient."""
     places = _places(trace)
     boxes = {
         id(node): Box(90 + _COLUMN * column, 100 + _ROW * row, _lines(node), 132)
@@ -92,7 +92,7 @@ def picture(trace: ScalarTrace, *, standalone: bool = True) -> str:
     for node in trace.results:
         for part, local in zip(node.inputs, node.local, strict=True):
             if not part.constant:
-                drawing.edge(boxes[id(part)].right, boxes[id(node)].left, label=f"{local + 0.0:.4g}")
+                drawing.edge(Edge(boxes[id(part)].right, boxes[id(node)].left, label=f"{local + 0.0:.4g}"))
     for box in boxes.values():
         drawing.box(box)
     drawing.note(24, 28, f"f = {trace.formula}: values in the boxes, local gradients on the lines")
@@ -107,13 +107,13 @@ def _lines(node: Node) -> tuple[str, ...]:
     return name, f"{node.value + 0.0:.5g}", f"df/d{node.name} = {node.gradient + 0.0:.4g}"
 
 
-def _drawn(trace: ScalarTrace) -> list[Node]:
-    """The nodes with a box: numbers of the formula are in the boxes of those who use them."""
+def _drawn(trace: Computation) -> list[Node]:
+    """Return the nodes that get a box: a number of the formula is shown in the boxes of the nodes that use it."""
     return [node for node in trace.nodes if not node.constant]
 
 
-def _places(trace: ScalarTrace) -> list[tuple[int, float]]:
-    """Column and row of each drawn node: variables beside their first user, results between their inputs."""
+def _places(trace: Computation) -> list[tuple[int, float]]:
+    """Return column and row of each drawn node: variables beside their first user, results between their inputs."""
     column: dict[int, int] = {}
     row: dict[int, float] = {}
     for node in trace.results:
@@ -135,7 +135,7 @@ def _places(trace: ScalarTrace) -> list[tuple[int, float]]:
     return [(column[id(node)], row[id(node)]) for node in _drawn(trace)]
 
 
-def page(trace: ScalarTrace) -> str:
+def page(trace: Computation) -> str:
     """Return the trace as one HTML document."""
 
     def section(title: str, lines: list[str]) -> str:

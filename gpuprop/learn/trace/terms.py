@@ -1,8 +1,8 @@
 """The terms of a round, each a symbol, a formula and a value, in the order of the algorithm.
 
-A network with few weights is shown whole. Of a larger one a single path is shown, through the most active unit of
-each layer to the output with the largest error; what the other units contribute to a sum on that path is one number,
-``others``.
+The terms show every unit of a network with few weights. Of a larger network they show a single path, through the most
+active unit of each layer to the output with the largest error; the contribution of the other units to a sum on that
+path is one number, ``others``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpuprop.learn.trace import formulas
-from gpuprop.learn.trace.descent import Weights
 from gpuprop.learn.trace.expressions import (
     Call,
     Derivative,
@@ -31,14 +30,14 @@ from gpuprop.learn.trace.formulas import minus, times
 from gpuprop.learn.trace.quantities import NOTATIONS
 
 if TYPE_CHECKING:
-    from gpuprop.learn.trace.descent import Round
+    from gpuprop.learn.trace.descent import DescentRule, Round
     from gpuprop.model.network import Network
 
 __all__ = ["MAX_WEIGHTS", "Section", "Term", "TermBuilder"]
 
-#: A network of more weights than this is shown along one path: the whole would fill more than a few screens.
+#: Of a network with more weights than this only one path is shown, because the whole would fill many screens.
 MAX_WEIGHTS = 32
-#: Likewise one with a layer of more units than this, whose sums would not fit on a line.
+#: The same holds if a layer has more units than this, because its sums would not fit on a line.
 MAX_UNITS = 8
 
 
@@ -49,9 +48,9 @@ class Term:
     Attributes
     ----------
     symbol : Symbol or Derivative
-        What is computed.
+        The quantity that is computed.
     formula : expression
-        How; see `gpuprop.learn.trace.expressions`.
+        Its formula; see `gpuprop.learn.trace.expressions`.
     """
 
     symbol: Quantity
@@ -59,7 +58,7 @@ class Term:
 
     @property
     def value(self) -> float:
-        """The result, as the library's step computed it."""
+        """The result that the library's step computed."""
         return self.symbol.value
 
 
@@ -71,9 +70,9 @@ class Section:
     ----------
     title : str
     remark : str
-        What the stage does, in one sentence.
+        One sentence that says what the stage does.
     rule : tuple of expressions
-        The same as a chain of equal expressions, in symbols without values; may be empty.
+        The same as a chain of equal expressions, in symbols without values; it may be empty.
     terms : tuple of Term
     """
 
@@ -90,34 +89,23 @@ class TermBuilder:
     ----------
     network : Network
     numbers : Round
-    learning_rate : float
-    weights : {"original", "updated"}
-    train_biases : bool
+    rule : DescentRule
     notation : {"code", "mazur", "lecture"}, default="mazur"
 
     Attributes
     ----------
     whole : bool
-        Whether all units are shown, or one path.
+        Whether all units are shown, or only one path.
     units : list of lists of int
-        The units shown of each layer, inputs first.
+        The units of each layer that are shown, inputs first.
     quantities : Quantities
-        The symbols.
+        The symbols of the round.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        numbers: Round,
-        learning_rate: float,
-        weights: Weights,
-        train_biases: bool,
-        notation: str = "mazur",
-    ) -> None:
+    def __init__(self, network: Network, numbers: Round, rule: DescentRule, notation: str = "mazur") -> None:
         self._network = network
         self._round = numbers
-        self._weights = weights
-        self._train_biases = train_biases
+        self._rule = rule
         self._top = network.n_layers
         self.whole = network.n_weights <= MAX_WEIGHTS and max(network.layer_sizes) <= MAX_UNITS
         if self.whole:
@@ -125,12 +113,12 @@ class TermBuilder:
         else:
             activity = [numbers.inputs, *(layer.activations for layer in numbers.layers[:-1]), numbers.errors]
             self.units = [[int(np.argmax(np.abs(a)))] for a in activity]
-        self.quantities = NOTATIONS[notation](numbers, network.layer_sizes, learning_rate, numbered=self.whole)
-        # The symbols of the general rules, which stand for no unit in particular.
+        self.quantities = NOTATIONS[notation](numbers, network.layer_sizes, rule.learning_rate, numbered=self.whole)
+        # The symbols of the general rules, without the index of a unit.
         self._general = [Symbol(name, "", math.nan) for name in self.quantities.GENERAL]
 
     def given(self) -> list[tuple[str, list[Symbol]]]:
-        """Return what the round starts from: inputs, targets, weights and biases."""
+        """Return the numbers that the round starts from: inputs, targets, weights, biases and the learning rate."""
         q, layers = self.quantities, range(1, self._top + 1)
         return [
             ("inputs", [q.out(0, i) for i in self.units[0]]),
@@ -145,12 +133,15 @@ class TermBuilder:
         layers = range(1, self._top + 1)
         stages = [self._forward_section(layer) for layer in layers]
         loss = self._network.loss_function.name
-        stages.append(Section(f"Error: {loss}", "Each output's share, and their sum.", (), tuple(self._errors())))
+        addends = (
+            "the outputs' shares and the penalty" if self._network.l1 or self._network.l2 else "the outputs' shares"
+        )
+        stages.append(Section(f"Error: {loss}", f"The error is the sum of {addends}.", (), tuple(self._errors())))
         for layer in reversed(layers):
             stages += [self._delta_section(layer), self._gradient_section(layer)]
-            if self._weights == "updated":  # before the next deltas are formed with them
+            if self._rule.weights == "updated":  # before the next deltas are formed with them
                 stages.append(self._update_section(self._name(layer), [layer]))
-        if self._weights == "original":
+        if self._rule.weights == "original":
             stages.append(self._update_section("all layers", layers))
         return tuple(stages)
 
@@ -167,17 +158,15 @@ class TermBuilder:
     def _delta_section(self, layer: int) -> Section:
         error, out, net, _, delta, target = self._general
         rule: tuple[Expression, ...] = (delta, Derivative(error, net, math.nan))
-        if layer < self._top and self._weights == "updated":
-            remark = "The variant: these deltas are formed with weights that have already been updated."
+        if layer < self._top and self._rule.weights == "updated":
+            remark = "This is the variant: these deltas are formed with weights that have already been updated."
         elif layer < self._top:
-            remark = (
-                "A hidden unit answers for its share in every unit that it feeds; the weights are still the old ones."
-            )
+            remark = "A hidden unit has a share in the error of each unit that it feeds; the weights are the old ones."
         elif self._canonical:
             remark = f"With this loss the derivative of {self._network.output_activation.name} cancels."
             rule += (minus(out, target),)
         else:
-            remark = "How the error changes with each unit's net input."
+            remark = "A delta says how the error changes with a unit's net input."
         return Section(f"Backward: {self._name(layer)}", remark, rule, tuple(self._deltas(layer)))
 
     def _gradient_section(self, layer: int) -> Section:
@@ -186,7 +175,12 @@ class TermBuilder:
         chain = (Derivative(error, out, math.nan), Derivative(out, net, math.nan), Derivative(net, weight, math.nan))
         softmax = self._network.layer_activations[layer - 1].name == "softmax"  # it has no dout/dnet of one unit
         rule = (Derivative(error, weight, math.nan), *(() if softmax else (times(*chain),)), last)
-        return Section(f"Gradients: {self._name(layer)}", "The chain rule.", rule, tuple(self._gradients(layer)))
+        return Section(
+            f"Gradients: {self._name(layer)}",
+            "The chain rule gives the derivative by each weight.",
+            rule,
+            tuple(self._gradients(layer)),
+        )
 
     def _update_section(self, name: str, layers: Iterable[int]) -> Section:
         error, _, _, weight, _, _ = self._general
@@ -195,7 +189,7 @@ class TermBuilder:
             minus(weight, times(self.quantities.learning_rate, Derivative(error, weight, math.nan))),
         )
         terms = [term for layer in layers for term in self._updates(layer)]
-        return Section(f"Update: {name}", "A step against the gradient.", rule, tuple(terms))
+        return Section(f"Update: {name}", "Each weight takes a step against its gradient.", rule, tuple(terms))
 
     @property
     def _canonical(self) -> bool:
@@ -214,7 +208,7 @@ class TermBuilder:
             yield from self._softmax()
 
     def _softmax(self) -> Iterator[Term]:
-        """The largest net input is subtracted first, so that no exponential overflows."""
+        """Yield the terms of softmax, which subtracts the largest net input first so that no exponential overflows."""
         q, top = self.quantities, self._top
         z = self._round.layers[-1].z.astype(np.float64)
         largest = Symbol("m", "", float(z.max()))
@@ -275,7 +269,7 @@ class TermBuilder:
             yield Term(q.delta(top, k), chain)
 
     def _softmax_deltas(self) -> Iterator[Term]:
-        """Every output depends on every net input: ``delta_k = out_k (g_k - sum_j g_j out_j)``."""
+        """Yield ``delta_k = out_k (g_k - sum_j g_j out_j)``: every output depends on every net input."""
         q, top, layer = self.quantities, self._top, self._round.layers[-1]
         mean = Symbol("g", "", float(layer.backprop_error.astype(np.float64) @ layer.activations))
         for k in self.units[top]:
@@ -288,8 +282,8 @@ class TermBuilder:
 
     def _hidden_deltas(self, layer: int) -> Iterator[Term]:
         q, activation = self.quantities, self._network.layer_activations[layer - 1]
-        updated = self._weights == "updated"
-        # Above the last hidden layer each delta is the derivative of one output's error; with softmax it is of all.
+        updated = self._rule.weights == "updated"
+        # Above the last hidden layer each delta is the derivative of one output's error; with softmax, of all errors.
         split = layer == self._top - 1 and self._network.output_activation.name != "softmax"
         for j in self.units[layer]:
             shares: list[Expression] = []
@@ -315,12 +309,12 @@ class TermBuilder:
             yield Term(factor, q.out(layer - 1, i))
             product = times(q.delta(layer, j), factor)
             yield Term(q.error_by_weight(layer, i, j), _summed([product, *self._decay(q.weight(layer, i, j))]))
-        if self._train_biases:
+        if self._rule.train_biases:
             for j in self.units[layer]:
                 yield Term(q.error_by_bias(layer, j), q.delta(layer, j))
 
     def _decay(self, weight: Symbol) -> list[Expression]:
-        """What the penalties add to the derivative by a weight."""
+        """Return the terms that the penalties add to the derivative by a weight."""
         added: list[Expression] = []
         if self._network.l1:
             sign = Call("sign", lambda w: float(np.sign(w)), (weight,))
@@ -334,7 +328,7 @@ class TermBuilder:
         for j, i in self._edges(layer):
             change = times(q.learning_rate, q.error_by_weight(layer, i, j))
             yield Term(q.weight(layer, i, j, new=True), minus(q.weight(layer, i, j), change))
-        if self._train_biases:
+        if self._rule.train_biases:
             for j in self.units[layer]:
                 change = times(q.learning_rate, q.error_by_bias(layer, j))
                 yield Term(q.bias(layer, j, new=True), minus(q.bias(layer, j), change))
@@ -342,11 +336,11 @@ class TermBuilder:
     # --- what they share -----------------------------------------------------------------------------------------
 
     def _edges(self, layer: int) -> Iterable[tuple[int, int]]:
-        """The weights shown into a layer, unit by unit: pairs (unit, unit below)."""
+        """Return the weights into a layer that are shown, unit by unit: pairs (unit, unit below)."""
         return ((j, i) for j in self.units[layer] for i in self.units[layer - 1])
 
     def _sum(self, total: Quantity, layer: int, shown: Sequence[Expression], *more: Expression) -> Expression:
-        """The sum over the units of `layer` that gives `total`; those not shown appear as one number, ``others``."""
+        """Return the sum over the units of `layer` that gives `total`; units not shown are one number, ``others``."""
         terms: list[Expression] = [*shown]
         if len(shown) < self._network.layer_sizes[layer]:
             rest = total.value - math.fsum(evaluate(term) for term in (*shown, *more))
@@ -355,5 +349,5 @@ class TermBuilder:
 
 
 def _summed(terms: list[Expression]) -> Expression:
-    """Their sum; a single term as it is."""
+    """Return the sum of the terms; a single term stays as it is."""
     return terms[0] if len(terms) == 1 else Sum(tuple(terms))

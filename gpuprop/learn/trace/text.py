@@ -23,7 +23,7 @@ from gpuprop.learn.trace.expressions import (
 from gpuprop.learn.trace.quantities import NOTATIONS
 
 if TYPE_CHECKING:
-    from gpuprop.learn.trace.record import Trace
+    from gpuprop.learn.trace.record import TraceRecord
     from gpuprop.learn.trace.terms import Term
 
 __all__ = ["TextWriter", "closing", "explanation", "format_number", "render", "significant"]
@@ -33,7 +33,7 @@ MAX_OUTPUTS = 10
 
 
 def format_number(value: float, dtype: np.dtype[Any]) -> str:
-    """Return a number to 9 decimals (float32: 7), short where that is exact, in powers of ten where it is small."""
+    """Return a number to 9 decimals (float32: 7), with fewer if they are exact, with a power of ten if it is small."""
     digits, exact_digits, rounding = (9, 6, 1e-14) if dtype == np.float64 else (7, 4, 1e-7)
     if value == 0:
         return "0"
@@ -55,20 +55,20 @@ class TextWriter:
     Parameters
     ----------
     dtype : dtype
-        Decides how many digits of a number are meant.
+        Decides how many digits a number has.
     """
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
         self._dtype = dtype
 
     def number(self, value: float) -> str:
-        """Return a number as it stands in a formula."""
+        """Return a number as a formula shows it."""
         return format_number(value, self._dtype)
 
     def write(self, expression: Expression, *, numbers: bool = False, around: int = 0) -> str:
         """Return a formula with its symbols, or with their values (`numbers`).
 
-        `around` is how tightly the surrounding expression binds; what binds less is put in parentheses.
+        `around` is how tightly the surrounding expression binds; an expression that binds less gets parentheses.
         """
 
         def part(inner: Expression, around: int) -> str:
@@ -118,7 +118,7 @@ def _symbol(symbol: Symbol) -> str:
     return name + "+" if symbol.new else name
 
 
-def render(trace: Trace) -> str:
+def render(trace: TraceRecord) -> str:
     """Return the whole trace as text."""
     writer = TextWriter(trace.dtype)
     lines = ["Backpropagation, step by step", trace.title, *explanation(trace), ""]
@@ -142,8 +142,8 @@ def render(trace: Trace) -> str:
     return "\n".join(lines)
 
 
-def explanation(trace: Trace) -> list[str]:
-    """Return the sentences that say what was computed: rounds, variant, path."""
+def explanation(trace: TraceRecord) -> list[str]:
+    """Return the sentences that say which rounds, which variant and which path the trace shows."""
     biases = "biases trained" if trace.train_biases else "biases held fixed"
     sentences = [f"gradient descent on one sample, learning rate {trace.learning_rate:g}, {biases}"]
     if trace.rounds > 1:
@@ -151,13 +151,13 @@ def explanation(trace: Trace) -> list[str]:
     if trace.weights == "updated":
         sentences.append("variant: hidden deltas formed from already updated weights (not the gradient of the error)")
     if trace.path:
-        sentences.append(f"too many weights to show them all; one path is shown: {trace.path}")
+        sentences.append(f"the network has too many weights to show them all; one path is shown: {trace.path}")
         sentences.append("(the most active input and hidden units, the output with the largest error)")
     return sentences
 
 
-def closing(trace: Trace) -> tuple[str, list[tuple[Symbol, str]]]:
-    """Return what the rounds led to: a title, then the error and the outputs (at most ten) with their digits."""
+def closing(trace: TraceRecord) -> tuple[str, list[tuple[Symbol, str]]]:
+    """Return the result of the rounds: a title, then the error and the outputs (at most ten) with their digits."""
     title = "After 1 round" if trace.rounds == 1 else f"After {trace.rounds:,} rounds"
     outputs = [float(value) for value in trace.outputs_after]
     if len(outputs) > MAX_OUTPUTS:
@@ -170,7 +170,7 @@ def closing(trace: Trace) -> tuple[str, list[tuple[Symbol, str]]]:
 
 
 def _wrapped(title: str, items: list[str]) -> list[str]:
-    """Return `items` side by side under `title`, as many to a line as fit."""
+    """Return `items` side by side after `title`, as many on each line as fit."""
     lines, line = [], f"  {title:<15}"
     for item in items:
         if len(line) + len(item) > WIDTH and line.strip():
@@ -181,7 +181,7 @@ def _wrapped(title: str, items: list[str]) -> list[str]:
 
 
 def _term(writer: TextWriter, term: Term, width: int) -> list[str]:
-    """Return ``symbol = formula = numbers = value``, on several lines where one is too short."""
+    """Return ``symbol = formula = numbers = value``, on several lines if one is too short."""
     symbol = f"   {writer.write(term.symbol):<{width}}"
     formula, numbers = writer.write(term.formula), writer.write(term.formula, numbers=True)
     value = writer.number(term.value)

@@ -90,13 +90,14 @@ class Gpuprop(Contender):
     plan = "auto"
 
     def begin(self, seed: int) -> None:
-        import gpuprop
+        from gpuprop.maths.scaling import InputScaling
+        from gpuprop.model.network import Network
 
-        self.net = gpuprop.Network(
+        self.net = Network(
             self.config.sizes,
             hidden_activation=self.config.activation,
             loss="categorical_cross_entropy",
-            input_scaling=gpuprop.InputScaling.divide(255) if self.X.dtype == np.uint8 else None,
+            input_scaling=InputScaling.divide(255) if self.X.dtype == np.uint8 else None,
             device=self.device,
             seed=seed,
         )
@@ -104,10 +105,10 @@ class Gpuprop(Contender):
             self.net.weights[layer][...], self.net.biases[layer][...] = weights, biases
 
     def _trainer(self, epochs: int, **options: Any) -> Trainer:
-        import gpuprop
+        from gpuprop.training.trainer import Trainer
 
         config = self.config
-        return gpuprop.Trainer(
+        return Trainer(
             self.net,
             optimizer=config.optimizer,
             learning_rate=config.learning_rate,
@@ -167,9 +168,9 @@ class GpupropEstimator(Contender):
     """gpuprop's `MLPClassifier`, asked for probabilities; it trains as `Gpuprop` does."""
 
     def begin(self, seed: int) -> None:
-        import gpuprop
+        from gpuprop.estimators import MLPClassifier
 
-        self.model = gpuprop.MLPClassifier(self.config.sizes[1:-1], random_state=seed, max_iter=1)
+        self.model = MLPClassifier(self.config.sizes[1:-1], random_state=seed, max_iter=1)
         self.model.partial_fit(self.X[:256], self.y[:256], classes=np.arange(self.config.sizes[-1]))
 
     def layers(self) -> Layers:
