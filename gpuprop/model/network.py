@@ -34,9 +34,9 @@ from gpuprop.model.arguments import (
     check_layer_sizes,
     check_seed,
 )
-from gpuprop.model.described import Described
 from gpuprop.model.initial_weights import initial_parameters
 from gpuprop.model.lecture_notation import LectureNotation
+from gpuprop.model.spec_views import SpecViews
 
 if TYPE_CHECKING:
     from gpuprop.core.array_ops import Array
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["Network"]
 
 
-class Network(Described, LectureNotation):
+class Network(SpecViews, LectureNotation):
     """A multilayer perceptron.
 
     Parameters

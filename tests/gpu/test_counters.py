@@ -20,7 +20,7 @@ from gpuprop.measure.equivalence import tolerances
 
 # Without numba-cuda these cannot be imported, and the tests are skipped by their fixture.
 if TYPE_CHECKING or find_spec("numba_cuda"):
-    from gpuprop.backends.cuda.updates import CudaPlan
+    from gpuprop.backends.cuda.kernel_plan import CudaPlan
     from gpuprop_kernels import launch
     from gpuprop_kernels.shapes import NO_OPTIMIZER, TILES
 

@@ -23,8 +23,8 @@ from tests.cli_tools import Cli
 
 # Without numba-cuda these cannot be imported, and the tests are skipped by their fixture.
 if TYPE_CHECKING or find_spec("numba_cuda"):
+    from gpuprop.backends.cuda.kernel_plan import CudaPlan
     from gpuprop.backends.cuda.runtime import DeviceRuntime
-    from gpuprop.backends.cuda.updates import CudaPlan
 
 pytestmark = pytest.mark.gpu
 

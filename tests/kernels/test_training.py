@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import gpuprop
-from gpuprop.backends.cuda.updates import CudaPlan
+from gpuprop.backends.cuda.kernel_plan import CudaPlan
 from gpuprop.maths.optimizers import SGD
 from gpuprop.measure.equivalence import tolerances
 from tests.kernels import support as s
@@ -239,7 +239,7 @@ def test_robust_losses(loss: str, outputs: int) -> None:
 def test_windows_of_an_epoch_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     X, y, _ = blobs(9)
     whole = train(DEVICE, (5, 4, 3), (X, y), {"l2": 0.1}, batch_size=2, epochs=1)
-    monkeypatch.setattr("gpuprop.backends.cuda.updates.WINDOW_LAUNCHES", 6)  # two updates of three launches each
+    monkeypatch.setattr("gpuprop.backends.cuda.kernel_plan.WINDOW_LAUNCHES", 6)  # two updates of three launches each
     entered: list[tuple[int, int]] = []
     enter = CudaPlan._enter
 

@@ -1,4 +1,4 @@
-"""The launches of one training update on a GPU, fused: see `gpuprop.backends.cuda.updates` for how they follow.
+"""The launches of one training update on a GPU, fused: see `gpuprop.backends.cuda.kernel_plan` for how they follow.
 
 ::
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gpuprop.backends.choosing import check_plan_name, only_one
+from gpuprop.backends.cuda.kernel_plan import CudaPlan
 from gpuprop.backends.cuda.translation import has_kernel
-from gpuprop.backends.cuda.updates import CudaPlan
 from gpuprop.backends.steps import StepsPlan
 from gpuprop.errors import PlanError
 

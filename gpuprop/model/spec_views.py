@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from gpuprop.maths.activations import Activation
     from gpuprop.maths.losses import Loss
 
-__all__ = ["Described"]
+__all__ = ["SpecViews"]
 
 
-class Described:
+class SpecViews:
     """The part of a network that never changes."""
 
     layers: Layers
