@@ -1,7 +1,7 @@
 """The primitives by the kernels of `gpuprop_kernels`, on a GPU and in Numba's simulator.
 
-Inference, evaluation and gradients take them one by one. A training takes `gpuprop.backends.cuda.kernel_plan`, which fuses
-neighbouring primitives and waits for nothing between two updates.
+Inference, evaluation and gradients take them one by one. A training takes `gpuprop.backends.cuda.kernel_plan`, which
+fuses neighbouring primitives and waits for nothing between two updates.
 """
 
 from __future__ import annotations
