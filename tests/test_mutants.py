@@ -47,8 +47,8 @@ MUTANTS = [
     Mutant(
         "deltas from weights that have changed",
         "gpuprop/core/step.py",
-        "        hidden_deltas(network, part)\n",
-        "        network.weights[-1][...] -= part.a[-2].T @ part.delta[-1]\n        hidden_deltas(network, part)\n",
+        "        hidden_deltas(layers, part)\n",
+        "        layers.weights[-1][...] -= part.a[-2].T @ part.delta[-1]\n        hidden_deltas(layers, part)\n",
         "simulator",
         "tests/test_step.py::test_deltas_are_formed_with_the_weights_as_they_were",
     ),
@@ -388,28 +388,28 @@ MUTANTS = [
     # Streams.
     waited(
         "updates do not wait for the copy of their rows",
-        "cuda_runtime.py",
+        "cuda/runtime.py",
         "            self._stream.wait_event(copied)\n",
         "",
         "updates_wait_for_their_rows_and_copies_for_their_buffer",
     ),
     waited(
         "a copy does not wait for the updates that read its buffer",
-        "cuda_runtime.py",
+        "cuda/runtime.py",
         "            self._copies.wait_event(after)\n",
         "",
         "updates_wait_for_their_rows_and_copies_for_their_buffer",
     ),
     waited(
         "the host overwrites what is still copied",
-        "cuda_streaming.py",
+        "cuda/streaming.py",
         "            self._copied[place].synchronize()\n",
         "            pass\n",
         "the_host_waits_before_it_overwrites_what_is_copied",
     ),
     waited(
         "a chunk's end is not marked",
-        "cuda_streaming.py",
+        "cuda/streaming.py",
         "        self._read[chunk % 2] = self._runtime.mark()\n",
         "",
         "the_host_waits_before_it_overwrites_what_is_copied",
