@@ -1,6 +1,6 @@
 """The hidden delta: fused activation-derivative-delta with column sums.
 
-Takes the options of ``gpuprop bench kernels``, for example ``--device cuda --dtype float64``; ``--help`` lists them.
+It takes the options of ``gpuprop bench kernels``, for example ``--device cuda --dtype float64``; ``--help`` lists them.
 """
 
 from __future__ import annotations

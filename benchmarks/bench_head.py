@@ -1,6 +1,6 @@
 """The head: last layer of up to 16 classes, loss, its delta and the last hidden delta in one launch.
 
-Takes the options of ``gpuprop bench kernels``, for example ``--device cuda --dtype float64``; ``--help`` lists them.
+It takes the options of ``gpuprop bench kernels``, for example ``--device cuda --dtype float64``; ``--help`` lists them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The row kernel: loss and delta from net inputs, any number of classes.
 
-Takes the options of ``gpuprop bench kernels``, for example ``--device cuda --dtype float64``; ``--help`` lists them.
+It takes the options of ``gpuprop bench kernels``, for example ``--device cuda --dtype float64``; ``--help`` lists them.
 """
 
 from __future__ import annotations

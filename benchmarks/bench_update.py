@@ -1,6 +1,6 @@
 """The optimizer on the flat buffer of parameters.
 
-Takes the options of ``gpuprop bench kernels``, for example ``--device cuda --dtype float64``; ``--help`` lists them.
+It takes the options of ``gpuprop bench kernels``, for example ``--device cuda --dtype float64``; ``--help`` lists them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The output layer of any width: last layer, loss and its delta in one launch.
 
-Takes the options of ``gpuprop bench kernels``, for example ``--device cuda --dtype float64``; ``--help`` lists them.
+It takes the options of ``gpuprop bench kernels``, for example ``--device cuda --dtype float64``; ``--help`` lists them.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Train scikit-learn's estimators and gpuprop's side by side and print the table of docs/scikit-learn.md.
+"""Train scikit-learn's estimators and gpuprop's side by side, and print the table of docs/scikit-learn.md.
 
     python benchmarks/compare_scikit_learn.py [--seeds 5] [--only digits,iris] [--device cpu]
 
-Each data set is split once per seed, a quarter for testing; both libraries get the same split, the same parameters and
-the same `random_state`. The score is accuracy, or R2 for a regression; the time is that of `fit` alone, the two
-libraries taking turns. Both compute in the dtype of the data: float64, for MNIST and the texts float32.
+Each data set is split once for each seed, with a quarter for testing. Both libraries get the same split, the same
+parameters and the same `random_state`. The score is accuracy, or R2 for a regression; the time is that of `fit` alone,
+and the libraries take turns. Both compute in the dtype of the data: float32 for MNIST and the texts, else float64.
 """
 
 from __future__ import annotations

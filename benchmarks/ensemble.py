@@ -1,11 +1,11 @@
-"""Ten networks trained together against one of them: how many times as long they take.
+"""Ten networks trained together, compared with one: and the ratio of their times.
 
     python benchmarks/ensemble.py [--networks 10] [--dtype float32] [--rounds 7]
 
-784-64-10, batches of 32 rows of MNIST in an order that all share, adam, one thread; an epoch of 100 updates, so that
-neither the one nor the ten are handed to the fused tier that long trainings have, which leaves nothing to share but the
-taking of a batch. One network and ten take turns; printed are the medians and their ratio, after each of the ten has
-been compared with the same network trained alone.
+Networks of 784-64-10, Adam, batches of 32 rows of MNIST in an order that all share, one thread. An epoch has 100
+updates: longer trainings go to the fused tier, where networks share nothing but the taking of a batch. First each of
+the ten is compared with the same network trained alone. Then one network and ten take turns; the medians and their
+ratio are printed.
 """
 
 from __future__ import annotations

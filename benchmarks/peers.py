@@ -1,4 +1,4 @@
-"""gpuprop on the CPU against its peers: ``gpuprop bench peers``, whose options it takes; ``--help`` lists them."""
+"""gpuprop on the CPU against its peers. It takes the options of ``gpuprop bench peers``; ``--help`` lists them."""
 
 from __future__ import annotations
 

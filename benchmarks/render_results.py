@@ -1,4 +1,4 @@
-"""Check the reports that GPUs have sent, and render them as Markdown tables.
+"""Check the reports of GPUs, and render them as Markdown tables.
 
 python benchmarks/render_results.py                   # the tables of benchmarks/results, on standard output
 python benchmarks/render_results.py --write           # the same, into benchmarks/results/README.md
@@ -29,7 +29,7 @@ CHECK_HEADERS = (
 
 Report = dict[str, Any]
 
-# What a report must hold, and of which type; a nested dict goes a level deeper.
+# The entries that a report must have, and their types; a nested dict describes an object.
 DEVICE = {"device": str, "name": str, "compute_capability": str, "memory_bytes": int, "driver": str, "uuid": str}
 COMMON = {"format": str, "date": str, "device": DEVICE, "versions": {"gpuprop": str, "python": str, "numpy": str}}
 OUTCOME = {"group": str, "name": str, "dtype": str, "passed": bool, "share_of_bound": float, "seconds": float}
@@ -43,7 +43,7 @@ RESULT = {
 
 
 def flaws(report: Any) -> Iterator[str]:
-    """Yield what keeps a report from being accepted."""
+    """Yield the reasons why a report cannot be accepted."""
     yield from _shape_flaws("report", report, COMMON)
     kind = report.get("format") if isinstance(report, dict) else None
     if kind == SELFCHECK:
@@ -93,7 +93,7 @@ def load(path: Path) -> Report:
 
 
 def render(reports: Sequence[Report]) -> str:
-    """Return the Markdown of some reports: what was checked, then what was timed."""
+    """Return the Markdown of some reports: first the checks, then the times."""
     checks = [report for report in reports if report["format"] == SELFCHECK]
     timed = [report for report in reports if report["format"] == BENCH]
     parts = []
@@ -137,7 +137,7 @@ def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=RESULTS, help="where the reports are")
+    parser.add_argument("--folder", type=Path, default=RESULTS, help="the folder of the reports")
     parser.add_argument("--write", action="store_true", help="put the tables into the folder's README.md")
     parser.add_argument("--check", nargs="+", type=Path, metavar="FILE", help="check these reports, render nothing")
     options = parser.parse_args(arguments)

@@ -1,13 +1,14 @@
-"""Compile the kernels for GPUs that this machine does not have, and print what the machine code looks like.
+"""Compile the kernels for GPUs that this machine does not have, and print figures of the machine code.
 
     python benchmarks/sass_report.py                       # every kernel at one tile, for sm_86 and sm_90
     python benchmarks/sass_report.py --tile 64x64_8x4 --architecture 8.0
     python benchmarks/sass_report.py --all [--json FILE]   # everything the launcher can choose: takes an hour
     python benchmarks/sass_report.py --all --activation tanh --dtype float32      # a part of that
 
-No GPU takes part, and nothing here is a time: registers, shared memory, spills, blocks per multiprocessor, the share of
-multiply-adds in the inner loop and the width of its loads are what the assembler made. Reports are kept on disk, so
-that only what has changed is compiled again. The exit status is 1 where a kernel violates tests/sass_bounds.py.
+No GPU takes part, and no time is measured. The figures describe the assembler's output: registers, shared memory,
+spills, blocks per multiprocessor, the share of multiply-adds in the inner loop and the width of its loads. Reports are
+kept on disk, so that only changed kernels are compiled again. The exit status is 1 if a kernel violates
+tests/sass_bounds.py.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-# The bounds stand beside the tests, which are no installed package.
+# The bounds are in the folder of the tests, which are not an installed package.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from gpuprop.measure.bench import sass
@@ -33,7 +34,7 @@ DOUBLE = ("64x64_4x4", "32x32_4x4")
 
 
 def selected(arguments: argparse.Namespace) -> Iterator[Selection]:
-    """Yield what the options ask for."""
+    """Yield the selections that the options ask for."""
     names = arguments.architecture
     capabilities = tuple((int(major), int(minor)) for major, minor in (n.split(".") for n in names.split(",") if n))
     if arguments.all:
@@ -66,7 +67,7 @@ def line(report: Report) -> str:
 
 
 def summary(reports: Iterable[Report]) -> Iterator[str]:
-    """Yield the worst over architectures and options, a line for each family, tile and dtype."""
+    """Yield a line for each family, tile and dtype, with the worst figures over architectures and options."""
     groups: dict[tuple[str, str, str], list[Report]] = {}
     for report in reports:
         groups.setdefault((report.dtype, report.family, report.tile), []).append(report)
@@ -85,7 +86,7 @@ def summary(reports: Iterable[Report]) -> Iterator[str]:
 def main() -> int:
     """Run the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--all", action="store_true", help="everything the launcher can choose, or what is named of it")
+    parser.add_argument("--all", action="store_true", help="everything that the launcher can choose, or the named part")
     parser.add_argument("--tile", help=f"one or more of {', '.join(SINGLE)}; default 64x64_8x4, with --all every one")
     parser.add_argument("--dtype", choices=["float32", "float64"], help="default float32, with --all both")
     parser.add_argument("--activation", help="default relu, with --all every one")

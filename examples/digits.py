@@ -1,4 +1,4 @@
-"""Handwritten digits with the textbook's means: logistic units, squared error, plain gradient descent.
+"""Handwritten digits, trained as in the textbooks: logistic units, squared error, plain gradient descent.
 
     python examples/digits.py             # writes digits.png
 

@@ -2,8 +2,8 @@
 
     python examples/lesson_activations.py # writes activations.png
 
-A unit learns through the derivative of its activation: where that is 0, nothing comes through from above. In
-float32 it becomes exactly 0 at a definite z, on one side, on both or on none.
+A unit learns through the derivative of its activation: if that is 0, no gradient from above reaches its weights. In
+float32 the derivative becomes exactly 0 from a definite z on: on one side, on both sides, or nowhere.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ GRID = np.arange(0.0, 200.0, 0.01)
 
 
 def derivative(name: str, z: Any) -> Any:
-    """Return f'(z), however the activation computes it."""
+    """Return f'(z), whether the activation computes it from z or from its output."""
     activation = gpuprop.activations.get_activation(name)
     return activation.derivative(activation.source(z, activation.function(z)))
 
 
 def zero_beyond(name: str, sign: int) -> float | None:
-    """Return the first |z| of a fine grid from which on the float32 derivative is exactly 0, None where it never is."""
+    """Return the first |z| of a fine grid from which on the float32 derivative is exactly 0, or None."""
     with np.errstate(under="ignore"):
         values = derivative(name, (sign * GRID).astype(np.float32))
     alive = np.flatnonzero(values)
@@ -39,7 +39,7 @@ def zero_beyond(name: str, sign: int) -> float | None:
 
 
 def nanoseconds(function: Any, z: Any, repeats: int) -> float:
-    """Return the time per element, the best of several."""
+    """Return the time per element: the best of several measurements."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -76,7 +76,7 @@ def main(size: int = 100_000, repeats: int = 30, out: str = "activations.png") -
 
 def draw(out: str) -> None:
     figure = Figure(figsize=(12, 7), layout="constrained")
-    z = np.linspace(-5, 5, 1000)  # an even number of points: none of them on the kink at 0
+    z = np.linspace(-5, 5, 1000)  # with an even number of points none is at the kink at 0
     for axes, name in zip(figure.subplots(3, 3, sharex=True).ravel(), NAMES, strict=True):
         axes.axhline(0, color="gray", linewidth=0.6)
         axes.axvline(0, color="gray", linewidth=0.6)

@@ -1,9 +1,9 @@
-"""Lesson: backpropagation as the lecture writes it, sample by sample, equals the library's multiplications of matrices.
+"""Lesson: the lecture's backpropagation, sample by sample, gives the same as the library's matrix multiplications.
 
     python examples/lesson_algorithm.py   # writes algorithm.png
 
-The lecture's matrices Theta^(l) hold the bias in column 0, and every layer is prefixed by a unit a_0 = 1. For each
-sample the deltas go backwards and delta a^T is added to an accumulator; at the end D = Delta / m.
+The lecture's matrices Theta^(l) hold the biases in column 0, and every layer begins with a unit a_0 = 1. For each
+sample the deltas are computed backwards and delta a^T is added to an accumulator; at the end D = Delta / m.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def logistic(z: Any) -> Any:
 
 
 def lecture(thetas: list[Any], X: Any, Y: Any, keep: list[Any] | None = None) -> tuple[float, list[Any]]:
-    """Return the cost J and the derivatives D^(l) of J by Theta^(l)."""
+    """Return the cost J and its derivatives D^(l) with respect to Theta^(l)."""
     m = len(X)
     cost = 0.0
     accumulators = [np.zeros_like(theta) for theta in thetas]  # Delta^(l) = 0
@@ -37,8 +37,8 @@ def lecture(thetas: list[Any], X: Any, Y: Any, keep: list[Any] | None = None) ->
         delta = h - y  # delta^(L)
         for layer in reversed(range(len(thetas))):
             accumulators[layer] += np.outer(delta, a[layer])  # Delta += delta a^T
-            if layer > 0:  # the input layer has no delta: nobody can change the input
-                delta = (thetas[layer].T @ delta * a[layer] * (1 - a[layer]))[1:]  # nor does a_0 have one
+            if layer > 0:  # the input layer has no delta: training does not change the input
+                delta = (thetas[layer].T @ delta * a[layer] * (1 - a[layer]))[1:]  # and a_0 has no delta either
         if keep is not None:
             keep.append(accumulators[0].copy())
     return cost / m, [accumulator / m for accumulator in accumulators]
@@ -65,7 +65,7 @@ def main(rows: int = 500, updates: int = 30, out: str = "algorithm.png") -> dict
     start = time.perf_counter()
     cost, derivatives = lecture(thetas, X, Y, accumulated)
     loop_seconds = time.perf_counter() - start
-    network.loss_and_gradients(X, Y)  # what a first call has to load and to compile is not to be timed
+    network.loss_and_gradients(X, Y)  # the first call loads and compiles, and is not timed
     start = time.perf_counter()
     loss, weight_grads, bias_grads = network.loss_and_gradients(X, Y)
     batch_seconds = time.perf_counter() - start

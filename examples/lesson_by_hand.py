@@ -2,8 +2,8 @@
 
     python examples/lesson_by_hand.py     # writes by_hand.png
 
-Every operation knows two things only: its result, and its local gradients, by how much the result changes with each of
-its inputs. Going backwards, what arrives from above is multiplied by the local gradient and handed down.
+Every operation knows only two things: its result, and its local gradients, the derivatives of the result by its inputs.
+Going backwards, the gradient that arrives from above is multiplied by each local gradient and handed down.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Node:
         return list(seen.values())
 
     def backward(self) -> None:
-        """Fill in all gradients: the global one above times the local one, added up over all uses."""
+        """Fill in all gradients: the gradient from above times the local gradient, added up over all uses."""
         nodes = self.order()
         self.gradient = 1.0
         for node in reversed(nodes):
@@ -104,7 +104,7 @@ def draw(graphs: list[tuple[str, Node]], out: str) -> None:
             id(node): (column[id(node)], -row) for row, node in enumerate([n for n in nodes if not n.inputs])
         }
         for node in nodes:
-            if node.inputs:  # an operation stands at the height of its inputs' mean
+            if node.inputs:  # an operation is drawn at the mean height of its inputs
                 heights = [places[id(below)][1] for below, _ in node.inputs]
                 places[id(node)] = (column[id(node)], sum(heights) / len(heights))
             for below, local in node.inputs:

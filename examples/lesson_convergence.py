@@ -1,4 +1,4 @@
-"""Lesson: what convergence depends on. One thing is varied at a time, the rest is kept, several seeds each.
+"""Lesson: how settings change convergence. One setting varies at a time, the others stay; several seeds for each.
 
     python examples/lesson_convergence.py # writes convergence.png
 
@@ -33,7 +33,7 @@ FACTORS: dict[str, tuple[str, list[Any]]] = {
 
 
 def learn(seed: int, epochs: int, settings: dict[str, Any]) -> list[float]:
-    """Return the held-out accuracy after each epoch; after a divergence that of the last good parameters."""
+    """Return the held-out accuracy after each epoch; after a divergence, that of the last good parameters."""
     X, y = gpuprop.datasets.load_digits()
     X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=450, random_state=seed)
     X_train, y_train = X_train[: settings["rows"]], y_train[: settings["rows"]].copy()
@@ -51,7 +51,7 @@ def learn(seed: int, epochs: int, settings: dict[str, Any]) -> list[float]:
     trainer = gpuprop.Trainer(
         network,
         optimizer=settings["optimizer"],
-        # Another optimizer has a natural rate of its own.
+        # Each optimizer has its own natural rate.
         learning_rate=settings["rate"] if settings["optimizer"] == "sgd" else None,
         batch_size=32,
         epochs=epochs,

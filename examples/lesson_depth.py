@@ -1,9 +1,9 @@
-"""Lesson: what depth does to the gradient, and how relu units die.
+"""Lesson: how depth changes the gradient, and how relu units die.
 
     python examples/lesson_depth.py       # writes depth.png
 
-On its way down a delta is multiplied by W and by f' once for every layer. We look at what arrives at the first layer
-before any training, for depths 2 to 20 and every activation; then at relu units that a large learning rate has killed.
+On its way down a delta is multiplied by W and by f' once for every layer. We measure the gradient that reaches the
+first layer before any training, for depths 2 to 20 and every activation; then the relu units that a large rate kills.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DYING = {"relu": "C3", "leaky_relu": "C0", "leaky_relu(0.1)": "C2"}
 
 
 def gradient_norms(name: str, depth: int, X: Any, y: Any, seeds: int) -> Any:
-    """Return the root mean square of each layer's weight gradients, the geometric mean over seeds."""
+    """Return the root mean square of each layer's weight gradients, as a geometric mean over seeds."""
     logs = []
     for seed in range(seeds):
         network = gpuprop.Network(

@@ -1,10 +1,10 @@
-"""Lesson: handwritten digits by the textbook's recipe, on several splits, and a recipe that does better.
+"""Lesson: handwritten digits by the textbook's recipe on several splits, and by a recipe that does better.
 
     python examples/lesson_digits.py      # writes lesson_digits.png; --epochs 100 is ten times quicker
 
-The textbook's: 64-32-16-10 logistic units, squared error, weights normal / sqrt(fan_in), one sample at a time,
-learning rate 0.1, 1,000 epochs. Ours: 64-128-10, relu and softmax, cross-entropy, Adam, dropout, 60 epochs. Both get
-the same rows.
+The textbook's recipe: 64-32-16-10 logistic units, squared error, weights normal / sqrt(fan_in), one sample at a time,
+learning rate 0.1, 1,000 epochs. Ours: 64-128-10, relu and softmax, cross-entropy, Adam, dropout, 60 epochs. Both train
+on the same rows.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Lesson: checking a gradient by differences, how large the step should be, and four mistakes that the check finds.
+"""Lesson: how to check a gradient by differences, how large the step should be, and four mistakes that the check finds.
 
     python examples/lesson_gradients.py   # writes gradients.png
 
-Change one weight by h, see how the loss changes, divide: nothing could be simpler or slower. It knows nothing about
-backpropagation, and so it can judge it.
+Change one weight by h, see how the loss changes, and divide: nothing is simpler, or slower. This estimate does not use
+backpropagation, and can therefore judge it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MISTAKES = ["none", "missing f'", "W not transposed", "forgotten 1/m", "already 
 
 
 def backpropagate(network: gpuprop.Network, X: Any, y: Any, mistake: str = "none") -> tuple[float, Any, Any]:
-    """Backpropagation through one hidden layer of logistic units under the squared error, or something like it."""
+    """Backpropagation through one hidden layer of logistic units under the squared error, right or with a mistake."""
     m = 1 if mistake == "forgotten 1/m" else len(X)
     a0, a1, a2 = network.activations(X)
     delta2 = (a2 - y) * a2 * (1 - a2) / m
@@ -47,7 +47,7 @@ def diagnose(gradients: Any, network: gpuprop.Network, X: Any, y: Any) -> str:
     a = network.activations(x)[1][0]
     if np.allclose(ratio, 1 / (a * (1 - a))):
         return "missing f'"
-    # Weights that are one update old give a gradient that is nearly right; those of other units give anything.
+    # Weights that are one update old give a gradient that is nearly right; weights of other units give any number.
     return "already updated weights" if report.layers[0].relative_error < 0.1 else "W not transposed"
 
 

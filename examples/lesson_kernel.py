@@ -1,9 +1,9 @@
-"""Lesson: one kernel, three ways: the formula, NumPy, Numba; and what each thread does, step by step.
+"""Lesson: a kernel in three forms, as a formula, in NumPy and in Numba; and each thread's work, step by step.
 
     python examples/lesson_kernel.py      # writes lesson_kernel.png
 
-The two kernels that make backpropagation: the fused activation-derivative-delta, and the outer-product accumulation.
-They run in Numba's simulator, where every line that a thread executes is reported with what it has then. No GPU is
+Backpropagation needs two kernels: the fused activation-derivative-delta, and the outer-product accumulation. They run
+in Numba's simulator, which reports every line that a thread executes with the values of its variables. No GPU is
 needed.
 """
 
@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-os.environ["NUMBA_ENABLE_CUDASIM"] = "1"  # read when Numba is imported
+os.environ["NUMBA_ENABLE_CUDASIM"] = "1"  # Numba reads it when it is imported
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -84,7 +84,7 @@ def main(out: str = "lesson_kernel.png") -> dict[str, Any]:
 
 
 def draw(out: str) -> None:
-    """What thread 3 of each kernel reads (blue) and writes (orange)."""
+    """Draw which numbers thread 3 of each kernel reads (blue) and writes (orange)."""
     figure = Figure(figsize=(9, 4.6), layout="constrained")
     rows = {
         "delta: thread 3 is sample 1, unit 1": [

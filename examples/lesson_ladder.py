@@ -1,10 +1,10 @@
-"""Lesson: the gradient kernel in six steps, and what the compiler makes of each.
+"""Lesson: the gradient kernel in six steps, and the machine code of each.
 
     python examples/lesson_ladder.py      # writes lesson_ladder.png; needs pip install 'gpuprop[test]', no GPU
 
-Each step of ``gpuprop_kernels/ladder`` is compiled for a GPU that need not be there, and the machine code is counted:
-how many instructions of the inner loop are multiply-adds, what the loop loads, how many registers a thread holds. These
-counts are exact; how long a step takes, only a GPU could say.
+Each step of ``gpuprop_kernels/ladder`` is compiled for a GPU, which need not be here, and the machine code is counted:
+the multiply-adds among the instructions of the inner loop, its loads, and the registers of a thread. These counts are
+exact. The time that a step takes can only be measured on a GPU.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def reports(capability: tuple[int, int]) -> dict[str, sass.Report]:
 
 
 def per_multiply_add(report: sass.Report) -> dict[str, float]:
-    """Instructions of the inner loop for each multiply-add, by what they do."""
+    """Draw the instructions of the inner loop for each multiply-add, by their purpose."""
     fused = sum(n for op, n in report.loop.items() if op.startswith("FFMA"))
     kinds = {"multiply-adds": ("FFMA",), "from shared memory": ("LDS",), "from and to global memory": ("LDG", "STG")}
     counts = {kind: sum(n for op, n in report.loop.items() if op.startswith(start)) for kind, start in kinds.items()}

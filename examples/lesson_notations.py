@@ -1,9 +1,9 @@
-"""Lesson: one round of backpropagation in three notations, and what the choice of the loss does to a delta.
+"""Lesson: one round of backpropagation in three notations, and how the choice of the loss changes a delta.
 
     python examples/lesson_notations.py   # writes notations.png
 
 The article's net and out, the lecture's z^(l), a^(l), Theta^(l), and the library's arrays name the same numbers. Then
-the same network under the cross-entropy: its output delta is more than five times as large.
+the same network is trained with the cross-entropy: its output delta is more than five times as large.
 """
 
 from __future__ import annotations

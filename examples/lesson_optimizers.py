@@ -3,8 +3,8 @@
     python examples/lesson_optimizers.py                 # writes optimizers.png
     python examples/lesson_optimizers.py --animate o.gif # the paths, step by step
 
-The surfaces have two parameters, so that one can watch. Each optimizer gets a learning rate with which it does well in
-the valley, and the same one at the saddle point.
+The surfaces have two parameters, so that they can be drawn. Each optimizer gets a learning rate with which it does well
+in the valley, and the same one at the saddle point.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RATES = {
     "sgd": 0.03, "momentum": 0.01, "nesterov": 0.01, "adagrad": 0.5, "adadelta": 20.0,
     "rmsprop": 0.02, "adam": 0.1, "adamax": 0.1, "nadam": 0.1, "adamw": 0.1,
 }  # fmt: skip
-#: name: (function, gradient, start, what counts as done)
+#: name: (function, gradient, start, test whether the goal is reached)
 SURFACES: dict[str, tuple[Any, Any, Any, Any]] = {
     "valley": (
         lambda x, y: (x**2 + 50 * y**2) / 2,
@@ -110,7 +110,7 @@ def draw(paths: dict[str, dict[str, Any]], losses: dict[str, list[float]], out: 
 
 
 def draw_animation(paths: dict[str, dict[str, Any]], out: str, frames: int = 40) -> None:
-    """The paths as a GIF: every update at first, later ever fewer."""
+    """Write the paths as a GIF, which shows every update at first and later fewer and fewer."""
     steps = len(paths["valley"]["sgd"]) - 1
     canvas: Any = FigureCanvasAgg(figure := Figure(figsize=(7, 3.6), dpi=80, layout="constrained"))
     title, lines = figure.suptitle("0 updates", fontsize=10), []
@@ -125,7 +125,7 @@ def draw_animation(paths: dict[str, dict[str, Any]], out: str, frames: int = 40)
         for line, path in lines:
             line.set_data(*path[: count + 1].T)
         canvas.draw()
-        figure.set_layout_engine("none")  # as the first picture's
+        figure.set_layout_engine("none")  # the same limits as in the first picture
         pictures.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
     palette = pictures[len(pictures) // 2].quantize(128, method=Image.Quantize.MAXCOVERAGE)
     first, *others = (picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures)

@@ -2,8 +2,8 @@
 
     python examples/lesson_softmax.py     # writes softmax.png
 
-Four scores, as a classifier of pictures might give them, become four probabilities. Only their differences count, and
-that is what saves the computation from overflow.
+Four scores, as a classifier of pictures might give them, become four probabilities. Only the differences of the scores
+count, and so the largest can be subtracted from all of them, which prevents overflow.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SCORES = np.array([5.1, 3.2, -1.7, -2.0])
 
 
 def naive_softmax(z: Any) -> Any:
-    """The formula as it stands: exponentials, divided by their sum."""
+    """Compute the formula as it is written: exponentials, divided by their sum."""
     with np.errstate(over="ignore", invalid="ignore"):
         return np.exp(z) / np.exp(z).sum()
 
@@ -50,7 +50,7 @@ def main(out: str = "softmax.png") -> dict[str, Any]:
     for name, shift in failures.items():
         print(f"the naive form in {name} fails from a shift of {shift}: exp({SCORES[0] + shift:.1f}) is infinite there")
 
-    # One layer with the identity as weights passes the scores through, so its bias gradient is dLoss/dscore.
+    # A layer whose weights are the identity passes the scores through, so its bias gradient is dLoss/dscore.
     network = gpuprop.Network(
         (4, 4), loss="categorical_cross_entropy", dtype="float64", init=lambda _, m, n: np.eye(m, n)
     )

@@ -1,10 +1,10 @@
-"""Lesson: hidden units that start equal stay equal for ever.
+"""Lesson: hidden units that start equal stay equal forever.
 
     python examples/lesson_symmetry.py    # writes symmetry.png
 
-The same network learns the digits from four beginnings: all weights 0; all weights 0.1; all within a ten-millionth of
-0.1; and weights drawn uniformly from [-epsilon, epsilon]. After every epoch we measure by how much the weights into one
-hidden unit differ from those into the others.
+The same network learns the digits from four starting points: all weights 0; all weights 0.1; all within a ten-millionth
+of 0.1; and weights drawn uniformly from [-epsilon, epsilon]. After every epoch we measure how much the weights into one
+hidden unit differ from the weights into the others.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BEGINNINGS: dict[str, Any] = {
 
 
 class Spread(gpuprop.Callback):
-    """Record by how much the hidden units' incoming weights differ, after every epoch."""
+    """Record after every epoch how much the hidden units' incoming weights differ."""
 
     def __init__(self) -> None:
         self.spread: list[float] = []

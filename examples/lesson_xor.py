@@ -1,4 +1,4 @@
-"""Lesson: XOR. What a line cannot do, what two hidden units can do, and how often they find it.
+"""Lesson: XOR. A line cannot separate it, two hidden units can, and not every training finds out how.
 
     python examples/lesson_xor.py         # writes lesson_xor.png
 
@@ -22,7 +22,7 @@ SQUARE = np.stack(np.meshgrid(np.linspace(-0.5, 1.5, 81), np.linspace(-0.5, 1.5,
 
 
 class Watch(gpuprop.Callback):
-    """Keep outputs, error and the largest weight, epoch by epoch; hold the hidden biases at 0 if asked."""
+    """Record outputs, error and the largest weight of each epoch; hold the hidden biases at 0 if asked."""
 
     def __init__(self, inputs: Any = X, *, without_bias: bool = False) -> None:
         self.inputs, self.without_bias = inputs, without_bias
@@ -47,7 +47,7 @@ def build(sizes: tuple[int, ...], seed: int) -> gpuprop.Network:
 
 
 def descend(network: gpuprop.Network, updates: int, watch: Watch | None = None, inputs: Any = X) -> gpuprop.Network:
-    """Full-batch descent; many updates make one epoch, since an epoch's bookkeeping costs more than four points do."""
+    """Descend on all four points. Many updates make one epoch: its bookkeeping costs more than four points do."""
     per_epoch = 500 if watch is None else 10
     gpuprop.Trainer(
         network,
@@ -62,7 +62,7 @@ def descend(network: gpuprop.Network, updates: int, watch: Watch | None = None, 
 
 
 def with_ones(column: int, updates: int) -> Any:
-    """Train 2-4-1 with a column of ones among the inputs in the place of the hidden biases; return its outputs."""
+    """Train 2-4-1 with a column of ones among the inputs instead of hidden biases; return its outputs."""
     twin, network = build((2, 4, 1), 0), build((3, 4, 1), 0)
     network.weights[0][...] = np.insert(twin.weights[0], column, twin.biases[0], axis=0)
     network.weights[1][...], network.biases[1][...] = twin.weights[1], twin.biases[1]

@@ -19,7 +19,7 @@ import gpuprop
 
 
 class Report(gpuprop.Callback):
-    """Print one line an epoch."""
+    """Print one line for each epoch."""
 
     def on_epoch_end(self, trainer: gpuprop.Trainer, epoch: int, record: Mapping[str, Any]) -> None:
         print(

@@ -1,10 +1,10 @@
-"""The worked example: one round of backpropagation number by number, then 10,000 rounds of it.
+"""The worked example: one round of backpropagation number by number, then 10,000 rounds.
 
     python examples/worked_example.py     # writes worked_example.png
 
-Texts print closing digits that their own algorithm does not give. Here both computations run side by side: hidden
-deltas formed with the weights as they were, and with output weights that have already been updated. Only the first
-follows the gradient, and the gradient check knows.
+Some texts print last digits that their own algorithm does not give. Here two computations run side by side: one forms
+the hidden deltas with the weights as they were, the other with output weights that have already been updated. Only the
+first follows the gradient, and the gradient check shows that.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""XOR: the smallest problem that needs a hidden layer, learned in front of your eyes.
+"""XOR: the smallest problem that needs a hidden layer, drawn while it is learned.
 
     python examples/xor.py                # writes xor.png
 
-No line separates the four points, so a network without hidden units cannot learn them. Two hidden units can; how the
-outputs find their targets is drawn epoch by epoch.
+No line separates the four points, so a network without hidden units cannot learn them. Two hidden units can; the
+picture shows epoch by epoch how the outputs approach their targets.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import gpuprop
 
 
 class Watch(gpuprop.Callback):
-    """Keep the network's four answers after every epoch."""
+    """Record the network's four outputs after every epoch."""
 
     def __init__(self, X: Any) -> None:
         self.X = X
@@ -63,7 +63,7 @@ def main(epochs: int = 500, seed: int = 0, out: str = "xor.png") -> float:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Learn XOR and draw how.")
+    parser = argparse.ArgumentParser(description="Learn XOR, and draw how it is learned.")
     parser.add_argument("--epochs", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default="xor.png")

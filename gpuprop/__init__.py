@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         GpupropError,
         ModelFileError,
         NonFiniteLossError,
+        PlanError,
     )
     from gpuprop.estimators import MLPClassifier, MLPEnsemble, MLPRegressor, search
     from gpuprop.estimators.stored_models import load
@@ -57,6 +58,7 @@ __all__ = [
     "ModelFileError",
     "Network",
     "NonFiniteLossError",
+    "PlanError",
     "Trainer",
     "__version__",
     "activations",
@@ -91,6 +93,7 @@ _SOURCES = {
     "ModelFileError": "errors:ModelFileError",
     "Network": "model.network:Network",
     "NonFiniteLossError": "errors:NonFiniteLossError",
+    "PlanError": "errors:PlanError",
     "Trainer": "training.trainer:Trainer",
     "activations": "maths.activations",
     "callbacks": "training.callbacks",

@@ -201,7 +201,7 @@ def test_without_a_gpu_only_what_is_known(cli: Cli, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("gpuprop.backends.choose", no_gpu)
     for arguments, launches in ((("kernels", "--only", "head"), 1), (("step", "--config", "b"), 5)):
         result = cli.run("bench", *arguments, "--device", "cuda", "--report", "r.json")
-        assert "CuPy is not installed; what follows is what is known without a GPU" in result.out
+        assert "CuPy is not installed; the figures below need no GPU" in result.out
         assert paper.MODEL in result.out
         report = json.loads(Path("r.json").read_text())
         assert report["results"][0]["launches"] == launches

@@ -14,7 +14,6 @@ from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import train_test_split
 
 import gpuprop
-from gpuprop.cli.device import device_for_training, plain_seconds
 from gpuprop.cli.progress import EpochTable
 from gpuprop.learn import plots
 from tests.cli_tools import Cli, contents, plants, read_csv, write_csv, write_plants, write_prices
@@ -611,16 +610,3 @@ def test_auto_leaves_a_short_training_to_plain_numpy(
         why = "no GPU here; plain NumPy: so short a training needs no compiled loops"
         assert said == f"device 'auto' chose cpu: {why}"
     assert "cpu" in said
-
-
-def test_a_gpu_is_taken_for_a_short_training_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("GPUPROP_DEVICE", raising=False)
-    monkeypatch.setattr("gpuprop.backends.devices._cuda_usable", lambda index: (True, "a GPU"))
-    assert device_for_training("auto", 0.0).device == "cuda:0"
-
-
-def test_plain_seconds_grow_with_the_work() -> None:
-    # A second on MNIST was 220 updates of 256 rows (4.3 ms each), 290 of 32 rows took half a second.
-    assert 0.5 < plain_seconds((784, 128, 10), 256, 220) < 2.0
-    assert 0.2 < plain_seconds((784, 128, 10), 32, 290) < 1.0
-    assert 0.25 < plain_seconds((64, 256, 10), 32, 1140) < 1.0

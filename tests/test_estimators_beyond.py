@@ -331,6 +331,42 @@ def test_device_is_chosen_and_told(classes: Any) -> None:
         MLPClassifier(device="gpu").fit(*classes)
 
 
+def test_plan_is_chosen_and_told(classes: Any, tmp_path: Any) -> None:
+    model = MLPClassifier(device="numpy", **FAST)
+    with pytest.raises(AttributeError, match="plan_"):
+        _ = model.plan_
+    model.fit(*classes)
+    assert model.plan_.startswith("steps")
+    asked = MLPClassifier(device="numpy", plan="steps", **FAST).fit(*classes)
+    assert asked.plan_.startswith("steps")
+    assert asked.loss_curve_ == model.loss_curve_
+    for name, one in (("a", model), ("b", asked)):
+        one.save(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    asked.partial_fit(*classes)
+    assert asked.plan_.startswith("steps")
+    lbfgs = MLPClassifier(solver="lbfgs", **FAST).fit(*classes)
+    assert lbfgs.plan_ == "lbfgs: SciPy's L-BFGS-B over the whole data set"
+
+
+def test_fused_path_is_taken_where_it_is_asked_for(classes: Any) -> None:
+    pytest.importorskip("numba", reason="without Numba the CPU has no fused path")
+    fused = MLPClassifier(device="cpu", plan="fused", **FAST).fit(*classes)
+    assert fused.plan_.startswith("fused")
+    steps = MLPClassifier(device="cpu", plan="steps", **FAST).fit(*classes)
+    assert steps.plan_.startswith("steps")
+    np.testing.assert_allclose(fused.loss_curve_, steps.loss_curve_, rtol=1e-9)
+
+
+def test_path_that_cannot_serve_is_refused(classes: Any) -> None:
+    with pytest.raises(ValueError, match="steps"):
+        MLPClassifier(plan="nonsense", **FAST).fit(*classes)
+    with pytest.raises(ValueError, match="'plan' parameter"):
+        MLPClassifier(plan=3, **FAST).fit(*classes)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no meaning with solver 'lbfgs'"):
+        MLPClassifier(solver="lbfgs", plan="fused", **FAST).fit(*classes)
+
+
 @pytest.mark.usefixtures("all_threads")
 def test_threads_are_limited_during_a_fit(classes: Any) -> None:
     from gpuprop.backends.threads import blas_threads

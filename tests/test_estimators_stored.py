@@ -1,15 +1,19 @@
-"""A file of each format version is kept: what was written once stays readable, with the predictions that it had.
+"""We keep a file of each format version, and pickles of version 0.1: they stay readable, with the same predictions.
 
-The expected numbers are formed here, from weights that are written out below.
+The expected numbers of the files are formed here, from weights that are written out below. Those of the pickles were
+computed by the process of version 0.1 that wrote them.
 """
 
 import math
+import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import gpuprop
+from gpuprop import MLPClassifier
 
 STORED = Path(__file__).parent / "data"
 VERSIONS = sorted(path.name for path in STORED.glob("v*"))
@@ -54,3 +58,48 @@ def test_stored_network(version: str) -> None:
     np.testing.assert_allclose(network.forward(X)[:, 0], [net_input(x) for x in scaled], rtol=1e-5)
     assert network.feature_names == ("length", "width")
     assert network.target_name == "price"
+
+
+# --- pickles -------------------------------------------------------------------------------------------------------
+
+PICKLES = STORED / "pickles-0.1"
+EXPECTED = dict(np.load(PICKLES / "expected.npz"))
+
+
+def unpickled(name: str) -> Any:
+    return pickle.loads((PICKLES / f"{name}.pickle").read_bytes())
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.InconsistentVersionWarning")
+@pytest.mark.parametrize("name", ["classifier", "regressor", "ensemble", "network", "network_huber"])
+def test_pickle_of_version_0_1_predicts_as_before(name: str) -> None:
+    model = unpickled(name)
+    X = EXPECTED["rows" if name == "network" else "X"]
+    for key, expected in EXPECTED.items():
+        owner, _, method = key.partition(".")
+        if owner == name and method in ("predict", "predict_proba", "forward"):
+            got = getattr(model, method)(X)
+            if expected.dtype.kind == "f":
+                np.testing.assert_allclose(got, expected, rtol=1e-5 if expected.dtype == np.float32 else 1e-12)
+            else:
+                np.testing.assert_array_equal(got, expected)
+
+
+def test_parameter_that_a_pickle_lacks_has_its_default() -> None:
+    """As in a pickle of a version that did not have the parameter yet."""
+    model = MLPClassifier(alpha=0.5)
+    del model.n_threads
+    restored = pickle.loads(pickle.dumps(model))
+    assert restored.get_params() == MLPClassifier(alpha=0.5).get_params()
+
+
+def test_pickled_ensemble_of_version_0_1_knows_the_spread_of_its_members() -> None:
+    _, std = unpickled("ensemble").predict(EXPECTED["X"], return_std=True)
+    np.testing.assert_allclose(std, EXPECTED["ensemble.std"], rtol=1e-12)
+
+
+def test_pickled_estimator_of_version_0_1_is_trained_further() -> None:
+    """It goes on with optimizer, learning rate and the count of epochs without improvement, where it stood."""
+    model = unpickled("regressor")
+    model.partial_fit(EXPECTED["train_X"][:20], EXPECTED["train_y"][:20])
+    np.testing.assert_allclose(model.predict(EXPECTED["X"]), EXPECTED["regressor.after_partial_fit"], rtol=1e-12)

@@ -42,6 +42,21 @@ def test_building_and_running_a_network_leaves_the_heavy_modules_alone() -> None
     assert set(HEAVY).isdisjoint(loaded)
 
 
+def test_loading_a_network_leaves_the_estimators_alone(tmp_path: Path) -> None:
+    gpuprop.Network([2, 3, 1], seed=0, device="numpy").save(tmp_path)
+    loaded = run(f"import sys, gpuprop; gpuprop.load({str(tmp_path)!r}, 'numpy'); print(*sys.modules)").split()
+    assert "safetensors" in loaded
+    assert {"sklearn", "scipy", "gpuprop.estimators.base"}.isdisjoint(loaded)
+
+
+def test_the_former_model_io_has_its_public_names() -> None:
+    import gpuprop.model_io as model_io  # type: ignore[import-not-found]
+
+    expected = {"load", "load_network", "read_file", "save_network", "save_ensemble", "write_file"}
+    assert set(model_io.__all__) == expected | {"FORMAT_VERSION", "MODEL_FILE_NAME"}
+    assert all(hasattr(model_io, name) for name in model_io.__all__)
+
+
 @pytest.mark.parametrize("name", gpuprop.__all__)
 def test_every_public_name_resolves(name: str) -> None:
     assert getattr(gpuprop, name) is not None

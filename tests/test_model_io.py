@@ -22,8 +22,8 @@ from safetensors import safe_open
 
 import gpuprop
 from gpuprop.errors import ModelFileError
-from gpuprop.estimators import stored_models as model_io
-from gpuprop.estimators.stored_models import FORMAT_VERSION, MAX_HEADER_BYTES, read_file, write_file
+from gpuprop.model.container import DTYPES, FORMAT_VERSION, MAX_HEADER_BYTES, read_file, write_file
+from gpuprop.model.stored_network import load_network
 
 METADATA = {"kind": "network", "parameters": {"layer_sizes": [3, 1]}, "classes": ["é", 1, 2.5, True, None]}
 
@@ -76,7 +76,7 @@ def refusal(path: Path, content: bytes | None = None, load: Callable[[Path], obj
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
-    dtype=st.sampled_from([*model_io._DTYPES.values(), ">f8", ">i4"]),
+    dtype=st.sampled_from([*DTYPES.values(), ">f8", ">i4"]),
     shape=st.lists(st.sampled_from([1, 2, 7, 17]), max_size=4).map(tuple),
     layout=st.sampled_from(["C", "F", "strided", "reversed"]),
     seed=st.integers(0, 2**32 - 1),
@@ -139,7 +139,7 @@ def test_a_file_written_by_hand_is_read(tmp_path: Path) -> None:
 def test_equal_contents_give_equal_bytes_in_every_process(tmp_path: Path) -> None:
     code = """
 import sys, numpy as np
-from gpuprop.estimators.stored_models import write_file
+from gpuprop.model.container import write_file
 names = [f"{kind}.{i}" for i in range(20) for kind in ("weights", "biases")]
 order = names if sys.argv[2] == "forward" else names[::-1]
 tensors = {n: np.arange(len(n), dtype="f4" if n[0] == "w" else "f8") for n in order}
@@ -582,7 +582,7 @@ def test_the_unchanged_forgery_is_a_network(tmp_path: Path) -> None:
     """The refusals above are for what was changed, not for the forging."""
     metadata = {"format_version": 1, "kind": "network", "parameters": CONFIG}
     (tmp_path / "m.safetensors").write_bytes(forged(TENSORS, metadata))
-    loaded = model_io.load_network(tmp_path / "m.safetensors", device="cpu")
+    loaded = load_network(tmp_path / "m.safetensors", device="cpu")
     assert loaded.get_config() == CONFIG
     assert not loaded.parameters.any()
 

@@ -425,18 +425,18 @@ ON_A_VIRTUAL_GPU = ("race detector", "lazy streams")
 ON_DEVICE = os.environ.get("GPUPROP_TEST_DEVICE") == "cuda"
 
 
-def unmet(mutant: Mutant) -> str:
-    """Return why a mutant cannot meet its proof here, or ``""``."""
+def unmet(mutant: Mutant) -> str | None:
+    """Return why a mutant cannot meet its proof here, or None."""
     if mutant.proof in ON_A_VIRTUAL_GPU:
         checks = ON_DEVICE and os.environ.get("VGPU_CHECK")
-        return "" if checks else f"needs a virtual GPU, for its {mutant.proof}: GPUPROP_TEST_DEVICE=cuda VGPU_CHECK=1"
+        return None if checks else f"needs a virtual GPU, for its {mutant.proof}: GPUPROP_TEST_DEVICE=cuda VGPU_CHECK=1"
     if ON_DEVICE or os.environ.get("NUMBA_ENABLE_CUDASIM") == "1":
         return "runs where the session itself neither simulates nor has a device"
-    return sass.missing_tools() if mutant.proof == "compilation" else ""
+    return sass.missing_tools() if mutant.proof == "compilation" else None
 
 
 CASES = [
-    pytest.param(mutant, id=mutant.name, marks=[pytest.mark.skipif(bool(why := unmet(mutant)), reason=why)])
+    pytest.param(mutant, id=mutant.name, marks=[pytest.mark.skipif(bool(why := unmet(mutant)), reason=why or "")])
     for mutant in MUTANTS
 ]
 

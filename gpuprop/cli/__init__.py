@@ -1,7 +1,7 @@
 """The command line: the typer application, and the one place where errors become one line and an exit status.
 
 Each module of this package holds one command (or two that share their options) and registers it on the application.
-What a command needs is imported when it runs, so that ``gpuprop --help`` and wrong options answer at once.
+A command imports its modules when it runs, so that ``gpuprop --help`` and wrong options are answered at once.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from gpuprop.errors import GpupropError
 
 __all__ = ["application", "main"]
 
-FAILED, WRONG_OPTIONS, INTERRUPTED = 1, 2, 130  # exit statuses; 130 is what a shell reports after Ctrl-C
+FAILED, WRONG_OPTIONS, INTERRUPTED = 1, 2, 130  # exit statuses; a shell reports 130 after Ctrl-C
 
-# The base class of typer's complaints about a command line, which typer itself does not export.
+# The base class of typer's errors about a command line, which typer itself does not export.
 _ClickError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
 
 
@@ -81,7 +81,7 @@ def main(argv: Sequence[str]) -> int:
 def _answer(argv: list[str]) -> int:
     try:
         command = typer.main.get_command(application())
-        # Not command.main(): it answers Ctrl-C and broken pipes in its own way.
+        # command.main() would handle Ctrl-C and broken pipes in its own way.
         with command.make_context("gpuprop", argv) as context:
             command.invoke(context)
     except typer.Exit as stop:
@@ -99,7 +99,7 @@ def _answer(argv: list[str]) -> int:
         return _complain(str(error), FAILED)
     except MemoryError as error:
         return _complain(str(error) or "not enough memory", FAILED)
-    except Exception as error:  # whatever went wrong, a user gets a line, not a traceback
+    except Exception as error:  # the user gets one line for any error, not a traceback
         return _complain(f"unexpected {type(error).__name__}: {error}", FAILED)
     return 0
 

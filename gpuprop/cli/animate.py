@@ -15,12 +15,12 @@ __all__ = ["record", "write_film"]
 
 
 def record(path: Path, trainer: Trainer, part: tuple[NDArray[Any], NDArray[Any]]) -> Recorder:
-    """Return the callback that records the training, already among the trainer's.
+    """Return the callback that records the training; it has been added to those of the trainer.
 
     Raises
     ------
     ValueError
-        If the name of the file says neither GIF nor HTML, or the network is too large to be seen.
+        If the file's name ends neither in .gif nor in .html, or the network is too large to be drawn.
     """
     from gpuprop.learn.live.frames import Recorder
 
@@ -33,7 +33,7 @@ def record(path: Path, trainer: Trainer, part: tuple[NDArray[Any], NDArray[Any]]
 
 
 def write_film(path: Path, recorder: Recorder, title: str) -> None:
-    """Write a page where `path` ends in ``.html``, else a GIF; the whole file or none."""
+    """Write a page if `path` ends in ``.html``, else a GIF; an error leaves no part of the file."""
     from gpuprop.cli.files import written_whole
     from gpuprop.learn.live.animation import to_html, write_gif
 

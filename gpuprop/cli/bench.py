@@ -1,8 +1,7 @@
-"""``gpuprop bench``: kernel by kernel, update by update, epoch by epoch, against other ways to compute the same."""
+"""``gpuprop bench``: times of kernels, updates and epochs, beside those of other ways to compute the same."""
 
 from __future__ import annotations
 
-import json as json_module
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import typer
 
 from gpuprop.cli.bench_peers import HELP, peers
 from gpuprop.cli.device import use_device
-from gpuprop.cli.options import Device, Json, OptionError, wrong_options
+from gpuprop.cli.options import Device, Json, OptionError, known_names, wrong_options
 from gpuprop.errors import BackendUnavailableError
 
 if TYPE_CHECKING:
@@ -24,14 +23,15 @@ __all__ = ["register"]
 _HELP = """Measure this machine's device: kernels, updates, epochs.
 
 Every contender must give the right numbers before it is timed; contenders take turns, and times are percentiles.
-Where no GPU is, --device cuda reports what is known without one: launches, operations, bytes, and floors by data sheet.
+On a machine without a GPU, --device cuda reports the figures that need none: launches, operations, bytes, and floors
+by data sheet.
 """
 
-_KERNELS_HELP = """Time each kernel against the same mathematics composed of library calls, and the device's roof.
+_KERNELS_HELP = """Time each kernel, the same mathematics composed of library calls, and the device's roof.
 
-On a GPU the contenders are gpuprop's launch, CuPy's calls, and cuBLAS's product alone, by CUDA events around replayed
-graphs; on the CPU the primitives of "cpu" (or "numpy"), NumPy's calls, and BLAS's product alone. The roof is measured:
-the device's rate for a large product, and its bandwidth for a large copy.
+On a GPU the contenders are gpuprop's launch, CuPy's calls, and cuBLAS's product alone, timed by CUDA events around
+replayed graphs. On the CPU they are the primitives of "cpu" (or "numpy"), NumPy's calls, and BLAS's product alone. The
+roof is measured: the device's rate for a large product, and its bandwidth for a large copy.
 
 \b
 Examples:
@@ -40,10 +40,10 @@ Examples:
   gpuprop bench kernels --device cuda --sass 8.6
 """
 
-_STEP_HELP = """Time one update: forwards, loss, backwards, Adam, averaged over the updates of an epoch.
+_STEP_HELP = """Time one update: forward pass, loss, backward pass, Adam; averaged over the updates of an epoch.
 
-Contenders are PyTorch, eager and as a CUDA graph, where it is installed, and the same mathematics by CuPy's or NumPy's
-calls. All train the same network from the same weights on the same images of MNIST.
+The other contenders are PyTorch, if it is installed (eager, and as a CUDA graph), and the same mathematics in CuPy's or
+NumPy's calls. All train the same network from the same weights on the same images of MNIST.
 
 \b
 Examples:
@@ -51,7 +51,7 @@ Examples:
   gpuprop bench step --device cuda --report step.json
 """
 
-_EPOCH_HELP = """Time a whole epoch of MNIST, with its new order of rows and its loss read at the end.
+_EPOCH_HELP = """Time a whole epoch of MNIST; it draws a new order of rows and reads the loss at the end.
 
 \b
 Examples:
@@ -59,8 +59,10 @@ Examples:
   gpuprop bench epoch --device cpu --config a --rounds 3
 """
 
-Rounds = Annotated[int, typer.Option(metavar="N", min=1, help="Samples of each contender.")]
-Report = Annotated[Path | None, typer.Option("--report", metavar="FILE", help="Write everything here, as JSON.")]
+Rounds = Annotated[int, typer.Option(metavar="N", min=1, help="Number of samples of each contender.")]
+Report = Annotated[
+    Path | None, typer.Option("--report", metavar="FILE", help="Write all results to this file, as JSON.")
+]
 Configs = Annotated[
     str, typer.Option("--config", metavar="NAMES", help="a (784-128-10), b (784-512-512-10), c (784-1024x3-10).")
 ]
@@ -75,7 +77,7 @@ def register(app: typer.Typer) -> None:
     bench.command(
         "peers",
         help=HELP,
-        short_help="The CPU against scikit-learn, PyTorch and JAX.",
+        short_help="gpuprop on the CPU against scikit-learn, PyTorch and JAX.",
     )(peers)
     app.add_typer(bench, name="bench", short_help="Measure kernels, updates and epochs.")
 
@@ -86,12 +88,18 @@ def kernels(
         str | None, typer.Option(metavar="NAMES", help="Kernels, such as forward,gradient.  [default: all]")
     ] = None,
     shape: Annotated[
-        str | None, typer.Option(metavar="NxKxM", help="Rows, inputs, outputs.  [default: each kernel's own]")
+        str | None,
+        typer.Option(
+            metavar="NxKxM", help="Rows, inputs and outputs of the layer.  [default: each kernel's own shapes]"
+        ),
     ] = None,
     dtype: Annotated[str, typer.Option(metavar="NAME", help="float32 or float64.")] = "float32",
     rounds: Rounds = 30,
     sass: Annotated[
-        str | None, typer.Option(metavar="X.Y", help="Also compile for this compute capability, and show the code.")
+        str | None,
+        typer.Option(
+            metavar="X.Y", help="Also compile for this compute capability, and show figures of the machine code."
+        ),
     ] = None,
     report: Report = None,
     json: Json = False,
@@ -101,9 +109,8 @@ def kernels(
     if dtype not in ("float32", "float64"):
         raise OptionError(f"got --dtype {dtype!r}, expected float32 or float64")
     ops, reason = _device(device)
-    from gpuprop.measure.bench import documents as reports
+    from gpuprop.measure.bench import documents, paper
     from gpuprop.measure.bench import kernels as bench
-    from gpuprop.measure.bench import paper
 
     with wrong_options():
         chosen = list(bench.kernels(names, shapes, dtype))
@@ -112,7 +119,7 @@ def kernels(
     more: dict[str, Any] = {"machine_code": code} if code else {}
     if ops is None:
         entries = paper.kernel_entries(chosen)
-        output.finish("kernels", entries, reports.paper_table(entries), more | {"model": paper.MODEL}, code)
+        output.finish("kernels", entries, documents.paper_table(entries), more | {"model": paper.MODEL}, code)
         return
     roof, results = bench.measure(chosen, ops, rounds=rounds, timed=not output.flaw)
     entries = []
@@ -120,10 +127,9 @@ def kernels(
         output.progress(f"{group[0].kernel.name} {'x'.join(map(str, group[0].kernel.shape))}")
         entries += [result.entry(roof) for result in group]
     if roof is not None:
-        rates = {"flops": roof.flops[dtype], "bytes_per_second": roof.bandwidth, "source": roof.source}
-        more["roof"] = rates
+        more["roof"] = roof.entry(dtype)
         output.note(f"roof: {roof.flops[dtype] / 1e9:,.1f} GFLOP/s, {roof.bandwidth / 1e9:,.1f} GB/s; {roof.source}")
-    output.finish("kernels", entries, reports.kernel_table(entries), more, code)
+    output.finish("kernels", entries, documents.kernel_table(entries), more, code)
 
 
 def step(
@@ -143,26 +149,25 @@ def epoch(
 def _training(kind: str, device: str, config: str, rounds: int, report: Path | None, json: bool) -> None:
     from gpuprop.measure.bench.whole_updates import CONFIGS
 
-    chosen = [CONFIGS[name] for name in _known("--config", config, CONFIGS)]
+    chosen = [CONFIGS[name] for name in known_names("--config", config.split(","), CONFIGS)]
     ops, reason = _device(device)
-    from gpuprop.measure.bench import documents as reports
-    from gpuprop.measure.bench import paper
+    from gpuprop.measure.bench import documents, paper
     from gpuprop.measure.bench import whole_updates as training
 
     output = _Output(ops, reason, report, json)
     if ops is None:
         entries = paper.step_entries(chosen)
-        output.finish(kind, entries, reports.paper_table(entries), {"model": paper.MODEL})
+        output.finish(kind, entries, documents.paper_table(entries), {"model": paper.MODEL})
         return
     entries = []
     for one in chosen:
         output.progress(f"{'-'.join(map(str, one.sizes))}, batches of {one.batch_size}")
         entries += training.entries(one, ops, kind, rounds=0 if output.flaw else rounds)
-    output.finish(kind, entries, reports.training_table(entries))
+    output.finish(kind, entries, documents.training_table(entries))
 
 
 class _Output:
-    """What a benchmark prints and writes."""
+    """The output of a benchmark: lines, tables, JSON, and the report file."""
 
     def __init__(self, ops: Ops | None, reason: str, report: Path | None, json: bool) -> None:
         from gpuprop.measure import machine
@@ -177,12 +182,12 @@ class _Output:
             self.note(", ".join(f"{name} {version}" for name, version in machine.versions().items()))
 
     def note(self, line: str) -> None:
-        """Print a line, unless only JSON is wanted."""
+        """Print a line, unless --json was given."""
         if not self._json:
             print(line)
 
     def progress(self, what: str) -> None:
-        """Say what has been measured, where somebody may be waiting."""
+        """Print what has been measured, if a user waits at a terminal."""
         from gpuprop.cli.console import is_terminal
 
         if not self._json and is_terminal():
@@ -194,11 +199,12 @@ class _Output:
     ) -> None:  # fmt: skip
         """Print the tables or the JSON document, and write the report."""
         from gpuprop.cli.console import print_json, print_table
-        from gpuprop.measure.bench import documents as reports
+        from gpuprop.measure.bench import documents
+        from gpuprop.measure.report_file import write_report
 
-        found = reports.document(kind, self._device, entries, no_times_because=self.flaw, **(more or {}))
+        found = documents.document(kind, self._device, entries, no_times_because=self.flaw or "", **(more or {}))
         if self._report is not None:
-            self._report.write_text(json_module.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            write_report(self._report, found)
         if self._json:
             print_json(found)
             return
@@ -206,7 +212,7 @@ class _Output:
         print_table(*table)
         if code:
             print()
-            print_table(*reports.machine_code_table(code))
+            print_table(*documents.machine_code_table(code))
         print()
         if more and "model" in more:
             print(more["model"])
@@ -223,25 +229,17 @@ def _device(name: str) -> tuple[Ops | None, str]:
     try:
         reason = use_device(name)
     except BackendUnavailableError as error:
-        return None, f"{error}; what follows is what is known without a GPU"
+        return None, f"{error}; the figures below need no GPU"
     ops = get_ops(name)
     if ops.device == "cuda-sim":
         raise OptionError("got device cuda-sim, expected cpu, numpy or cuda: the simulator has no speed to measure")
     return ops, reason
 
 
-def _known(option: str, text: str, known: Sequence[str] | dict[str, Any]) -> list[str]:
-    names = [name.strip() for name in text.split(",")]
-    for name in names:
-        if name not in known:
-            raise OptionError(f"got {option} {name!r}, expected one or more of {', '.join(known)}")
-    return names
-
-
 def _names(only: str | None) -> list[str]:
     from gpuprop.measure.bench.kernels import KERNELS
 
-    return list(KERNELS) if only is None else _known("--only", only, KERNELS)
+    return list(KERNELS) if only is None else known_names("--only", only.split(","), KERNELS)
 
 
 def _shapes(text: str | None) -> list[tuple[int, int, int]]:

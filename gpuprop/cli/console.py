@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["is_terminal", "print_json", "print_table", "terminal"]
+    from gpuprop.training.scores import Report
+
+__all__ = ["is_terminal", "print_json", "print_report", "print_table", "terminal"]
 
 _LEGIBLE = 24
-"""Characters that a folded column of text keeps at least."""
+"""The least number of characters that a folded column of text keeps."""
 
 
 def is_terminal() -> bool:
@@ -32,8 +34,14 @@ def terminal() -> Console:
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON document; NaN and infinity, which JSON lacks, are refused."""
+    """Print one JSON document; NaN and infinity are errors, since JSON does not have them."""
     print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def print_report(report: Report) -> None:
+    """Print the figures of a test part; the last line is ``test accuracy: 0.9793`` or ``test R2: 0.8123``."""
+    print(report.text)
+    print(f"test {report.metric}: {report.score:.4f}", flush=True)
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
@@ -44,7 +52,7 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Se
     headers : sequence of str
     rows : sequence of sequences of str
     right : sequence of int, default=()
-        The columns that are set flush right, as numbers are.
+        The columns to set flush right, as numbers are.
     """
     widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
     if is_terminal() and _print_rich_table(headers, rows, right, widths):
@@ -60,9 +68,9 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Se
 def _print_rich_table(
     headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int], widths: Sequence[int]
 ) -> bool:
-    """Print a table with rules; return False, and print nothing, where the terminal is too narrow for it.
+    """Print a table with rules; return False and print nothing if the terminal is too narrow.
 
-    What may be folded is the widest column of text, as long as it stays legible; figures and names are not cut up.
+    The widest column of text is folded, as long as it stays legible; figures and names are never folded.
     """
     from rich import box
     from rich.table import Table
@@ -78,6 +86,6 @@ def _print_rich_table(
         justify: Literal["right", "left"] = "right" if i in right else "left"
         table.add_column(header, justify=justify, overflow="fold", no_wrap=i != folded)
     for row in rows:
-        table.add_row(*map(Text, row))  # Text: what a file contains is not markup
+        table.add_row(*map(Text, row))  # Text is not read as markup, whatever a file contains
     console.print(table)
     return True

@@ -13,9 +13,9 @@ __all__ = ["register"]
 
 _HELP = """Draw a network with the values of one sample on its units and its weights on its lines, as SVG.
 
-The path of one weight's partial derivative is highlighted, and written out below. Without MODEL it is the worked
-example of `gpuprop trace`. MODEL is the folder of a run or a model file and needs --data; of a layer with many units
-the most active ones are drawn.
+The path of one weight's partial derivative is highlighted, and written out below. Without MODEL the worked example of
+`gpuprop trace` is drawn. MODEL is the folder of a run or a model file, and needs --data. If a layer has many units, the
+most active ones are drawn.
 
 \b
 Examples:
@@ -37,19 +37,19 @@ def diagram(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="The weight whose derivative is highlighted, in the notation chosen: w5, weights[1][0, 0]; w(i7,h3) "
-            "in a large network.  [default: a large one of the last layer]",
+            help="The weight whose derivative is highlighted, in the chosen notation: w5 or weights[1][0, 0]; in a "
+            "large network w(i7,h3).  [default: a large weight of the last layer]",
         ),
     ] = None,
-    data: Annotated[str | None, typer.Option(metavar="DATA", help="Where MODEL's sample comes from.")] = None,
+    data: Annotated[str | None, typer.Option(metavar="DATA", help="The data set or file with MODEL's sample.")] = None,
     sample: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Row of DATA, counted from 0.  [default: 0]")
+        int | None, typer.Option(metavar="N", min=0, help="The row of DATA to show, counted from 0.  [default: 0]")
     ] = None,
     target: Target = None,
     labels: Labels = None,
     header: Header = None,
     notation: Annotated[
-        str, typer.Option(metavar="code|mazur|lecture", help="How units and weights are named.")
+        str, typer.Option(metavar="code|mazur|lecture", help="The notation that names units and weights.")
     ] = "mazur",
 ) -> None:
     """Compute and draw."""

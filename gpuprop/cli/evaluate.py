@@ -1,26 +1,21 @@
-"""``gpuprop evaluate``: how good a trained model is on a data set."""
+"""``gpuprop evaluate``: the scores of a trained model on a data set."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from gpuprop.cli.device import use_device
-from gpuprop.cli.options import Device, Header, Json, Labels, OptionError, Target
+from gpuprop.cli.options import Device, Header, Json, Labels, Target, check_test_fraction
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+__all__ = ["register"]
 
-    from gpuprop.model.network import Network
+_HELP = """Evaluate the model in DIR (or a model file) on DATA, which must have targets too.
 
-__all__ = ["load_rows", "register"]
-
-_HELP = """Evaluate the model in DIR (or a model file) on DATA, which holds targets too.
-
-All rows of a file count, also those that the model was trained on: --test-fraction takes only those that
-train held out. Of mnist the test part counts, of digits the rows that train holds out.
+All rows of a file count, also those that the model was trained on; --test-fraction takes only the rows that train held
+out. The rows of mnist are its test part, those of digits are the rows that train holds out.
 
 \b
 Examples:
@@ -43,22 +38,22 @@ def evaluate(
     header: Header = None,
     test_fraction: Annotated[
         float | None,
-        typer.Option(metavar="F", help="Only the rows that train held out with this share and the model's seed."),
+        typer.Option(metavar="F", help="Take only the rows that train held out with this share and the model's seed."),
     ] = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Load both, predict, report."""
     chosen = use_device(device)
-    if test_fraction is not None and not 0 < test_fraction < 1:
-        raise OptionError(f"--test-fraction: got {test_fraction}, expected a number above 0 and below 1")
+    check_test_fraction(test_fraction)
 
-    from gpuprop.cli.console import print_json
-    from gpuprop.cli.scores import print_report, report_on
+    from gpuprop.cli.console import print_json, print_report
     from gpuprop.estimators.stored_models import load_network
+    from gpuprop.training.parts import Source, rows_for_model
+    from gpuprop.training.scores import report_on
 
     network = load_network(model, device)
-    X, y = load_rows(network, data, target, labels, header, test_fraction)
+    X, y = rows_for_model(network, Source(data, target, labels, header), test_fraction)
     report = report_on(network, X, y, classes=network.classes)
     if json:
         print_json({"model": str(model), "data": data, "device": network.device_, **report.figures})
@@ -66,41 +61,3 @@ def evaluate(
     print(f"{model}: {network!r} on {data}: {len(X):,} rows")
     print(chosen)
     print_report(report)
-
-
-def load_rows(
-    network: Network,
-    data: str,
-    target: str | None,
-    labels: str | None,
-    header: bool | None,
-    fraction: float | None = None,
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return samples and targets for a model: of a built-in data set the test part, of a file all rows.
-
-    With `fraction` they are those that ``train`` held out with this share and the network's seed.
-    """
-    from gpuprop import datasets
-    from gpuprop.cli.recipes import TEST_FRACTION
-    from gpuprop.errors import DataError
-
-    if fraction is None and data == "digits":
-        fraction = TEST_FRACTION
-    if fraction is None:
-        return datasets.load_test(
-            data,
-            classes=network.classes or (range(max(2, network.layer_sizes[-1])) if network.is_classifier else None),
-            n_features=network.layer_sizes[0],
-            feature_names=network.feature_names,
-            target=target,
-            labels=labels,
-            header=header,
-        )
-    task = "classification" if network.is_classifier else "regression"
-    dataset = datasets.load(data, target=target, labels=labels, task=task, header=header)
-    classes = None if network.classes is None else list(network.classes)
-    if dataset.X.shape[1] != network.layer_sizes[0] or dataset.classes != classes:
-        raise DataError(
-            f"{data}: has other columns or classes than the model was trained on; leave out --test-fraction"
-        )
-    return datasets.split(dataset, fraction, network.seed)[1]

@@ -1,4 +1,4 @@
-"""``gpuprop exercise``: eight tasks with a hole each; it checks what is put in, and names the likely mistake."""
+"""``gpuprop exercise``: eight tasks with a hole each; it checks solutions, and names the likely mistake."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["register"]
 _HELP = """Learn by filling holes: eight small functions of backpropagation, each with a piece missing.
 
 Without N the exercises are listed. --check runs your file, compares its numbers with finite differences or a reference,
-and names the mistake if it is one that is often made; the exit status is 0 if it is right.
+and names the mistake if it is a common one. The exit status is 0 if the solution is right.
 
 \b
 Examples:
@@ -27,7 +27,7 @@ Examples:
 
 def register(app: typer.Typer) -> None:
     """Add the command ``exercise``."""
-    app.command("exercise", help=_HELP, short_help="Exercises with a hole, checked with the likely mistake named.")(
+    app.command("exercise", help=_HELP, short_help="Fill holes in small functions; your solutions are checked.")(
         exercise
     )
 
@@ -35,9 +35,11 @@ def register(app: typer.Typer) -> None:
 def exercise(
     number: Annotated[int | None, typer.Argument(metavar="[N]", show_default=False)] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the task here; an existing file stays.")
+        Path | None, typer.Option(metavar="FILE", help="Write the task to this file; an existing file is not replaced.")
     ] = None,
-    check: Annotated[Path | None, typer.Option("--check", metavar="FILE", help="Check your solution.")] = None,
+    check: Annotated[
+        Path | None, typer.Option("--check", metavar="FILE", help="Check your solution in this file.")
+    ] = None,
 ) -> None:
     """List, write or check."""
     from gpuprop.errors import GpupropError
@@ -69,7 +71,7 @@ def exercise(
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a new file: what a learner has begun is never overwritten."""
+    """Write a new file; a solution that a learner has begun is never overwritten."""
     from gpuprop.errors import GpupropError
 
     try:

@@ -16,7 +16,7 @@ __all__ = ["written_whole"]
 
 @contextmanager
 def written_whole(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
-    """Open a file beside `path` that takes its place when all is written, and goes when anything fails."""
+    """Open a file beside `path` that replaces it when all is written, and is removed if anything fails."""
     target = Path(os.path.realpath(path))
     beside = target.with_name(f".gpuprop-{secrets.token_hex(8)}.tmp")
     try:

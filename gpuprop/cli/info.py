@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 
 def info(json: Json = False) -> None:
-    """Print what is here."""
+    """Print versions and devices."""
     from gpuprop.cli.console import print_json, print_table
 
     found = _found()
@@ -42,7 +42,7 @@ def info(json: Json = False) -> None:
     rows = [[d["device"], "yes" if d["usable"] else "no", d["reason"]] for d in found["devices"]]
     print_table(("device", "usable", "what it is, or why not"), rows)
     if "NUMBA_ENABLE_CUDASIM=1" in rows[-1][-1]:
-        print("A command that is told --device cuda-sim switches the simulator on itself.")
+        print("A command with --device cuda-sim switches the simulator on itself.")
     print()
     print(found["auto"]["reason"])
 
@@ -53,7 +53,7 @@ def _found() -> dict[str, Any]:
 
     try:
         auto: dict[str, str | None] = asdict(choose("auto"))
-    except (GpupropError, ValueError) as error:  # GPUPROP_DEVICE names what is not here: this command says so
+    except (GpupropError, ValueError) as error:  # GPUPROP_DEVICE may name a device that is not here
         auto = {"device": None, "backend": None, "reason": str(error)}
     versions = {"gpuprop": __version__, "python": platform.python_version()}
     for name in _PACKAGES:

@@ -1,8 +1,8 @@
-"""What several commands have in common: their options, the values that are written in a short form, wrong options."""
+"""Options that several commands have, the parsers of their short forms, and the error for wrong options."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -17,6 +17,8 @@ __all__ = [
     "Labels",
     "OptionError",
     "Target",
+    "check_test_fraction",
+    "known_names",
     "parse_activation",
     "parse_dropout",
     "parse_hidden",
@@ -24,7 +26,7 @@ __all__ = [
     "wrong_options",
 ]
 
-DEVICE_HELP = "auto, cpu, numpy, cuda, cuda:N or cuda-sim (GPUPROP_DEVICE overrides it)."
+DEVICE_HELP = "auto, cpu, numpy, cuda, cuda:N or cuda-sim; the variable GPUPROP_DEVICE overrides it."
 
 Device = Annotated[str, typer.Option("--device", metavar="NAME", help=DEVICE_HELP)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
@@ -42,27 +44,42 @@ Labels = Annotated[
 ]
 Header = Annotated[
     bool | None,
-    typer.Option("--header/--no-header", help="Whether a CSV file starts with a line of names.  [default: found out]"),
+    typer.Option("--header/--no-header", help="Whether a CSV file starts with a line of names.  [default: detected]"),
 ]
 
 
 class OptionError(typer.BadParameter):
-    """A wrong option, or options that contradict each other: exit status 2."""
+    """A wrong option, or options that contradict each other; the exit status is 2."""
 
     def format_message(self) -> str:
-        """Return the message as it is; the library's own already says which value it means."""
+        """Return the message as it is: it already names the value."""
         return self.message
 
 
 @contextmanager
 def wrong_options() -> Iterator[None]:
-    """Make what the library refuses in the values of options an `OptionError`; gpuprop's own errors pass."""
+    """Turn the ValueError or TypeError of a wrong value into an `OptionError`; gpuprop's own errors pass."""
     try:
         yield
     except GpupropError:
         raise
     except (ValueError, TypeError) as error:
         raise OptionError(str(error)) from error
+
+
+def check_test_fraction(fraction: float | None) -> None:
+    """Refuse a share of rows that holds out none of them or all of them."""
+    if fraction is not None and not 0 < fraction < 1:
+        raise OptionError(f"--test-fraction: got {fraction}, expected a number above 0 and below 1")
+
+
+def known_names(option: str, names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Return the names, without spaces around them; one that is not known is an `OptionError`."""
+    stripped, allowed = [name.strip() for name in names], list(known)
+    for name in stripped:
+        if name not in allowed:
+            raise OptionError(f"got {option} {name!r}, expected one or more of {', '.join(allowed)}")
+    return stripped
 
 
 def parse_hidden(text: str) -> tuple[int, ...]:
@@ -102,7 +119,7 @@ def parse_scale(text: str) -> str:
 
 
 def _numbers(text: str, kind: type[Any]) -> tuple[Any, ...]:
-    """Return comma-separated numbers; an empty tuple if any of them is none."""
+    """Return comma-separated numbers, or an empty tuple if a part is not a number."""
     try:
         return tuple(kind(part) for part in text.split(","))
     except ValueError:

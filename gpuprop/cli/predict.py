@@ -1,10 +1,10 @@
-"""``gpuprop predict``: what a trained model says about new rows, as a CSV file."""
+"""``gpuprop predict``: the predictions of a trained model for new rows, as a CSV file."""
 
 from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,19 +12,14 @@ from gpuprop.cli.device import use_device
 from gpuprop.cli.files import written_whole
 from gpuprop.cli.options import Device, Header
 
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
-
-    from gpuprop.model.network import Network
-
-__all__ = ["prediction_columns", "register"]
+__all__ = ["register"]
 
 _HELP = """Predict each row of INPUT with the model in DIR (or a model file) and write a CSV file.
 
-A classifier writes the column prediction (labels) and a probability p_CLASS for each class; a regression writes
-prediction, or prediction_1, prediction_2, ... for several outputs. Columns are found by their names where the
-model and INPUT have names, and the column that the model was trained to predict may still be among them. No other
-column is dropped silently: name one to leave out with --target.
+The file of a classifier has the column prediction (labels) and a probability p_CLASS for each class; the file of a
+regression has prediction, or prediction_1, prediction_2, ... for several outputs. Columns are found by their names if
+the model and INPUT have names. INPUT may still have the column that the model was trained to predict. No other column
+is dropped silently; --target names one to leave out.
 
 \b
 Examples:
@@ -51,6 +46,7 @@ def predict(
 
     from gpuprop.datasets import load_features
     from gpuprop.estimators.stored_models import load_network
+    from gpuprop.model.predictions import prediction_columns
 
     network = load_network(model, device)
     X = load_features(
@@ -67,22 +63,3 @@ def predict(
         writer.writerows(zip(*columns.values(), strict=True))
     print(chosen)
     print(f"{out}: {len(X):,} predictions")
-
-
-def prediction_columns(network: Network, X: ArrayLike) -> dict[str, list[Any]]:
-    """Return the columns of a prediction file by their names.
-
-    Numbers are NumPy scalars: written as text they show the shortest form that is read back as the same number.
-    """
-    outputs = network.forward(X)
-    predicted = network.decide(outputs)
-    n_outputs = outputs.shape[1]
-    if predicted.ndim == 2:  # a regression, or several logistic outputs that are questions of their own
-        names = ["prediction"] if n_outputs == 1 else [f"prediction_{i}" for i in range(1, n_outputs + 1)]
-        return {name: list(column) for name, column in zip(names, predicted.T, strict=True)}
-    classes = network.classes or range(max(2, n_outputs))
-    columns: dict[str, list[Any]] = {"prediction": [classes[index] for index in predicted]}
-    if network.output_activation.name in ("logistic", "softmax"):  # of others the outputs are no probabilities
-        shares = [1 - outputs[:, 0], outputs[:, 0]] if n_outputs == 1 else list(outputs.T)
-        columns |= {f"p_{label}": list(share) for label, share in zip(classes, shares, strict=True)}
-    return columns

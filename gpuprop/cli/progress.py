@@ -1,4 +1,4 @@
-"""What a training shows while it runs: a line an epoch, and on a terminal a live bar below them."""
+"""The display of a training while it runs: a line for each epoch, and on a terminal a live bar below the lines."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from gpuprop.cli.console import is_terminal, terminal
 from gpuprop.training.callbacks import Callback
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from gpuprop.training.trainer import Trainer
 
 __all__ = ["EpochTable", "LiveEpochTable", "LiveUpdateTable", "epoch_table"]
@@ -28,9 +26,8 @@ def epoch_table(metric: str, *, by_epoch: bool = False) -> EpochTable:
     metric : str
         "accuracy" or "r2".
     by_epoch : bool, default=False
-        Whether the bar moves once an epoch only. A callback that is told of every update makes a GPU launch its kernels
-        one by one, where it would replay a whole epoch; and what it counted would be launches, not updates that are
-        complete.
+        Whether the bar moves only once an epoch. A callback after every update would make a GPU launch its kernels one
+        by one instead of replaying a whole epoch, and it would count launches, not complete updates.
     """
     if not is_terminal():
         return EpochTable(metric)
@@ -38,7 +35,7 @@ def epoch_table(metric: str, *, by_epoch: bool = False) -> EpochTable:
 
 
 class EpochTable(Callback):
-    """One plain line an epoch."""
+    """Print one plain line for each epoch."""
 
     def __init__(self, metric: str) -> None:
         self.metric = metric
@@ -55,11 +52,11 @@ class EpochTable(Callback):
         print(self.header, flush=True)
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, record: Mapping[str, float | None]) -> None:
-        """Print the epoch's line, at once even into a pipe: somebody may be waiting at its other end."""
+        """Print the epoch's line, at once even into a pipe, where a reader may wait for it."""
         print(self.line(trainer, record), flush=True)
 
     def close(self) -> None:
-        """Leave the terminal as it was; called after the training, whatever became of it."""
+        """Leave the terminal as it was; called after the training, even if it failed."""
 
     def line(self, trainer: Trainer, record: Mapping[str, float | None]) -> str:
         """Return the line of an epoch."""
@@ -75,15 +72,47 @@ class EpochTable(Callback):
 
 
 class LiveEpochTable(EpochTable):
-    """The same lines, and below them a bar with loss, score, samples per second and the time left."""
+    """Print the same lines, and below them a bar with loss, score, samples per second and the time left."""
 
     def __init__(self, metric: str) -> None:
         super().__init__(metric)
-        self._progress: Progress | None = None
+        self._bar: _Bar | None = None
         self._fields: dict[str, Any] = {"figures": "", "speed": ""}
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         """Start the bar."""
+        self._bar_of(trainer).print(self.header, style="bold")
+
+    def on_epoch_end(self, trainer: Trainer, epoch: int, record: Mapping[str, float | None]) -> None:
+        """Print the epoch's line above the bar."""
+        score = "R2" if self.metric == "r2" else "accuracy"
+        loss, value = record["train_loss"], record[f"train_{self.metric}"]
+        self._fields["figures"] = f"loss {_number(loss, '.4g')}  {score} {_number(value, '.4f')}"
+        self._bar_of(trainer).print(self.line(trainer, record))
+        self._move(trainer, epoch * trainer.steps_per_epoch, min(epoch + 1, trainer.epochs))
+
+    def _bar_of(self, trainer: Trainer) -> _Bar:
+        """Return the bar of the training; the first call starts it."""
+        if self._bar is None:
+            self._bar = _Bar(f"1/{trainer.epochs}", trainer.epochs * trainer.steps_per_epoch, self._fields)
+        return self._bar
+
+    def _move(self, trainer: Trainer, steps: int, epoch: int) -> None:
+        bar = self._bar_of(trainer)
+        samples = steps * trainer.n_samples / trainer.steps_per_epoch
+        self._fields["speed"] = f"{samples / max(bar.seconds, 1e-9):,.0f} samples/s"
+        bar.move(steps, f"{epoch}/{trainer.epochs}", self._fields)
+
+    def close(self) -> None:
+        """Take the bar away, and give the terminal its cursor back."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+class _Bar:
+    """The bar, shown from its creation until `stop`."""
+
+    def __init__(self, description: str, total: int, fields: Mapping[str, Any]) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         self._progress = Progress(
@@ -96,40 +125,35 @@ class LiveEpochTable(EpochTable):
             transient=True,
             expand=True,
         )
-        total = trainer.epochs * trainer.steps_per_epoch
-        self._task = self._progress.add_task(f"1/{trainer.epochs}", total=total, **self._fields)
+        self._task = self._progress.add_task(description, total=total, **fields)
         self._begin = time.perf_counter()
         self._progress.start()
-        self._progress.console.print(self.header, style="bold")
 
-    def on_epoch_end(self, trainer: Trainer, epoch: int, record: Mapping[str, float | None]) -> None:
-        """Print the epoch's line above the bar."""
-        assert self._progress is not None
-        score = "R2" if self.metric == "r2" else "accuracy"
-        loss, value = record["train_loss"], record[f"train_{self.metric}"]
-        self._fields["figures"] = f"loss {_number(loss, '.4g')}  {score} {_number(value, '.4f')}"
-        self._progress.console.print(self.line(trainer, record))
-        self._move(trainer, epoch * trainer.steps_per_epoch, min(epoch + 1, trainer.epochs))
+    @property
+    def seconds(self) -> float:
+        """The time since the bar was started."""
+        return time.perf_counter() - self._begin
 
-    def _move(self, trainer: Trainer, steps: int, epoch: int) -> None:
-        assert self._progress is not None
-        samples = steps * trainer.n_samples / trainer.steps_per_epoch
-        self._fields["speed"] = f"{samples / max(time.perf_counter() - self._begin, 1e-9):,.0f} samples/s"
-        self._progress.update(self._task, completed=steps, description=f"{epoch}/{trainer.epochs}", **self._fields)
+    def print(self, line: str, style: str | None = None) -> None:
+        """Print a line above the bar."""
+        self._progress.console.print(line, style=style)
 
-    def close(self) -> None:
-        """Take the bar away, and give the terminal its cursor back."""
-        if self._progress is not None:
-            self._progress.stop()
+    def move(self, steps: int, description: str, fields: Mapping[str, Any]) -> None:
+        """Show that so many updates are complete."""
+        self._progress.update(self._task, completed=steps, description=description, **fields)
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        self._progress.stop()
 
 
 class LiveUpdateTable(LiveEpochTable):
-    """A bar that moves while an epoch is trained, too."""
+    """Move the bar also during an epoch."""
 
     _shown = 0.0
 
     def on_step_end(self, trainer: Trainer, epoch: int, step: int) -> None:
-        """Move the bar, ten times a second at most: drawing must not cost training time."""
+        """Move the bar at most ten times a second, so that drawing costs little training time."""
         now = time.perf_counter()
         if now - self._shown < _REFRESH_SECONDS:
             return

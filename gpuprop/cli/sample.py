@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gpuprop.model.network import Network
+    from gpuprop.training.parts import Source
 
 __all__ = ["subject_and_sample"]
 
@@ -23,8 +24,9 @@ def subject_and_sample(
     labels: str | None,
     header: bool | None,
 ) -> tuple[str, Network, NDArray[Any], NDArray[Any]]:
-    """Return what is looked at in words, the network, and its sample as a batch of one row with its target."""
+    """Return a description, the network, and its sample as a batch of one row with its target."""
     from gpuprop.learn.trace import worked_example
+    from gpuprop.training.parts import Source
 
     if model is None:
         if (data, sample, target, labels, header) != (None, None, None, None, None):
@@ -32,18 +34,16 @@ def subject_and_sample(
         return "the worked example", *worked_example()
     if data is None:
         raise OptionError("MODEL needs --data DATA, which holds the sample, and takes --sample N")
-    network, x, y = _model_and_sample(model, data, sample or 0, target, labels, header)
+    network, x, y = _model_and_sample(model, sample or 0, Source(data, target, labels, header))
     return f"{model}, sample {sample or 0} of {data}", network, x, y
 
 
-def _model_and_sample(
-    model: Path, data: str, sample: int, target: str | None, labels: str | None, header: bool | None
-) -> tuple[Network, NDArray[Any], NDArray[Any]]:
-    from gpuprop.cli.evaluate import load_rows
+def _model_and_sample(model: Path, row: int, source: Source) -> tuple[Network, NDArray[Any], NDArray[Any]]:
     from gpuprop.estimators.stored_models import load_network
+    from gpuprop.training.parts import rows_for_model
 
     network = load_network(model, "numpy")
-    X, y = load_rows(network, data, target, labels, header)
-    if sample >= len(X):
-        raise OptionError(f"--sample: got {sample}, expected 0 to {len(X) - 1}: {data} has {len(X):,} rows")
-    return network, X[sample : sample + 1], y[sample : sample + 1]
+    X, y = rows_for_model(network, source)
+    if row >= len(X):
+        raise OptionError(f"--sample: got {row}, expected 0 to {len(X) - 1}: {source.data} has {len(X):,} rows")
+    return network, X[row : row + 1], y[row : row + 1]

@@ -1,8 +1,7 @@
-"""``gpuprop selfcheck``: hold this machine's device to the float64 oracle, and write a report of it."""
+"""``gpuprop selfcheck``: compare this machine's device with the float64 oracle, and write a report."""
 
 from __future__ import annotations
 
-import json as json_module
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,12 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-_HELP = """Check that this machine's device computes the right numbers: run this first on a new GPU.
+_HELP = """Check that this machine's device computes the right numbers; run this first on a new GPU.
 
-Every step of backpropagation, in float32 and float64, with every activation, loss and optimizer, on ragged shapes and
-through whole trainings, is compared with a float64 reference; each must stay within its error bound, write nothing
-else, and give the same bits twice. The exit status is 1 if anything fails. The first run compiles the kernels of a GPU,
-which takes minutes; they are kept on disk where that is possible.
+Every step of backpropagation is compared with a float64 reference: in float32 and float64, with every activation, loss
+and optimizer, on ragged shapes and through whole trainings. Each must stay within its error bound, write to no other
+memory, and give the same bits twice. The exit status is 1 if anything fails. The first run compiles the kernels of a
+GPU, which takes minutes; they are kept on disk if possible.
 
 \b
 Examples:
@@ -49,10 +48,11 @@ def register(app: typer.Typer) -> None:
 def selfcheck(
     device: Device = "auto",
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write device, versions, errors and times here, as JSON.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Write device, versions, errors and times to this file, as JSON."),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Some sixth of the cases, once each; always so on cuda-sim.")
+        bool, typer.Option("--quick", help="Run about a sixth of the cases, once each; on cuda-sim this is always so.")
     ] = False,
     json: Json = False,
 ) -> None:
@@ -62,9 +62,10 @@ def selfcheck(
     chosen = use_device(device)
     from gpuprop.backends import get_ops
     from gpuprop.measure.equivalence.selfcheck import SelfCheck
+    from gpuprop.measure.report_file import write_report
 
     if report is not None:
-        report.touch()  # a report that cannot be written is better known now than in five minutes
+        report.touch()  # a report that cannot be written should fail now, not after five minutes
     ops = get_ops(device)
     check = SelfCheck(ops, quick=quick or ops.device == "cuda-sim")
     if json:
@@ -79,7 +80,7 @@ def selfcheck(
         _print_result(check)
     found = check.report() | {"timings": _timings(check, ops)}
     if report is not None:
-        report.write_text(json_module.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        write_report(report, found)
     if json:
         print_json(found)
     else:
@@ -93,7 +94,7 @@ def selfcheck(
 
 
 def _timings(check: SelfCheck, ops: Ops) -> list[dict[str, Any]]:
-    """Return what an update takes on a device that computes rightly, and whose times count."""
+    """Return the times of an update if the device has passed and its times count."""
     from gpuprop.measure.bench.whole_updates import CONFIGS, entries
 
     if check.quick or check.clock_flaw or not check.passed:
@@ -111,7 +112,7 @@ def _print_head(check: SelfCheck) -> None:
 
 @contextmanager
 def _progress(check: SelfCheck) -> Iterator[Callable[[Outcome], None]]:
-    """Show how far the run is: a bar on a terminal, else a line for each step; failures at once."""
+    """Show the progress of the run, as a bar on a terminal, else as a line for each step; show failures at once."""
     from gpuprop.cli.console import is_terminal, terminal
 
     if is_terminal():

@@ -16,9 +16,9 @@ __all__ = ["register"]
 
 _HELP = """Show backpropagation step by step: every number with its symbol, its formula and its value.
 
-Without MODEL it is the worked example that texts compute by hand: a 2-2-2 logistic network, one sample, learning
-rate 0.5, biases held fixed. MODEL is the folder of a run or a model file and needs --data; of a network with many
-weights one path is shown. MODEL itself is not changed.
+Without MODEL the worked example is traced that texts compute by hand: a 2-2-2 logistic network, one sample, learning
+rate 0.5, biases held fixed. MODEL is the folder of a run or a model file, and needs --data. If it has many weights, one
+path is shown. MODEL itself is not changed.
 
 \b
 Examples:
@@ -38,20 +38,22 @@ def register(app: typer.Typer) -> None:
 
 def trace(
     model: Annotated[Path | None, typer.Argument(metavar="[MODEL]", show_default=False)] = None,
-    data: Annotated[str | None, typer.Option(metavar="DATA", help="Where MODEL's sample comes from.")] = None,
+    data: Annotated[str | None, typer.Option(metavar="DATA", help="The data set or file with MODEL's sample.")] = None,
     sample: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Row of DATA, counted from 0.  [default: 0]")
+        int | None, typer.Option(metavar="N", min=0, help="The row of DATA to show, counted from 0.  [default: 0]")
     ] = None,
     target: Target = None,
     labels: Labels = None,
     header: Header = None,
     lr: Annotated[float, typer.Option("--lr", metavar="RATE", help="The learning rate.")] = 0.5,
-    rounds: Annotated[int, typer.Option(metavar="N", min=1, help="Rounds of gradient descent; the last is shown.")] = 1,
+    rounds: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Number of rounds of gradient descent; the last one is shown.")
+    ] = 1,
     weights: Annotated[
         str,
         typer.Option(
             metavar="original|updated",
-            help="Form hidden deltas with the weights as they were, or, as some texts do, with already updated ones.",
+            help="Compute hidden deltas with the weights as they were or, as some texts do, with already updated ones.",
         ),
     ] = "original",
     train_biases: Annotated[bool, typer.Option("--train-biases", help="Update the biases too.")] = False,
@@ -59,16 +61,18 @@ def trace(
         str,
         typer.Option(
             metavar="code|mazur|lecture",
-            help="z[1][0] and weights, as in the library; net and out; or z^(2), a^(2) and Theta.",
+            help="code: z[1][0] and weights, as in the library; mazur: net and out; lecture: z^(2), a^(2) and Theta.",
         ),
     ] = "mazur",
     scalar: Annotated[
         bool, typer.Option("--scalar", help="Trace a formula instead: f = (x + y) * z at x = -2, y = 5, z = -4.")
     ] = False,
     formula: Annotated[
-        str | None, typer.Option(metavar="TEXT", help='A formula of yours for --scalar, such as "logistic(w*x + b)".')
+        str | None, typer.Option(metavar="TEXT", help='Your own formula for --scalar, such as "logistic(w*x + b)".')
     ] = None,
-    at: Annotated[str | None, typer.Option(metavar="x=NUMBER,...", help="Where --formula is computed.")] = None,
+    at: Annotated[
+        str | None, typer.Option(metavar="x=NUMBER,...", help="The values of the variables in --formula.")
+    ] = None,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a self-contained page with typeset formulas.")
     ] = None,
@@ -112,7 +116,7 @@ def _scalar(formula: str | None, at: str | None, html: Path | None, json: bool) 
 
 
 def _show(result: Trace | ScalarTrace, summary: str, html: Path | None, json: bool) -> None:
-    """Write the page, if one is asked for, and print the trace: whole, as JSON, or beside a page its summary."""
+    """Write the page if --html was given; print its summary, else the whole trace, or JSON."""
     from gpuprop.cli.console import print_json
     from gpuprop.cli.files import written_whole
 
@@ -131,11 +135,12 @@ def _values(text: str) -> dict[str, float]:
     """``"x=-2,y=5"`` -> {"x": -2.0, "y": 5.0}."""
     found = {}
     for part in text.split(","):
-        name, equals, number = (piece.strip() for piece in part.partition("="))
+        name, _, number = (piece.strip() for piece in part.partition("="))
         try:
-            found[name] = float(number)
+            value = float(number)
         except ValueError:
-            equals = ""
-        if not equals or not name.isidentifier() or name == "formula":
+            value = None
+        if value is None or not name.isidentifier() or name == "formula":
             raise OptionError(f"--at: got {part!r}, expected NAME=NUMBER, several separated by commas")
+        found[name] = value
     return found

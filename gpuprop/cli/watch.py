@@ -1,4 +1,4 @@
-"""``gpuprop watch``: a page on this machine that shows a run while it goes."""
+"""``gpuprop watch``: a page on this machine that shows a run while it trains."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ __all__ = ["register"]
 
 _HELP = """Show the run in DIR live in a browser: loss, accuracy, throughput, first-layer weights, current mistakes.
 
-DIR is the --out of `gpuprop train`; it may come into being later. The page is served to this machine only. Ctrl-C ends
-it; the training is not touched.
+DIR is the --out of `gpuprop train`, which may create it later. The page is served to this machine only. Ctrl-C ends the
+page and leaves the training alone.
 
 \b
 Examples:
@@ -28,7 +28,9 @@ def register(app: typer.Typer) -> None:
 
 def watch(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run.")],
-    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0 takes a free one.")] = 8265,
+    port: Annotated[
+        int, typer.Option(metavar="N", min=0, max=65535, help="Port of the page; 0 takes a free one.")
+    ] = 8265,
 ) -> None:
     """Serve until Ctrl-C."""
     from gpuprop.learn.live.server import HOST, make_server

@@ -1,6 +1,6 @@
 """Estimators by scikit-learn's conventions: `MLPClassifier` and `MLPRegressor`, ensembles of them, and searches.
 
-Each name is loaded when it is first used, so that a stored network can be read without scikit-learn.
+Each name is loaded when it is first used, so that `gpuprop.load` can read a network without importing scikit-learn.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.class_weight import compute_sample_weight
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import (
     _check_partial_fit_first_call,
     check_classification_targets,
@@ -22,8 +21,8 @@ from sklearn.utils.multiclass import (
 )
 
 from gpuprop.arrays import namespace, on_gpu, to_host
-from gpuprop.estimators.base import BaseMLP, Role
-from gpuprop.estimators.parameters import CONSTRAINTS, Method, fit_method, set_parameters
+from gpuprop.estimators.base import BaseMLP, Role, if_stochastic
+from gpuprop.estimators.parameters import CONSTRAINTS, fit_method, set_parameters
 
 __all__ = ["MLPClassifier"]
 
@@ -31,7 +30,7 @@ Array = NDArray[Any]
 
 
 def _check_objects(y: Array) -> None:
-    """Refuse labels that are objects but not text, of which scikit-learn would say that their type is unknown."""
+    """Refuse labels that are objects but not text; scikit-learn would only say that their type is unknown."""
     kinds = sorted({type(label).__name__ for label in y.flat})
     if any(isinstance(label, str) for label in y.flat):
         if any(not isinstance(label, str) for label in y.flat):
@@ -41,11 +40,6 @@ def _check_objects(y: Array) -> None:
             f"Unknown label type: y has objects ({', '.join(kinds)}), expected numbers, truth values or text; "
             "convert it, e.g. with y.astype(int)"
         )
-
-
-def _if_stochastic(method: Method) -> Method:
-    available: Method = available_if(lambda estimator: estimator._stochastic())(method)
-    return available
 
 
 class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-learn has no type annotations
@@ -58,11 +52,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
     hidden_layer_sizes : array_like of int, or int, default=(100,)
         Units of each hidden layer.
     activation : str, Activation, or a list of them, default="relu"
-        Of the hidden layers, or one for each: "identity", "logistic", "tanh", "relu" as in scikit-learn; "leaky_relu",
-        "elu", "softplus", "gelu", "silu", or an object of your own.
+        The activation of all hidden layers, or one for each: "identity", "logistic", "tanh" or "relu" as in
+        scikit-learn, any other name in `gpuprop.activations.ACTIVATIONS`, such as "gelu", or an object of your own.
     solver : str or Optimizer, default="adam"
-        "adam", "sgd" and "lbfgs" as in scikit-learn: "sgd" has momentum, see `momentum`; "lbfgs" works on all samples
-        at once and suits small data sets. Also "adagrad", "adadelta", "rmsprop", "adamax", "nadam", "adamw", or an
+        "adam", "sgd" and "lbfgs" as in scikit-learn: "sgd" has momentum, see `momentum`; "lbfgs" uses all samples at
+        once and suits small data sets. Also any other name in `gpuprop.optimizers.OPTIMIZERS`, such as "adamw", or an
         object from `gpuprop.optimizers`.
     alpha : float, default=0.0001
         Strength of the L2 penalty ``alpha / 2 sum W^2``, which is divided by the sum of the batch's sample weights.
@@ -70,17 +64,17 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         "auto" is ``min(200, n_samples)``.
     learning_rate : str or Schedule, default="constant"
         "invscaling" is ``learning_rate_init / (samples seen + 1)^power_t`` from the second epoch on; "adaptive"
-        divides the rate by 5 where training would otherwise end; as in scikit-learn, solver "adam" ignores these two.
+        divides the rate by 5 when training would otherwise end; as in scikit-learn, solver "adam" ignores these two.
         With any solver: "exponential", "cosine", "one-cycle", "warmup", or an object from `gpuprop.schedules`.
     learning_rate_init : float or None, default=0.001
-        None takes the solver's own default.
+        The learning rate at the beginning; None takes the solver's own default.
     power_t : float, default=0.5
     max_iter : int, default=200
         Most epochs; for "lbfgs" most iterations.
     shuffle : bool, default=True
         Whether each epoch visits the rows in a new order.
     random_state : int, RandomState or None, default=None
-        For initial weights, held-out rows and row orders, drawn exactly as scikit-learn draws them.
+        The source of initial weights, held-out rows and row orders, which are drawn exactly as scikit-learn does.
     tol : float, default=1e-4
         The least improvement of loss or validation score that counts.
     verbose : bool, default=False
@@ -90,48 +84,52 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
     momentum : float, default=0.9
     nesterovs_momentum : bool, default=True
     early_stopping : bool, default=False
-        Hold out `validation_fraction` of the rows and end when their score stops improving; the parameters of the
-        best epoch are restored.
+        Whether to hold out `validation_fraction` of the rows, to end when their score stops improving, and to restore
+        the parameters of the best epoch.
     validation_fraction : float, default=0.1
     beta_1, beta_2, epsilon : float, default=0.9, 0.999, 1e-8
-        Of "adam".
+        Hyperparameters of "adam".
     n_iter_no_change : int, default=10
         Training ends when more epochs than this in a row have not improved by `tol`.
     max_fun : int, default=15000
-        For "lbfgs": most evaluations of the loss.
+        For "lbfgs": the most evaluations of the loss.
     max_epochs : int or None, default=None
-        What `max_iter` means under an honest name; set one of the two.
+        The same as `max_iter`, under a clearer name; set one of the two.
     l1 : float, default=0.0
-        Penalty ``l1 sum |W|``, divided as `alpha` is.
+        Strength of the L1 penalty ``l1 sum |W|``, which is divided as the L2 penalty is.
     weight_decay : float or None, default=None
-        Decoupled weight decay: solver "adam" becomes "adamw".
+        Decoupled weight decay; with it solver "adam" becomes "adamw".
     dropout : float or sequence of float, default=0.0
-        Share of units dropped in training: of the hidden layers, or (input, hidden), or one number for the input and
-        each hidden layer.
+        The share of units that training drops: of the hidden layers, or (input, hidden), or one number for the input
+        and each hidden layer.
     clip_norm : float or None, default=None
-        The gradient of all parameters together is shortened to at most this norm.
+        If the gradient of all parameters together has a larger norm, it is shortened to this norm.
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes, multiplied with the sample weights; "balanced" is inverse to their frequencies.
+        Weights of the classes, by which the sample weights are multiplied; "balanced" weighs each class by the inverse
+        of its frequency.
     label_smoothing : float, default=0.0
-        Share of each training target that is spread evenly over all classes (of a label: over yes and no).
+        The share of each training target that is spread evenly over all classes (for a label: over yes and no).
     device : str, default="auto"
         "auto", "cpu", "numpy", "cuda", "cuda:N" or "cuda-sim".
     dtype : {"float32", "float64"} or None, default=None
-        Of all arithmetic; None takes float32 for float32 data, else float64.
+        The dtype of all arithmetic; None takes float32 for float32 data, else float64.
     callbacks : list of gpuprop.Callback or None, default=None
     order_random_state : int, RandomState or None, default=None
-        Held-out rows and row orders are drawn from it instead of `random_state`, so that networks with different
-        initial weights can see the same rows in the same order.
+        The source of held-out rows and row orders instead of `random_state`, so that networks with different initial
+        weights can see the same rows in the same order.
     n_threads : int or None, default=None
-        The most threads of a fit on the CPU, see `Trainer`; a short measurement chooses how many there are.
+        The most threads of a fit on the CPU, see `Trainer`; a short measurement chooses the number.
+    plan : str, default="auto"
+        The path by which the updates are made: "auto" leaves the choice to the backend; the name of a path, such as
+        "steps", "fused" or "graph", asks for it, and the fit raises an error that says why if the path cannot serve.
 
     Attributes
     ----------
     classes_ : ndarray or list of ndarray of shape (n_classes,)
     loss_, best_loss_ : float
-        Loss of the last epoch, and the lowest (None with early stopping).
+        The loss of the last epoch, and the lowest (None with early stopping).
     loss_curve_ : list of float
-        Loss of each epoch, the mean while the parameters move; not for "lbfgs".
+        The mean loss over each epoch, while the parameters change; not for "lbfgs".
     validation_scores_, best_validation_score_ : list of float, float
         Accuracy on the held-out rows after each epoch, and the best; None without early stopping.
     history_ : dict of lists
@@ -140,18 +138,20 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
     coefs_, intercepts_ : list of ndarray
         Weights (fan_in, fan_out) and biases (fan_out,) of each layer.
     n_iter_, t_ : int
-        Epochs of the last fit; samples trained on so far.
+        Epochs of the last fit, and samples trained on so far.
     n_layers_, n_outputs_ : int
-        Layers with the input's, and units of the output layer.
+        The number of layers, including the input layer, and of units of the output layer.
     out_activation_ : str
         "logistic" or "softmax".
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Where X had names of columns.
+        The names of the columns, if X had names.
     network_ : gpuprop.Network
         The trained network; its ``l1`` and ``l2`` are the penalties before they are divided.
     device_, backend_ : str
         The device in use and the library that computes on it.
+    plan_ : str
+        A sentence that says by which path the last fit made its updates, and why. A model file does not hold it.
 
     Notes
     -----
@@ -212,6 +212,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         callbacks: Any = None,
         order_random_state: Any = None,
         n_threads: int | None = None,
+        plan: str = "auto",
     ) -> None:
         set_parameters(self, locals())
 
@@ -237,17 +238,17 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         self._fit(X, y, sample_weight, X_val=X_val, y_val=y_val)
         return self
 
-    @_if_stochastic
+    @if_stochastic
     @fit_method
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> MLPClassifier:
-        """Train one epoch, going on with parameters and optimizer as they are; not for "lbfgs".
+        """Train one more epoch, with the parameters and the optimizer as they are; not for "lbfgs".
 
         Parameters
         ----------
         X, y, sample_weight
             As for `fit`; y need not contain all classes.
         classes : array_like of shape (n_classes,) or None, default=None
-            All classes; needed by the first call.
+            All classes; the first call needs them.
 
         Returns
         -------
@@ -256,17 +257,17 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         """
         if _check_partial_fit_first_call(self, classes):
             several = type_of_target(y).startswith("multilabel")
-            self._label_binarizer = LabelBinarizer().fit(y if several else classes)
+            self.learn_labels(y if several else classes)
         self._fit(X, y, sample_weight, incremental=True)
         return self
 
     def predict(self, X: Any) -> Array:
         """Return the class of each row of X, or its labels: shape (n_samples,) or (n_samples, n_labels)."""
-        return self._labels(self._forward(X))
+        return self.prediction_of(self._forward(X))
 
     def predict_proba(self, X: Any) -> Array:
         """Return the probability of each class (or of each label), in the order of `classes_`."""
-        return self._probabilities(self._forward(X))
+        return self.probabilities_of(self._forward(X))
 
     def predict_log_proba(self, X: Any) -> Array:
         """Return the logarithm of `predict_proba`; minus infinity for a probability of 0."""
@@ -274,10 +275,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
             logarithms: Array = np.log(self.predict_proba(X))
         return logarithms
 
-    def _probabilities(self, outputs: Array) -> Array:
+    def probabilities_of(self, outputs: Array) -> Array:
+        """Return the probabilities that belong to the network's outputs, see `predict_proba`."""
         return np.hstack([1 - outputs, outputs]) if self.n_outputs_ == 1 else outputs
 
-    def _labels(self, outputs: Array) -> Array:
+    def prediction_of(self, outputs: Array) -> Array:
+        """Return the classes or labels that belong to the network's outputs, see `predict`."""
         if on_gpu(outputs) and self.classes_.dtype.kind in "biuf":
             return self._labels_on_gpu(outputs)
         outputs = to_host(outputs)
@@ -285,8 +288,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         return labels
 
     def _labels_on_gpu(self, outputs: Array) -> Array:
-        """Return labels that are numbers where the outputs are: none of it comes to the host."""
-        if str(self._label_binarizer.y_type_).startswith("multilabel"):
+        """Return labels that are numbers, on the GPU: nothing comes to the host."""
+        if self.is_multilabel:
             indicators: Array = (outputs > 0.5).astype(np.int64)
             return indicators
         chosen = outputs.argmax(axis=1) if self.n_outputs_ > 1 else (outputs[:, 0] > 0.5).astype(np.int64)
@@ -294,16 +297,25 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         labels: Array = namespace(outputs).asarray(classes)[chosen]
         return labels
 
+    def learn_labels(self, y: Any) -> None:
+        """Take the classes or labels in `y` as those of this classifier: sets `classes_`."""
+        self._label_binarizer = LabelBinarizer().fit(y)
+        self.classes_ = self._label_binarizer.classes_
+
+    @property
+    def is_multilabel(self) -> bool:
+        """Whether a row may have several labels; known once the labels are."""
+        return str(self._label_binarizer.y_type_).startswith("multilabel")
+
     def _check_targets(self, y: Any, role: Role) -> Array:
-        """Return y as a column for each output, after checking it against the classes that are known."""
+        """Return y as a column for each output, and check that the classifier knows its classes."""
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         if y.dtype == object:
             _check_objects(y)
         check_classification_targets(y)
         if not hasattr(self, "classes_") or (role == "fit" and not self.warm_start):
-            self._label_binarizer = LabelBinarizer().fit(y)
-            self.classes_ = self._label_binarizer.classes_
+            self.learn_labels(y)
         else:
             self._check_known(unique_labels(y), all_of_them=self.warm_start and role != "validation")
         targets: Array = self._label_binarizer.transform(y).astype(bool)

@@ -1,9 +1,11 @@
-"""When a fit ends: scikit-learn's rule, its learning rates that follow from it, and what it prints."""
+"""When a fit ends: scikit-learn's rule, the learning rates that depend on it, and the lines that it prints."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
 
 from gpuprop.estimators.parameters import rate_rule
 from gpuprop.training.callbacks import Callback
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Convergence"]
 
-#: A rate of this or less is not divided further: the training ends.
+#: At a rate of this or less the adaptive rule ends the training instead of dividing the rate.
 SMALLEST_RATE = 1e-6
 
 
@@ -27,7 +29,7 @@ class Convergence(Callback):
     Parameters
     ----------
     estimator : MLPClassifier or MLPRegressor
-        Its fitted attributes are updated: ``loss_, loss_curve_, n_iter_, t_, best_loss_, validation_scores_,
+        The callback updates its fitted attributes ``loss_, loss_curve_, n_iter_, t_, best_loss_, validation_scores_,
         best_validation_score_``.
     tol : float
         In the units of the loss, or of the score with early stopping.
@@ -35,6 +37,17 @@ class Convergence(Callback):
         ``validation_score(record) -> float``, with early stopping.
     single_epoch : bool
         Whether the training ends after one epoch: ``partial_fit``.
+    no_improvement_count : int
+        Epochs in a row, before this training, that did not improve by `tol`.
+    best_parameters : ndarray of shape (n_parameters,)
+        The parameters with the best validation score before this training.
+
+    Attributes
+    ----------
+    no_improvement_count, best_parameters
+        As above, with the epochs of this training.
+    stopped : bool
+        Whether the training has converged.
     """
 
     def __init__(
@@ -44,16 +57,20 @@ class Convergence(Callback):
         tol: float,
         validation_score: Callable[[Mapping[str, Any]], float] | None,
         single_epoch: bool,
+        no_improvement_count: int,
+        best_parameters: NDArray[Any],
     ) -> None:
         self.estimator = estimator
         self.tol = tol
         self.validation_score = validation_score
         self.single_epoch = single_epoch
         self.rate_rule = rate_rule(estimator)
+        self.no_improvement_count = no_improvement_count
+        self.best_parameters = best_parameters
         self.stopped = False
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, record: Mapping[str, Any]) -> None:
-        """Record the epoch; stop, or change the learning rate, where the rule says so."""
+        """Record the epoch; end the training or change the learning rate if the rule says so."""
         self.record_loss(trainer, float(record["train_loss"]))
         if self.validation_score is None:
             self._watch_loss()
@@ -62,13 +79,13 @@ class Convergence(Callback):
         estimator = self.estimator
         if self.rate_rule == "invscaling":
             trainer.learning_rate = self.initial_rate(trainer) / (estimator.t_ + 1) ** estimator.power_t
-        if estimator._no_improvement_count > estimator.n_iter_no_change:
+        if self.no_improvement_count > estimator.n_iter_no_change:
             self._give_up(trainer)
         if self.single_epoch:
             trainer.stop_training()
 
     def initial_rate(self, trainer: Trainer) -> float:
-        """Return `learning_rate_init`, or where that is None the optimizer's own."""
+        """Return `learning_rate_init`, or the optimizer's own rate if that is None."""
         given = self.estimator.learning_rate_init
         return float(trainer.optimizer.default_learning_rate if given is None else given)
 
@@ -89,17 +106,17 @@ class Convergence(Callback):
     def _watch_loss(self) -> None:
         estimator, loss = self.estimator, self.estimator.loss_
         failed = loss > estimator.best_loss_ - self.tol
-        estimator._no_improvement_count = estimator._no_improvement_count + 1 if failed else 0
+        self.no_improvement_count = self.no_improvement_count + 1 if failed else 0
         estimator.best_loss_ = min(loss, estimator.best_loss_)
 
     def _watch_score(self, trainer: Trainer, score: float) -> None:
         estimator, network = self.estimator, trainer.network
         self.record_score(score)
         failed = score < estimator.best_validation_score_ + self.tol
-        estimator._no_improvement_count = estimator._no_improvement_count + 1 if failed else 0
+        self.no_improvement_count = self.no_improvement_count + 1 if failed else 0
         if score > estimator.best_validation_score_:
             estimator.best_validation_score_ = score
-            estimator._best_parameters = network.host_parameters()
+            self.best_parameters = network.host_parameters()
 
     def _give_up(self, trainer: Trainer) -> None:
         """End the training, or with the adaptive rule divide the rate and begin to count anew."""
@@ -110,7 +127,7 @@ class Convergence(Callback):
         )
         if self.rate_rule == "adaptive" and trainer.learning_rate > SMALLEST_RATE:
             trainer.learning_rate /= 5.0
-            self.estimator._no_improvement_count = 0
+            self.no_improvement_count = 0
             self._say(f"{reason} Setting learning rate to {trainer.learning_rate:f}")
             return
         too_small = " Learning rate too small." if self.rate_rule == "adaptive" else ""

@@ -1,4 +1,4 @@
-"""MLPEnsemble: several networks that differ in their initial weights, trained together, asked together."""
+"""MLPEnsemble: several networks that differ in their initial weights, train together and predict together."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from gpuprop.estimators.base import BaseMLP, input_dtypes, validated, validated_inputs
+from gpuprop.estimators.base import BaseMLP
+from gpuprop.estimators.described import describe, describe_ensemble, kind_of
 from gpuprop.estimators.members import Job, fit_together
 from gpuprop.estimators.parameters import Method, fit_method
+from gpuprop.estimators.samples import input_dtypes, validated, validated_inputs
+from gpuprop.model.stored_network import save_networks
 
 __all__ = ["MLPEnsemble"]
 
@@ -30,31 +33,32 @@ def _if_classifier(method: Method) -> Method:
 
 
 class MLPEnsemble(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type annotations
-    """Networks that differ in their initial weights; their outputs are averaged.
+    """Networks that differ in their initial weights; a prediction is the mean of their outputs.
 
-    Trained together, see `gpuprop.training.side_by_side`; each is what its own ``fit`` would have made of it.
+    They train together, see `gpuprop.training.side_by_side`; each becomes the network that its own ``fit`` would have
+    given.
 
     Parameters
     ----------
     estimator : MLPClassifier or MLPRegressor
-        What all members are copies of.
+        The members are copies of it.
     n_networks : int, default=10
     random_state : int, RandomState or None, default=None
-        The members' `random_state` are drawn from it.
+        The ensemble draws the `random_state` of each member from it.
     shared_order : bool, default=True
-        Whether all members hold out the same rows and see the others in the same order, which lets them share each
-        batch: their `order_random_state` is then drawn too, unless `estimator` has one. Otherwise each has rows and
-        order of its own: more varied members, slower training.
+        Whether all members hold out the same rows and see the others in the same order, so that they can share each
+        batch. The ensemble then draws their common `order_random_state` too, unless `estimator` has one. With False
+        each member has rows and an order of its own: the members vary more, and train more slowly.
 
     Attributes
     ----------
     estimators_ : list of MLPClassifier or MLPRegressor
         The fitted members; ``clone(member).fit(X, y)`` gives the same network again.
     classes_ : ndarray of shape (n_classes,)
-        Of a classifier.
+        The classes, if `estimator` is a classifier.
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Where X had names of columns.
+        The names of the columns, if X had names.
 
     References
     ----------
@@ -122,35 +126,34 @@ class MLPEnsemble(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]  # s
         return [{"random_state": seed} | shared for seed in own]
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
-        """Return what the members say on average.
+        """Return the prediction that belongs to the mean of the members' outputs.
 
         Parameters
         ----------
         X : array_like or sparse matrix of shape (n_samples, n_features)
         return_std : bool, default=False
-            Whether to return, too, the standard deviation over the members: of a regression's predictions; of the
-            probability that a classifier gives to the class that is returned, or to each label.
+            Whether to return the standard deviation over the members too: of the predictions of a regression, or of
+            the probability that a classifier gives to the predicted class, or to each label.
 
         Returns
         -------
         ndarray, or tuple of two of them
-            As `MLPClassifier.predict` or `MLPRegressor.predict` has it.
+            Of the shape that `MLPClassifier.predict` or `MLPRegressor.predict` returns.
         """
         outputs = self._outputs(X)
         member, mean, std = self.estimators_[0], outputs.mean(axis=0), outputs.std(axis=0)
+        predicted = member.prediction_of(mean)
         if not is_classifier(self):
-            predicted, std = member._predictions(mean), member._predictions(std)
-        else:
-            predicted = member._labels(mean)
-            if predicted.ndim == 1:  # with two classes, of which one has an output, the other has the same spread
-                std = std[np.arange(len(std)), mean.argmax(axis=1)]
+            std = member.prediction_of(std)
+        elif predicted.ndim == 1:  # of two classes only one has an output, and the other the same spread
+            std = std[np.arange(len(std)), mean.argmax(axis=1)]
         return (predicted, std) if return_std else predicted
 
     @_if_classifier
     def predict_proba(self, X: Any) -> Array:
         """Return the mean of the members' probabilities for each class, or for each label."""
         outputs = self._outputs(X).mean(axis=0)
-        probabilities: Array = self.estimators_[0]._probabilities(outputs)
+        probabilities: Array = self.estimators_[0].probabilities_of(outputs)
         return probabilities
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
@@ -168,12 +171,9 @@ class MLPEnsemble(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]  # s
         ValueError
             If a parameter or a label is of a type that a file cannot hold.
         """
-        from gpuprop.estimators.described import describe, describe_ensemble, kind_of
-        from gpuprop.estimators.stored_models import save_ensemble
-
         check_is_fitted(self)
-        save_ensemble(
-            self.estimators_,
+        save_networks(
+            [member.network_ for member in self.estimators_],
             path,
             kind=kind_of(self.estimators_[0]),
             estimators=[describe(member) for member in self.estimators_],

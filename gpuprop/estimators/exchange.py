@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
 
+from gpuprop.estimators.described import describe, kind_of, restore_records
+from gpuprop.estimators.fitted import Fitted
 from gpuprop.model.network import Network
+from gpuprop.model.stored_network import save_network
 
 __all__ = ["Exchange"]
 
@@ -41,16 +44,14 @@ _COMMON_ATTRIBUTES = (
 )
 
 
-class Exchange:
-    """The methods of an estimator that lead to other forms of it and back."""
-
-    network_: Network
+class Exchange(Fitted):
+    """The methods that turn an estimator into other forms, and back."""
 
     def save(self, path: str | Path) -> None:
         """Write the fitted model to a file, which `gpuprop.load` reads, on any machine and in later versions.
 
-        The format is that of ``Network.save``; equal fits give equal bytes. The file holds the model and its records;
-        `callbacks`, `device` and the state of the optimizer it does not hold.
+        The format is that of ``Network.save``; equal fits give equal bytes. The file holds the model and its records,
+        but not `callbacks`, `device` and the state of the optimizer.
 
         Raises
         ------
@@ -59,9 +60,6 @@ class Exchange:
         ValueError
             If a parameter or a label is of a type that a file cannot hold.
         """
-        from gpuprop.estimators.described import describe, kind_of
-        from gpuprop.estimators.stored_models import save_network
-
         check_is_fitted(self)
         save_network(self.network_, path, kind=kind_of(self), estimator=describe(self))
 
@@ -70,13 +68,14 @@ class Exchange:
     def to_sklearn(self) -> Any:
         """Return scikit-learn's estimator with equal predictions.
 
-        Parameters that scikit-learn lacks are left out; a `solver`, `learning_rate` or `loss` that it does not know
-        becomes its default.
+        It has no parameters that scikit-learn lacks; in place of a `solver`, `learning_rate` or `loss` that
+        scikit-learn does not know it has scikit-learn's default.
 
         Raises
         ------
         ValueError
-            If the hidden layers do not all have one of scikit-learn's activations: it could not predict the same.
+            If the hidden layers do not all have the same activation, or one that scikit-learn lacks: its estimator
+            could not give the same predictions.
         """
         from sklearn import neural_network
 
@@ -101,38 +100,26 @@ class Exchange:
 
     @classmethod
     def from_sklearn(cls, model: Any, *, device: str = "auto") -> Self:
-        """Return the estimator with the parameters and predictions of a fitted one of scikit-learn.
+        """Return an estimator with the parameters and predictions of a fitted estimator of scikit-learn.
 
         Parameters
         ----------
         model : sklearn.neural_network.MLPClassifier or MLPRegressor
-            Of the class of the same name.
+            A fitted estimator of the class of the same name.
         device : str, default="auto"
         """
-        from gpuprop.estimators.described import restore_records
-
         if type(model).__name__ != cls.__name__:
             raise TypeError(f"got {type(model).__name__}, expected scikit-learn's {cls.__name__}")
         check_is_fitted(model)
         constructor: Any = cls
         own = constructor(**model.get_params(deep=False), device=device)
-        records = {name: copy.deepcopy(getattr(model, name)) for name in _COMMON_ATTRIBUTES if hasattr(model, name)}
-        if is_classifier(model):
-            own._label_binarizer = records["_label_binarizer"]
-        n_hidden = len(model.coefs_) - 1
-        network = Network(
-            [len(model.coefs_[0]), *(weights.shape[1] for weights in model.coefs_)],
-            hidden_activation=[model.activation] * n_hidden,
-            loss=own._network_loss(),
-            dtype=model.coefs_[0].dtype,
-            seed=0,
-            device=device,
-            init="zeros",
-            l2=model.alpha,
+        restore_records(
+            own, {name: copy.deepcopy(getattr(model, name)) for name in _COMMON_ATTRIBUTES if hasattr(model, name)}
         )
-        own.network_ = network
-        own.coefs_, own.intercepts_ = model.coefs_, model.intercepts_
-        restore_records(own, records)
+        sizes = (len(model.coefs_[0]), *(weights.shape[1] for weights in model.coefs_))
+        network = own.new_network(sizes, model.coefs_[0].dtype)
+        network.set_parameters(np.concatenate([array.ravel() for array in (*model.coefs_, *model.intercepts_)]))
+        own.take_network(network)
         fitted: Self = own
         return fitted
 
@@ -142,7 +129,8 @@ class Exchange:
         """Return the parameters as the state dict of a ``torch.nn.Sequential`` of linear layers and activations.
 
         The layers are ``Linear, activation, Linear, ..., Linear``, so the keys are "0.weight" (fan_out, fan_in),
-        "0.bias", "2.weight", and so on; the output activation is left to the loss, as usual there. Needs PyTorch.
+        "0.bias", "2.weight", and so on. There is no output activation, because PyTorch's losses contain it. Needs
+        PyTorch.
         """
         import torch
 
@@ -155,12 +143,12 @@ class Exchange:
         Parameters
         ----------
         state : mapping of str to tensors or arrays
-            Weights (fan_out, fan_in) and biases of each linear layer, in the order of the layers; names do not count.
+            Weights (fan_out, fan_in) and biases of each linear layer, in the order of the layers, under any names.
 
         Raises
         ------
         ValueError
-            If number or shapes do not match the network.
+            If their number or shapes do not match the network.
         """
         check_is_fitted(self)
         arrays = [_as_numpy(tensor) for tensor in state.values()]
@@ -170,8 +158,7 @@ class Exchange:
             raise ValueError(
                 f"got a state dict of shapes {shapes}, expected {expected}: weights and bias of each layer"
             )
-        own: Any = self
-        own.coefs_, own.intercepts_ = [array.T for array in arrays[0::2]], arrays[1::2]
+        self.coefs_, self.intercepts_ = [array.T for array in arrays[0::2]], arrays[1::2]
         return self
 
     # --- ONNX --------------------------------------------------------------------------------------------------------
@@ -179,14 +166,14 @@ class Exchange:
     def to_onnx(self) -> Any:
         """Return the model as an ``onnx.ModelProto``; needs the extra ``gpuprop[onnx]``.
 
-        Its input "X" has shape (n_samples, n_features) and the dtype of the network. A classifier's output is
-        "probabilities", a column for each class or label as `predict_proba` has them; a regressor's "prediction",
-        (n_samples, n_outputs).
+        Its input "X" has shape (n_samples, n_features) and the dtype of the network. The output of a classifier is
+        "probabilities", with a column for each class or label as in `predict_proba`; that of a regressor is
+        "prediction", (n_samples, n_outputs).
 
         Raises
         ------
         ValueError
-            If a layer has an activation of your own, which ONNX cannot know.
+            If a layer has an activation of your own, for which ONNX has no operator.
         """
         from gpuprop.estimators.onnx_graph import build
 
@@ -205,7 +192,7 @@ def _one_of_scikit_learns(network: Network) -> str:
 
 
 def _accepts(model: Any, name: str) -> bool:
-    """Whether scikit-learn takes the value that the parameter has."""
+    """Whether scikit-learn accepts the value of this parameter of `model`."""
     from sklearn.utils._param_validation import InvalidParameterError, validate_parameter_constraints
 
     try:
@@ -223,7 +210,7 @@ def _copies(network: Network) -> tuple[list[Array], list[Array]]:
 
 
 def _torch_arrays(network: Network) -> dict[str, Array]:
-    """Return weights (fan_out, fan_in) and biases under PyTorch's names; every second place is an activation's."""
+    """Return weights (fan_out, fan_in) and biases under PyTorch's names; an activation has every second place."""
     arrays = {}
     for layer, (weights, biases) in enumerate(zip(*_copies(network), strict=True)):
         arrays[f"{2 * layer}.weight"] = np.ascontiguousarray(weights.T)

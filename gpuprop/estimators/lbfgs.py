@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from gpuprop.core.data import TrainingData
     from gpuprop.model.network import Network
 
-__all__ = ["minimize"]
+__all__ = ["PLAN", "minimize"]
+
+#: ``plan_`` of an estimator with this solver.
+PLAN = "lbfgs: SciPy's L-BFGS-B over the whole data set"
 
 
 def minimize(
@@ -24,10 +27,10 @@ def minimize(
     Parameters
     ----------
     network : Network
-        Left with the parameters of the minimum that was found.
+        It has the parameters of the minimum afterwards.
     data : TrainingData
     tol : float
-        The largest component of the gradient at which the minimum counts as found.
+        The search ends when no component of the gradient is larger.
     max_iter, max_fun : int
         Bounds on the iterations and on the evaluations of loss and gradient.
     verbose : bool
@@ -41,7 +44,7 @@ def minimize(
     Warns
     -----
     ConvergenceWarning
-        If a bound was reached first, or the line search failed.
+        If the search reached a bound first, or the line search failed.
     """
     import scipy.optimize
 

@@ -1,4 +1,4 @@
-"""Fitting several estimators at once: those that can be are trained together, see `gpuprop.training.side_by_side`."""
+"""Fitting several estimators at once: where it is possible they train together, see `gpuprop.training.side_by_side`."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 __all__ = ["MOST_TOGETHER", "Job", "Outcome", "fit_together"]
 
-#: Fits that are under way at the same time, each with its network and its memory of the optimizer.
+#: The most fits at the same time; each holds a network and the arrays of its optimizer.
 MOST_TOGETHER = 64
 
 
 @dataclass(frozen=True)
 class Job:
-    """An estimator, and what its ``fit`` is to be called with."""
+    """An estimator, and the arguments of its ``fit``."""
 
     estimator: Any
     X: Any
@@ -35,7 +35,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a fit ended: the exception that ended it, or None; and its share of the seconds that all took."""
+    """How a fit ended: the exception that ended it, or None, and its share of the time of all fits in seconds."""
 
     job: Job
     error: Exception | None
@@ -43,10 +43,10 @@ class Outcome:
 
 
 def fit_together(jobs: Iterable[Job]) -> Iterator[Outcome]:
-    """Fit estimators, as many at a time as is wise, and yield their outcomes in order.
+    """Fit estimators, up to `MOST_TOGETHER` at a time, and yield their outcomes in order.
 
-    What `gpuprop.MLPClassifier` and `gpuprop.MLPRegressor` leave to their networks is done together where it can be,
-    also where they are the last step of a pipeline; every other estimator has its ``fit`` called.
+    `gpuprop.MLPClassifier` and `gpuprop.MLPRegressor` make their updates together where it is possible, also as the
+    last step of a pipeline. For every other estimator the function calls ``fit``.
     """
     remaining = iter(jobs)
     while some := list(itertools.islice(remaining, MOST_TOGETHER)):
@@ -57,7 +57,7 @@ def fit_together(jobs: Iterable[Job]) -> Iterator[Outcome]:
 
 
 def _training(job: Job) -> PausingFit:
-    """Do what ``fit`` does, pausing before the updates of each epoch where the estimator can."""
+    """Fit the estimator; if it is one of gpuprop's, pause before the updates of each epoch."""
     estimator, X = job.estimator, job.X
     if isinstance(estimator, Pipeline) and isinstance(estimator[-1], BaseMLP) and estimator.memory is None:
         if len(estimator) > 1:
@@ -67,4 +67,4 @@ def _training(job: Job) -> PausingFit:
         job.estimator.fit(job.X, job.y, **job.options)
         return
     estimator._validate_params()
-    yield from estimator._training(X, job.y, **job.options)
+    yield from estimator.training(X, job.y, **job.options)

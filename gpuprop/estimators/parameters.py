@@ -72,6 +72,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "callbacks": [list, tuple, None],
     "order_random_state": ["random_state"],
     "n_threads": [Interval(Integral, 1, None, closed="left"), None],
+    "plan": [str],
 }
 
 

@@ -12,8 +12,7 @@ from sklearn.metrics import r2_score
 from sklearn.utils import column_or_1d
 
 from gpuprop.arrays import to_host
-from gpuprop.estimators.base import BaseMLP, Role
-from gpuprop.estimators.classifier import _if_stochastic
+from gpuprop.estimators.base import BaseMLP, Role, if_stochastic
 from gpuprop.estimators.parameters import CONSTRAINTS, fit_method, regression_loss, set_parameters
 
 __all__ = ["MLPRegressor"]
@@ -27,11 +26,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]  # scikit-lea
     Parameters
     ----------
     loss : str, default="squared_error"
-        Summed over the outputs. "squared_error" is half the squared error; "poisson" half the Poisson deviance (for
+        A sum over the outputs. "squared_error" is half the squared error; "poisson" half the Poisson deviance (for
         ``y >= 0``; the outputs are then exponential). Beyond scikit-learn: "absolute_error" predicts medians, "huber"
-        or "huber(DELTA)" ignores how far off outliers are, "pinball(Q)" predicts Q-quantiles.
+        or "huber(DELTA)" grows only linearly for outliers, "pinball(Q)" predicts Q-quantiles.
     hidden_layer_sizes, activation, solver, ... :
-        All further parameters are those of `MLPClassifier`, but for `class_weight` and `label_smoothing`.
+        All further parameters are those of `MLPClassifier`, except `class_weight` and `label_smoothing`.
 
     Attributes
     ----------
@@ -41,7 +40,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]  # scikit-lea
         As for `MLPClassifier`, with "train_r2" and "validation_r2" (over all outputs together).
     out_activation_ : str
         "identity", or "exp" for Poisson.
-    loss_, best_loss_, loss_curve_, coefs_, intercepts_, n_iter_, ... :
+    loss_, best_loss_, loss_curve_, coefs_, intercepts_, n_iter_, plan_, ... :
         As for `MLPClassifier`.
 
     Notes
@@ -96,6 +95,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]  # scikit-lea
         callbacks: Any = None,
         order_random_state: Any = None,
         n_threads: int | None = None,
+        plan: str = "auto",
     ) -> None:
         set_parameters(self, locals())
 
@@ -120,10 +120,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]  # scikit-lea
         self._fit(X, y, sample_weight, X_val=X_val, y_val=y_val)
         return self
 
-    @_if_stochastic
+    @if_stochastic
     @fit_method
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:
-        """Train one epoch, going on with parameters and optimizer as they are; not for "lbfgs".
+        """Train one more epoch, with the parameters and the optimizer as they are; not for "lbfgs".
 
         Parameters
         ----------
@@ -140,14 +140,15 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]  # scikit-lea
 
     def predict(self, X: Any) -> Array:
         """Return the prediction for each row of X: shape (n_samples,) or (n_samples, n_outputs)."""
-        return self._predictions(self._forward(X))
+        return self.prediction_of(self._forward(X))
 
-    def _predictions(self, outputs: Array) -> Array:
+    def prediction_of(self, outputs: Array) -> Array:
+        """Return the predictions that belong to the network's outputs, see `predict`."""
         return outputs.ravel() if outputs.shape[1] == 1 else outputs
 
     @property
     def _loss_scale(self) -> float:  # type: ignore[override]
-        """scikit-learn averages the squared error over the outputs where this sums it."""
+        """The number of outputs for the squared error, which scikit-learn averages over the outputs."""
         return float(self.n_outputs_) if self.loss == "squared_error" else 1.0
 
     def _check_targets(self, y: Any, role: Role) -> Array:

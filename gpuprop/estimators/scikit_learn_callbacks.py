@@ -9,10 +9,10 @@ from gpuprop.training.callbacks import Callback
 
 try:
     from sklearn.callback import CallbackSupportMixin
-except ImportError:  # before scikit-learn 1.9 there is nothing to support
+except ImportError:  # scikit-learn before 1.9 has no callbacks
 
     class CallbackSupportMixin:  # type: ignore[no-redef]
-        """Nothing to support."""
+        """Stands for scikit-learn's class, and does nothing."""
 
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ class EpochTasks(Callback):
     Parameters
     ----------
     estimator : MLPClassifier or MLPRegressor
-        With callbacks that ``set_callbacks`` or a meta-estimator gave it.
+        It has callbacks from ``set_callbacks`` or from a meta-estimator.
     X, y, sample_weight
-        The data of the fit, as they were given.
+        The arguments of the fit.
     epochs : int
         Most epochs of the fit.
     """
@@ -43,7 +43,7 @@ class EpochTasks(Callback):
 
     @staticmethod
     def wanted(estimator: Any) -> bool:
-        """Whether there is anybody to tell."""
+        """Whether the estimator has callbacks of scikit-learn's."""
         return bool(getattr(estimator, "_skl_callbacks", None))
 
     def on_fit_begin(self, trainer: Trainer) -> None:
@@ -56,7 +56,7 @@ class EpochTasks(Callback):
         self.epoch_context.call_on_fit_task_begin(**self.task)
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, record: Mapping[str, Any]) -> None:
-        """End the task of the epoch, showing the model as it is now; a callback may end the training."""
+        """End the task of the epoch, and hand over the model as it is now; a callback may end the training."""
         if self.epoch_context.call_on_fit_task_end(**self.task, reconstruction_attributes=self._fitted_attributes):
             trainer.stop_training()
 

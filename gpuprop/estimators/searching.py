@@ -32,44 +32,44 @@ def search(
 ) -> GridSearchCV:
     """Find the best parameters by cross-validation, training candidates together.
 
-    Candidates of one shape that see the same rows in the same order, because they have the same `random_state` and
-    differ in penalties, learning rates or weights of classes, share each batch; others of one shape, in other folds or
-    with other seeds, are trained side by side; the rest one after the other. Each is what its own ``fit`` would have
-    made of it. See `gpuprop.training.side_by_side`.
+    Candidates of one shape share each batch if they see the same rows in the same order: they have the same
+    `random_state`, and differ in penalties, learning rates or weights of classes. Other candidates of one shape, in
+    other folds or with other seeds, train side by side, and the rest one after the other. Each becomes the network
+    that its own ``fit`` would have given. See `gpuprop.training.side_by_side`.
 
     Parameters
     ----------
     estimator : MLPClassifier, MLPRegressor, or a pipeline that ends with one
-        Any other estimator works too, one fit after the other.
+        Any other estimator works too; its fits run one after the other.
     param_grid : dict or list of dicts
         As for scikit-learn's ``GridSearchCV``.
     X : array_like, sparse matrix or data frame of shape (n_samples, n_features)
     y : array_like of shape (n_samples,) or (n_samples, n_outputs)
     cv : int, splitter or iterable, default=5
     seeds : sequence of int or None, default=(None,)
-        Each candidate is trained with each of them as `random_state`; None leaves the estimator's own.
+        Each candidate trains with each of them as `random_state`; None keeps the estimator's own.
     scoring : str, callable, list, dict or None, default=None
-        None is the estimator's ``score``.
+        None takes the estimator's ``score``.
     refit : bool, str or callable, default=True
-        Whether to fit the best candidate to all rows, with the first seed; with several scores the name of the one
+        Whether to fit the best candidate to all rows, with the first seed. With several scores: the name of the score
         that decides.
 
     Returns
     -------
     GridSearchCV
-        Fitted: ``cv_results_, best_params_, best_score_, best_index_, best_estimator_, n_splits_, scorer_``, and what
-        the best estimator can do. With several seeds the splits come once for each seed. ``mean_fit_time`` is a fit's
-        share of the time that all took.
+        Fitted: it has ``cv_results_, best_params_, best_score_, best_index_, best_estimator_, n_splits_, scorer_``,
+        and the methods of the best estimator. With several seeds ``cv_results_`` has the splits once for each seed.
+        ``mean_fit_time`` is a fit's share of the time of all fits.
 
     Warns
     -----
     FitFailedWarning
-        Where some fits ended with an error; their score is NaN.
+        If some fits ended with an error; their score is NaN.
 
     Raises
     ------
     ValueError
-        If every fit ended with an error, or there is nothing to search.
+        If every fit ended with an error, or there are no candidates, splits or seeds.
 
     Examples
     --------
@@ -92,8 +92,8 @@ def search(
             f"got {len(candidates)} candidates, {len(splits)} splits and {len(seeds)} seeds, expected some of each"
         )
 
-    # Fold by fold, because the rows of a fold exist once for all that are trained on them; the results go candidate
-    # by candidate, and for each of them seed by seed.
+    # The fits run fold by fold, so that all fits of a fold share one copy of its rows. The results are in the order
+    # candidate, seed, fold.
     rows: list[dict[str, Any]] = [{}] * (len(candidates) * len(seeds) * len(splits))
     test_sets = [(_safe_indexing(X, test), _safe_indexing(y, test)) for _, test in splits]
     order = list(np.ndindex(len(splits), len(candidates), len(seeds)))
@@ -139,7 +139,7 @@ def _candidate(estimator: Any, parameters: dict[str, Any], seed: int | None) -> 
 
 
 def _evaluated(outcome: Outcome, scorer: Any, X: Any, y: Any) -> dict[str, Any]:
-    """Return a fit's line, as scikit-learn collects them."""
+    """Return the scores and times of a fit, under scikit-learn's names."""
     begin = time.perf_counter()
     scores = np.nan if outcome.error is not None else scorer(outcome.job.estimator, X, y)
     return {
@@ -164,7 +164,7 @@ def _report(errors: list[Exception], n_fits: int) -> None:
 
 
 def _fill_in_scores(rows: list[dict[str, Any]]) -> None:
-    """With several scores, give the fits that failed a NaN for each."""
+    """With several scores, give each fit that failed a NaN for every score."""
     names = next((list(row["test_scores"]) for row in rows if isinstance(row["test_scores"], dict)), None)
     for row in rows:
         if names is not None and not isinstance(row["test_scores"], dict):
@@ -172,7 +172,7 @@ def _fill_in_scores(rows: list[dict[str, Any]]) -> None:
 
 
 def _choose(result: Any) -> None:
-    """Set the attributes that name the best candidate, where there is a rule to choose by."""
+    """Set the attributes that name the best candidate, if `refit` or a single score says which one it is."""
     results, refit = result.cv_results_, result.refit
     several = result.multimetric_
     if several and refit and not callable(refit) and f"rank_test_{refit}" not in results:

@@ -1,6 +1,6 @@
-"""What computes here: the device with its figures, the versions of everything involved, and whether times count.
+"""The machine: its device with figures, the versions of everything involved, and whether its times count.
 
-Reports of ``gpuprop selfcheck`` and ``gpuprop bench`` begin with this.
+The reports of ``gpuprop selfcheck`` and ``gpuprop bench`` begin with this.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ import os
 import platform
 import subprocess
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from gpuprop.errors import GpupropError
 
 if TYPE_CHECKING:
+    from gpuprop.backends.cuda.ops import CudaOps
     from gpuprop.core.ops import Ops
 
-__all__ = ["clock_flaw", "describe", "versions"]
+__all__ = ["as_cuda", "clock_flaw", "describe", "versions"]
 
 PACKAGES = (
     "numpy", "scikit-learn", "numba", "numba-cuda", "cupy", "cupy-cuda12x", "cupy-cuda13x", "torch", "jax",
@@ -36,8 +37,13 @@ def versions() -> dict[str, str]:
     return found
 
 
+def as_cuda(ops: Ops) -> CudaOps | None:
+    """Return the backend if it runs CUDA kernels, else None; nothing is imported to find out."""
+    return cast("CudaOps", ops) if ops.backend == "cuda" else None
+
+
 def describe(ops: Ops) -> dict[str, Any]:
-    """Return what is known of the device of a backend.
+    """Return what is known about the device of a backend.
 
     Returns
     -------
@@ -68,34 +74,35 @@ def describe(ops: Ops) -> dict[str, Any]:
     }
 
 
-def clock_flaw(ops: Ops) -> str:
-    """Return why times taken on this device are not to be shown, in one line; empty if they count.
+def clock_flaw(ops: Ops) -> str | None:
+    """Return in one line why times taken on this device must not be shown; None if they count.
 
-    A time counts as a GPU's when NVIDIA's own tool lists the very device that computed.
+    A time counts as a GPU's if NVIDIA's own tool lists the very device that computed.
     """
     if ops.device == "cuda-sim":
         return "the simulator's times say nothing about a GPU"
     if not ops.device.startswith("cuda"):
-        return ""
+        return None
     uuid = _uuid(ops)
     if uuid in _nvidia_smi("-L"):
-        return ""
+        return None
     return f"nvidia-smi does not list a device {uuid}: without that, times do not count as a GPU's"
 
 
 def _cuda(ops: Ops) -> tuple[Any, int]:
     """Return CuPy's runtime module and the number of the GPU."""
-    from gpuprop.backends.cuda.ops import CudaOps
-
-    if not isinstance(ops, CudaOps):
-        raise GpupropError(f"got device {ops.device!r} of a foreign backend, expected gpuprop's own")
-    return ops.runtime.xp.cuda.runtime, int(ops.device.partition(":")[2] or 0)
+    cuda = as_cuda(ops)
+    if cuda is None:
+        raise GpupropError(
+            f"got device {ops.device!r} on backend {ops.backend!r}, expected gpuprop's own backend, cuda"
+        )
+    return cuda.runtime.xp.cuda.runtime, int(ops.device.partition(":")[2] or 0)
 
 
 def _uuid(ops: Ops) -> str:
-    """Return the GPU's identity as nvidia-smi writes it, but for the prefix (which differs for a part of a GPU).
+    """Return the GPU's identity as nvidia-smi writes it, without the prefix (which differs for a part of a GPU).
 
-    Numba's; CuPy's properties cut it off at its first zero byte.
+    It comes from Numba: CuPy's properties cut it off at its first zero byte.
     """
     from numba import cuda
 
@@ -103,7 +110,7 @@ def _uuid(ops: Ops) -> str:
 
 
 def _nvidia_smi(*arguments: str) -> str:
-    """Return what nvidia-smi says; nothing where it is missing or fails."""
+    """Return what nvidia-smi prints; nothing where it is missing or fails."""
     try:
         done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, check=False, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
@@ -112,7 +119,7 @@ def _nvidia_smi(*arguments: str) -> str:
 
 
 def _asked_of_nvidia_smi(uuid: str) -> dict[str, str]:
-    """Return the figures that CUDA itself does not tell; none of a device that nvidia-smi does not list."""
+    """Return the figures that only nvidia-smi knows; none for a device that it does not list."""
     if uuid not in _nvidia_smi("-L"):
         return {}
     fields = {"driver": "driver_version", "max_clock_mhz": "clocks.max.sm", "power_limit_w": "power.limit"}
@@ -124,7 +131,7 @@ def _asked_of_nvidia_smi(uuid: str) -> dict[str, str]:
 
 
 def _processor() -> str:
-    """Return the processor's model, where the system tells."""
+    """Return the processor's model, where the system names it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123  (not a file of the user's)
             names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]

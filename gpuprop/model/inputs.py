@@ -1,7 +1,7 @@
-"""What users hand in becomes arrays that the step can trust; everything else is refused with a clear error.
+"""Checks of the user's data: they return arrays that the step can trust, or raise an error that says what is wrong.
 
-Arrays on a device are checked there, by the functions of their own library; what comes to the host is whether all is
-well, one truth value at a time.
+Arrays on a device are checked there, by the functions of their own library; only the results of the checks come to the
+host, one truth value at a time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["check_inputs", "check_sample_weight", "check_targets"]
 Array = NDArray[Any]
 
 MOST_ROWS = 2**31 - 1
-"""Rows that an epoch's order, in 32-bit integers, can name."""
+"""The most rows of a data set: an epoch's order numbers them by 32-bit integers."""
 
 
 def _numeric(name: str, values: Any) -> Array:
@@ -35,7 +35,7 @@ def _numeric(name: str, values: Any) -> Array:
 
 
 def _is_array(values: object) -> bool:
-    """Whether this is an array that `gpuprop.core.ops.Ops.adopt` has left in another library's hands."""
+    """Whether this is an array of another library, which `gpuprop.core.ops.Ops.adopt` has left as it is."""
     if isinstance(values, np.ndarray):
         return False
     return hasattr(values, "__cuda_array_interface__") or hasattr(values, "__array_namespace__")
@@ -58,7 +58,7 @@ def _check_finite(name: str, array: Array) -> None:
     if numpy_dtype(array).kind != "f" or array.size == 0:
         return
     xp = namespace(array)
-    # The smallest and the largest number are NaN if any is: no array of truth values for a device to find room for.
+    # If any number is NaN, the smallest and the largest are NaN; so the device needs no array of truth values.
     if bool(xp.isfinite(xp.min(array)) & xp.isfinite(xp.max(array))):
         return
     place = tuple(int(along[0]) for along in xp.nonzero(~xp.isfinite(array)))
@@ -69,11 +69,10 @@ def _check_finite(name: str, array: Array) -> None:
 def check_inputs(
     X: ArrayLike, n_features: int, dtype: np.dtype[Any], scaling: InputScaling | None
 ) -> tuple[Array, InputScaling | None]:
-    """Return inputs ready for `take_batch`, and the scaling that is left for it to do.
+    """Return inputs ready for `take_batch`, and the scaling that `take_batch` still has to do.
 
-    8-bit data stays 8-bit and is scaled batch by batch, and so is sparse data, which becomes CSR, and data of `dtype`
-    on a GPU, which is used where it lies; everything else is converted and scaled here, once, in double precision
-    where the data has it.
+    8-bit data stays 8-bit, sparse data becomes CSR, and data of `dtype` on a GPU stays where it is: `take_batch` scales
+    these batch by batch. All other data is converted and scaled here, once, in double precision if the data has it.
 
     Parameters
     ----------
@@ -128,17 +127,17 @@ def check_targets(y: ArrayLike, n_samples: int, n_outputs: int, dtype: np.dtype[
     Parameters
     ----------
     y : array_like of shape (n_samples,) or (n_samples, n_outputs)
-        With one output: its targets. With several and one dimension: class indices, which become one-hot rows.
+        With one output: its targets. With several outputs and one dimension: class indices, which become one-hot rows.
     n_samples, n_outputs : int
     dtype : dtype
         The network's.
     loss : Loss
-        Says which values it is defined for.
+        It decides which values are valid.
 
     Raises
     ------
     ValueError
-        If shape or values do not fit.
+        If shape or values do not fit the network.
     """
     array = _numeric("y", y)
     if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[1] != n_outputs):
@@ -175,7 +174,7 @@ def _one_hot(indices: Array, n_classes: int, dtype: np.dtype[Any]) -> Array:
 
 
 def check_sample_weight(sample_weight: ArrayLike | None, n_samples: int, dtype: np.dtype[Any]) -> Array | None:
-    """Return weights of shape (n_samples,), or None where there are none.
+    """Return weights of shape (n_samples,), or None if there are none.
 
     Raises
     ------

@@ -19,7 +19,7 @@ from gpuprop.backends.devices import get_ops
 from gpuprop.core.layers import Layers
 from gpuprop.core.parameters import Parameters
 from gpuprop.core.spec import Spec
-from gpuprop.errors import BackendUnavailableError, check_integer, check_real
+from gpuprop.errors import BackendUnavailableError, check_real
 from gpuprop.maths.activations import Activation, get_activation
 from gpuprop.maths.initializers import Initializer
 from gpuprop.maths.losses import Loss, Metric, check_pair, get_loss
@@ -36,6 +36,7 @@ from gpuprop.model.arguments import (
 )
 from gpuprop.model.described import Described
 from gpuprop.model.initial_weights import initial_parameters
+from gpuprop.model.lecture_notation import LectureNotation
 
 if TYPE_CHECKING:
     from gpuprop.core.array_ops import Array
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["Network"]
 
 
-class Network(Described):
+class Network(Described, LectureNotation):
     """A multilayer perceptron.
 
     Parameters
@@ -171,40 +172,6 @@ class Network(Described):
     def biases(self) -> list[Array]:
         """Views of the bias vectors, (fan_out,)."""
         return self.layers.biases
-
-    def theta(self, layer: int) -> NDArray[Any]:
-        """Return a layer's weights and biases as the lecture's matrix, a copy.
-
-        ``Theta^(l)`` leads from layer l to layer l + 1, where layer 1 holds the inputs: one row for each unit it leads
-        to, the biases in column 0, for inputs to which ``a_0 = 1`` has been prefixed. Notation of Andrew Ng's
-        Machine Learning course.
-
-        Parameters
-        ----------
-        layer : int
-            From 1 to ``n_layers``: ``theta(1)`` holds ``weights[0]`` and ``biases[0]``.
-
-        Returns
-        -------
-        ndarray of shape (fan_out, 1 + fan_in)
-        """
-        index = self._layer_index(layer)
-        return np.column_stack([self.ops.to_numpy(self.biases[index]), self.ops.to_numpy(self.weights[index]).T])
-
-    def set_theta(self, layer: int, theta: ArrayLike) -> None:
-        """Write a layer's weights and biases from the lecture's matrix; see `theta`."""
-        index = self._layer_index(layer)
-        fan_in, fan_out = self.weights[index].shape
-        values = np.asarray(theta, self.dtype)
-        if values.shape != (fan_out, 1 + fan_in):
-            raise ValueError(f"theta: got shape {values.shape}, expected {(fan_out, 1 + fan_in)}, biases in column 0")
-        self.biases[index][...] = self.ops.asarray(values[:, 0], self.dtype)
-        self.weights[index][...] = self.ops.asarray(values[:, 1:].T, self.dtype)
-
-    def _layer_index(self, layer: int) -> int:
-        if check_integer("layer", layer, 1) > self.n_layers:
-            raise ValueError(f"layer: got {layer}, expected 1 to {self.n_layers}")
-        return int(layer) - 1
 
     @property
     def n_parameters(self) -> int:
@@ -468,9 +435,9 @@ class Network(Described):
     def save(self, path: str | Path) -> None:
         """Write the network to a model file, which `gpuprop.load` reads.
 
-        The file is safetensors; equal networks give equal bytes. It is written beside and renamed, so that an
-        existing file survives a failure.
+        The file is in the format safetensors; equal networks give equal bytes. An existing file survives a failure.
         """
-        from gpuprop.estimators.stored_models import save_network
+        from gpuprop.model.network_file import NetworkContent, write_network
 
-        save_network(self, path)
+        weights, biases = ([self.ops.to_numpy(array) for array in arrays] for arrays in (self.weights, self.biases))
+        write_network(NetworkContent(self.get_config(), weights, biases), path)

@@ -1,1 +1,1 @@
-"""Measuring: what the scripts in ``benchmarks/`` and ``gpuprop bench`` stand on."""
+"""Measuring, for ``gpuprop bench`` and the scripts in ``benchmarks/``."""

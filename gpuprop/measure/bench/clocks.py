@@ -1,23 +1,18 @@
-"""What measuring needs of a backend: its array library and a clock."""
+"""The array library and the clock that go with a backend."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpuprop.measure.bench.measure import Clock, DeviceClock, HostClock
+from gpuprop.measure.machine import as_cuda
 
 if TYPE_CHECKING:
-    from gpuprop.backends.cuda.ops import CudaOps
     from gpuprop.core.ops import Ops
 
-__all__ = ["as_cuda", "clock", "namespace"]
-
-
-def as_cuda(ops: Ops) -> CudaOps | None:
-    """Return the backend if it runs CUDA kernels, else None; nothing is imported to find out."""
-    return cast("CudaOps", ops) if ops.backend == "cuda" else None
+__all__ = ["clock", "namespace"]
 
 
 def namespace(ops: Ops) -> Any:

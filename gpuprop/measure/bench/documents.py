@@ -1,24 +1,35 @@
-"""The report of a benchmark: one JSON document, and the tables that are printed of it."""
+"""The report of a benchmark: one JSON document, and the tables that show it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from gpuprop.measure import machine
+from gpuprop.measure.report_file import read_report
 
-__all__ = ["REPORT_FORMAT", "Table", "document", "kernel_table", "machine_code_table", "paper_table", "training_table"]
+__all__ = [
+    "REPORT_FORMAT",
+    "Table",
+    "document",
+    "joined_reports",
+    "kernel_table",
+    "machine_code_table",
+    "paper_table",
+    "training_table",
+]
 
 REPORT_FORMAT = "gpuprop bench 1"
-"""What a report's "format" says; benchmarks/render_results.py reads it."""
+"""The "format" of a report, which benchmarks/render_results.py checks."""
 
 Table = tuple[tuple[str, ...], list[list[str]], tuple[int, ...]]
-"""Headers, rows, and the columns that are set flush right."""
+"""Headers, rows, and the columns to set flush right."""
 
 
 def document(kind: str, device: dict[str, Any], results: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-    """Return a report; `kind` is "kernels", "step" or "epoch"."""
+    """Return a report; `kind` is "kernels", "step", "epoch" or "peers"."""
     return {
         "format": REPORT_FORMAT,
         "kind": kind,
@@ -30,8 +41,29 @@ def document(kind: str, device: dict[str, Any], results: list[dict[str, Any]], *
     }
 
 
+def joined_reports(paths: Sequence[Path], kind: str) -> dict[str, Any]:
+    """Read reports of one machine with the same versions, and return one report with the results of all.
+
+    Raises
+    ------
+    ValueError
+        If a file cannot be read, is not a report of this kind, or comes from another machine or other versions; the
+        message begins with its path.
+    """
+    documents: list[dict[str, Any]] = []
+    for path in paths:
+        try:
+            documents.append(read_report(path, REPORT_FORMAT, kind))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from error
+        for key in ("device", "versions"):
+            if documents[-1][key] != documents[0][key]:
+                raise ValueError(f"{path}: its {key} differ from those of {paths[0]}")
+    return documents[0] | {"results": [entry for one in documents for entry in one["results"]]}
+
+
 def kernel_table(results: Sequence[dict[str, Any]]) -> Table:
-    """Return the table of kernels, with times where there are any."""
+    """Return the table of kernels, with times if there are any."""
     plain = ("kernel", "rows x in x out", "contender", "share of bound")
     rows = [[r["kernel"], _shape(r["shape"]), r["contender"], _number(r["share_of_bound"], ".3f")] for r in results]
     if not any("microseconds" in r for r in results):
@@ -62,7 +94,7 @@ def training_table(results: Sequence[dict[str, Any]]) -> Table:
 
 
 def paper_table(results: Sequence[dict[str, Any]]) -> Table:
-    """Return the table of what is known without a GPU."""
+    """Return the table of the figures that need no GPU."""
     gpus = list(results[0]["floor_microseconds"]) if results else []
     rows = []
     for r in results:

@@ -1,6 +1,6 @@
 """Taking times: contenders in turn, on the host's clock or by CUDA events, reported by percentiles.
 
-Contenders take turns, A B C A B C, so that whatever else the machine does falls on all of them.
+Contenders take turns, A B C A B C, so that other work on the machine slows all of them down.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["Clock", "Contender", "DeviceClock", "HostClock", "Spread", "take_turns"]
 
 SPAN_SECONDS = 5e-3
-"""What one sample on the host's clock should take: long against the clock's grain."""
+"""Seconds that one sample on the host's clock should take: long compared with the clock's grain."""
 
 SPAN_CALLS = 20
-"""Calls in one sample on a GPU, where caches may stay warm between them."""
+"""Calls in one sample on a GPU, if caches may stay warm between them."""
 
 
 @dataclass(frozen=True)
@@ -64,20 +64,20 @@ class Spread:
 
 
 class Clock(Protocol):
-    """Takes the time of contenders."""
+    """A clock times contenders."""
 
     def prepare(self, contender: Contender, *, cold: bool) -> Callable[[], float]:
-        """Return a function that takes one sample: seconds a call, with caches `cold` where the clock can do that."""
+        """Return a function that takes one sample: seconds a call, with `cold` caches if the clock can empty them."""
         ...
 
 
 class HostClock:
-    """The host's clock, around as many calls as take some milliseconds.
+    """The host's clock, around as many calls as fill some milliseconds.
 
     Parameters
     ----------
     synchronize : callable
-        Waits for a device; on the CPU there is nothing to wait for.
+        It waits for a device; on the CPU there is nothing to wait for.
     """
 
     def __init__(self, synchronize: Callable[[], None] = lambda: None) -> None:
@@ -85,7 +85,7 @@ class HostClock:
 
     def prepare(self, contender: Contender, *, cold: bool = False) -> Callable[[], float]:
         """Return the sampler; the caches stay as they are."""
-        self._seconds(contender, 1)  # compiles, and makes what is made once
+        self._seconds(contender, 1)  # the first call compiles, and allocates what later calls reuse
         calls = max(1, round(SPAN_SECONDS / max(self._seconds(contender, 2), 1e-7)))
         return lambda: self._seconds(contender, calls)
 

@@ -1,6 +1,6 @@
-"""What is known of the CUDA side without a GPU: launches, operations, bytes, floors by data sheet, machine code.
+"""Figures of the CUDA kernels that need no GPU: launches, operations, bytes, floors by data sheet, machine code.
 
-Nothing here is a time that anything took.
+Nothing here is a measured time.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def step_entries(configs: Sequence[Config]) -> list[dict[str, Any]]:
     ]
 
 
-# A kernel's name here, and its family in `gpuprop.measure.bench.variants`.
+# Family in `gpuprop.measure.bench.variants`: name of the kernel here.
 _FAMILIES = {
     "forward gathering": "gather", "forward": "forward", "head": "head", "wide": "wide", "rows": "rows",
     "delta": "delta", "gradient": "gradient", "update": "update", "limit norm": "max_norm",
@@ -56,7 +56,7 @@ _FAMILIES = {
 
 
 def machine_code(names: Sequence[str], dtype: str, capability: tuple[int, int]) -> list[dict[str, Any]]:
-    """Compile each kernel for an architecture, and return what the machine code looks like.
+    """Compile each kernel for an architecture, and return the figures of the machine code.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a device can do at best: measured on the one that is here, from data sheets for those that are not.
+"""The peak rates of a device: measured on a device that is here, taken from data sheets for others.
 
 A floor is arithmetic, not a measurement: the larger of operations / peak and bytes / bandwidth.
 """
@@ -43,8 +43,16 @@ class Roof:
     source: str
 
     def floor(self, work: Work, dtype: DTypeLike) -> float:
-        """Return the seconds below which this work cannot be done."""
+        """Return the seconds that this work takes at least."""
         return max(work.flops / self.flops[np.dtype(dtype).name], work.bytes / self.bandwidth)
+
+    def entry(self, dtype: DTypeLike) -> dict[str, Any]:
+        """Return the rates for a dtype as JSON values."""
+        return {
+            "flops": self.flops[np.dtype(dtype).name],
+            "bytes_per_second": self.bandwidth,
+            "source": self.source,
+        }
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ def measure_roof(xp: Any, clock: Clock, dtype: DTypeLike, *, rounds: int = 7, si
     clock : Clock
     dtype : dtype
     rounds, size, copied : int
-        Samples, of which the best counts; rows of the square matrices; bytes to copy.
+        Samples, the best of which counts; rows of the square matrices; bytes to copy.
     """
     n = copied // np.dtype(dtype).itemsize
     a, b, product = (xp.ones((size, size), dtype) for _ in range(3))
@@ -100,9 +108,9 @@ def measure_roof(xp: Any, clock: Clock, dtype: DTypeLike, *, rounds: int = 7, si
 
 
 def step_work(sizes: Sequence[int], batch_size: int, itemsize: int, state_arrays: int) -> Work:
-    """Return the work of one update: three products a layer but two in the first; everything that must be moved, once.
+    """Return the work of one update: three products for each layer, two for the first, and the bytes to move.
 
-    That is the rows of the batch as bytes, and parameters and optimizer state read and written.
+    The rows of the batch are read as bytes, and parameters and optimizer state are read and written, each once.
     """
     products = [2.0 * batch_size * fan_in * fan_out for fan_in, fan_out in pairwise(sizes)]
     parameters = sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(sizes))

@@ -1,12 +1,12 @@
-"""Compile kernels to machine code without a GPU, and read what came out.
+"""Compile kernels to machine code without a GPU, and read the machine code.
 
 Numba writes PTX for a compute capability, NVIDIA's ``ptxas`` assembles it and reports registers, shared memory and
-spills, ``nvdisasm`` prints the instructions. Needs the packages numba-cuda[cu13], nvidia-cuda-nvcc and
-nvidia-cuda-nvdisasm; no driver, no device. What is learnt is exact (it is the code a GPU would run) and says nothing
-about time.
+spills, and ``nvdisasm`` prints the instructions. This needs the packages numba-cuda[cu13], nvidia-cuda-nvcc and
+nvidia-cuda-nvdisasm, but no driver and no device. The results are exact, since a GPU would run the same code, and say
+nothing about time.
 
 Each architecture gets PTX of its own, as on a machine that has such a GPU: from 9.0 up for the architecture-specific
-target (``compute_90a``), which is what numba-cuda asks for there.
+target (``compute_90a``), as numba-cuda itself does there.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _FLOAT64 = (
 
 @dataclass(frozen=True)
 class Report:
-    """What one kernel compiled to for one architecture."""
+    """The machine code of one kernel on one architecture, in figures."""
 
     family: str
     option: str
@@ -77,6 +77,7 @@ class Report:
     loop: dict[str, int]
     """Instructions of the innermost loop with the most multiply-adds (the longest of several), counted by name."""
     total: dict[str, int]
+    """Instructions of the whole kernel, counted by name."""
 
     @property
     def kernel(self) -> str:
@@ -95,17 +96,17 @@ class Report:
 
     @property
     def float64(self) -> int:
-        """Float64 instructions in the whole kernel."""
+        """Number of float64 instructions in the whole kernel."""
         return sum(n for op, n in self.total.items() if op.startswith(_FLOAT64))
 
     @property
     def local(self) -> int:
-        """Accesses to local memory."""
+        """Number of accesses to local memory."""
         return sum(n for op, n in self.total.items() if op.startswith(("LDL", "STL")))
 
     @property
     def occupancy(self) -> int:
-        """Blocks that fit a multiprocessor."""
+        """Number of blocks that fit on a multiprocessor."""
         return blocks_per_multiprocessor(self.capability, self.threads, self.registers, self.shared)
 
     def loads(self, memory: str) -> dict[str, int]:
@@ -117,7 +118,7 @@ class _Code(NamedTuple):
     """An assembled kernel."""
 
     said: str
-    """What the assembler reported."""
+    """The assembler's report."""
     text: bytes
     """The instructions."""
 
@@ -127,8 +128,8 @@ def _tool(name: str) -> str | None:
     return str(packaged) if packaged.exists() else shutil.which(name)
 
 
-def missing_tools() -> str:
-    """Return what is missing for compiling without a GPU, or ``""``."""
+def missing_tools() -> str | None:
+    """Return what is missing for compiling without a GPU, or None."""
     try:
         import numba.cuda.cudadrv.nvvm  # noqa: F401
         from numba.cuda.np import arrayobj  # noqa: F401
@@ -137,11 +138,11 @@ def missing_tools() -> str:
     for name in ("ptxas", "nvdisasm"):
         if _tool(name) is None:
             return f"{name} is not installed; pip install nvidia-cuda-nvcc nvidia-cuda-nvdisasm"
-    return ""
+    return None
 
 
 def versions() -> str:
-    """Return what the machine code depends on beside the kernels: the versions of everything that makes it."""
+    """Return the versions of all tools that make the machine code."""
     from importlib.metadata import version
 
     packages = [f"{name} {version(name)}" for name in ("numba", "numba-cuda", "llvmlite", "nvidia-nvvm")]
@@ -161,7 +162,7 @@ def _target(capability: Capability) -> str:
 
 
 class _Device:
-    """Stands in for the driver's device, which Numba asks for its capability when it inlines a device function."""
+    """It replaces the driver's device: Numba asks that for its capability when it inlines a device function."""
 
     compute_capability: Capability = (9, 0)
 
@@ -235,7 +236,7 @@ def _fused(names: dict[str, int]) -> int:
 def _inner_loop(instructions: list[tuple[int, str]]) -> dict[str, int]:
     """Return the instruction counts of the innermost loop with the most multiply-adds; the longest of several.
 
-    A gradient's kernel has two: for a layer whose rows are gathered, and for the others.
+    A gradient's kernel has two such loops: one for a layer whose rows are gathered, and one for the others.
     """
     places = {address: place for place, (address, _) in enumerate(instructions)}
     loops = []
@@ -287,7 +288,7 @@ def _report(variant: Variant, capability: Capability, said: str, listing: list[t
 
 
 def blocks_per_multiprocessor(capability: Capability, threads: int, registers: int, shared: int) -> int:
-    """Return how many blocks fit one multiprocessor: registers come in units of 256 a warp, warps in fours."""
+    """Return how many blocks fit on one multiprocessor: registers come in units of 256 a warp, warps in fours."""
     most_threads, most_blocks, memory, reserved = _LIMITS[capability]
     warps = -(-threads // 32)
     per_warp = -(-registers * 32 // 256) * 256

@@ -1,9 +1,10 @@
 """Compile many kernels for many architectures: in several processes, and each only once.
 
-What a kernel compiles to depends on the code of the kernels and on the versions of the compilers, so that reports are
-kept on disk under a hash of both, as soon as they are made: who is interrupted goes on from there. Kernels that
-multiply alike go to one process one after the other: they share device functions, and most of the time of a compilation
-goes into typing those (of four seconds for the first architecture three; each further architecture takes one).
+The machine code of a kernel depends on the code of the kernels and on the versions of the compilers. Reports are
+therefore kept on disk under a hash of both, as soon as they are made, and a run that was interrupted goes on from
+there. One process compiles all kernels that multiply alike, one after the other: they share device functions, and most
+of the time of a compilation goes into typing those (three of four seconds for the first architecture; each further
+architecture takes one second).
 
     python -m gpuprop.measure.bench.sass_batch REPORTS < SELECTIONS
 
@@ -33,20 +34,20 @@ from gpuprop.measure.bench.variants import Selection, Variant
 __all__ = ["cache_folder", "compile_selections", "reports_from_json", "write_reports"]
 
 KEPT = 4
-"""Versions of the kernels whose reports stay on disk."""
+"""Number of versions of the kernels whose reports stay on disk."""
 
 BATCH = 28
-"""Kernels that are compiled before their reports are kept."""
+"""Number of kernels that are compiled before their reports are kept."""
 
 Job = tuple[Variant, Capability]
 
 
 def cache_folder() -> Path:
-    """Return where the reports on the present sources and compilers are kept."""
+    """Return the folder of the reports on the present sources and compilers."""
     import gpuprop_kernels
 
     kernels = Path(gpuprop_kernels.__file__).parent
-    # `target.cache` keeps what has been compiled, and has no part in it.
+    # `target.cache` only stores compiled kernels; it does not change them.
     sources = [path for path in kernels.rglob("*.py") if path != kernels / "target" / "cache.py"]
     sources += [Path(sass.__file__), Path(variants.__file__)]
     text = hashlib.sha256(sass.versions().encode())
@@ -57,7 +58,7 @@ def cache_folder() -> Path:
 
 
 def _code(path: Path) -> str:
-    """Return what a source says to the compiler: without comments and documentation."""
+    """Return a source without its comments and documentation, which the compiler does not see."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(body := getattr(node, "body", None), list):
@@ -66,7 +67,7 @@ def _code(path: Path) -> str:
 
 
 def compile_selections(selections: Iterable[Selection], processes: int = 2) -> Iterator[Report]:
-    """Yield a report on each selected kernel and architecture, each once, as they are ready."""
+    """Yield a report on each selected kernel and architecture, each once, as soon as it is ready."""
     jobs = {
         _file_name(variant, capability): (variant, capability)
         for selection in selections
@@ -94,11 +95,11 @@ def _compile(jobs: list[Job], processes: int, folder: Path) -> Iterator[Report]:
     groups: dict[tuple[str, ...], list[Job]] = {}
     for variant, capability in jobs:
         groups.setdefault(variant.operands, []).append((variant, capability))
-    # The largest first, so that no process is left with one at the end.
+    # The largest groups come first, so that no process is left with one at the end.
     shares = sorted(groups.values(), key=len, reverse=True)
     if not shares:
         return
-    # A fork has the kernel factories and Numba already; what they compile stays in the child.
+    # A fork has already imported the kernel factories and Numba; what it compiles stays in the child.
     _shares[:] = shares
     with multiprocessing.get_context("fork").Pool(processes, gc.disable) as pool:
         for reports in pool.imap_unordered(partial(_share, folder=folder), range(len(shares))):
@@ -121,7 +122,7 @@ def _share(index: int, folder: Path) -> list[Report]:
 
 
 def _keep(report: Report, folder: Path) -> None:
-    """Write a report to the cache; a cache that cannot be written is none."""
+    """Write a report to the cache, if the cache can be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / f"{os.getpid()}.part"
@@ -151,7 +152,7 @@ def reports_from_json(rows: Iterable[dict[str, Any]]) -> list[Report]:
 
 
 def main() -> None:
-    """Compile what stands on the standard input."""
+    """Compile the selections on the standard input."""
     wanted = [Selection.from_json(row) for row in json.load(sys.stdin)]
     write_reports(Path(sys.argv[1]), compile_selections(wanted))
 

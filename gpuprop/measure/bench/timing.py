@@ -1,8 +1,8 @@
 """Timing programs against each other on a machine that is not quiet: warm processes that take turns.
 
-Each contender is a process of its own, started once and warmed up, that answers requests on its standard input with
-lines of JSON. They are asked in turn, A B C A B C, so that whatever else the machine does falls on all of them; what is
-reported is the median, the best, and ratios of medians of the same run.
+Each contender is a process of its own, started once and warmed up. It reads requests from its standard input and
+answers with lines of JSON. The contenders take turns, A B C A B C, so that other work on the machine slows all of them
+down. Reports show the median, the best turn, and ratios of medians of the same run.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any, cast
 
 from gpuprop.errors import GpupropError
 
 __all__ = ["Timings", "Worker", "serve", "take_turns"]
 
-#: Seconds that one turn should take: long against the clock's and the scheduler's grain.
+#: Seconds that one turn should take: long compared with the grain of the clock and of the scheduler.
 TURN = 0.25
 
 
@@ -36,7 +36,7 @@ class Worker:
     Raises
     ------
     GpupropError
-        If the process ends before it is ready; its last words are in the message.
+        If the process ends before it is ready; the message quotes the last line of its standard error.
     """
 
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -49,18 +49,19 @@ class Worker:
             text=True,
             env=dict(environment),
         )
+        # Both are pipes, as asked for above.
+        self._requests = cast("IO[str]", self._process.stdin)
+        self._answers = cast("IO[str]", self._process.stdout)
         self.info = self._answer()
 
     def ask(self, request: str, **arguments: Any) -> Any:
         """Send a request and return the answer."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"request": request, **arguments}) + "\n")
-        self._process.stdin.flush()
+        self._requests.write(json.dumps({"request": request, **arguments}) + "\n")
+        self._requests.flush()
         return self._answer()
 
     def _answer(self) -> Any:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        line = self._answers.readline()
         if not line:
             _, errors = self._process.communicate()
             last = (errors.strip().splitlines() or ["it said nothing"])[-1]
@@ -73,7 +74,7 @@ class Worker:
 
 
 def serve(info: Any, answers: Mapping[str, Callable[..., Any]]) -> None:
-    """Be a worker: say `info`, then answer requests by name until the standard input ends."""
+    """Be a worker: write `info`, then answer requests by name until the standard input ends."""
     print(json.dumps(info), flush=True)
     for line in sys.stdin:
         arguments = json.loads(line)
@@ -99,15 +100,15 @@ class Timings:
 
     @property
     def best(self) -> float:
-        """The fastest turn: what the machine can do when nobody disturbs."""
+        """The fastest turn, the one that other work on the machine disturbed least."""
         return min(self.seconds)
 
 
 def take_turns(workers: Sequence[Worker], rounds: int, **arguments: Any) -> dict[str, Timings]:
     """Time all workers `rounds` times each, alternating.
 
-    A worker answers ``run`` with ``units``, and with further `arguments`, by the seconds that a unit took. How many
-    units make a turn is found first.
+    A worker answers the request ``run``, which has ``units`` and further `arguments`, with the seconds that a unit
+    took. The number of units in a turn is found first.
     """
     units = {}
     for worker in workers:

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["TorchEager", "TorchGraph", "torch_device"]
 
 
-def torch_device(ops: Ops) -> str:
-    """Return PyTorch's name of the device, empty where PyTorch cannot use it."""
+def torch_device(ops: Ops) -> str | None:
+    """Return PyTorch's name of the device, or None if PyTorch cannot use it."""
     import torch
 
     if not ops.device.startswith("cuda"):
         return "cpu"
-    return ops.device if ops.device != "cuda-sim" and torch.cuda.is_available() else ""
+    return ops.device if ops.device != "cuda-sim" and torch.cuda.is_available() else None
 
 
 class TorchEager(Trained):
@@ -89,7 +89,7 @@ class TorchEager(Trained):
 
 
 class TorchGraph(TorchEager):
-    """One update captured as a CUDA graph and replayed; the smaller last batch is made eagerly."""
+    """One update, captured as a CUDA graph and replayed; the update of the smaller last batch is eager."""
 
     name = "torch CUDA graph"
     capturable = True
@@ -110,7 +110,7 @@ class TorchGraph(TorchEager):
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
             self._update(self._index)
-        with torch.no_grad():  # forget what the warm-up has learnt
+        with torch.no_grad():  # undo the warm-up's updates
             for parameter, old in zip(self._model.parameters(), before, strict=True):
                 parameter.copy_(old)
                 for state in self._optimizer.state[parameter].values():
@@ -129,7 +129,7 @@ class TorchGraph(TorchEager):
                 self._update_apart(index)
 
     def _update_apart(self, index: Any) -> None:
-        """Make an update whose gradients do not lie where the graph's do."""
+        """Make an update whose gradients are other arrays than the graph's."""
         kept = [p.grad for p in self._model.parameters()]
         self._optimizer.zero_grad(set_to_none=True)
         self._update(index)

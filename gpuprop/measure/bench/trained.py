@@ -1,4 +1,4 @@
-"""What a contender of ``gpuprop bench step`` and ``epoch`` is: it trains a network of its own on the same images."""
+"""The contenders of ``gpuprop bench step`` and ``epoch``: each trains a network of its own on the same images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Config:
 
     @property
     def launches(self) -> int:
-        """Kernels of an update on a GPU: two for each hidden layer, and the one of gradients and Adam."""
+        """Kernels of an update on a GPU: two for each hidden layer, and one for gradients and Adam."""
         return 2 * (len(self.sizes) - 2) + 1
 
 
@@ -46,7 +46,7 @@ CONFIGS = {
 
 
 class Trained(ABC):
-    """A contender: it trains a network of its own.
+    """A contender, which trains a network of its own.
 
     Parameters
     ----------
@@ -80,9 +80,12 @@ class Trained(ABC):
     def updates(self) -> None:
         """Make the updates of an epoch, without waiting for a device."""
 
+    def synchronize(self) -> None:  # noqa: B027  (most contenders have no stream of their own)
+        """Wait for the contender's own stream; the device of gpuprop is waited for separately."""
+
     @abstractmethod
     def begin(self, order: NDArray[np.int32]) -> None:
-        """Take the order of the rows."""
+        """Begin an epoch that visits the rows in this order."""
 
     @abstractmethod
     def loss(self) -> float:

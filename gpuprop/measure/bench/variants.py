@@ -1,4 +1,4 @@
-"""Every kernel that the launchers can choose, with the signature it is compiled for: what the compile proof covers."""
+"""Every kernel that the launchers can choose, with the signature it is compiled for: the compile proof covers them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Variant:
 
     @property
     def operands(self) -> tuple[str, ...]:
-        """What the kernel shares with others: those of equal operands read and multiply by the same functions."""
+        """A key that kernels share if they read and multiply by the same functions."""
         source = self.option.split()[1] if "gathering" in self.family else ""
         return self.family.split()[0], source, self.tile, self.dtype
 
@@ -66,7 +66,7 @@ class Selection:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Return a form that JSON can write."""
+        """Return the selection as JSON values."""
         return asdict(self)
 
     @classmethod

@@ -1,7 +1,7 @@
 """Whole updates and epochs: gpuprop against PyTorch and against the same mathematics composed of array calls.
 
-All contenders start from the same weights, visit the same rows of the same uint8 images in the same order, and must
-have the same loss after an epoch, to one part in a hundred, before anything is timed.
+All contenders start from the same weights and visit the same rows of the same uint8 images in the same order. After an
+epoch they must have the same loss, to one part in a hundred, before anything is timed.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Gpuprop(Trained):
 
 
 class Composed(Trained):
-    """What one writes in an afternoon with NumPy or CuPy: new arrays at every operation."""
+    """A straightforward program for NumPy or CuPy: every operation makes new arrays."""
 
     def __init__(self, xp: Any, *arguments: Any) -> None:
         self.name, self._xp = f"{xp.__name__} calls", xp
@@ -148,9 +148,9 @@ def contenders(config: Config, ops: Ops, n_samples: int) -> list[Trained]:
         from gpuprop.measure.bench.torch_training import TorchEager, TorchGraph, torch_device
 
         device = torch_device(ops)
-        if device:
+        if device is not None:
             found.append(TorchEager(device, *arguments))
-        if device.startswith("cuda"):
+        if device is not None and device.startswith("cuda"):
             found.append(TorchGraph(device, *arguments))
     return found
 
@@ -161,7 +161,8 @@ def validate(trained: Sequence[Trained], ops: Ops) -> dict[str, float]:
     Raises
     ------
     GpupropError
-        If they differ by more than one part in a hundred from the composed one's, or parameters are not finite.
+        If a loss differs from the composed contender's by more than one part in a hundred, or a parameter is not
+        finite.
     """
     losses = {}
     with ops.active():
@@ -183,13 +184,13 @@ def validate(trained: Sequence[Trained], ops: Ops) -> dict[str, float]:
 def measure(trained: Sequence[Trained], ops: Ops, *, rounds: int, whole_epochs: bool) -> dict[str, Spread]:
     """Return the seconds of an epoch of each contender, or with `whole_epochs` False of its updates alone.
 
-    The host's clock is stopped when the device has finished, which every library can say.
+    The host's clock stops when the device has finished: every library can wait for it.
     """
 
     def wait() -> None:
         ops.synchronize()
         for one in trained:
-            getattr(one, "synchronize", lambda: None)()
+            one.synchronize()
 
     def stream(run: Any) -> Any:
         def on_stream() -> None:

@@ -1,8 +1,8 @@
 """A case: one thing that a device must compute, with data, expectation and bound; and the one way to run it.
 
-A case works on any backend through what every backend offers: the primitives of `gpuprop.core.ops.Ops`, `Network`
-and `Trainer`. It yields checks, which compare what the device computed with the float64 oracle. Every case is run
-twice, and must give the same bits both times.
+A case runs on any backend, because it uses only what all of them offer: the primitives of `gpuprop.core.ops.Ops`,
+`Network` and `Trainer`. It yields checks, which compare the numbers of the device with the float64 oracle. Every case
+runs twice, and must give the same bits both times.
 """
 
 from __future__ import annotations
@@ -27,21 +27,23 @@ __all__ = ["DTYPES", "SHAPES", "Case", "Check", "Outcome", "Output", "normal", "
 DTYPES = ("float32", "float64")
 
 SHAPES = ((1, 1, 1), (7, 17, 33), (17, 33, 7), (33, 7, 17))
-"""(rows, inputs, outputs), ragged at every tile."""
+"""(rows, inputs, outputs) that no tile divides."""
 
 GUARD_ROWS = 2
-"""Rows behind each output that no primitive may touch."""
+"""Number of rows behind each output that no primitive may write to."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """Numbers of a device beside what they should be.
+    """Numbers of a device, and the numbers that are expected.
 
     Attributes
     ----------
     what : str
-    actual, expected, bound : array_like
-        Largest allowed difference, element by element; 0 asks for the very number.
+        The name of the numbers.
+    actual, expected : array_like
+    bound : array_like
+        Largest allowed difference, element by element; with 0 the numbers must be equal.
     """
 
     what: str
@@ -59,14 +61,14 @@ class Case:
     group : str
         The step of the algorithm.
     name : str
-        What is special about this one.
+        The particular shape, function or option.
     dtype : str
     checks : callable
         ``checks(ops, dtype)`` yields `Check` objects.
     quick : bool
-        Whether it belongs to the small selection, which the simulator can afford.
+        Whether it belongs to the small selection, which also runs in the simulator.
     large : bool
-        Whether its size is there for the larger tiles of a GPU, and tells nothing elsewhere.
+        Whether its size tests the larger tiles of a GPU, so that it is needless on other devices.
     """
 
     group: str
@@ -84,42 +86,44 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a case.
+    """The result of a case.
 
     Attributes
     ----------
     case : Case
     share : float
-        The largest share of a bound that an error used: above 1 the case has failed.
+        The largest share of a bound that an error used; above 1 the case has failed.
     worst : str
-        The check that used it.
+        The check with that share.
     n_checks : int
-    error : str
-        What went wrong, in one line; empty if nothing did.
+    error : str or None
+        The fault in one line; None if there was none.
     lost : bool
         Whether the device failed, so that nothing more can be run on it.
     seconds : float
-        Of both runs, on the host's clock; the first use of a kernel compiles it.
+        Time of both runs, on the host's clock; the first use of a kernel compiles it.
     """
 
     case: Case
     share: float
     worst: str
     n_checks: int
-    error: str
+    error: str | None
     lost: bool
     seconds: float
 
     @property
     def passed(self) -> bool:
         """Whether every number was right, twice."""
-        return not self.error
+        return self.error is None
 
 
 def run_case(case: Case, ops: Ops, *, runs: int = 2) -> Outcome:
-    """Run a case `runs` times; whatever it raises becomes its outcome."""
+    """Run a case `runs` times; an exception becomes the fault of its outcome."""
     begin = time.perf_counter()
-    share, worst, error, lost, checks = 0.0, "", "", False, []
+    share, worst, lost = 0.0, "", False
+    error: str | None = None
+    checks: list[Check] = []
     try:
         with np.errstate(all="ignore"):  # extreme inputs overflow to infinity, on the host as on a GPU
             checks = list(case.checks(ops, np.dtype(case.dtype)))
@@ -127,7 +131,7 @@ def run_case(case: Case, ops: Ops, *, runs: int = 2) -> Outcome:
                 used = tolerances.used(check.actual, check.expected, check.bound)
                 if used > share or not worst:
                     share, worst = used, check.what
-            error = f"{worst}: the error is {share:.3g} times the bound" if share > 1 else ""
+            error = f"{worst}: the error is {share:.3g} times the bound" if share > 1 else None
             for _ in range(1, runs):
                 error = error or _difference(checks, list(case.checks(ops, np.dtype(case.dtype))))
     except Exception as problem:
@@ -135,16 +139,16 @@ def run_case(case: Case, ops: Ops, *, runs: int = 2) -> Outcome:
     return Outcome(case, share, worst, len(checks), error, lost, time.perf_counter() - begin)
 
 
-def _difference(first: list[Check], second: list[Check]) -> str:
-    """Name the first check whose bits differ between two runs."""
+def _difference(first: list[Check], second: list[Check]) -> str | None:
+    """Return a fault that names the first check whose bits differ between two runs, or None."""
     for one, other in zip(first, second, strict=True):
         if np.asarray(one.actual).tobytes() != np.asarray(other.actual).tobytes():
             return f"{one.what}: a second run gave other bits"
-    return ""
+    return None
 
 
 class Output:
-    """An array for a primitive to write: full of NaN, with rows behind it that must stay so.
+    """An array that a primitive writes: full of NaN, with rows behind it that must stay NaN.
 
     Parameters
     ----------
@@ -152,7 +156,7 @@ class Output:
     shape : tuple of int
     dtype : dtype
     initial : array_like or None
-        What the array holds instead of NaN.
+        The values of the array instead of NaN.
     """
 
     def __init__(self, ops: Ops, shape: tuple[int, ...], dtype: Any, initial: ArrayLike | None = None) -> None:
@@ -163,11 +167,11 @@ class Output:
 
     @property
     def array(self) -> Array:
-        """What the primitive gets."""
+        """The array that the primitive writes to."""
         return self._whole[: self._n_rows]
 
     def read(self) -> NDArray[Any]:
-        """Return a copy on the host; ``ValueError`` if more was written than the array."""
+        """Return a copy on the host; raise ``ValueError`` if the primitive wrote behind the array."""
         host = np.array(self._ops.to_numpy(self._whole))
         if not np.isnan(host[self._n_rows :]).all():
             raise ValueError("rows behind the output were written")

@@ -1,4 +1,4 @@
-"""The run behind ``gpuprop selfcheck``: all cases on one device, and the report of it."""
+"""``gpuprop selfcheck``: all cases on one device, and their report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["REPORT_FORMAT", "Group", "SelfCheck"]
 
 REPORT_FORMAT = "gpuprop selfcheck 1"
-"""What a report's "format" says; benchmarks/render_results.py reads it."""
+"""The "format" of a report, which benchmarks/render_results.py checks."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,14 @@ class SelfCheck:
     quick : bool
         Run the small selection, once each.
     cases : sequence of Case or None, default=None
-        Others than gpuprop's own.
+        None runs gpuprop's own.
 
     Attributes
     ----------
     outcomes : list of Outcome
-        As far as `run` has come.
-    clock_flaw : str
-        Why the times of this device are not to be shown; empty if they count.
+        Of the cases that `run` has run so far.
+    clock_flaw : str or None
+        Why the times of this device must not be shown; None if they count.
     """
 
     def __init__(self, ops: Ops, *, quick: bool, cases: Sequence[Case] | None = None) -> None:
@@ -107,7 +107,7 @@ class SelfCheck:
             "n_cases": len(self.cases),
             "n_run": len(self.outcomes),
             "seconds": None if self.clock_flaw else self.seconds,
-            "no_times_because": self.clock_flaw,
+            "no_times_because": self.clock_flaw or "",
             "outcomes": [self._entry(outcome) for outcome in self.outcomes],
         }
 
@@ -118,10 +118,10 @@ class SelfCheck:
             "name": case.name,
             "dtype": case.dtype,
             "passed": outcome.passed,
-            # JSON has no infinity, which is how wrong a NaN is.
+            # The share of a NaN is infinite, and JSON has no infinity.
             "share_of_bound": min(outcome.share, 1e300),
             "worst": outcome.worst,
             "checks": outcome.n_checks,
-            "error": outcome.error,
+            "error": outcome.error or "",
         }
         return entry if self.clock_flaw else entry | {"seconds": outcome.seconds}

@@ -1,4 +1,4 @@
-"""How far a backend may lie from the float64 oracle: one table, a reason for each bound.
+"""How much a backend may differ from the float64 oracle: one table, with a reason for each bound.
 
 With ``u`` the unit roundoff of the dtype, a dot product of length K in any order of summation errs by at most
 ``K u |A||B|`` to first order (Higham, "Accuracy and Stability of Numerical Algorithms", section 3.1); the 4 on top
@@ -17,17 +17,17 @@ UNIT = {np.dtype(np.float32): 2.0**-24, np.dtype(np.float64): 2.0**-53}
 """Unit roundoff of round-to-nearest."""
 
 ELEMENTWISE = {
-    # primitive: units of u relative to max(|value|, scale); the reason beside it
+    # primitive: units of u relative to max(|value|, scale), with the reason
     "scaling": 4.0,  # shift and scale rounded to the dtype, a difference, a product
     "activation": 8.0,  # CUDA's exp, tanh, log1p err by up to 2 ulp, and composing two of them doubles it
     "derivative": 16.0,  # the activation's error passes through 1 - a*a or a*(1 - a)
     "loss": 16.0,  # a logarithm of a quotient of exponentials
     "optimizer": 16.0,  # a square root, a quotient, two or three sums
-    "pass": 256.0,  # a network forwards and backwards, and a few updates: some ten products, each up to 40 u off
+    "pass": 256.0,  # a network forwards and backwards, and a few updates: about ten products, each up to 40 u off
 }
 
 CURVE = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-9}
-"""Relative bound on a whole run's loss curve; float32 after 50 steps, rounding grows along the trajectory."""
+"""Relative bound on the loss curve of a whole run; rounding errors grow with its steps (in float32, 50 steps)."""
 
 
 def unit(dtype: DTypeLike) -> float:

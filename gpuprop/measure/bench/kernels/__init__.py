@@ -1,8 +1,8 @@
 """Kernel by kernel: gpuprop's own way against the same mathematics composed of library calls, and the device's roof.
 
-On a GPU the contenders are a launch of the kernel, CuPy's calls, and cuBLAS's multiplication alone; on the CPU the
-primitive of ``device="cpu"``, NumPy's calls, and BLAS's multiplication alone. Each must give the right numbers before
-its time is taken.
+On a GPU the contenders are a launch of the kernel, CuPy's calls, and cuBLAS's multiplication alone; on the CPU they are
+the primitive of ``device="cpu"``, NumPy's calls, and BLAS's multiplication alone. Each must give the right numbers
+before it is timed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gpuprop.errors import GpupropError
-from gpuprop.measure.bench.clocks import as_cuda, clock, namespace
+from gpuprop.measure.bench.clocks import clock, namespace
 from gpuprop.measure.bench.kernels.base import Kernel, Shape
 from gpuprop.measure.bench.kernels.delta import Delta
 from gpuprop.measure.bench.kernels.forward import Forward, Gather
@@ -22,6 +22,7 @@ from gpuprop.measure.bench.kernels.update import MaxNorm, Update
 from gpuprop.measure.bench.measure import Contender, Spread, take_turns
 from gpuprop.measure.bench.roofline import measure_roof, rates
 from gpuprop.measure.equivalence import tolerances
+from gpuprop.measure.machine import as_cuda
 
 if TYPE_CHECKING:
     from gpuprop.core.ops import Ops
@@ -38,7 +39,7 @@ KERNELS: dict[str, type[Kernel]] = {
 
 ON_CPU = {"size": 2048, "copied": 2**26}
 ON_GPU = {"size": 4096, "copied": 2**29}
-"""The product and the copy that the roof is measured by."""
+"""Sizes of the product and of the copy that measure the roof: rows of the matrices, and bytes."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class Result:
     kernel : Kernel
     contender : str
     share : float or None
-        Of the error bound, at most 1; None for a multiplication alone, which is not the whole kernel.
+        Share of the error bound that the result used, at most 1; None for a multiplication alone, which is not the
+        whole kernel.
     seconds : Spread or None
         None where times do not count.
     """
@@ -109,7 +111,7 @@ def validate(kernel: Kernel, contender: Contender, ops: Ops) -> float | None:
     Raises
     ------
     GpupropError
-        If a number is farther off than it may be.
+        If the error of a number exceeds its bound.
     """
     with ops.active():
         contender.run()

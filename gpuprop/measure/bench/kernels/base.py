@@ -1,4 +1,4 @@
-"""A kernel to measure: its operands, what it must return, and the ways to compute it."""
+"""A kernel to measure: its operands, its expected results, and the ways to compute them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Kernel(ABC):
     formula: ClassVar[str]
     shapes: ClassVar[tuple[Shape, ...]] = MNIST_SHAPES
     cold: ClassVar[bool] = False
-    """Whether a training meets its operands in memory rather than in a cache."""
+    """Whether a training finds its operands in memory rather than in a cache."""
 
     def __init__(self, shape: Shape, dtype: DTypeLike) -> None:
         self.shape, self.dtype = shape, np.dtype(dtype)
@@ -64,7 +64,7 @@ class Kernel(ABC):
 
     @abstractmethod
     def expected(self) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
-        """Return each result in float64, and how far it may be off."""
+        """Return each result in float64, and the bound on its error."""
 
     @abstractmethod
     def primitive(self, ops: Ops) -> Contender:
@@ -76,10 +76,10 @@ class Kernel(ABC):
 
     @abstractmethod
     def composed(self, xp: Any) -> Contender:
-        """Return the same mathematics composed of the calls of an array library, as one writes it."""
+        """Return the same mathematics, composed of an array library's calls in the straightforward way."""
 
     def product(self, xp: Any) -> Contender | None:
-        """Return the multiplication alone, by the library's BLAS; None where there is none."""
+        """Return the multiplication alone, by the library's BLAS; None if the kernel has none."""
         return None
 
     def _normal(self, rng: np.random.Generator, *shape: int) -> NDArray[Any]:

@@ -62,7 +62,7 @@ class Forward(Kernel):
         )
 
     def _inputs(self, ops: CudaOps) -> tuple[Any, Any]:
-        """Return what the kernel reads, and the order of the rows."""
+        """Return the inputs of the kernel, and the order of their rows."""
         x = ops.flat(ops.asarray(self.host["x"], self.dtype))
         return x, ops.constant(np.arange(self.n), np.int32)
 

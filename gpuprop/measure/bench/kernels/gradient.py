@@ -65,7 +65,8 @@ class Gradient(Kernel):
         from gpuprop_kernels.gradient import GradientJob, job_table
         from gpuprop_kernels.optimizers import SCALARS
 
-        # Activations and deltas lie in one workspace, as in a training; the rows of d are their own column sums' parts.
+        # Activations and deltas are in one workspace, as in a training. The kernel adds up column sums of blocks to the
+        # gradient of the biases; here each row of d is a block of its own.
         a, d = (np.pad(self.host[name], ((0, 0), (0, -self.host[name].shape[1] % 8))).ravel() for name in ("a", "d"))
         workspace = ops.flat(ops.asarray(np.concatenate([a, d]), self.dtype))
         n_weights = self.n_in * launch.padded(self.n_out)

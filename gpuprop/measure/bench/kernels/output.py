@@ -1,4 +1,4 @@
-"""The output layer: the head of up to 16 classes with everything around it, the wide one, and rows of net inputs."""
+"""The output layer: the fused head for up to 16 classes, the wide output, and loss and delta of given net inputs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OUTPUT = OutputLayer(SOFTMAX, CROSS_ENTROPY, "class")
 
 
 def _bound(dtype: np.dtype[Any], expected: NDArray[Any]) -> NDArray[Any]:
-    """Return the bound on deltas, which all pass through the exponentials of the same order."""
+    """Return the bound on deltas, by the largest of them: all come from exponentials of the same order."""
     return tolerances.elementwise_bound("pass", 0 * expected, dtype, scale=float(np.abs(expected).max()))
 
 
@@ -115,7 +115,7 @@ class Head(Kernel):
 
 
 class Wide(Head):
-    """Last layer, softmax, cross-entropy and its delta, any number of classes; the hidden delta is a launch apart."""
+    """Last layer, softmax, cross-entropy and delta, for any number of classes; the hidden delta is another launch."""
 
     name = "wide"
     formula = "softmax(x W + b), loss, d"
@@ -179,7 +179,7 @@ class Wide(Head):
 
 
 class Rows(Kernel):
-    """Loss and delta from net inputs, for more classes than the head takes."""
+    """Loss and delta from net inputs, for more classes than the fused head can take."""
 
     name = "rows"
     formula = "softmax(z), loss, d"
@@ -240,7 +240,7 @@ class Rows(Kernel):
 
 
 def _softmax_delta(xp: Any, z: Any, y: Any) -> tuple[Any, Any]:
-    """Return delta and loss as one writes them."""
+    """Return delta and loss, written in the straightforward way."""
     shifted = z - z.max(axis=1, keepdims=True)
     e = xp.exp(shifted)
     total = e.sum(axis=1, keepdims=True)

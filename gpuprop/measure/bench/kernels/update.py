@@ -100,7 +100,7 @@ class Update(Kernel):
 
 
 class MaxNorm(Kernel):
-    """The weights of a layer, most columns longer than the limit."""
+    """The weights of a layer; most of their columns are longer than the limit."""
 
     name = "max_norm"
     formula = "W[:, j] *= min(1, limit / |W[:, j]|)"

@@ -1,6 +1,6 @@
 """Contenders take turns: updates, predictions, time to an accuracy, start, memory, size on the disk.
 
-Each function returns the entries of a report, and raises `GpupropError` where contenders do not compute the same.
+Each function returns the entries of a report. It raises `GpupropError` if contenders do not compute the same numbers.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,18 @@ from gpuprop.measure.bench.peers.configs import CONFIGS
 from gpuprop.measure.bench.peers.libraries import LIBRARIES
 from gpuprop.measure.bench.timing import Worker, take_turns
 
-__all__ = ["SUBJECTS", "accuracy", "inference", "install", "memory", "refuse_different_losses", "start", "training"]
+__all__ = [
+    "SUBJECTS",
+    "Choice",
+    "accuracy",
+    "inference",
+    "install",
+    "measure",
+    "memory",
+    "refuse_different_losses",
+    "start",
+    "training",
+]
 
 Entry = dict[str, Any]
 
@@ -32,7 +45,7 @@ WHOLE_TRAININGS = ("gpuprop", "sklearn", "torch", "torch-fused", "jax")
 
 
 def training(contenders: Sequence[str], name: str, threads: int, rounds: int) -> list[Entry]:
-    """Time an update of config `name`, averaged over epochs; a contender whose loss differs is an error."""
+    """Time an update of config `name`, averaged over epochs; raise if the loss of a contender differs."""
     able = [c for c in contenders if c != "gpuprop-estimator"]
     with _workers("training", able, name, threads) as workers:
         refuse_different_losses(workers, "numpy", CONFIGS[name].tolerance)
@@ -120,7 +133,7 @@ def start(contenders: Sequence[str], rounds: int) -> list[Entry]:
     for turn in range(rounds + 1):
         for name in names:
             took = [_seconds(command) for command in (commands[name], epochs[name])]
-            if turn:  # the first warms the disk's cache, and compiles what is kept
+            if turn:  # the first turn warms the disk's cache, and compiles what stays on disk
                 for kept, one in zip(seconds[name], took, strict=True):
                     kept.append(one)
     return [
@@ -144,7 +157,7 @@ def memory(contenders: Sequence[str]) -> list[Entry]:
 
 
 def install(contenders: Sequence[str]) -> list[Entry]:
-    """Add up the files of each library and of everything it requires, without what Python compiles of them."""
+    """Add up the files of each library and of everything it requires, without Python's compiled copies."""
     distributions = {"sklearn": ["scikit-learn"], "jax": ["jax", "optax"]}
     return [
         {"subject": "install", "contender": name, "bytes": _installed_size(distributions.get(name, [name]))}
@@ -153,7 +166,7 @@ def install(contenders: Sequence[str]) -> list[Entry]:
     ]
 
 
-#: What can be measured, and how the command says it.
+#: Each subject that can be measured, and what the command calls it.
 SUBJECTS = {
     "training": "microseconds an update",
     "inference": "one row and 10,000 rows",
@@ -162,6 +175,80 @@ SUBJECTS = {
     "memory": "peak of a training on MNIST",
     "install": "size on the disk with all requirements",
 }
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The comparisons that are wanted.
+
+    Attributes
+    ----------
+    contenders, configs, subjects : sequence of str
+    threads : sequence of int or None
+        Numbers of threads of every contender; None stands for all that were measured.
+    """
+
+    contenders: Sequence[str]
+    configs: Sequence[str]
+    subjects: Sequence[str]
+    threads: Sequence[int] | None
+
+    def has(self, entry: Entry) -> bool:
+        """Return whether an entry of a report is wanted; not every subject has configs or numbers of threads."""
+        return (
+            entry["contender"] in self.contenders
+            and entry["subject"] in self.subjects
+            and ("config" not in entry or entry["config"] in self.configs)
+            and (self.threads is None or "threads" not in entry or entry["threads"] in self.threads)
+        )
+
+
+def measure(chosen: Choice, rounds: int, tell: Callable[[str], None]) -> tuple[list[Entry], list[str]]:
+    """Make the comparisons, trainings first.
+
+    Parameters
+    ----------
+    chosen : Choice
+        With numbers of threads.
+    rounds : int
+        Turns of each contender.
+    tell : callable
+        It gets a line before each comparison, and one after a comparison that was refused.
+
+    Returns
+    -------
+    entries : list of dict
+    refused : list of str
+        A line for each comparison whose contenders do not compute the same numbers.
+    """
+    functions: dict[str, Callable[[], list[Entry]]] = {
+        f"{name}: {CONFIGS[name]}, {count} thread{'s' if count > 1 else ''}": partial(
+            training, chosen.contenders, name, count, rounds
+        )
+        for name in chosen.configs
+        for count in chosen.threads or [1]
+        if "training" in chosen.subjects
+    }
+    others: dict[str, Callable[[], list[Entry]]] = {
+        "inference": lambda: inference(chosen.contenders, rounds),
+        "accuracy": lambda: accuracy(chosen.contenders, lambda name: tell(f"    {name}")),
+        "start": lambda: start(chosen.contenders, min(rounds, 5)),
+        "memory": lambda: memory(chosen.contenders),
+        "install": lambda: install(chosen.contenders),
+    }
+    functions |= {
+        f"{subject}: {SUBJECTS[subject]}": others[subject] for subject in chosen.subjects if subject in others
+    }
+    entries: list[Entry] = []
+    refused: list[str] = []
+    for what, function in functions.items():
+        tell(f"  {what} ...")
+        try:
+            entries += function()
+        except GpupropError as error:
+            refused.append(f"{what}: {error}")
+            tell(f"  refused: {error}")
+    return entries, refused
 
 
 # --- processes -------------------------------------------------------------------------------------------------------
@@ -188,7 +275,7 @@ def _workers(what: str, contenders: Sequence[str], config: str, threads: int) ->
     try:
         for contender in contenders:
             worker = Worker(contender, _command(what, contender, config), environment(threads))
-            workers.append(worker)  # one by one: those that have started are ended whatever happens to the next
+            workers.append(worker)  # one by one, so that those that have started are ended even if the next one fails
         yield workers
     finally:
         for worker in workers:
@@ -215,7 +302,7 @@ def _seconds(command: Sequence[str]) -> float:
 
 
 def _installed_size(names: Sequence[str]) -> int:
-    """Return the bytes of these distributions and of all they require that are installed."""
+    """Return the bytes of these distributions and of all their requirements that are installed."""
     pending, seen, size = list(names), set(), 0
     while pending:
         name = re.sub(r"[-_.]+", "-", pending.pop()).lower()
@@ -226,7 +313,7 @@ def _installed_size(names: Sequence[str]) -> int:
             distribution = metadata.distribution(name)
         except metadata.PackageNotFoundError:
             if name in names:
-                raise GpupropError(f"{name} is not installed as a package: its size is not known") from None
+                raise GpupropError(f"{name} is not installed as a package, so its size is not known") from None
             continue  # required on other platforms only
         size += _gpuprop_size() if name == "gpuprop" else _size_of_files(distribution)
         wanted = [text for text in distribution.requires or [] if "extra ==" not in text]

@@ -1,4 +1,4 @@
-"""What is compared: networks, data, initial weights, and the one judge of every contender's parameters."""
+"""The networks, data and initial weights of the comparison, and the one judge of every contender's parameters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Layers = Sequence[tuple[Array, Array]]
 
 @dataclass(frozen=True)
 class Config:
-    """A network, how it is trained, on how many samples, and how far losses after an epoch may differ, relatively."""
+    """A network, its training, the number of samples, and how far losses may differ after an epoch (relatively)."""
 
     sizes: tuple[int, ...]
     activation: str
@@ -39,10 +39,10 @@ class Config:
         return f"{'-'.join(map(str, self.sizes))} {self.activation} {self.optimizer}, batch {self.batch_size}"
 
 
-# a to d: MNIST; e1 and e32: scikit-learn's digits, with batches of 1 and of 32. Sample numbers are whole batches, and
-# few enough that an epoch of the slowest contender takes seconds. In d an epoch is ten updates, and it shows whether
-# Adam's epsilon is added before the bias is corrected (scikit-learn, gpuprop) or after (PyTorch, optax): the plain
-# script ends at 0.525 or at 0.514.
+# a to d train on MNIST, e1 and e32 on scikit-learn's digits in batches of 1 and of 32. The numbers of samples are whole
+# batches, and few enough that an epoch of the slowest contender takes seconds. An epoch of d is only ten updates, so
+# that its loss depends on whether Adam's epsilon is added before the bias is corrected (scikit-learn, gpuprop) or after
+# (PyTorch, optax): the plain script ends at 0.525 or at 0.514.
 CONFIGS = {
     "a": Config((784, 128, 10), "relu", "adam", 1e-3, 128, 15360),
     "b": Config((784, 256, 128, 10), "relu", "momentum", 0.05, 64, 15360),
@@ -69,7 +69,7 @@ def load(config: Config) -> tuple[Array, Array]:
 
 
 def initial(config: Config, seed: int = 0) -> list[tuple[Array, Array]]:
-    """Return new weights and biases, the same for every contender."""
+    """Return new weights and biases, which are the same for every contender."""
     rng = np.random.default_rng(seed)
     layers = []
     for fan_in, fan_out in zip(config.sizes, config.sizes[1:], strict=False):
@@ -80,7 +80,7 @@ def initial(config: Config, seed: int = 0) -> list[tuple[Array, Array]]:
 
 
 def probabilities(config: Config, layers: Layers, X: Array, dtype: Any = np.float64) -> Array:
-    """Return the outputs of a network with these parameters, by plain NumPy."""
+    """Return the outputs of a network with these parameters, computed in plain NumPy."""
     a: Array = X.astype(dtype, copy=False)
     for index, (weights, biases) in enumerate(layers):
         a = a @ np.asarray(weights, dtype) + np.asarray(biases, dtype)

@@ -1,4 +1,4 @@
-"""Who is compared: gpuprop in its tiers, a plain NumPy script, and the floor; `libraries` has the others.
+"""The contenders: gpuprop in its tiers, a plain NumPy script, and the floor; `libraries` has the others.
 
 Every contender begins with the same weights and, while it is timed, takes the same batches in the same order, in
 float32.
@@ -25,11 +25,11 @@ __all__ = ["MOMENTUM", "Contender"]
 MOMENTUM = 0.9
 
 Judge = Callable[[float], bool]
-"""Told the seconds of each epoch, answers whether the network is good enough."""
+"""A function of the seconds of an epoch, called after each, that returns whether the network is good enough."""
 
 
 class Contender:
-    """Trains one network; subclasses say how.
+    """A contender trains one network; subclasses say how.
 
     Parameters
     ----------
@@ -44,14 +44,14 @@ class Contender:
         self.begin(0)
 
     def begin(self, seed: int) -> None:
-        """Start anew: the initial weights of this seed, and an optimizer without a past."""
+        """Start anew, with the initial weights of this seed and a fresh optimizer."""
 
     def epoch(self, order: Array | None = None) -> None:
-        """Train one epoch; the rows in this order, or as they lie."""
+        """Train one epoch on the rows in this order, or in the order of the data set."""
         raise NotImplementedError
 
     def layers(self) -> Layers:
-        """Return the parameters as they are."""
+        """Return the current parameters."""
         raise NotImplementedError
 
     def predictor(self) -> Callable[[Array], Array]:
@@ -59,14 +59,14 @@ class Contender:
         raise NotImplementedError
 
     def epochs(self, count: int) -> float:
-        """Train so many epochs, the rows as they lie, and return the seconds that one took."""
+        """Train so many epochs, the rows in the order of the data set, and return the seconds that one took."""
         begin = time.perf_counter()
         for _ in range(count):
             self.epoch()
         return (time.perf_counter() - begin) / count
 
     def learn(self, seed: int, most_epochs: int, judge: Judge) -> None:
-        """Start anew and train, every epoch in a new order, until the judge is content."""
+        """Start anew and train, every epoch in a new order, until the judge says that the network is good enough."""
         self.begin(seed)
         rng = np.random.default_rng(seed)
         for _ in range(most_epochs):
@@ -76,7 +76,7 @@ class Contender:
                 return
 
     def batches(self, order: Array | None) -> Iterator[slice | Array]:
-        """Yield the rows of each batch, as what indexes an array."""
+        """Yield the rows of each batch, in a form that indexes an array."""
         size = self.config.batch_size
         for start in range(0, len(self.X), size):
             rows = slice(start, start + size)
@@ -84,7 +84,7 @@ class Contender:
 
 
 class Gpuprop(Contender):
-    """A `Trainer` as users run it, history and all; images of bytes stay bytes."""
+    """A `Trainer` as users run it, with its history; images of bytes stay bytes."""
 
     device = "cpu"
     plan = "auto"
@@ -141,7 +141,7 @@ class Gpuprop(Contender):
 
 
 class GpupropFused(Gpuprop):
-    """Epochs in one compiled call, however short the timed run."""
+    """Epochs in one compiled call, even if the timed run is short."""
 
     plan = "fused"
 
@@ -153,7 +153,7 @@ class GpupropDense(Gpuprop):
 
 
 class GpupropSteps(Gpuprop):
-    """Every step by the primitives."""
+    """Every step by calls of the primitives."""
 
     plan = "steps"
 
@@ -165,7 +165,7 @@ class GpupropNumpy(Gpuprop):
 
 
 class GpupropEstimator(Contender):
-    """gpuprop's `MLPClassifier`, asked for probabilities; its training is that of `Gpuprop`."""
+    """gpuprop's `MLPClassifier`, asked for probabilities; it trains as `Gpuprop` does."""
 
     def begin(self, seed: int) -> None:
         from gpuprop.estimators import MLPClassifier
@@ -181,7 +181,7 @@ class GpupropEstimator(Contender):
 
 
 class Numpy(Contender):
-    """What one writes in an afternoon: new arrays at every operation."""
+    """A straightforward script: every operation makes new arrays."""
 
     def begin(self, seed: int) -> None:
         self.parameters = [array for layer in initial(self.config, seed) for array in layer]
@@ -240,7 +240,7 @@ class Numpy(Contender):
 
 
 class Floor(Contender):
-    """No training: the dense multiplications of one, at the speed of gpuprop's register tile on data in the cache."""
+    """No training, only its dense multiplications, at the speed of gpuprop's register tile on data in the cache."""
 
     N_ROWS, N = 1024, 128
 

@@ -1,4 +1,4 @@
-"""Who is compared: scikit-learn, PyTorch and JAX, each as its own users train; and the table of all contenders."""
+"""The contenders from scikit-learn, PyTorch and JAX, each as its own users train; and the table of all contenders."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Sklearn(Contender):
             shuffle=False,
             random_state=0,
         )
-        # A first epoch, on one batch, makes the arrays; then the weights are put in and the optimizer is made anew.
+        # A first epoch, on one batch, makes the arrays; then the weights are set and the optimizer's state is cleared.
         rows = slice(config.batch_size)
         self.model.partial_fit(self.X[rows], self.y[rows], classes=np.arange(config.sizes[-1]))
         for own, (weights, _) in zip(self.model.coefs_, initial(config, seed), strict=True):
@@ -60,7 +60,7 @@ class Sklearn(Contender):
             optimizer.t = 0
 
     def epoch(self, order: Array | None = None) -> None:
-        self.model.shuffle = order is not None  # scikit-learn draws an order of its own
+        self.model.shuffle = order is not None  # scikit-learn draws its own order
         self.model.partial_fit(self.X, self.y)
 
     def layers(self) -> Layers:
@@ -126,7 +126,7 @@ class TorchFused(Torch):
 
 
 class Jax(Contender):
-    """JAX with a whole epoch in one compiled ``lax.scan`` over batches that lie ready."""
+    """JAX with a whole epoch in one compiled ``lax.scan`` over batches that were cut before."""
 
     def __init__(self, config: Config, X: Array, y: Array) -> None:
         import jax
@@ -166,7 +166,7 @@ class Jax(Contender):
 
     @cached_property
     def batches_as_they_lie(self) -> Any:
-        """Inputs and targets of all batches, made once."""
+        """Inputs and targets of all batches in the order of the data set, made once."""
         return self.shuffle(*self.data, np.arange(self.n_whole))
 
     def begin(self, seed: int) -> None:
@@ -201,7 +201,7 @@ CONTENDERS: dict[str, type[Contender]] = {
     "floor": Floor,
 }
 
-#: Contender -> what it imports, as a user would write it.
+#: The modules that each contender imports, as a user would write them.
 LIBRARIES = {
     "gpuprop": ("gpuprop",),
     "numpy": ("numpy",),

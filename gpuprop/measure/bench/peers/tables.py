@@ -28,7 +28,7 @@ NAMES = {
     "numpy": "plain NumPy",
     "floor": "dense floor",
 }
-"""Contender -> what tables call it, in the order of tables."""
+"""The name of each contender in tables, in their order."""
 
 # Colours from M. Okabe and K. Ito, "Color universal design", 2008; the markers tell them apart in print.
 _MARKS = {
@@ -42,7 +42,7 @@ _MARKS = {
 
 
 def tables(entries: Sequence[Entry]) -> Iterator[tuple[str, Table]]:
-    """Yield title and table of every subject that was measured."""
+    """Yield the title and the table of every subject that was measured."""
     by_subject: dict[str, list[Entry]] = {}
     for entry in entries:
         by_subject.setdefault(entry["subject"], []).append(entry)
@@ -72,7 +72,7 @@ def _training(entries: Sequence[Entry]) -> tuple[str, Table]:
 
 
 def _best(entries: Sequence[Entry]) -> dict[tuple[str, str], float]:
-    """Return the microseconds of each config and contender, with the number of threads that suits it better."""
+    """Return the microseconds of each config and contender, with the number of threads that is faster for it."""
     best: dict[tuple[str, str], float] = {}
     for entry in entries:
         key = entry["config"], entry["contender"]

@@ -1,8 +1,7 @@
 """The process of one contender: ``python -m gpuprop.measure.bench.peers.worker WHAT CONTENDER [CONFIG]``.
 
-WHAT is "training" or "inference" (a warm process that is asked in turn, see
-`gpuprop.measure.bench.timing`), "accuracy" (a line of JSON a seed), "start" or
-"memory" (a whole short training; one line of JSON).
+WHAT is "training" or "inference" (a warm process that answers requests, see `gpuprop.measure.bench.timing`), "accuracy"
+(it prints a line of JSON for each seed), "start" or "memory" (a whole short training; "memory" prints a line of JSON).
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from gpuprop.measure.bench.timing import serve
 __all__ = ["MOST_EPOCHS", "N_SEEDS", "TARGETS"]
 
 TARGETS = (0.975, 0.98)
-"""Test accuracies on MNIST that a training is timed to."""
+"""Test accuracies on MNIST at which a training's time is taken."""
 MOST_EPOCHS = 20
-"""Epochs after which a seed is given up."""
+"""Number of epochs after which the training of a seed is given up."""
 N_SEEDS = 5
 
 
 def training(name: str, config_name: str) -> None:
-    """Train an epoch, which is judged, and then as many as are asked for, which are timed."""
+    """Train one epoch, whose loss is compared, and then as many as the requests ask for, which are timed."""
     config = CONFIGS[config_name]
     X, y = load(config)
     contender = CONTENDERS[name](config, X, y)
@@ -45,7 +44,7 @@ def training(name: str, config_name: str) -> None:
 
 
 def inference(name: str, config_name: str) -> None:
-    """Predict one row or many, as often as is asked for."""
+    """Predict one row or many, as often as the requests ask for."""
     config = replace(CONFIGS[config_name], n_samples=10_000)
     X, y = load(config)
     contender = CONTENDERS[name](config, X, y)
@@ -70,7 +69,7 @@ def accuracy(name: str, config_name: str) -> None:
     contender = _as_users_run_it(name)(config, *load(config))
     X_bytes, y_test = load_mnist()[1]
     X_test = X_bytes / np.float32(255)
-    contender.learn(0, 1, lambda _: True)  # what is compiled at first use is compiled now
+    contender.learn(0, 1, lambda _: True)  # whatever is compiled at first use is compiled now
     for seed in range(N_SEEDS):
         judge = Judge(lambda: probabilities(config, contender.layers(), X_test, np.float32).argmax(axis=1) == y_test)
         contender.learn(seed, MOST_EPOCHS, judge)
@@ -78,7 +77,7 @@ def accuracy(name: str, config_name: str) -> None:
 
 
 class Judge:
-    """Notes when a training first reaches each target: the seconds and the epochs until then."""
+    """It notes the seconds and the epochs after which a training first reaches each target."""
 
     def __init__(self, right: Callable[[], Array]) -> None:
         self.right = right
@@ -97,13 +96,13 @@ class Judge:
 
 
 def start(name: str, config_name: str) -> None:
-    """Train one short epoch: what the process takes from its beginning is timed from outside."""
+    """Train one short epoch; the whole process is timed from outside."""
     config = CONFIGS[config_name]
     _as_users_run_it(name)(config, *load(config)).epochs(1)
 
 
 def memory(name: str, config_name: str) -> None:
-    """Train two epochs on all of MNIST and say how much memory the process has had at most."""
+    """Train two epochs on all of MNIST, and print the peak memory of the process."""
     config = replace(CONFIGS[config_name], n_samples=60_000)
     contender = _as_users_run_it(name)
     if issubclass(contender, Gpuprop):
@@ -124,7 +123,7 @@ def _as_users_run_it(name: str) -> type[Contender]:
 def _peak() -> int:
     """Return the largest resident size of this process so far, in bytes."""
     status = Path("/proc/self/status")
-    if status.exists():  # Linux: ru_maxrss would count the parent process too
+    if status.exists():  # on Linux, where ru_maxrss would count the parent process too
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
     try:

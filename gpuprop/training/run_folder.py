@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from gpuprop.errors import GpupropError
-from gpuprop.estimators.stored_models import MODEL_FILE_NAME
 
-__all__ = ["CONFUSION", "HISTORY", "LOSS", "PREDICTIONS", "RunFolder", "RunFolderError"]
+__all__ = ["CONFUSION", "HISTORY", "LOSS", "MODEL", "PREDICTIONS", "RunFolder", "RunFolderError", "write_history"]
 
+MODEL = "model.safetensors"
 HISTORY = "history.csv"
 LOSS = "loss.png"
 CONFUSION = "confusion.png"
 PREDICTIONS = "predictions.png"
-_FILES = (MODEL_FILE_NAME, HISTORY, LOSS, CONFUSION, PREDICTIONS)
+FILES = (MODEL, HISTORY, LOSS, CONFUSION, PREDICTIONS)
+"""All files that a run may have: a classifier has a confusion matrix, a regression has predictions."""
 
 
 class RunFolderError(GpupropError):
@@ -37,6 +41,15 @@ class RunFolder:
     path : Path
     overwrite : bool, default=False
         Whether the files of an earlier run may be replaced.
+    to_overwrite, to_move : str
+        What an error advises its reader to do; a command names its options here.
+
+    Attributes
+    ----------
+    staging : Path
+        The hidden folder, once the claim is entered.
+    published : list of str
+        The names of the files that `publish` has put in their places.
 
     Raises
     ------
@@ -44,28 +57,36 @@ class RunFolder:
         On entering, if `path` holds a run and `overwrite` is False, or if it cannot be made or written.
     """
 
-    def __init__(self, path: Path, *, overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        overwrite: bool = False,
+        to_overwrite: str = "pass overwrite=True",
+        to_move: str = "choose another folder",
+    ) -> None:
         self.path = path
         self.overwrite = overwrite
         self.published: list[str] = []
+        self._to_overwrite, self._to_move = to_overwrite, to_move
         self._made: list[Path] = []
 
     def __enter__(self) -> RunFolder:
-        held = [name for name in _FILES if os.path.lexists(self.path / name)]
+        held = [name for name in FILES if os.path.lexists(self.path / name)]
         if held and not self.overwrite:
             raise RunFolderError(
-                f"{self.path}: holds a run already ({', '.join(held)}); add --overwrite, or choose another --out"
+                f"{self.path}: holds a run already ({', '.join(held)}); {self._to_overwrite}, or {self._to_move}"
             )
         for name in held:
             if (self.path / name).is_dir():
-                raise RunFolderError(f"{self.path / name}: is a folder, expected a file; choose another --out")
+                raise RunFolderError(f"{self.path / name}: is a folder, expected a file; {self._to_move}")
         try:
             self._make_folders()
             self.staging = Path(tempfile.mkdtemp(prefix=".gpuprop-", dir=self.path))
         except OSError as error:
             self._remove_folders()
             reason = "it is no folder" if isinstance(error, FileExistsError) else error.strerror or error
-            raise RunFolderError(f"{self.path}: cannot be written: {reason}; choose another --out") from error
+            raise RunFolderError(f"{self.path}: cannot be written: {reason}; {self._to_move}") from error
         return self
 
     def __exit__(
@@ -77,8 +98,8 @@ class RunFolder:
     def publish(self) -> None:
         """Move the files in `staging` to their places, and remove those of an earlier run that have no successor."""
         new = {file.name for file in self.staging.iterdir()}
-        self.published = [name for name in _FILES if name in new]
-        for name in _FILES:
+        self.published = [name for name in FILES if name in new]
+        for name in FILES:
             if name in new:
                 (self.staging / name).replace(self.path / name)
             else:
@@ -93,3 +114,11 @@ class RunFolder:
         with suppress(OSError):  # the first one that holds something ends it
             for folder in self._made:
                 folder.rmdir()
+
+
+def write_history(path: Path, history: Mapping[str, Sequence[Any]]) -> None:
+    """Write the history of a training as a CSV file: a column for each of its lists, a row for each epoch."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(history)
+        writer.writerows(zip(*history.values(), strict=True))

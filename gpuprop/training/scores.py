@@ -1,4 +1,4 @@
-"""What a network achieves on a test part: the figures, and how they are printed."""
+"""What a network achieves on a test part: accuracy and a report by class, or R2 and the errors of a regression."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from gpuprop.model.network import Network
 
-__all__ = ["Report", "print_report", "report_on"]
+__all__ = ["Report", "report_on"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Report:
 
 
 def report_on(network: Network, X: NDArray[Any], y: NDArray[Any], classes: Sequence[Any] | None = None) -> Report:
-    """Predict `X` and hold the predictions against `y`.
+    """Predict `X`, and compare the predictions with `y`.
 
     Parameters
     ----------
@@ -86,9 +86,3 @@ def _of_numbers(y: NDArray[Any], predicted: NDArray[Any]) -> Report:
     }
     lines = [f"{name.replace('_', ' '):>24}  {value:.6g}" for name, value in figures.items() if name != "r2"]
     return Report("R2", figures["r2"], "\n".join(lines), figures)
-
-
-def print_report(report: Report) -> None:
-    """Print a report; the last line is ``test accuracy: 0.9793`` or ``test R2: 0.8123``."""
-    print(report.text)
-    print(f"test {report.metric}: {report.score:.4f}", flush=True)

@@ -1,0 +1,86 @@
+"""What the estimators draw from a ``RandomState``, in scikit-learn's order: weights, held-out rows, row orders.
+
+The same `random_state` then gives the same training as with scikit-learn's estimators.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import train_test_split
+
+from gpuprop.arrays import beside, on_gpu
+from gpuprop.estimators.samples import Samples
+from gpuprop.training.orders import RowOrders
+
+__all__ = ["cumulative_shuffles", "hold_out", "initial_parameters"]
+
+
+def initial_parameters(
+    sizes: tuple[int, ...], logistic: list[bool], random_state: np.random.RandomState
+) -> NDArray[np.float64]:
+    """Draw weights and biases as scikit-learn does: uniform, bounded by Glorot's rule, layer by layer.
+
+    Source: Glorot and Bengio (2010); scikit-learn takes a third of the variance for layers of logistic units.
+
+    Parameters
+    ----------
+    sizes : tuple of int
+        The sizes of the layers, the inputs' first.
+    logistic : list of bool
+        For each layer but the inputs', whether it is drawn as for logistic units.
+    random_state : RandomState
+
+    Returns
+    -------
+    ndarray of shape (n_parameters,)
+        In the order of ``Network.host_parameters``.
+    """
+    weights, biases = [], []
+    for (fan_in, fan_out), is_logistic in zip(pairwise(sizes), logistic, strict=True):
+        bound = np.sqrt((2.0 if is_logistic else 6.0) / (fan_in + fan_out))
+        weights.append(random_state.uniform(-bound, bound, (fan_in, fan_out)).ravel())
+        biases.append(random_state.uniform(-bound, bound, fan_out))
+    return np.concatenate([*weights, *biases])
+
+
+def hold_out(
+    samples: Samples, share: float, random_state: np.random.RandomState, *, stratified: bool
+) -> tuple[Samples, Samples]:
+    """Split a share of the rows off; return the samples that remain, and those that are held out.
+
+    Raises
+    ------
+    ValueError
+        If fewer than two rows would be held out.
+    """
+    X = samples.X
+    parts = train_test_split(
+        np.arange(X.shape[0]),
+        *samples.arrays()[1:],
+        random_state=random_state,
+        test_size=share,
+        stratify=samples.targets if stratified else None,
+    )
+    weights = (None, None) if samples.weight is None else parts[4:]
+    if len(parts[1]) < 2:
+        raise ValueError("The validation set is too small. Increase 'validation_fraction' or the size of your dataset.")
+    kept, held_out = (beside(rows, X) if on_gpu(X) else rows for rows in parts[:2])
+    return Samples(X[kept], parts[2], weights[0]), Samples(X[held_out], parts[3], weights[1])
+
+
+def cumulative_shuffles(random_state: np.random.RandomState, n_samples: int) -> RowOrders:
+    """Return scikit-learn's row orders: each epoch shuffles the order of the one before it."""
+    order = np.arange(n_samples)
+
+    def orders(epoch: int, n_samples: int) -> NDArray[Any]:
+        nonlocal order
+        shuffled = np.arange(n_samples)
+        random_state.shuffle(shuffled)
+        order = order[shuffled]
+        return order
+
+    return orders

@@ -1,0 +1,150 @@
+"""The stochastic solvers: a `Trainer`, with scikit-learn's conventions, warnings and errors around it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from gpuprop.core.updates import PausingFit
+from gpuprop.errors import NonFiniteLossError
+from gpuprop.estimators.convergence import Convergence
+from gpuprop.estimators.parameters import optimizer_of, schedule_of
+from gpuprop.estimators.samples import Samples
+from gpuprop.training.callbacks import Callback
+from gpuprop.training.orders import RowOrders
+from gpuprop.training.records import Progress
+from gpuprop.training.trainer import Trainer
+
+__all__ = ["NON_FINITE", "StochasticFit", "Task"]
+
+#: How scikit-learn reports a training that has diverged.
+NON_FINITE = (
+    "Solver produced non-finite parameter weights. The input data may contain large values and need to be preprocessed."
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a fit trains on, and for how long.
+
+    Attributes
+    ----------
+    samples : Samples
+        The rows to train on.
+    validation : Samples or None
+        The rows to evaluate after each epoch.
+    epochs : int
+        Most epochs of this fit.
+    row_orders : callable or None
+        ``row_orders(epoch, n_samples)``; None visits the rows as they stand.
+    resume_from : Progress or None
+        Where the training before this one ended; it goes on from there: ``partial_fit``.
+    learning_rate : float or None
+        The rate to begin with; None takes the optimizer's own.
+    watchers : sequence of Callback
+        Callbacks beside the estimator's own.
+    """
+
+    samples: Samples
+    validation: Samples | None
+    epochs: int
+    row_orders: RowOrders | None
+    resume_from: Progress | None
+    learning_rate: float | None
+    watchers: Sequence[Callback] = ()
+
+
+class StochasticFit:
+    """One fit, or ``partial_fit``, of an estimator that has its network already.
+
+    Parameters
+    ----------
+    estimator : MLPClassifier or MLPRegressor
+        The fit updates its ``network_``, ``history_``, ``plan_`` and, through `convergence`, its other records.
+    task : Task
+    convergence : Convergence
+        Keeps the records of each epoch, and decides when the training ends.
+    """
+
+    def __init__(self, estimator: Any, task: Task, convergence: Convergence) -> None:
+        self.estimator = estimator
+        self.task = task
+        self.convergence = convergence
+        self.trainer = _trainer(estimator, task)
+        self.trainer.callbacks = (convergence, *task.watchers, *self.trainer.callbacks)
+
+    def run(self) -> PausingFit:
+        """Train, pausing before the updates of each epoch, see `gpuprop.training.side_by_side`."""
+        estimator, task, convergence = self.estimator, self.task, self.convergence
+        estimator.n_iter_ = 0
+        try:
+            yield from self.trainer.training(*task.samples.arrays(), resume_from=task.resume_from)
+        except KeyboardInterrupt:
+            warnings.warn("Training interrupted by user.", stacklevel=6)
+        except NonFiniteLossError as error:
+            if not estimator.early_stopping:
+                raise ValueError(f"{NON_FINITE} ({error})") from error
+            convergence.record_loss(self.trainer, np.nan)
+            convergence.record_score(np.nan)
+            warnings.warn(f"{error}; the best parameters so far are restored", ConvergenceWarning, stacklevel=6)
+        finally:
+            estimator.plan_ = self.trainer.plan_reason
+            self._extend_history()
+        if estimator.early_stopping:
+            estimator.network_.set_parameters(convergence.best_parameters)
+        if estimator.n_iter_ == task.epochs and not (convergence.single_epoch or convergence.stopped):
+            warnings.warn(
+                f"Stochastic Optimizer: Maximum iterations ({task.epochs}) reached and the optimization hasn't "
+                "converged yet.",
+                ConvergenceWarning,
+                stacklevel=6,
+            )
+
+    @property
+    def progress(self) -> Progress:
+        """Where the training stands, with the optimizer's arrays on the host: a later ``partial_fit`` goes on there."""
+        to_numpy = self.trainer.network.ops.to_numpy
+        progress = self.trainer.progress
+        state = {name: to_numpy(array) for name, array in progress.optimizer_state.items()}
+        return replace(progress, optimizer_state=state)
+
+    def _extend_history(self) -> None:
+        """Append the new epochs to the estimator's ``history_``."""
+        history, resume_from = self.estimator.history_, self.task.resume_from
+        known = 0 if resume_from is None else len(resume_from.history.get("epoch", ()))
+        before = len(history.get("epoch", ()))
+        for column, values in self.trainer.progress.history.items():
+            history.setdefault(column, [None] * before).extend(values[known:])
+        history["epoch"] = list(range(1, len(history.get("epoch", ())) + 1))
+
+
+def _trainer(estimator: Any, task: Task) -> Trainer:
+    n_samples = task.samples.X.shape[0]
+    if estimator.batch_size != "auto" and estimator.batch_size > n_samples:
+        warnings.warn(
+            f"Got `batch_size` ({estimator.batch_size}) larger than sample size ({n_samples}). It is going to be "
+            "clipped",
+            stacklevel=7,
+        )
+    epochs_done = 0 if task.resume_from is None else task.resume_from.epochs_done
+    return Trainer(
+        estimator.network_,
+        optimizer=optimizer_of(estimator),
+        learning_rate=task.learning_rate,
+        batch_size=200 if estimator.batch_size == "auto" else int(estimator.batch_size),
+        epochs=max(task.epochs, epochs_done + 1),
+        validation=None if task.validation is None else task.validation.arrays(),
+        schedule=schedule_of(estimator),
+        clip_norm=estimator.clip_norm,
+        shuffle=False,
+        row_orders=task.row_orders,
+        conventions="scikit-learn",
+        callbacks=estimator.callbacks or (),
+        n_threads=estimator.n_threads,
+        plan=estimator.plan,
+    )

@@ -1,0 +1,157 @@
+"""What a model file holds of a network: names of tensors, and metadata.
+
+The metadata, in the container of `gpuprop.model.container`, are::
+
+    kind             "network", "classifier", "regressor" or "ensemble"
+    parameters       the keyword arguments of gpuprop.Network, with classes and input scaling
+    estimator        of a classifier or regressor: its parameters, labels and records, see gpuprop.estimators.described
+    members          of an ensemble, instead of those two: kind, parameters and estimator of each
+    ensemble         of an ensemble: its own parameters
+
+The tensors of a network are ``weights.0, biases.0, weights.1, ...``; those of an ensemble are
+``member.0.weights.0, ...``.
+
+This module is below `gpuprop.model.network`, so that a network can save itself: it takes what it writes as data.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from numpy.typing import NDArray
+
+from gpuprop.model.container import FORMAT_VERSION, model_file, write_file
+from gpuprop.model.refusals import refuse, shown
+
+__all__ = ["NetworkContent", "check_tensors", "named_tensors", "network_config", "write_ensemble", "write_network"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class NetworkContent:
+    """A network as data.
+
+    Attributes
+    ----------
+    config : mapping of JSON values
+        What ``Network.get_config`` returns.
+    weights, biases : sequence of arrays
+        Of each layer, (fan_in, fan_out) and (fan_out,), on the host.
+    kind : {"network", "classifier", "regressor"}, default="network"
+    estimator : mapping of JSON values or None, default=None
+        What `gpuprop.estimators.described` says of the estimator around the network.
+    """
+
+    config: Mapping[str, Any]
+    weights: Sequence[Array]
+    biases: Sequence[Array]
+    kind: str = "network"
+    estimator: Mapping[str, Any] | None = None
+
+    def metadata(self) -> dict[str, Any]:
+        """Return everything but the tensors."""
+        metadata: dict[str, Any] = {"kind": self.kind, "parameters": self.config}
+        return metadata if self.estimator is None else metadata | {"estimator": self.estimator}
+
+    def tensors(self) -> Iterator[tuple[str, Array]]:
+        """Yield weights and biases with their names in a file."""
+        return named_tensors(self.weights, self.biases)
+
+
+def named_tensors(weights: Sequence[Any], biases: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the weights and biases of all layers with their names in a file."""
+    for layer, (layer_weights, layer_biases) in enumerate(zip(weights, biases, strict=True)):
+        yield f"weights.{layer}", layer_weights
+        yield f"biases.{layer}", layer_biases
+
+
+def write_network(content: NetworkContent, path: str | os.PathLike[str]) -> None:
+    """Write a network to a model file.
+
+    Parameters
+    ----------
+    content : NetworkContent
+    path : str or path
+        The file, or an existing folder, in which the file will be ``model.safetensors``. An existing file is replaced,
+        and stays as it was if anything fails.
+
+    Raises
+    ------
+    ModelFileError
+        If the file cannot be written.
+    """
+    write_file(model_file(path), dict(content.tensors()), content.metadata())
+
+
+def write_ensemble(
+    members: Sequence[NetworkContent], path: str | os.PathLike[str], *, ensemble: Mapping[str, Any]
+) -> None:
+    """Write several networks to one model file; `path` and errors are those of `write_network`.
+
+    Parameters
+    ----------
+    members : sequence of NetworkContent
+    path : str or path
+    ensemble : mapping of JSON values
+        What `gpuprop.estimators.described` says of the ensemble itself.
+    """
+    tensors = {f"member.{i}.{name}": array for i, member in enumerate(members) for name, array in member.tensors()}
+    metadata = {"kind": "ensemble", "members": [member.metadata() for member in members], "ensemble": ensemble}
+    write_file(model_file(path), tensors, metadata)
+
+
+def network_config(metadata: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
+    """Return the keyword arguments of Network out of a file's metadata.
+
+    Parameters
+    ----------
+    metadata : mapping of str to JSON values
+    known : set of str
+        The names of the arguments that a file may hold.
+
+    Raises
+    ------
+    RefusedError
+        If the file is not of a kind with a network, or its parameters are no such arguments.
+    """
+    kind, config = metadata.get("kind"), metadata.get("parameters")
+    if kind not in ("network", "classifier", "regressor"):
+        refuse(f"got a file of kind {shown(kind)}, expected 'network', 'classifier' or 'regressor'")
+    if not isinstance(config, dict):
+        refuse(f"got parameters {shown(config)}, expected a JSON object")
+    unknown = sorted(set(config) - known)
+    if unknown:
+        refuse(
+            f"unknown parameter {shown(unknown[0])} (format version {FORMAT_VERSION}); "
+            "upgrade gpuprop if a later version wrote the file"
+        )
+    return config
+
+
+def check_tensors(tensors: Mapping[str, Array], config: Mapping[str, Any]) -> None:
+    """Compare a file's tensors with ``layer_sizes`` and ``dtype``: then the network needs no more memory than they do.
+
+    Raises
+    ------
+    RefusedError
+        If a tensor is missing or superfluous, or has another shape or dtype.
+    """
+    sizes, dtype = config.get("layer_sizes"), config.get("dtype")
+    if not (isinstance(sizes, list) and len(sizes) >= 2 and all(type(n) is int and n > 0 for n in sizes)):
+        refuse(f"got layer_sizes {shown(sizes)}, expected a list of two or more positive integers")
+    if dtype not in ("float32", "float64"):
+        refuse(f"got dtype {shown(dtype)}, expected 'float32' or 'float64'")
+    if len(tensors) != 2 * (len(sizes) - 1):
+        refuse(f"got {len(tensors)} tensors, expected weights and biases for layer_sizes {shown(sizes)}")
+    shapes = list(pairwise(sizes))
+    for name, expected in named_tensors(shapes, [shape[1:] for shape in shapes]):
+        got = tensors.get(name)
+        if got is None:
+            refuse(f"tensor {name!r} is missing for layer_sizes {shown(sizes)}")
+        if got.shape != expected or got.dtype != dtype:
+            refuse(f"tensor {name!r}: got {got.dtype} {got.shape}, expected {dtype} {shown(expected)}")

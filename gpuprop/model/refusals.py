@@ -1,0 +1,57 @@
+"""How readers and writers of model files refuse: a flaw becomes a `ModelFileError`, one line that names the file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from gpuprop.errors import ModelFileError
+
+__all__ = ["RefusedError", "naming", "one_line", "refuse", "refusing", "shown"]
+
+
+class RefusedError(Exception):
+    """A flaw of a file; `naming` puts the file's name in front of it."""
+
+
+def refuse(flaw: str) -> NoReturn:
+    """Raise a `RefusedError`; the caller runs within `naming`, which adds the name of the file."""
+    raise RefusedError(flaw)
+
+
+@contextmanager
+def naming(path: str | os.PathLike[str], done: str) -> Iterator[None]:
+    """Turn every flaw of the file `path`, and every failure to access it, into a ModelFileError that names the file."""
+    try:
+        yield
+    except RefusedError as flaw:
+        raise ModelFileError(f"{one_line(path)}: {flaw}") from None
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        raise ModelFileError(f"{one_line(path)}: cannot be {done}: {reason}") from error
+    except RecursionError:
+        raise ModelFileError(f"{one_line(path)}: its JSON is nested too deeply") from None
+    except MemoryError as error:
+        raise ModelFileError(f"{one_line(path)}: cannot be {done}: not enough memory for it") from error
+
+
+@contextmanager
+def refusing(given: str, what: str) -> Iterator[None]:
+    """Refuse parameters or metadata from which a network, an estimator or an ensemble cannot be built."""
+    try:
+        yield
+    except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
+        refuse(f"its {given} do not make {what}: {one_line(error)}")
+
+
+def shown(value: object) -> str:
+    """Return a short printable form of a value that a file contains."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def one_line(value: object) -> str:
+    """Return the text of `value` on one line of at most 1000 characters."""
+    return " ".join(str(value).splitlines())[:1000]

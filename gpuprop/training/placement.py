@@ -1,0 +1,37 @@
+"""Where a training runs that happens once: a short one in plain NumPy, which has nothing to load or compile."""
+
+from __future__ import annotations
+
+import itertools
+import os
+
+from gpuprop.backends import ENVIRONMENT_VARIABLE, Choice, choose, resolve
+
+__all__ = ["device_for_training", "plain_seconds"]
+
+#: Seconds of plain NumPy up to which ``auto`` leaves a training to it: Numba alone takes one to be loaded, and compiled
+#: loops that are not on disk yet take ten to be made.
+SHORT = 2.0
+
+# What an update takes in plain NumPy, measured on one core: the calls of a layer; of a weight, its update, and for each
+# row the three products that it has a part in. An estimate, right to about a half.
+_SECONDS_OF_LAYER, _SECONDS_OF_WEIGHT, _SECONDS_OF_PRODUCTS = 1.5e-4, 5e-9, 1.5e-10
+
+
+def device_for_training(name: str, seconds: float) -> Choice:
+    """Return the device for a training that takes so many seconds in plain NumPy; ``auto`` gives NumPy a short one.
+
+    This suits a process that trains once. A program trains often, and loads and compiles for all its trainings.
+    """
+    if name == "auto" and not os.environ.get(ENVIRONMENT_VARIABLE) and seconds < SHORT:
+        resolved, reason = resolve(name)
+        if resolved == "cpu":
+            return Choice("numpy", "numpy", f"{reason}; plain NumPy: so short a training needs no compiled loops")
+    return choose(name)
+
+
+def plain_seconds(layer_sizes: tuple[int, ...], batch_size: int, n_updates: int) -> float:
+    """Return about how long a training takes in plain NumPy."""
+    n_weights = sum(a * b for a, b in itertools.pairwise(layer_sizes))
+    of_weight = _SECONDS_OF_WEIGHT + batch_size * _SECONDS_OF_PRODUCTS
+    return n_updates * ((len(layer_sizes) - 1) * _SECONDS_OF_LAYER + n_weights * of_weight)
