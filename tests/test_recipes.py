@@ -198,20 +198,21 @@ def test_a_gpu_is_taken_for_a_short_training_too(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    ("name", "variable", "seconds", "device"),
+    ("name", "variable", "seconds", "plan", "device"),
     [
-        ("auto", "", 1.9, "numpy"),
-        ("auto", "", 2.1, "cpu"),
-        ("cpu", "", 0.0, "cpu"),
-        ("auto", "cpu", 0.0, "cpu"),
+        ("auto", "", 1.9, "auto", "numpy"),
+        ("auto", "", 2.1, "auto", "cpu"),
+        ("auto", "", 1.9, "fused", "cpu"),
+        ("cpu", "", 0.0, "auto", "cpu"),
+        ("auto", "cpu", 0.0, "auto", "cpu"),
     ],
 )
 def test_auto_takes_numpy_for_a_short_training(
-    monkeypatch: pytest.MonkeyPatch, name: str, variable: str, seconds: float, device: str
+    monkeypatch: pytest.MonkeyPatch, name: str, variable: str, seconds: float, plan: str, device: str
 ) -> None:
     monkeypatch.setenv("GPUPROP_DEVICE", variable)
     monkeypatch.setattr("gpuprop.backends.devices._cuda_usable", lambda index: (False, "no GPU here"))
-    assert device_for_training(name, seconds).device == device
+    assert device_for_training(name, seconds, plan).device == device
 
 
 def test_plain_seconds_grow_with_the_work() -> None:
