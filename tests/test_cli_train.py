@@ -285,6 +285,31 @@ def test_mnist(cli_as_it_is: Cli, tmp_path: Path) -> None:
     assert scaling.scale == pytest.approx(1 / 255)
 
 
+# --- how updates are made --------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize(
+    ("options", "path"), [(("--device", "cpu", "--plan", "steps"), "steps"), (("--device", "numpy"), "steps")]
+)
+def test_the_plan_is_said_after_the_table(
+    cli_as_it_is: Cli, tmp_path: Path, options: tuple[str, ...], path: str
+) -> None:
+    lines = cli_as_it_is.run("train", write_plants(tmp_path / "plants.csv"), *QUICK, *options).out.splitlines()
+    said = [index for index, line in enumerate(lines) if line.startswith("plan: ")]
+    last_epoch = next(index for index, line in enumerate(lines) if re.match(r" +3/3 ", line))
+    assert said == [last_epoch + 1]
+    assert lines[said[0]].startswith(f"plan: {path}")
+
+
+@pytest.mark.parametrize("plan", ["fused", "graph", "magic"])
+def test_a_plan_that_cannot_serve_is_an_error_that_says_why(cli: Cli, tmp_path: Path, plan: str) -> None:
+    result = cli.fail("train", write_plants(tmp_path / "plants.csv"), *QUICK, "--plan", plan)
+    assert plan in result.err
+    assert "auto" in result.err or "steps" in result.err
+    assert sorted(contents(tmp_path)) == ["plants.csv"]
+
+
 # --- existing runs, and failures -------------------------------------------------------------------------------
 
 

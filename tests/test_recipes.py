@@ -15,13 +15,14 @@ from sklearn.model_selection import train_test_split
 import gpuprop
 from gpuprop.datasets import Dataset
 from gpuprop.errors import DataError
+from gpuprop.estimators.stored_models import MODEL_FILE_NAME
 from gpuprop.model.output_choice import choose_outputs, default_loss
 from gpuprop.model.predictions import prediction_columns
 from gpuprop.training.from_recipe import network_for, plain_seconds_of, scaling_for, trainer_for
 from gpuprop.training.parts import Source, rows_for_model, train_and_test_parts
 from gpuprop.training.placement import device_for_training, plain_seconds
 from gpuprop.training.recipes import BUILT_IN, Recipe, recipe_for
-from gpuprop.training.run_folder import FILES, RunFolder, RunFolderError, write_history
+from gpuprop.training.run_folder import FILES, MODEL, RunFolder, RunFolderError, write_history
 from gpuprop.training.scores import report_on
 from gpuprop.training.targets import StandardisedTargets
 from tests.cli_tools import contents, plants, read_csv, write_plants, write_prices
@@ -197,20 +198,21 @@ def test_a_gpu_is_taken_for_a_short_training_too(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    ("name", "variable", "seconds", "device"),
+    ("name", "variable", "seconds", "plan", "device"),
     [
-        ("auto", "", 1.9, "numpy"),
-        ("auto", "", 2.1, "cpu"),
-        ("cpu", "", 0.0, "cpu"),
-        ("auto", "cpu", 0.0, "cpu"),
+        ("auto", "", 1.9, "auto", "numpy"),
+        ("auto", "", 2.1, "auto", "cpu"),
+        ("auto", "", 1.9, "fused", "cpu"),
+        ("cpu", "", 0.0, "auto", "cpu"),
+        ("auto", "cpu", 0.0, "auto", "cpu"),
     ],
 )
 def test_auto_takes_numpy_for_a_short_training(
-    monkeypatch: pytest.MonkeyPatch, name: str, variable: str, seconds: float, device: str
+    monkeypatch: pytest.MonkeyPatch, name: str, variable: str, seconds: float, plan: str, device: str
 ) -> None:
     monkeypatch.setenv("GPUPROP_DEVICE", variable)
     monkeypatch.setattr("gpuprop.backends.devices._cuda_usable", lambda index: (False, "no GPU here"))
-    assert device_for_training(name, seconds).device == device
+    assert device_for_training(name, seconds, plan).device == device
 
 
 def test_plain_seconds_grow_with_the_work() -> None:
@@ -295,6 +297,7 @@ def test_a_folder_is_filled_at_once_or_not_at_all(tmp_path: Path) -> None:
         again.publish()
     assert contents(folder.path) == {"loss.png": b"2"}
     assert "loss.png" in FILES
+    assert MODEL == MODEL_FILE_NAME  # `gpuprop.load` looks for it in the folder
 
 
 def test_a_run_is_not_overwritten_unasked(tmp_path: Path) -> None:

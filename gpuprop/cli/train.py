@@ -151,6 +151,14 @@ def train(
         typer.Option(metavar="N", min=0, max=2**32 - 1, help="Equal seeds give equal models, bit for bit."),
     ] = 0,
     device: Device = "auto",
+    plan: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="How updates are made: auto, or a path by name (steps, fused, graph, ...); an error says why a path "
+            "cannot serve.",
+        ),
+    ] = "auto",
     dropout: Annotated[
         Any,
         typer.Option(
@@ -200,9 +208,9 @@ def train(
     train_part, test_part = _parts(dataset, None if test is None else Source(test, target, None, header), options)
     with wrong_options():
         recipe = recipe_for(data, train_part[0], batch_size).with_options(options)
-        chosen = device_for_training(device, plain_seconds_of(dataset, train_part, recipe))
+        chosen = device_for_training(device, plain_seconds_of(dataset, train_part, recipe), plan)
         network = network_for(dataset, train_part, recipe, loss=loss, seed=seed, device=chosen.device)
-        trainer = trainer_for(network, recipe, len(train_part[0]), [_table(network)])
+        trainer = trainer_for(network, recipe, len(train_part[0]), [_table(network)], plan=plan)
         film = None if animate is None else record(animate, trainer, train_part)
     _describe(dataset, train_part, test_part, trainer, recipe, chosen.reason)
     folder = RunFolder(
@@ -215,6 +223,7 @@ def train(
         stopped = _fit(trainer, train_part, folder.staging)
         with _uninterrupted():  # after a first Ctrl-C has ended the training, a second one must not lose the model
             _save(folder, trainer, dataset, test_part)
+    print(f"plan: {trainer.plan_reason}")
     if trainer.best_epoch is not None and stopped is None:
         print(
             f"kept: epoch {trainer.best_epoch} of {trainer.epochs_done}, the one of the lowest {_watched(trainer)} loss"

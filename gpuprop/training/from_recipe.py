@@ -75,8 +75,13 @@ def network_for(
     )
 
 
-def trainer_for(network: Network, recipe: Recipe, n_rows: int, callbacks: Sequence[Callback] = ()) -> Trainer:
-    """Return the trainer of a network on `n_rows` rows; of a single row none can be held out for validation."""
+def trainer_for(
+    network: Network, recipe: Recipe, n_rows: int, callbacks: Sequence[Callback] = (), *, plan: str = "auto"
+) -> Trainer:
+    """Return the trainer of a network on `n_rows` rows; of a single row none can be held out for validation.
+
+    `plan` says how updates are made; see `gpuprop.Trainer`.
+    """
     patience = check_integer("patience", recipe.patience, 1)
     share = check_real("validation_fraction", recipe.validation_fraction, 0.0, 1.0, open_maximum=True)
     return Trainer(
@@ -89,6 +94,7 @@ def trainer_for(network: Network, recipe: Recipe, n_rows: int, callbacks: Sequen
         schedule=recipe.schedule,
         early_stopping=patience if recipe.early_stopping else None,
         callbacks=callbacks,
+        plan=plan,
     )
 
 

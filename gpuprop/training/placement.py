@@ -18,12 +18,13 @@ SHORT = 2.0
 _SECONDS_OF_LAYER, _SECONDS_OF_WEIGHT, _SECONDS_OF_PRODUCTS = 1.5e-4, 5e-9, 1.5e-10
 
 
-def device_for_training(name: str, seconds: float) -> Choice:
+def device_for_training(name: str, seconds: float, plan: str = "auto") -> Choice:
     """Return the device for a training that takes so many seconds in plain NumPy; ``auto`` gives NumPy a short one.
 
-    This suits a process that trains once. A program trains often, and loads and compiles for all its trainings.
+    This suits a process that trains once. A program trains often, and loads and compiles for all its trainings. A
+    training whose `plan` is named is not given to NumPy, which offers plain steps only.
     """
-    if name == "auto" and not os.environ.get(ENVIRONMENT_VARIABLE) and seconds < SHORT:
+    if name == plan == "auto" and not os.environ.get(ENVIRONMENT_VARIABLE) and seconds < SHORT:
         resolved, reason = resolve(name)
         if resolved == "cpu":
             return Choice("numpy", "numpy", f"{reason}; plain NumPy: so short a training needs no compiled loops")
