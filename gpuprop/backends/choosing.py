@@ -13,7 +13,7 @@ from gpuprop.errors import PlanError, unknown_name
 if TYPE_CHECKING:
     from gpuprop.core.updates import Training
 
-__all__ = ["PATHS", "check_plan_name", "only_one", "plain_steps"]
+__all__ = ["PATHS", "check_path", "check_plan_name", "only_one", "plain_steps"]
 
 PATHS = {
     "steps": "one primitive after the other",
@@ -26,6 +26,21 @@ PATHS = {
 """Every path by its name."""
 
 
+def check_path(want: object) -> str:
+    """Return the name of a path, or "auto".
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no text, or if no path has that name.
+    """
+    if not isinstance(want, str):
+        raise TypeError(f"plan: got {want!r}, expected 'auto' or the name of a path such as 'steps'")
+    if want != "auto" and want not in PATHS:
+        raise unknown_name("plan", want, ("auto", *PATHS))
+    return want
+
+
 def check_plan_name(want: str, offered: Sequence[str], device: str) -> None:
     """Refuse the name of a path that does not exist, or that a device does not offer; "auto" always passes.
 
@@ -36,10 +51,8 @@ def check_plan_name(want: str, offered: Sequence[str], device: str) -> None:
     PlanError
         If the device does not offer it.
     """
-    if want == "auto" or want in offered:
+    if check_path(want) == "auto" or want in offered:
         return
-    if want not in PATHS:
-        raise unknown_name("plan", want, ("auto", *PATHS))
     names = ", ".join(offered)
     raise PlanError(f"plan {want!r} ({PATHS[want]}): the device {device!r} offers {names}; use plan='auto'")
 

@@ -301,10 +301,11 @@ def _describe(
 ) -> None:
     """Print data, network, training and device in a few lines."""
     from gpuprop.measure.machine import clock_flaw
+    from gpuprop.training.orders import rows_held_out
 
     network = trainer.network
     n_rows, n_features = train_part[0].shape
-    n_validation = min(max(1, round(trainer.validation * n_rows)), n_rows - 1) if trainer.validation else 0
+    n_validation = rows_held_out(trainer.validation, n_rows) if trainer.validation else 0
     what = f"{len(dataset.classes)} classes" if dataset.classes else f"regression, {network.layer_sizes[-1]} target(s)"
     print(
         f"{dataset.name}: {n_rows - n_validation:,} rows for training, {n_validation:,} for validation, "
@@ -328,10 +329,11 @@ def _describe(
 def _save(folder: RunFolder, trainer: Trainer, dataset: Dataset, test_part: Part) -> None:
     """Write all files of the run, then put them in their places together."""
     from gpuprop.learn import plots
+    from gpuprop.model.container import MODEL_FILE_NAME
     from gpuprop.training import run_folder
 
     network, (X, y) = trainer.network, test_part
-    network.save(folder.staging / run_folder.MODEL)
+    network.save(folder.staging / MODEL_FILE_NAME)
     run_folder.write_history(folder.staging / run_folder.HISTORY, trainer.history)
     curves = plots.loss_curves(trainer.history, title=f"{dataset.name}, {_shape(network)}")
     curves.savefig(folder.staging / run_folder.LOSS)

@@ -11,7 +11,15 @@ from numpy.typing import ArrayLike, NDArray
 from gpuprop.arrays import is_sparse, on_gpu, take_rows
 from gpuprop.errors import check_real
 
-__all__ = ["RowOrders", "check_validation", "checked_order", "counter_based_orders", "hold_out", "in_order"]
+__all__ = [
+    "RowOrders",
+    "check_validation",
+    "checked_order",
+    "counter_based_orders",
+    "hold_out",
+    "in_order",
+    "rows_held_out",
+]
 
 #: ``row_orders(epoch, n_samples)`` returns the order in which an epoch (counted from 0) visits the rows.
 RowOrders = Callable[[int, int], NDArray[Any]]
@@ -59,6 +67,11 @@ def check_validation(validation: Any) -> float | tuple[Any, ...] | None:
     return check_real("validation", validation, 0.0, 1.0, open_minimum=True, open_maximum=True)
 
 
+def rows_held_out(share: float, n_samples: int) -> int:
+    """Return how many rows a share is: at least one, and not all."""
+    return min(max(1, round(share * n_samples)), n_samples - 1)
+
+
 def hold_out(
     X: Any, y: Any, sample_weight: ArrayLike | None, share: float, seed: int
 ) -> tuple[Any, Any, Any, tuple[Any, Any, Any]]:
@@ -71,7 +84,7 @@ def hold_out(
     if weight is not None and weight.shape != X.shape[:1]:
         raise ValueError(f"sample_weight: got shape {weight.shape}, expected ({n_samples},)")
     shuffled = np.random.default_rng(np.random.SeedSequence([seed, 1])).permutation(n_samples)
-    n_held_out = min(max(1, round(share * n_samples)), n_samples - 1)
+    n_held_out = rows_held_out(share, n_samples)
     held, kept = np.sort(shuffled[:n_held_out]), np.sort(shuffled[n_held_out:])
 
     def part(which: NDArray[np.int64]) -> tuple[Any, Any, Any]:

@@ -13,15 +13,15 @@ from types import TracebackType
 from typing import Any
 
 from gpuprop.errors import GpupropError
+from gpuprop.model.container import MODEL_FILE_NAME
 
-__all__ = ["CONFUSION", "HISTORY", "LOSS", "MODEL", "PREDICTIONS", "RunFolder", "RunFolderError", "write_history"]
+__all__ = ["CONFUSION", "HISTORY", "LOSS", "PREDICTIONS", "RunFolder", "RunFolderError", "write_history"]
 
-MODEL = "model.safetensors"
 HISTORY = "history.csv"
 LOSS = "loss.png"
 CONFUSION = "confusion.png"
 PREDICTIONS = "predictions.png"
-FILES = (MODEL, HISTORY, LOSS, CONFUSION, PREDICTIONS)
+FILES = (MODEL_FILE_NAME, HISTORY, LOSS, CONFUSION, PREDICTIONS)
 """All files that a run may have: a classifier has a confusion matrix, a regression has predictions."""
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from gpuprop.arrays import beside
+from gpuprop.backends.choosing import check_path
 from gpuprop.backends.devices import host_ops
 from gpuprop.backends.devices import plan as choose_plan
 from gpuprop.core.parameters import Parameters
@@ -174,9 +175,7 @@ class Trainer:
             if not isinstance(callback, Callback):
                 raise TypeError(f"callbacks: got {callback!r}, expected objects derived from gpuprop.Callback")
         self.n_threads = None if n_threads is None else check_integer("n_threads", n_threads, 1)
-        if not isinstance(plan, str):
-            raise TypeError(f"plan: got {plan!r}, expected 'auto' or the name of a path such as 'steps'")
-        self.plan = plan
+        self.plan = check_path(plan)
         self._reset(Progress(0, 0, {}, {}))
 
     def _reset(self, progress: Progress) -> None:

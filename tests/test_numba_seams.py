@@ -1,0 +1,84 @@
+"""Where the compiled loops lean on classes that Numba does not promise: on every Numba both must be in effect.
+
+CI runs this file on the oldest Numba that gpuprop allows, too.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpuprop
+
+pytest.importorskip("numba", reason="without Numba there are no compiled loops")
+
+from gpuprop.backends.cpu import compiling
+
+TWO_FACTORIES = """
+import numpy as np
+from gpuprop.backends.cpu.compiling import compiled, inlined
+
+def adder(by):
+    @inlined
+    def add(x):
+        return x + by
+    return add
+
+def loop_of(function):
+    @compiled
+    def loop(values):
+        for i in range(values.size):
+            values[i] = function(values[i])
+    return loop
+
+values = np.zeros(3)
+loops = [loop_of(adder(by)) for by in (1.0, 10.0)]
+for loop in loops:
+    loop(values)
+print(values[0], [sum(loop.stats.cache_hits.values()) for loop in loops])
+"""
+
+
+def test_a_loop_made_for_a_function_is_found_by_the_next_process(tmp_path: Path) -> None:
+    """Numba's own cache would compile both loops anew: the bytes of what they close over differ in each process."""
+    (tmp_path / "program.py").write_text(TWO_FACTORIES)
+    path = os.pathsep.join([str(Path(gpuprop.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": path}
+    found = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "program.py"],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found.append(done.stdout.strip())
+    assert found == ["11.0 [0, 0]", "11.0 [1, 1]"]
+
+
+def test_a_joined_function_has_no_machine_code_of_its_own() -> None:
+    """It is optimised and becomes machine code once, as a part of the function that calls it."""
+
+    @compiling.joined
+    def triple(x: Any) -> Any:
+        return 3 * x
+
+    @compiling.compiled
+    def loop(values: Any) -> None:
+        for i in range(values.size):
+            values[i] = triple(values[i])
+
+    values = np.arange(4.0)
+    loop(values)
+    np.testing.assert_array_equal(values, [0, 3, 6, 9])
+    inner: Any = triple
+    (piece,) = inner.overloads.values()
+    assert piece.library.get_pointer_to_function("any name") == 0
+    outer: Any = loop
+    (whole,) = outer.overloads.values()
+    assert whole.library.get_pointer_to_function(whole.fndesc.llvm_func_name) != 0
