@@ -305,7 +305,8 @@ def _describe(
 
     network = trainer.network
     n_rows, n_features = train_part[0].shape
-    n_validation = rows_held_out(trainer.validation, n_rows) if trainer.validation else 0
+    share = trainer.validation
+    n_validation = rows_held_out(share, n_rows) if isinstance(share, float) else 0
     what = f"{len(dataset.classes)} classes" if dataset.classes else f"regression, {network.layer_sizes[-1]} target(s)"
     print(
         f"{dataset.name}: {n_rows - n_validation:,} rows for training, {n_validation:,} for validation, "
