@@ -68,7 +68,7 @@ def test_the_bits_of_a_resident_run(case: str, streams: list[RowStream], monkeyp
 def test_answers_of_a_network_whose_data_stay_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     X, y, weight = blobs(5)
     net = gpuprop.Network((5, 4, 3), loss="categorical_cross_entropy", seed=0, device=DEVICE)
-    monkeypatch.setattr("gpuprop.network.CHUNK_ROWS", 3)
+    monkeypatch.setattr("gpuprop.model.evaluation.CHUNK_ROWS", 3)
     expected = net.forward(X), net.evaluate(X, y, weight), net.loss_and_gradients(X, y)[1][0]
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, "10")
     assert isinstance(net.prepare(X, y).inputs, HostRows)
