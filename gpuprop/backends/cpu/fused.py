@@ -27,7 +27,6 @@ from gpuprop.backends.cpu.team import Team, team_of, together
 from gpuprop.backends.cpu.tiles import TileShape, tile_shape
 from gpuprop.backends.threads import ThreadChoice
 from gpuprop.maths.dropout import keep_threshold
-from gpuprop.maths.optimizers import AdamW
 
 if TYPE_CHECKING:
     from gpuprop.core.step import UpdateRule
@@ -70,7 +69,7 @@ def covers(
         and update_size <= part_size
         and not is_sparse(data.inputs)
         and all(loops.knows(activation, network.loss_function) for activation in network.layer_activations)
-        and optimizer_loops.is_built_in(rule.optimizer)
+        and rule.optimizer.built_in
     )
 
 
@@ -124,18 +123,17 @@ class FusedUpdates:
         self._called = False
         self._teams: dict[int, tuple[list[Team], list[Work]]] = {}
         self._work = _work(network, update_size, shape, listed, panels.size if rule.clip_norm is not None else 0)
-        hidden = list(
-            dict.fromkeys((loops.base_name(one), one.derivative_of == "z") for one in network.hidden_activations)
-        )
+        hidden = list(dict.fromkeys((one.base_name, one.derivative_of == "z") for one in network.hidden_activations))
         state = (*self._state, self._parameters, self._parameters)[:2]  # what an optimizer lacks it does not touch
         self._model = _model(network, rule, panels, [name for name, _ in hidden])._replace(
             parameters=self._parameters, first=state[0], second=state[1]
         )
         self._updates = epoch(
             Kind(
+                dtype=dtype,
                 shape=shape,
                 hidden=tuple(hidden) or (("identity", False),),
-                output=loops.base_name(output),
+                output=output.base_name,
                 output_from=output.derivative_of,
                 loss=network.loss_function.name,
                 metric=data.metric,
@@ -257,9 +255,9 @@ def _model(network: Network, rule: UpdateRule, panels: Panels, hidden: list[str]
     none = np.empty(0, dtype)
     return Model(
         units=panels.units,
-        codes=np.array([hidden.index(loops.base_name(one)) for one in activations[:-1]], np.int64),
+        codes=np.array([hidden.index(one.base_name) for one in activations[:-1]], np.int64),
         from_z=np.array([one.derivative_of == "z" for one in activations], np.bool_),
-        activation_parameters=np.array([loops.parameter_of(one, dtype) for one in activations]),
+        activation_parameters=np.array([one.parameter for one in activations]),
         weights_at=panels.weights_at,
         biases_at=panels.biases_at,
         transposed_at=panels.transposed_at,
@@ -268,7 +266,6 @@ def _model(network: Network, rule: UpdateRule, panels: Panels, hidden: list[str]
         first=none,
         second=none,
         hyperparameters=optimizer_loops.hyperparameters(optimizer),
-        weight_decay=optimizer.weight_decay if isinstance(optimizer, AdamW) else 0.0,
         l1=network.l1,
         l2=network.l2,
         clip_norm=rule.clip_norm or 0.0,

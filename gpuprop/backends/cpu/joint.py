@@ -27,7 +27,7 @@ from gpuprop.backends.cpu.compiling import compiled
 from gpuprop.backends.cpu.panels import Panels, padded, row_stride, transposition
 from gpuprop.backends.cpu.subnormals import subnormals_flushed
 from gpuprop.backends.cpu.tiles import TileShape, column_lister, multiplication, row_lister, tile_shape
-from gpuprop.maths.optimizers import FLUSH_EVERY, AdamW
+from gpuprop.maths.optimizers import FLUSH_EVERY
 
 if TYPE_CHECKING:
     from gpuprop.core.updates import EpochUpdates
@@ -61,7 +61,7 @@ def kind_of(updates: EpochUpdates) -> Hashable:
     covered = (
         not updates.watched
         and all(loops.knows(activation, network.loss_function) for activation in network.layer_activations)
-        and optimizer_loops.is_built_in(rule.optimizer)
+        and rule.optimizer.built_in
         and rule.clip_norm is None
         and rule.max_norm is None
         and data.scaling is None
@@ -126,9 +126,9 @@ def _products(shape: TileShape) -> Callable[..., None]:
 
 
 @functools.cache
-def _hidden_forward(name: str) -> Callable[..., None]:
+def _hidden_forward(name: str, dtype: np.dtype[Any]) -> Callable[..., None]:
     """Return ``forward(...)``: ``a += biases``, kept in `z` if needed, and ``a = f(a)``, for every network."""
-    activate = loops.row_activation(name)
+    activate = loops.row_activation(name, dtype)
 
     @compiled
     def forward(parameter: float, biases: Array, n_rows: int, stride: int, keep_z: bool, z: Array, a: Array) -> None:
@@ -148,9 +148,9 @@ def _hidden_forward(name: str) -> Callable[..., None]:
 
 
 @functools.cache
-def _hidden_delta(name: str) -> Callable[..., None]:
+def _hidden_delta(name: str, dtype: np.dtype[Any]) -> Callable[..., None]:
     """Return ``derive(...)``: ``delta *= f'(source)``, for every network."""
-    multiply = loops.row_derivative(name)
+    multiply = loops.row_derivative(name, dtype)
 
     @compiled
     def derive(parameter: float, n_units: int, n_rows: int, stride: int, source: Array, delta: Array) -> None:
@@ -162,9 +162,10 @@ def _hidden_delta(name: str) -> Callable[..., None]:
 
 
 @functools.cache
-def _output(name: str, derivative_of: str, loss: str, metric: str) -> Callable[..., None]:
+def _output(name: str, derivative_of: str, loss: str, metric: str, dtype: np.dtype[Any]) -> Callable[..., None]:
     """Return the loop over the networks' output layers: activation, loss and delta, in place of the net inputs."""
-    activate, output = loops.activation_loop(name), loops.output_loop(name, derivative_of, loss, metric)
+    activate = loops.activation_loop(name, dtype)
+    output = loops.output_loop(name, derivative_of, loss, metric, dtype)
 
     @compiled
     def loop(
@@ -213,24 +214,23 @@ def _transposes(shape: TileShape) -> Callable[..., None]:
 
 
 @functools.cache
-def _update(optimizer: str, shape: TileShape) -> Callable[..., None]:
+def _update(optimizer: str, shape: TileShape, dtype: np.dtype[Any]) -> Callable[..., None]:
     """Return ``update(...)``: gradient, penalty and optimizer of a layer of every network, piece by piece."""
     multiply, multiply_listed = multiplication(shape, False), multiplication(shape, True)
-    optimize, rates_of = optimizer_loops.UPDATES[optimizer], optimizer_loops.RATES[optimizer]
-    decay, add_penalty, decays = optimizer_loops.decay, loops.add_penalty, optimizer == "adamw"
+    optimize, numbers_of = optimizer_loops.update_pass(optimizer, dtype), optimizer_loops.numbers_of(optimizer)
+    for_biases, add_penalty = optimizer_loops.for_biases(optimizer), loops.add_penalty
     rows, lanes, width, piece_size = shape.rows, shape.lanes, shape.width, _PIECE
 
     @compiled
     def update(
         panels: Array, moments: Array, squares: Array, at: int, biases_at: int, fan_in: int, fan_out: int,
         a: Array, a_stride: int, delta: Array, delta_stride: int, n_rows: int, listed: bool, lists: Array,
-        counts: Array, gradient: Array, rates: Array, steps: Array, hyperparameters: Array, weight_decay: Array,
-        l1: Array, l2: Array, total_weights: Array, totals: Array,
+        counts: Array, gradient: Array, rates: Array, steps: Array, hyperparameters: Array, l1: Array, l2: Array,
+        total_weights: Array, totals: Array,
     ) -> None:  # fmt: skip
         for i in range(panels.shape[0]):
-            own, w, first, second, h = i % a.shape[0], panels[i], moments[i], squares[i], hyperparameters[i]
-            rate, other = rates_of(rates[i], steps[i], h)
-            share, penalty = rates[i] * weight_decay[i], 0.0
+            own, w, first, second, penalty = i % a.shape[0], panels[i], moments[i], squares[i], 0.0
+            numbers = numbers_of(rates[i], steps[i], hyperparameters[i])
             for column in range(0, fan_out, width):
                 narrow = fan_out - column <= lanes
                 wide = lanes if narrow else width
@@ -252,9 +252,7 @@ def _update(optimizer: str, shape: TileShape) -> Callable[..., None]:
                     parameters, piece = w[begin:end], gradient[: count * wide]
                     if l1[i] > 0 or l2[i] > 0:
                         penalty += add_penalty(parameters, piece, l1[i], l2[i])
-                    if decays:
-                        decay(parameters, share)
-                    optimize(parameters, piece, first[begin:end], second[begin:end], rate, other, h)
+                    optimize(parameters, piece, first[begin:end], second[begin:end], numbers)
             totals[i, 0] += total_weights[i] * penalty
 
             sums = gradient[:fan_out]
@@ -264,7 +262,7 @@ def _update(optimizer: str, shape: TileShape) -> Callable[..., None]:
                 for j in range(fan_out):
                     sums[j] += delta[i, row * delta_stride + j]
             begin, end = biases_at, biases_at + fan_out
-            optimize(w[begin:end], sums, first[begin:end], second[begin:end], rate, other, h)
+            optimize(w[begin:end], sums, first[begin:end], second[begin:end], for_biases(numbers))
 
     return update
 
@@ -338,14 +336,13 @@ class JointUpdates:
         self._products, self._transposes, self._update = (
             _products(shape),
             _transposes(shape),
-            _update(optimizer.name, shape),
+            _update(optimizer.name, shape, dtype),
         )
         self._hidden = [
-            (_hidden_forward(name), _hidden_delta(name), loops.parameter_of(activation, dtype))
-            for activation, name in ((activation, loops.base_name(activation)) for activation in hidden)
+            (_hidden_forward(f.base_name, dtype), _hidden_delta(f.base_name, dtype), f.parameter) for f in hidden
         ]
-        self._output = _output(loops.base_name(output), output.derivative_of, network.loss_function.name, data.metric)
-        self._output_parameter = loops.parameter_of(output, dtype)
+        self._output = _output(output.base_name, output.derivative_of, network.loss_function.name, data.metric, dtype)
+        self._output_parameter = output.parameter
 
     def run(self, members: Sequence[EpochUpdates]) -> list[Array | None]:
         """Make the updates and return the totals of each network: sums of weighted loss and of weighted score.
@@ -389,7 +386,6 @@ class JointUpdates:
         self._steps_done = np.array([member.steps_done for member in members])
         optimizers = [member.rule.optimizer for member in members]
         self._hyperparameters = np.stack([optimizer_loops.hyperparameters(optimizer) for optimizer in optimizers])
-        self._decay = np.array([o.weight_decay if isinstance(o, AdamW) else 0.0 for o in optimizers])
 
     def _take_batch(self, start: int, n_rows: int) -> Array:
         """``x, y = rows of the data set``, of one for all or of each; return the sample weights of each network."""
@@ -447,7 +443,7 @@ class JointUpdates:
                 self._parameters, moments, squares, self._panels.weights_at[layer], self._panels.biases_at[layer],
                 fan_in, fan_out, self._a[layer], self._strides[layer], self._delta[layer], self._strides[layer + 1],
                 n_rows, self._listed and layer == 0, *self._zeros.rows, self._gradient, self._rates[index], steps,
-                self._hyperparameters, self._decay, self._l1[index], self._l2[index], self._weights[index],
+                self._hyperparameters, self._l1[index], self._l2[index], self._weights[index],
                 self._totals,
             )  # fmt: skip
         for i in np.flatnonzero(steps % FLUSH_EVERY == 0):

@@ -10,7 +10,6 @@ padding; `CudaOps` finds the whole rows again by their strides.
 
 from __future__ import annotations
 
-import re
 from contextlib import AbstractContextManager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -21,14 +20,12 @@ from gpuprop.arrays import is_sparse, on_gpu, to_host
 from gpuprop.backends.cuda.streaming import HostRows, fits
 from gpuprop.errors import DeviceMemoryError
 from gpuprop.maths.dropout import keep_mask
-from gpuprop.maths.losses import LOSSES
-from gpuprop.maths.optimizers import OPTIMIZERS
 from gpuprop_kernels import activations as kernel_activations
 from gpuprop_kernels import launch
 from gpuprop_kernels.gradient import GradientJob, job_table
 from gpuprop_kernels.launch import Batch, Rows, padded, row_pitch
 from gpuprop_kernels.loss import CANONICAL as KERNEL_LOSSES
-from gpuprop_kernels.optimizers import SCALARS, STATE_ARRAYS, update_scalars
+from gpuprop_kernels.optimizers import SCALARS, update_scalars
 from gpuprop_kernels.tile import Tile
 
 if TYPE_CHECKING:
@@ -416,13 +413,13 @@ class CudaOps:
 
 def has_kernel(optimizer: Optimizer) -> bool:
     """Return whether an optimizer is one of gpuprop's own, which the kernels know."""
-    return type(optimizer) is OPTIMIZERS.get(optimizer.name) and optimizer.name in STATE_ARRAYS
+    return optimizer.built_in
 
 
 def slot_scalars(optimizer: Optimizer, rate: float, step: int, total_weight: float) -> NDArray[np.float64]:
     """Return the numbers of one update, `step` counted from 1, for one of gpuprop's own optimizers."""
     inverse = 1.0 / total_weight if total_weight > 0 else 0.0
-    return update_scalars(optimizer.name, rate, step, inverse_weight=inverse, **vars(optimizer))
+    return update_scalars(optimizer.name, rate, step, optimizer.hyperparameters, inverse_weight=inverse)
 
 
 def kernel_activation(activation: Activation) -> kernel_activations.Activation:
@@ -434,10 +431,7 @@ def kernel_activation(activation: Activation) -> kernel_activations.Activation:
         For an activation of the user's own without functions for CUDA.
     """
     if activation.built_in:
-        match = re.fullmatch(r"(\w+)\((.+)\)", activation.name)
-        if match:
-            return kernel_activations.Activation(match[1], float(match[2]))
-        return kernel_activations.Activation(activation.name)
+        return kernel_activations.Activation(activation.base_name, activation.parameter)
     if activation.cuda is None:
         raise ValueError(
             f"activation {activation.name!r}: got no functions for CUDA, expected cuda=(function, derivative), two "
@@ -448,13 +442,7 @@ def kernel_activation(activation: Activation) -> kernel_activations.Activation:
 
 def kernel_loss(loss: Loss) -> str:
     """Return the kernels' name of a loss; ``ValueError`` for one that they do not have."""
-    ours = LOSSES.get(loss.name.partition("(")[0])
-    if ours is None or ours.name not in KERNEL_LOSSES or _formulas(loss) != _formulas(ours):
+    if not loss.built_in:
         known = ", ".join(KERNEL_LOSSES)
         raise ValueError(f"loss {loss.name!r}: got one without a CUDA kernel, expected {known}; use device='cpu'")
     return loss.name
-
-
-def _formulas(loss: Loss) -> tuple[Any, ...]:
-    """Return the functions of a loss; with a parameter they are partials of the same functions."""
-    return tuple(getattr(function, "func", function) for function in (loss.value, loss.gradient))
