@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -17,12 +17,20 @@ __all__ = [
     "Labels",
     "OptionError",
     "Target",
+    "one_of",
     "parse_activation",
     "parse_dropout",
     "parse_hidden",
     "parse_scale",
     "wrong_options",
 ]
+
+
+def one_of(names: Iterable[str]) -> str:
+    """Return "a, b or c" for a help text."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}"
+
 
 DEVICE_HELP = "auto, cpu, numpy, cuda, cuda:N or cuda-sim (GPUPROP_DEVICE overrides it)."
 

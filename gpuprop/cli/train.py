@@ -17,12 +17,17 @@ from gpuprop.cli.options import (
     Labels,
     OptionError,
     Target,
+    one_of,
     parse_activation,
     parse_dropout,
     parse_hidden,
     parse_scale,
     wrong_options,
 )
+from gpuprop.maths.activations import ACTIVATIONS
+from gpuprop.maths.losses import LOSSES
+from gpuprop.maths.optimizers import OPTIMIZERS
+from gpuprop.maths.schedules import SCHEDULES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -108,7 +113,7 @@ def train(
         Any,
         typer.Option(
             metavar="NAME",
-            help="Of the hidden layers; or one for each: relu,tanh.  [default: by data]",
+            help=f"Of the hidden layers: {one_of(ACTIVATIONS)}; or one for each: relu,tanh.  [default: by data]",
             parser=parse_activation,
         ),
     ] = None,
@@ -116,14 +121,14 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="squared_error, binary_cross_entropy, categorical_cross_entropy or poisson.  [default: by task]",
+            help=f"{one_of(LOSSES)}.  [default: by task]",
         ),
     ] = None,
     optimizer: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="sgd, momentum, nesterov, adagrad, adadelta, rmsprop, adam, adamax, nadam or adamw.  [default: adam]",
+            help=f"{one_of(OPTIMIZERS)}.  [default: adam]",
         ),
     ] = None,
     lr: Annotated[
@@ -133,8 +138,7 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Of the learning rate: constant, invscaling, adaptive, exponential, cosine, one-cycle or warmup.  "
-            "[default: by data]",
+            help=f"Of the learning rate: {one_of(SCHEDULES)}.  [default: by data]",
         ),
     ] = None,
     batch_size: Annotated[int | None, typer.Option(metavar="N", help="Rows of a batch.  [default: by data]")] = None,
