@@ -264,6 +264,20 @@ def silu_derivative(z: Array) -> Array:
     return s * (1 + z * (1 - s))
 
 
+#: Scale and alpha of selu, for which activations of mean 0 and variance 1 stay so from layer to layer.
+_SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
+
+
+def selu(z: Array) -> Array:
+    """``a = scale z`` where ``z > 0``, else ``scale alpha (exp(z) - 1)``. Source: Klambauer et al. (2017)."""
+    return np.where(z > 0, _SELU_SCALE * z, _SELU_SCALE * _SELU_ALPHA * np.expm1(np.minimum(z, 0)))
+
+
+def selu_derivative(a: Array) -> Array:
+    """``da/dz = scale`` where ``a > 0``, else ``a + scale alpha``."""
+    return np.where(a > 0, a.dtype.type(_SELU_SCALE), a + _SELU_SCALE * _SELU_ALPHA)
+
+
 def softmax(z: Array) -> Array:
     """``a_k = exp(z_k) / sum_j exp(z_j)`` over the last axis; output layers only. Source: Bridle (1990).
 
@@ -408,6 +422,16 @@ _BUILT_IN: dict[str, Activation] = {
             formula="z / (1 + exp(-z))",
             derivative_formula="logistic(z) * (1 + z * (1 - logistic(z)))",
             onnx=("Sigmoid", "Mul"),
+        ),
+        _built_in(
+            "selu",
+            selu,
+            selu_derivative,
+            kinks=(0.0,),
+            initializer="lecun",
+            formula=f"{_SELU_SCALE} * z if z > 0 else {_SELU_SCALE * _SELU_ALPHA} * (exp(z) - 1)",
+            derivative_formula=f"{_SELU_SCALE} if z > 0 else a + {_SELU_SCALE * _SELU_ALPHA}",
+            onnx=("Selu",),
         ),
         _built_in(
             "softmax",

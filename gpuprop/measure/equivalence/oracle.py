@@ -51,6 +51,10 @@ ACTIVATIONS: dict[str, tuple[Elementwise, Elementwise]] = {
     "softplus": (lambda z: np.logaddexp(0.0, z), _logistic),
     "gelu": (lambda z: z * _normal_cdf(z), lambda z: _normal_cdf(z) + z * _normal_pdf(z)),
     "silu": (lambda z: z * _logistic(z), lambda z: _logistic(z) * (1.0 + z * _logistic(-z))),
+    "selu": (  # Klambauer et al., "Self-normalizing neural networks", NIPS 2017
+        lambda z: 1.0507009873554805 * np.where(z > 0, z, 1.6732632423543772 * np.expm1(np.minimum(z, 0))),
+        lambda z: 1.0507009873554805 * np.where(z > 0, 1.0, 1.6732632423543772 * np.exp(np.minimum(z, 0))),
+    ),
     "exponential": (np.exp, np.exp),
 }
 

@@ -173,6 +173,20 @@ def silu(dt: Any, e: Any) -> tuple[Scalar, Scalar]:
     return f, derivative
 
 
+@_form()
+def selu(dt: Any, e: Any) -> tuple[Scalar, Scalar]:
+    """``scale z`` where ``z > 0``, else ``scale alpha (exp(z) - 1)``; and scale where ``a > 0``, else what a lacks."""
+    zero, scale, least, expm1 = dt(0), dt(1.0507009873554805), dt(1.0507009873554805 * 1.6732632423543772), e.expm1
+
+    def f(z, p):
+        return least * expm1(z) if z < zero else scale * z
+
+    def derivative(a, p):
+        return scale if a > zero else a + least
+
+    return f, derivative
+
+
 @_form(hidden=False)
 def exponential(dt: Any, e: Any) -> tuple[Scalar, Scalar]:
     """``exp(z)``, and a. It saturates at the fourth root of the largest number, so that squares stay finite."""
