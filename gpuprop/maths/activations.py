@@ -278,6 +278,17 @@ def selu_derivative(a: Array) -> Array:
     return np.where(a > 0, a.dtype.type(_SELU_SCALE), a + _SELU_SCALE * _SELU_ALPHA)
 
 
+def mish(z: Array) -> Array:
+    """``a = z tanh(softplus(z))``. Source: Misra (2019)."""
+    return z * np.tanh(softplus(z))
+
+
+def mish_derivative(z: Array) -> Array:
+    """``da/dz = t + z logistic(z) (1 - t^2)`` with ``t = tanh(softplus(z))``; from z, since mish is not monotonic."""
+    t = np.tanh(softplus(z))
+    return t + z * logistic(z) * (1 - t * t)
+
+
 def softmax(z: Array) -> Array:
     """``a_k = exp(z_k) / sum_j exp(z_j)`` over the last axis; output layers only. Source: Bridle (1990).
 
@@ -432,6 +443,16 @@ _BUILT_IN: dict[str, Activation] = {
             formula=f"{_SELU_SCALE} * z if z > 0 else {_SELU_SCALE * _SELU_ALPHA} * (exp(z) - 1)",
             derivative_formula=f"{_SELU_SCALE} if z > 0 else a + {_SELU_SCALE * _SELU_ALPHA}",
             onnx=("Selu",),
+        ),
+        _built_in(
+            "mish",
+            mish,
+            mish_derivative,
+            derivative_of="z",
+            initializer="he",
+            formula="z * tanh(ln(1 + exp(z)))",
+            derivative_formula="tanh(ln(1 + exp(z))) + z * logistic(z) * (1 - tanh(ln(1 + exp(z)))**2)",
+            onnx=("Mish",),
         ),
         _built_in(
             "softmax",

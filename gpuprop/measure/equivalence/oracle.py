@@ -55,6 +55,12 @@ ACTIVATIONS: dict[str, tuple[Elementwise, Elementwise]] = {
         lambda z: 1.0507009873554805 * np.where(z > 0, z, 1.6732632423543772 * np.expm1(np.minimum(z, 0))),
         lambda z: 1.0507009873554805 * np.where(z > 0, 1.0, 1.6732632423543772 * np.exp(np.minimum(z, 0))),
     ),
+    "mish": (  # Misra, "Mish: a self regularized non-monotonic activation function", arXiv:1908.08681
+        lambda z: z * np.tanh(np.logaddexp(0.0, z)),
+        lambda z: (
+            np.tanh(np.logaddexp(0.0, z)) + z * _logistic(z) / np.cosh(np.minimum(np.logaddexp(0.0, z), 300)) ** 2
+        ),
+    ),
     "exponential": (np.exp, np.exp),
 }
 

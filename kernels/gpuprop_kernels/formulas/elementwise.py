@@ -187,6 +187,21 @@ def selu(dt: Any, e: Any) -> tuple[Scalar, Scalar]:
     return f, derivative
 
 
+@_form("z")
+def mish(dt: Any, e: Any) -> tuple[Scalar, Scalar]:
+    """``z t``, and ``t + z logistic(z) (1 - t^2)``, with ``t = tanh(softplus(z))``."""
+    one, tanh, softplus, logistic = dt(1), e.tanh, e.softplus, e.logistic
+
+    def f(z, p):
+        return z * tanh(softplus(z))
+
+    def derivative(z, p):
+        t = tanh(softplus(z))
+        return t + z * logistic(z) * (one - t * t)
+
+    return f, derivative
+
+
 @_form(hidden=False)
 def exponential(dt: Any, e: Any) -> tuple[Scalar, Scalar]:
     """``exp(z)``, and a. It saturates at the fourth root of the largest number, so that squares stay finite."""
