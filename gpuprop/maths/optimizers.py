@@ -36,6 +36,7 @@ __all__ = [
     "AdaMax",
     "Adam",
     "AdamW",
+    "Lion",
     "Momentum",
     "NAdam",
     "Nesterov",
@@ -496,8 +497,64 @@ class AdamW(Adam):
         super().update(parameters, gradients, state, learning_rate, step, scratch, n_weights)
 
 
+@dataclass(frozen=True)
+class Lion(Optimizer):
+    """Lion: steps of one size, ``c = b1 * m + (1 - b1) * g;  w -= lr * (sign(c) + weight_decay * w)``.
+
+    Then ``m = b2 * m + (1 - b2) * g``. The decay touches weights and not biases. Steps do not shrink with the
+    gradient, so that the learning rate should be three to ten times smaller than Adam's, as the paper says.
+
+    Parameters
+    ----------
+    beta_1 : float, default=0.9
+        b1, share of the moment in the direction of a step, in [0, 1).
+    beta_2 : float, default=0.99
+        b2, decay of the moment, in [0, 1).
+    weight_decay : float, default=0.01
+        0 or more.
+
+    References
+    ----------
+    X. Chen et al., "Symbolic discovery of optimization algorithms", 2023, arXiv:2302.06675, algorithm 2.
+    """
+
+    beta_1: float = hyperparameter(0.9, "[0, 1)")
+    beta_2: float = hyperparameter(0.99, "[0, 1)")
+    weight_decay: float = hyperparameter(0.01, "[0, inf)")
+
+    name = "lion"
+    slots = ("first_moment",)
+    default_learning_rate = 0.001
+    scratch_arrays = 2
+
+    def update(
+        self,
+        parameters: Array,
+        gradients: Array,
+        state: State,
+        learning_rate: float,
+        step: int,
+        scratch: Sequence[Array],
+        n_weights: int,
+    ) -> None:
+        """Decay the weights, then apply the formula; see :meth:`Optimizer.update`."""
+        weights = parameters[:n_weights]
+        weights -= np.multiply(weights, float(learning_rate) * self.weight_decay, out=scratch[0][:n_weights])
+        super().update(parameters, gradients, state, learning_rate, step, scratch, n_weights)
+
+    def apply(self, w: Array, g: Array, state: State, lr: float, t: int, scratch: Sequence[Array]) -> None:
+        """Apply the formula of the class in place, without the decay."""
+        moment, change, work = state["first_moment"], scratch[0], scratch[1]
+        np.multiply(moment, self.beta_1, out=change)
+        change += np.multiply(g, 1.0 - self.beta_1, out=work)
+        np.sign(change, out=change)
+        change *= lr
+        w -= change
+        _average(moment, g, self.beta_2, work)
+
+
 OPTIMIZERS: dict[str, type[Optimizer]] = {
-    kind.name: kind for kind in (SGD, Momentum, Nesterov, AdaGrad, AdaDelta, RMSProp, Adam, AdaMax, NAdam, AdamW)
+    kind.name: kind for kind in (SGD, Momentum, Nesterov, AdaGrad, AdaDelta, RMSProp, Adam, AdaMax, NAdam, AdamW, Lion)
 }
 
 

@@ -246,6 +246,7 @@ OPTIMIZER_SLOTS: dict[str, tuple[str, ...]] = {
     "adamax": ("m", "u"),
     "nadam": ("m", "v"),
     "adamw": ("m", "v"),
+    "lion": ("m",),
 }
 
 
@@ -257,7 +258,7 @@ def optimizer_state(name: str, n: int) -> dict[str, Array]:
 def optimize(
     name: str, p: Array, g: Array, s: dict[str, Array], rate: float, t: int, n_weights: int, **hyper: float
 ) -> Array:
-    """Return the parameters after one update; only ``adamw`` looks at ``n_weights`` (decay spares the biases)."""
+    """Return the parameters after one update; ``adamw`` and ``lion`` decay the first ``n_weights``, not the biases."""
     h: dict[str, float] = {
         "momentum": 0.9, "rho": 0.9, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8, "weight_decay": 0.01,
         "momentum_decay": 0.004,
@@ -279,6 +280,11 @@ def optimize(
         change = np.sqrt(s["d"] + eps) / np.sqrt(s["s"] + eps) * g
         s["d"] = rho * s["d"] + (1 - rho) * change**2
         return p - rate * change
+    if name == "lion":  # Chen et al., arXiv:2302.06675, algorithm 2
+        direction = np.sign(b1 * s["m"] + (1 - b1) * g)
+        s["m"] = b2 * s["m"] + (1 - b2) * g
+        moved: Array = p - rate * (direction + np.where(np.arange(len(p)) < n_weights, h["weight_decay"], 0.0) * p)
+        return moved
     s["m"] = b1 * s["m"] + (1 - b1) * g
     if name == "adamax":  # Kingma & Ba, arXiv:1412.6980, section 7.1
         s["u"] = np.maximum(b2 * s["u"], np.abs(g) + eps)

@@ -244,3 +244,23 @@ def adamw(dt: Any, e: Any) -> Scalar:
         return decayed - rate * (m / (sqrt(v) + epsilon)), m, v
 
     return rule
+
+
+def lion_numbers(rate: float, n: int, h: Any) -> Numbers:
+    """The rate, ``rate decay``; b1 and b2, each with its rest."""
+    return rate, rate * h[2], h[0], 1.0 - h[0], h[1], 1.0 - h[1]
+
+
+@_form(lion_numbers, 1, "beta_1", "beta_2", "weight_decay", decays=True)
+def lion(dt: Any, e: Any) -> Scalar:
+    """``p -= decay p + rate sign(b1 s + (1 - b1) g)``;  ``s`` averages g. The sign of NaN is NaN."""
+    zero, one, minus_one = dt(0), dt(1), dt(-1)
+
+    def rule(p, g, s, t, c):
+        rate, decay, beta_1, rest_1, beta_2, rest_2 = c[0], c[1], c[2], c[3], c[4], c[5]
+        mixed = beta_1 * s + rest_1 * g
+        sign = one if mixed > zero else (minus_one if mixed < zero else mixed)
+        decayed = p - decay * p
+        return decayed - rate * sign, beta_2 * s + rest_2 * g, t
+
+    return rule
