@@ -75,9 +75,13 @@ def main(size: int = 100_000, repeats: int = 30, out: str = "activations.png") -
 
 
 def draw(out: str) -> None:
-    figure = Figure(figsize=(12, 7), layout="constrained")
+    n_rows = -(-len(NAMES) // 3)
+    figure = Figure(figsize=(12, 1 + 2 * n_rows), layout="constrained")
     z = np.linspace(-5, 5, 1000)  # with an even number of points none is at the kink at 0
-    for axes, name in zip(figure.subplots(3, 3, sharex=True).ravel(), NAMES, strict=True):
+    planes = figure.subplots(n_rows, 3, sharex=True).ravel()
+    for axes in planes[len(NAMES) :]:
+        axes.remove()
+    for axes, name in zip(planes, NAMES, strict=False):
         axes.axhline(0, color="gray", linewidth=0.6)
         axes.axvline(0, color="gray", linewidth=0.6)
         axes.plot(z, gpuprop.activations.get_activation(name).function(z), label="f")

@@ -89,7 +89,7 @@ import numpy as np
 from gpuprop.backends.cpu import loops
 from gpuprop.backends.cpu import optimizer_loops
 w, g = np.ones(5), np.full(5, 2.0)
-optimizer_loops.sgd(w, g, w, w, 0.25, 0.0, w)
+optimizer_loops.update_pass("sgd", w.dtype)(w, g, w, w, (0.25,))
 loops.scale(w, 4.0)
 assert loops.sum_of_squares(w) == 20.0
 print("computed")

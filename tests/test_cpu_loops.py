@@ -396,10 +396,13 @@ def train(device: str, dtype: str, seed: int, **options: Any) -> tuple[Any, dict
     return net.parameters, trainer.history
 
 
+MOST_RUNS = max(len(ACTIVATIONS) + 1, len(OPTIMIZERS))
 RUNS: list[dict[str, Any]] = [
     {"hidden_activation": hidden, "optimizer": optimizer}
     for hidden, optimizer in zip(
-        [*ACTIVATIONS, "leaky_relu(0.2)"], itertools.islice(itertools.cycle(OPTIMIZERS), 10), strict=True
+        itertools.islice(itertools.cycle([*ACTIVATIONS, "leaky_relu(0.2)"]), MOST_RUNS),
+        itertools.islice(itertools.cycle(OPTIMIZERS), MOST_RUNS),
+        strict=True,
     )
 ]
 RUNS += [
@@ -423,7 +426,8 @@ def test_sixty_updates_give_the_curves_of_plain_numpy(options: Any, dtype: str) 
 
 
 def test_the_same_bits_twice() -> None:
-    for options in (RUNS[1], RUNS[10], {"batch_size": 1}):
+    dropped = next(options for options in RUNS if "dropout" in options)
+    for options in (RUNS[1], dropped, {"batch_size": 1}):
         first, again = (train("cpu", "float32", seed=0, **options)[0] for _ in range(2))
         np.testing.assert_array_equal(first, again)
 
@@ -442,7 +446,7 @@ BOTH = """
 import numpy as np
 from gpuprop.backends.cpu.compiling import compiled
 from gpuprop.backends.cpu.loops import activation_loop
-relu, softmax = activation_loop("relu"), activation_loop("softmax")
+relu, softmax = (activation_loop(name, np.dtype(np.float32)) for name in ("relu", "softmax"))
 
 @compiled
 def both(biases, given, rows, z, shares):

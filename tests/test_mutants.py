@@ -285,22 +285,22 @@ MUTANTS = [
     simulated(
         "weight decay on biases",
         "finish.py",
-        "decay if is_weight else zero",
-        "decay",
+        "second if is_weight else zero",
+        "second",
         UPDATE + "optimizer[adamw-float32]",
     ),
     simulated(
         "momentum has the wrong sign",
-        "optimizers.py",
+        "formulas/rules.py",
         "        return p + v, v, t\n",
         "        return p - v, v, t\n",
         UPDATE + "optimizer[momentum-float32]",
     ),
     simulated(
         "adam's second moment without the square",
-        "optimizers.py",
-        "        v = c[2] * t + (one - c[2]) * (g * g)\n        return p - c[0] * m / (sqrt(v) + c[3]), m, v\n",
-        "        v = c[2] * t + (one - c[2]) * abs(g)\n        return p - c[0] * m / (sqrt(v) + c[3]), m, v\n",
+        "formulas/rules.py",
+        "(g * g)\n        return p - rate * (m / (sqrt(v) + epsilon)), m, v\n",
+        "abs(g)\n        return p - rate * (m / (sqrt(v) + epsilon)), m, v\n",
         UPDATE + "optimizer[adam-float32]",
     ),
     simulated(
@@ -321,8 +321,8 @@ MUTANTS = [
     compiled(
         "a float64 constant",
         "activations.py",
-        "zero, one, slope = dt(0), dt(1), dt(parameter)",
-        "zero, one, slope = dt(0), dt(1), parameter",
+        "p = dt(form.parameter if activation.parameter is None else activation.parameter)",
+        "p = form.parameter if activation.parameter is None else activation.parameter",
         "32x32_4x4/leaky_relu/leaky_relu",
     ),
     compiled(

@@ -350,7 +350,7 @@ def test_max_norm_and_clip_norm() -> None:
 
 @pytest.mark.parametrize(
     "optimizer",
-    ["sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamax", "nadam", "adamw"],
+    gpuprop.optimizers.OPTIMIZERS,
 )
 def test_every_optimizer_learns_with_its_default_rate(optimizer: str) -> None:
     net = classifier()

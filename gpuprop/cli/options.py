@@ -19,12 +19,20 @@ __all__ = [
     "Target",
     "check_test_fraction",
     "known_names",
+    "one_of",
     "parse_activation",
     "parse_dropout",
     "parse_hidden",
     "parse_scale",
     "wrong_options",
 ]
+
+
+def one_of(names: Iterable[str]) -> str:
+    """Return "a, b or c" for a help text."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}"
+
 
 DEVICE_HELP = "auto, cpu, numpy, cuda, cuda:N or cuda-sim; the variable GPUPROP_DEVICE overrides it."
 

@@ -18,12 +18,17 @@ from gpuprop.cli.options import (
     OptionError,
     Target,
     check_test_fraction,
+    one_of,
     parse_activation,
     parse_dropout,
     parse_hidden,
     parse_scale,
     wrong_options,
 )
+from gpuprop.maths.activations import ACTIVATIONS
+from gpuprop.maths.losses import LOSSES
+from gpuprop.maths.optimizers import OPTIMIZERS
+from gpuprop.maths.schedules import SCHEDULES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -111,7 +116,8 @@ def train(
         Any,
         typer.Option(
             metavar="NAME",
-            help="Activation of the hidden layers, or one for each: relu,tanh.  [default: by data]",
+            help=f"Activation of the hidden layers: {one_of(ACTIVATIONS)}; or one for each: relu,tanh.  "
+            "[default: by data]",
             parser=parse_activation,
         ),
     ] = None,
@@ -119,14 +125,14 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="squared_error, binary_cross_entropy, categorical_cross_entropy or poisson.  [default: by task]",
+            help=f"{one_of(LOSSES)}.  [default: by task]",
         ),
     ] = None,
     optimizer: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="sgd, momentum, nesterov, adagrad, adadelta, rmsprop, adam, adamax, nadam or adamw.  [default: adam]",
+            help=f"{one_of(OPTIMIZERS)}.  [default: adam]",
         ),
     ] = None,
     lr: Annotated[
@@ -136,8 +142,7 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Schedule of the learning rate: constant, invscaling, adaptive, exponential, cosine, one-cycle or "
-            "warmup.  [default: by data]",
+            help=f"Schedule of the learning rate: {one_of(SCHEDULES)}.  [default: by data]",
         ),
     ] = None,
     batch_size: Annotated[

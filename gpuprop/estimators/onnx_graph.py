@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
@@ -14,18 +13,6 @@ from gpuprop.model.network import Network
 
 __all__ = ["build"]
 
-#: Operators of ONNX for activations, by gpuprop's names without the parameter.
-_OPERATORS = {
-    "logistic": "Sigmoid",
-    "tanh": "Tanh",
-    "relu": "Relu",
-    "leaky_relu": "LeakyRelu",
-    "elu": "Elu",
-    "softplus": "Softplus",
-    "gelu": "Gelu",
-    "softmax": "Softmax",
-    "exponential": "Exp",
-}
 #: Gelu came with version 20 of the operators.
 _OPERATORS_VERSION = 20
 _FORMAT_VERSION = 9
@@ -72,14 +59,19 @@ def _constant(name: str, network: Network, array: Any) -> Any:
 
 
 def _activation_nodes(activation: Activation, z: str, a: str) -> list[Any]:
-    name, parameter = re.fullmatch(r"(\w+)(?:\(([^()]+)\))?", activation.name).groups()  # type: ignore[union-attr]
+    """Return a node for each operator that the activation's record names."""
     if not activation.built_in:
         raise ValueError(f"activation {activation.name!r}: got one of your own, expected gpuprop's; ONNX has no others")
-    if name == "identity":
-        return [helper.make_node("Identity", [z], [a])]
-    if name == "silu":
-        return [helper.make_node("Sigmoid", [z], [f"s_{a}"]), helper.make_node("Mul", [z, f"s_{a}"], [a])]
-    settings: dict[str, Any] = {"alpha": float(parameter)} if parameter else {}
-    if name == "softmax":
-        settings["axis"] = 1
-    return [helper.make_node(_OPERATORS[name], [z], [a], **settings)]
+    nodes, below, last = [], z, len(activation.onnx) - 1
+    for place, operator in enumerate(activation.onnx):
+        inputs, out = ([z, below] if operator == "Mul" else [below]), a if place == last else f"s{place}_{a}"
+        nodes.append(helper.make_node(operator, inputs, [out], **_settings(activation)))
+        below = out
+    return nodes
+
+
+def _settings(activation: Activation) -> dict[str, Any]:
+    """Return the attributes of an activation's operator: its parameter, where the name has one, or softmax's axis."""
+    if activation.name == "softmax":
+        return {"axis": 1}
+    return {} if activation.name == activation.base_name else {"alpha": activation.parameter}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import fields
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ from sklearn.utils._param_validation import Interval, InvalidParameterError, Opt
 from gpuprop.errors import unknown_name
 from gpuprop.maths.activations import Activation, get_activation
 from gpuprop.maths.losses import LOSSES, Loss, get_loss
-from gpuprop.maths.optimizers import OPTIMIZERS, Adam, AdaMax, AdamW, Momentum, NAdam, Nesterov, Optimizer
+from gpuprop.maths.optimizers import OPTIMIZERS, Optimizer
 from gpuprop.maths.schedules import SCHEDULES, Schedule, get_schedule
 
 __all__ = [
@@ -35,6 +36,10 @@ T = TypeVar("T")
 
 #: scikit-learn's three schedules, which look at losses, scores and `tol`: `gpuprop.estimators.convergence` has them.
 RATE_RULES = ("constant", "invscaling", "adaptive")
+
+#: The estimators' parameters that are hyperparameters of optimizers: those of momentum, and those of adam and its kin.
+_HYPERPARAMETERS = (("momentum",), ("beta_1", "beta_2", "epsilon"))
+_DECAYING = [name for name, kind in OPTIMIZERS.items() if "weight_decay" in (one.name for one in fields(kind))]
 
 #: The type and range of every parameter, in scikit-learn's notation; names of solvers, schedules and activations are
 #: looked up by the functions below, whose errors suggest the nearest known name.
@@ -129,24 +134,23 @@ def optimizer_of(estimator: Any) -> Optimizer:
 
     scikit-learn's "sgd" has momentum; plain gradient descent is ``momentum=0`` or ``optimizers.SGD()``.
     """
-    solver = "adamw" if estimator.solver == "adam" and estimator.weight_decay is not None else estimator.solver
-    if estimator.weight_decay is not None and solver != "adamw":
+    decay = estimator.weight_decay
+    solver = "adamw" if estimator.solver == "adam" and decay is not None else estimator.solver
+    if decay is not None and solver not in _DECAYING:
         raise InvalidParameterError(
-            f"The 'weight_decay' parameter needs solver 'adam' or 'adamw', got {estimator.solver!r}; "
-            "use alpha for a penalty with any solver"
+            f"The 'weight_decay' parameter needs solver 'adam' or {' or '.join(map(repr, _DECAYING))}, got "
+            f"{estimator.solver!r}; use alpha for a penalty with any solver"
         )
     if isinstance(solver, Optimizer):
         return solver
     if solver == "sgd":
         solver = "nesterov" if estimator.nesterovs_momentum else "momentum"
     kind = _named("solver", _optimizer_kind, solver)
-    settings: dict[str, float] = {}
-    if issubclass(kind, (Momentum, Nesterov)):
-        settings = {"momentum": estimator.momentum}
-    elif issubclass(kind, (Adam, AdaMax, NAdam)):
-        settings = {name: getattr(estimator, name) for name in ("beta_1", "beta_2", "epsilon")}
-    if issubclass(kind, AdamW) and estimator.weight_decay is not None:
-        settings["weight_decay"] = estimator.weight_decay
+    names = {one.name for one in fields(kind)}
+    shared = [name for group in _HYPERPARAMETERS if names.issuperset(group) for name in group]
+    settings: dict[str, float] = {name: getattr(estimator, name) for name in shared}
+    if decay is not None:
+        settings["weight_decay"] = decay
     return kind(**settings)
 
 

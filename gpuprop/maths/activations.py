@@ -1,16 +1,19 @@
-"""Activation functions and their derivatives, in NumPy.
+"""Activation functions and their derivatives, in NumPy, with their sources.
 
 Every activation ``a = f(z)`` is a pair of small functions. The derivative is taken from the output ``a`` wherever the
 output determines it, because then a layer need not remember its net input ``z``; gelu and silu are not monotonic, so
 theirs is taken from ``z``. All of them stay finite for net inputs of +-1e4 in float32 and float64.
+
+The record of an activation holds what the rest of the package needs to know of it: names and help texts, default
+initializers, ONNX graphs, the formulas of traces and the cases of tests follow from it. What compiled code computes is
+the scalar form of the same name in `gpuprop_kernels.formulas.elementwise`.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, Literal
 
@@ -18,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuprop.errors import unknown_name
+from gpuprop.maths.records import base_name, comparable, named, numbered
 
 __all__ = ["ACTIVATIONS", "OUTPUT_ACTIVATIONS", "Activation", "get_activation"]
 
@@ -25,9 +29,11 @@ Array = NDArray[np.floating[Any]]
 OutputRange = Literal["real", "nonnegative", "positive", "unit"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Activation:
     """An activation function together with its derivative.
+
+    Two of gpuprop's own are equal if they have the same name, two of a user's if all that they are made of is.
 
     Parameters
     ----------
@@ -45,6 +51,18 @@ class Activation:
         The values that `function` takes: any, ``>= 0``, ``> 0`` or between 0 and 1. It decides which losses may follow.
     kinks : tuple of float, default=()
         Net inputs where the derivative or its slope jumps; gradient checks step around them.
+    hidden : bool, default=True
+        Whether a hidden layer may use it.
+    parameter : float, default=0
+        The number in a name such as ``leaky_relu(0.2)``; 0 where the function takes none.
+    initializer : str, default="glorot"
+        The initializer that suits a layer of it, see `gpuprop.maths.initializers`.
+    formula, derivative_formula : str, default=""
+        The pair as traces show it, in Python's notation: of ``z``, the output ``a`` and the parameter ``p``, by
+        ``exp``, ``ln``, ``tanh``, ``max``, ``logistic`` and the normal distribution's ``Phi`` and ``phi``. Without a
+        formula a trace shows the function's name.
+    onnx : tuple of str, default=()
+        Operators of ONNX, applied one after the other; ``"Mul"`` multiplies by z.
 
     Raises
     ------
@@ -65,6 +83,12 @@ class Activation:
     output_range: OutputRange = "real"
     kinks: tuple[float, ...] = ()
     built_in: bool = field(default=False, repr=False)
+    hidden: bool = field(default=True, repr=False)
+    parameter: float = field(default=0.0, repr=False)
+    initializer: str = field(default="glorot", repr=False)
+    formula: str = field(default="", repr=False)
+    derivative_formula: str = field(default="", repr=False)
+    onnx: tuple[str, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if self.derivative_of not in ("output", "z"):
@@ -73,6 +97,27 @@ class Activation:
             raise unknown_name("output_range", self.output_range, ["real", "nonnegative", "positive", "unit"])
         if not self.built_in:
             _check_pair(self)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Activation):
+            return NotImplemented
+        if self is other or (self.built_in and other.built_in):
+            return self.name == other.name
+        return all(comparable(getattr(self, one.name)) == comparable(getattr(other, one.name)) for one in fields(self))
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what a pickle holds; one of an earlier version may lack some fields of gpuprop's own activations."""
+        self.__dict__.update(state)
+        if self.built_in:
+            self.__dict__.update(vars(get_activation(self.name, output=True)))
+
+    @property
+    def base_name(self) -> str:
+        """The name without the parameter: ``leaky_relu`` of ``leaky_relu(0.2)``."""
+        return base_name(self.name)
 
     def source(self, z: Array | None, a: Array) -> Array:
         """Return the array that `derivative` takes: the net input or the output."""
@@ -219,6 +264,32 @@ def silu_derivative(z: Array) -> Array:
     return s * (1 + z * (1 - s))
 
 
+#: Scale and alpha of selu, for which activations of mean 0 and variance 1 stay so from layer to layer.
+_SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
+
+
+def selu(z: Array) -> Array:
+    """``a = scale z`` where ``z > 0``, else ``scale alpha (exp(z) - 1)``. Source: Klambauer et al. (2017)."""
+    return np.where(z > 0, _SELU_SCALE * z, _SELU_SCALE * _SELU_ALPHA * np.expm1(np.minimum(z, 0)))
+
+
+def selu_derivative(a: Array) -> Array:
+    """``da/dz = scale`` where ``a > 0``, else ``a + scale alpha``."""
+    return np.where(a > 0, a.dtype.type(_SELU_SCALE), a + _SELU_SCALE * _SELU_ALPHA)
+
+
+def mish(z: Array) -> Array:
+    """``a = z tanh(softplus(z))``. Source: Misra (2019)."""
+    return z * np.tanh(softplus(z))
+
+
+def mish_derivative(z: Array) -> Array:
+    """``da/dz = t + z logistic(z) (1 - t^2)`` with ``t = tanh(softplus(z))``; from z, since mish is not monotonic."""
+    t = np.tanh(softplus(z))
+    derivative: Array = t + z * logistic(z) * (1 - t * t)
+    return derivative
+
+
 def softmax(z: Array) -> Array:
     """``a_k = exp(z_k) / sum_j exp(z_j)`` over the last axis; output layers only. Source: Bridle (1990).
 
@@ -252,48 +323,161 @@ def _built_in(
     name: str,
     function: Callable[[Array], Array],
     derivative: Callable[[Array], Array],
+    *,
     derivative_of: Literal["output", "z"] = "output",
     output_range: OutputRange = "real",
-    kinks: tuple[float, ...] = (),
+    **more: Any,
 ) -> Activation:
-    return Activation(name, function, derivative, derivative_of, None, output_range, kinks, built_in=True)
+    return Activation(name, function, derivative, derivative_of, None, output_range, built_in=True, **more)
 
 
 def _leaky_relu(slope: float) -> Activation:
     if not 0 < slope < 1:
         raise ValueError(f"the slope of leaky_relu must lie between 0 and 1, got {slope}")
-    function = partial(leaky_relu, slope=slope)
-    derivative = partial(leaky_relu_derivative, slope=slope)
-    name = "leaky_relu" if slope == 0.01 else f"leaky_relu({slope!r})"
-    return _built_in(name, function, derivative, kinks=(0.0,))
+    return _built_in(
+        numbered("leaky_relu", slope, 0.01),
+        partial(leaky_relu, slope=slope),
+        partial(leaky_relu_derivative, slope=slope),
+        kinks=(0.0,),
+        parameter=slope,
+        initializer="he",
+        formula="z if z > 0 else p * z",
+        derivative_formula="1 if z > 0 else p",
+        onnx=("LeakyRelu",),
+    )
 
 
 def _elu(alpha: float) -> Activation:
     if not 0 < alpha < np.inf:
         raise ValueError(f"the alpha of elu must be positive, got {alpha}")
-    function = partial(elu, alpha=alpha)
-    derivative = partial(elu_derivative, alpha=alpha)
-    name = "elu" if alpha == 1.0 else f"elu({alpha!r})"
-    return _built_in(name, function, derivative, kinks=(0.0,))
+    return _built_in(
+        numbered("elu", alpha, 1.0),
+        partial(elu, alpha=alpha),
+        partial(elu_derivative, alpha=alpha),
+        kinks=(0.0,),
+        parameter=alpha,
+        initializer="he",
+        formula="z if z > 0 else p * (exp(z) - 1)",
+        derivative_formula="1 if z > 0 else a + p",
+        onnx=("Elu",),
+    )
 
 
-_BUILT_IN = {
-    "identity": _built_in("identity", identity, identity_derivative),
-    "logistic": _built_in("logistic", logistic, logistic_derivative, output_range="unit"),
-    "tanh": _built_in("tanh", tanh, tanh_derivative),
-    "relu": _built_in("relu", relu, relu_derivative, output_range="nonnegative", kinks=(0.0,)),
-    "leaky_relu": _leaky_relu(0.01),
-    "elu": _elu(1.0),
-    "softplus": _built_in("softplus", softplus, softplus_derivative, output_range="positive"),
-    "gelu": _built_in("gelu", gelu, gelu_derivative, "z"),
-    "silu": _built_in("silu", silu, silu_derivative, "z"),
-    "softmax": _built_in("softmax", softmax, _no_elementwise_derivative, output_range="unit"),
-    "exponential": _built_in("exponential", exponential, exponential_derivative, output_range="positive"),
-}
 _PARAMETRIC: dict[str, Callable[[float], Activation]] = {"leaky_relu": _leaky_relu, "elu": _elu}
+_BUILT_IN: dict[str, Activation] = {
+    activation.name: activation
+    for activation in (
+        _built_in(
+            "identity",
+            identity,
+            identity_derivative,
+            formula="z",
+            derivative_formula="1",
+            onnx=("Identity",),
+        ),
+        _built_in(
+            "logistic",
+            logistic,
+            logistic_derivative,
+            output_range="unit",
+            formula="1 / (1 + exp(-z))",
+            derivative_formula="a * (1 - a)",
+            onnx=("Sigmoid",),
+        ),
+        _built_in(
+            "tanh",
+            tanh,
+            tanh_derivative,
+            formula="tanh(z)",
+            derivative_formula="1 - a**2",
+            onnx=("Tanh",),
+        ),
+        _built_in(
+            "relu",
+            relu,
+            relu_derivative,
+            output_range="nonnegative",
+            kinks=(0.0,),
+            initializer="he",
+            formula="max(0, z)",
+            derivative_formula="1 if z > 0 else 0",
+            onnx=("Relu",),
+        ),
+        _leaky_relu(0.01),
+        _elu(1.0),
+        _built_in(
+            "softplus",
+            softplus,
+            softplus_derivative,
+            output_range="positive",
+            initializer="he",
+            formula="ln(1 + exp(z))",
+            derivative_formula="1 - exp(-a)",
+            onnx=("Softplus",),
+        ),
+        _built_in(
+            "gelu",
+            gelu,
+            gelu_derivative,
+            derivative_of="z",
+            initializer="he",
+            formula="z * Phi(z)",
+            derivative_formula="Phi(z) + z * phi(z)",
+            onnx=("Gelu",),
+        ),
+        _built_in(
+            "silu",
+            silu,
+            silu_derivative,
+            derivative_of="z",
+            initializer="he",
+            formula="z / (1 + exp(-z))",
+            derivative_formula="logistic(z) * (1 + z * (1 - logistic(z)))",
+            onnx=("Sigmoid", "Mul"),
+        ),
+        _built_in(
+            "selu",
+            selu,
+            selu_derivative,
+            kinks=(0.0,),
+            initializer="lecun",
+            formula=f"{_SELU_SCALE} * z if z > 0 else {_SELU_SCALE * _SELU_ALPHA} * (exp(z) - 1)",
+            derivative_formula=f"{_SELU_SCALE} if z > 0 else a + {_SELU_SCALE * _SELU_ALPHA}",
+            onnx=("Selu",),
+        ),
+        _built_in(
+            "mish",
+            mish,
+            mish_derivative,
+            derivative_of="z",
+            initializer="he",
+            formula="z * tanh(ln(1 + exp(z)))",
+            derivative_formula="tanh(ln(1 + exp(z))) + z * logistic(z) * (1 - tanh(ln(1 + exp(z)))**2)",
+            onnx=("Mish",),
+        ),
+        _built_in(
+            "softmax",
+            softmax,
+            _no_elementwise_derivative,
+            output_range="unit",
+            hidden=False,
+            onnx=("Softmax",),
+        ),
+        _built_in(
+            "exponential",
+            exponential,
+            exponential_derivative,
+            output_range="positive",
+            hidden=False,
+            formula="exp(z)",
+            derivative_formula="a",
+            onnx=("Exp",),
+        ),
+    )
+}
 
 #: Names that a hidden layer may use; ``"leaky_relu(0.2)"`` and ``"elu(0.5)"`` set the parameter.
-ACTIVATIONS = tuple(name for name in _BUILT_IN if name not in ("softmax", "exponential"))
+ACTIVATIONS = tuple(name for name, activation in _BUILT_IN.items() if activation.hidden)
 #: Names that an output layer may use.
 OUTPUT_ACTIVATIONS = tuple(_BUILT_IN)
 
@@ -316,17 +500,9 @@ def get_activation(activation: str | Activation, *, output: bool = False) -> Act
     if isinstance(activation, Activation):
         found = activation
     else:
-        match = re.fullmatch(r"(\w+)\(([^()]+)\)", str(activation).replace(" ", ""))
-        if match and match[1] in _PARAMETRIC:
-            try:
-                found = _PARAMETRIC[match[1]](float(match[2]))
-            except ValueError as error:
-                raise ValueError(f"activation {activation!r}: {error}") from None
-        elif activation in _BUILT_IN:
-            found = _BUILT_IN[activation]
-        else:
-            raise unknown_name("activation", activation, OUTPUT_ACTIVATIONS if output else ACTIVATIONS)
-    if not output and found.name in ("softmax", "exponential"):
+        suggested = OUTPUT_ACTIVATIONS if output else ACTIVATIONS
+        found = named("activation", activation, _BUILT_IN, _PARAMETRIC, suggested)
+    if not output and not found.hidden:
         raise ValueError(
             f"activation {found.name!r} is for the output layer only; hidden layers take one of "
             f"{', '.join(ACTIVATIONS)}"

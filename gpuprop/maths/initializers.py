@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuprop.errors import unknown_name
+from gpuprop.maths.activations import OUTPUT_ACTIVATIONS, Activation, get_activation
+from gpuprop.maths.records import base_name
 
 __all__ = ["INITIALIZERS", "Initializer", "default_initializer", "get_initializer"]
 
@@ -58,13 +60,13 @@ INITIALIZERS: dict[str, Initializer] = {
     "lecun": lecun,
 }
 
-#: Units that pass only part of their input on: their weights start wider.
-_RECTIFYING = ("relu", "leaky_relu", "elu", "softplus", "gelu", "silu")
 
-
-def default_initializer(activation_name: str) -> str:
-    """Return the initialiser that suits an activation: ``he`` for rectifying units, else ``glorot``."""
-    return "he" if activation_name.split("(")[0] in _RECTIFYING else "glorot"
+def default_initializer(activation: str | Activation) -> str:
+    """Return the initialiser that suits an activation: ``he`` for rectifying units, most others take ``glorot``."""
+    if isinstance(activation, Activation):
+        return activation.initializer
+    known = base_name(activation) in OUTPUT_ACTIVATIONS
+    return get_activation(activation, output=True).initializer if known else "glorot"
 
 
 def get_initializer(init: str | Initializer) -> Initializer:

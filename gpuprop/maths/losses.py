@@ -11,18 +11,17 @@ another loss it is ``a * (g - sum(g * a))`` with ``g = dL/da``, the softmax's Ja
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field, fields
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpuprop.arrays import namespace
-from gpuprop.errors import unknown_name
 from gpuprop.maths.activations import Activation, softplus
+from gpuprop.maths.records import base_name, comparable, named, numbered
 
 __all__ = ["LOSSES", "Loss", "Metric", "check_pair", "get_loss", "output_delta", "penalty", "score"]
 
@@ -31,9 +30,11 @@ Array = NDArray[np.floating[Any]]
 Metric = Literal["class", "labels", "residual"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Loss:
     """A loss: its value, its gradient, and what it demands of outputs and targets.
+
+    Two losses are equal if all that they are made of is.
 
     Attributes
     ----------
@@ -52,6 +53,11 @@ class Loss:
         Whether targets are classes.
     target_error : callable
         ``target_error(y) -> str``: what is wrong with targets (n_samples, n_outputs), or ``""``.
+    parameter : float
+        The number in a name such as ``huber(1.35)``; 0 where the loss takes none.
+    formula, gradient_formula : str
+        One output's share of the loss and its derivative as traces show them, of the output ``a`` and the target
+        ``y``; see `gpuprop.Activation`.
     """
 
     name: str
@@ -62,11 +68,57 @@ class Loss:
     output_ranges: frozenset[str]
     classification: bool
     target_error: Callable[[Array], str]
+    parameter: float = field(default=0.0, repr=False)
+    formula: str = field(default="", repr=False)
+    gradient_formula: str = field(default="", repr=False)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Loss):
+            return NotImplemented
+        return self is other or all(
+            comparable(getattr(self, one.name)) == comparable(getattr(other, one.name)) for one in fields(self)
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what a pickle holds; one of an earlier version may lack some fields of gpuprop's own losses."""
+        self.__dict__.update(state)
+        own = _own(self.name)
+        if own is not None and all(comparable(state[name]) == comparable(getattr(own, name)) for name in _FUNCTIONS):
+            self.__dict__.update(vars(own))
+
+    @property
+    def built_in(self) -> bool:
+        """Whether it is gpuprop's own of that name, and not one of the user's."""
+        return _is_built_in(self)
+
+    @property
+    def base_name(self) -> str:
+        """The name without the parameter: ``huber`` of ``huber(1.35)``."""
+        return base_name(self.name)
 
     @property
     def default_activation(self) -> str:
         """The output activation of a network that names none."""
         return self.canonical or "identity"
+
+
+_FUNCTIONS = ("value", "gradient", "value_from_z")
+
+
+@lru_cache(maxsize=64)
+def _is_built_in(loss: Loss) -> bool:
+    return loss == _own(loss.name)
+
+
+def _own(name: str) -> Loss | None:
+    """Return gpuprop's own loss of a name, or None."""
+    try:
+        return get_loss(name)
+    except ValueError:
+        return None
 
 
 def _inside(a: Array) -> Array:
@@ -223,7 +275,9 @@ def _range(y: Array) -> tuple[float, float]:
     return float(xp.min(y)), float(xp.max(y))
 
 
-def _robust(name: str, value: Callable[[Array, Array], Array], gradient: Callable[[Array, Array], Array]) -> Loss:
+def _robust(
+    name: str, value: Callable[[Array, Array], Array], gradient: Callable[[Array, Array], Array], parameter: float = 0.0
+) -> Loss:
     """Return a loss of real targets and any outputs that has no canonical activation."""
     return Loss(
         name,
@@ -234,21 +288,22 @@ def _robust(name: str, value: Callable[[Array, Array], Array], gradient: Callabl
         output_ranges=frozenset({"real", "nonnegative", "positive", "unit"}),
         classification=False,
         target_error=_real_targets,
+        parameter=parameter,
     )
 
 
 def _huber(delta: float) -> Loss:
     if not 0 < delta < np.inf:
         raise ValueError(f"the delta of huber must be positive, got {delta}")
-    name = "huber" if delta == 1.0 else f"huber({delta!r})"
-    return _robust(name, partial(huber, delta=delta), partial(huber_gradient, delta=delta))
+    name = numbered("huber", delta, 1.0)
+    return _robust(name, partial(huber, delta=delta), partial(huber_gradient, delta=delta), delta)
 
 
 def _pinball(quantile: float) -> Loss:
     if not 0 < quantile < 1:
         raise ValueError(f"the quantile of pinball must lie between 0 and 1, got {quantile}")
-    name = "pinball" if quantile == 0.5 else f"pinball({quantile!r})"
-    return _robust(name, partial(pinball, quantile=quantile), partial(pinball_gradient, quantile=quantile))
+    name = numbered("pinball", quantile, 0.5)
+    return _robust(name, partial(pinball, quantile=quantile), partial(pinball_gradient, quantile=quantile), quantile)
 
 
 _PARAMETRIC: dict[str, Callable[[float], Loss]] = {"huber": _huber, "pinball": _pinball}
@@ -266,6 +321,8 @@ LOSSES: dict[str, Loss] = {
             output_ranges=frozenset({"real", "nonnegative", "positive", "unit"}),
             classification=False,
             target_error=_real_targets,
+            formula="(1 / 2) * (y - a)**2",
+            gradient_formula="-(y - a)",
         ),
         Loss(
             "binary_cross_entropy",
@@ -276,6 +333,8 @@ LOSSES: dict[str, Loss] = {
             output_ranges=frozenset({"unit"}),
             classification=True,
             target_error=_unit_targets,
+            formula="-ln(1 - a) if y == 0 else -ln(a) if y == 1 else -(y * ln(a)) - (1 - y) * ln(1 - a)",
+            gradient_formula="(a - y) / (a * (1 - a))",
         ),
         Loss(
             "categorical_cross_entropy",
@@ -286,6 +345,8 @@ LOSSES: dict[str, Loss] = {
             output_ranges=frozenset({"unit"}),
             classification=True,
             target_error=_distribution_targets,
+            formula="0 if y == 0 else -(y * ln(a))",
+            gradient_formula="-(y / a)",
         ),
         Loss(
             "poisson",
@@ -296,6 +357,8 @@ LOSSES: dict[str, Loss] = {
             output_ranges=frozenset({"positive", "unit"}),
             classification=False,
             target_error=_count_targets,
+            formula="a if y == 0 else y * ln(y / a) - y + a",
+            gradient_formula="1 - y / a",
         ),
         _robust("absolute_error", absolute_error, absolute_error_gradient),
         _huber(1.0),
@@ -308,15 +371,7 @@ def get_loss(loss: str | Loss) -> Loss:
     """Return the loss of this name, e.g. ``"poisson"`` or ``"pinball(0.9)"``; a `Loss` is returned as it is."""
     if isinstance(loss, Loss):
         return loss
-    match = re.fullmatch(r"(\w+)\(([^()]+)\)", str(loss).replace(" ", ""))
-    if match and match[1] in _PARAMETRIC:
-        try:
-            return _PARAMETRIC[match[1]](float(match[2]))
-        except ValueError as error:
-            raise ValueError(f"loss {loss!r}: {error}") from None
-    if loss not in LOSSES:
-        raise unknown_name("loss", loss, LOSSES)
-    return LOSSES[loss]
+    return named("loss", loss, LOSSES, _PARAMETRIC)
 
 
 def check_pair(loss: Loss, activation: Activation) -> None:

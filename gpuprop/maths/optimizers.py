@@ -6,6 +6,10 @@ in place on flat one-dimensional arrays and allocates none: intermediate results
 
 In the formulas w is a parameter, g its gradient, lr the learning rate, t the step, counted from 1. Everything is
 elementwise, and every state array is zero before the first update.
+
+Here each optimizer stands readably, with its source, in NumPy. What compiled code computes is the scalar form of its
+name in `gpuprop_kernels.formulas.rules`, from which the numbers of an update, bias corrections and the like, are taken
+here too. A class of the user's own needs no form: it is run as it stands.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,6 +25,7 @@ import numpy.typing as npt
 
 from gpuprop.errors import unknown_name
 from gpuprop.maths.hyperparameters import check_hyperparameters, hyperparameter
+from gpuprop_kernels.formulas.rules import adam_numbers, adamax_numbers, nadam_numbers
 
 __all__ = [
     "FLUSH_EVERY",
@@ -31,6 +36,7 @@ __all__ = [
     "AdaMax",
     "Adam",
     "AdamW",
+    "Lion",
     "Momentum",
     "NAdam",
     "Nesterov",
@@ -74,6 +80,16 @@ class Optimizer(ABC):
 
     def __post_init__(self) -> None:
         check_hyperparameters(self)
+
+    @property
+    def hyperparameters(self) -> tuple[float, ...]:
+        """The values of the fields, in their order."""
+        return tuple(float(getattr(self, one.name)) for one in fields(self))
+
+    @property
+    def built_in(self) -> bool:
+        """Whether this is one of gpuprop's own, and not of a class that a user has derived from one."""
+        return type(self) is OPTIMIZERS.get(self.name)
 
     def update(
         self,
@@ -335,7 +351,7 @@ class Adam(Optimizer):
 
     def corrected_rate(self, learning_rate: float, step: int) -> float:
         """Return ``lr * sqrt(1 - b2^t) / (1 - b1^t)``, the rate with both bias corrections in it."""
-        return learning_rate * math.sqrt(1.0 - self.beta_2**step) / (1.0 - self.beta_1**step)
+        return adam_numbers(learning_rate, step, (self.beta_1, self.beta_2, self.epsilon))[0]
 
     def apply(self, w: Array, g: Array, state: State, lr: float, t: int, scratch: Sequence[Array]) -> None:
         """Apply the formula of the class in place."""
@@ -386,7 +402,7 @@ class AdaMax(Optimizer):
         norm *= self.beta_2
         np.maximum(norm, change, out=norm)
         np.divide(first, norm, out=change)
-        change *= lr / (1.0 - self.beta_1**t)
+        change *= adamax_numbers(lr, t, self.hyperparameters)[0]
         w -= change
 
 
@@ -426,27 +442,8 @@ class NAdam(Optimizer):
 
     def corrected_rates(self, learning_rate: float, step: int) -> tuple[float, float]:
         """Return the factors of g and of m in the formula of the class, bias corrections included."""
-        product = self._momentum_product(step)
-        momentum, next_momentum = self._momentum_at(step), self._momentum_at(step + 1)
-        rate = learning_rate * math.sqrt(1.0 - self.beta_2**step)
-        return rate * (1.0 - momentum) / (1.0 - product), rate * next_momentum / (1.0 - product * next_momentum)
-
-    def _momentum_at(self, step: int) -> float:
-        """Return mu_t."""
-        return self.beta_1 * (1.0 - 0.5 * math.pow(0.96, step * self.momentum_decay))
-
-    def _momentum_product(self, step: int) -> float:
-        """Return M_t, computed anew so that it depends on the step alone and a resumed run needs no memory.
-
-        The product is only used as 1 - M_t. It stops at 1e-17, where that difference has become 1: with the
-        default hyperparameters after about 50 factors.
-        """
-        product = 1.0
-        for t in range(1, step + 1):
-            product *= self._momentum_at(t)
-            if product < 1e-17:
-                break
-        return product
+        of_moment, *_, minus_of_gradient = nadam_numbers(learning_rate, step, self.hyperparameters)
+        return -minus_of_gradient, of_moment
 
     def apply(self, w: Array, g: Array, state: State, lr: float, t: int, scratch: Sequence[Array]) -> None:
         """Apply the formula of the class in place."""
@@ -500,8 +497,64 @@ class AdamW(Adam):
         super().update(parameters, gradients, state, learning_rate, step, scratch, n_weights)
 
 
+@dataclass(frozen=True)
+class Lion(Optimizer):
+    """Lion: steps of one size, ``c = b1 * m + (1 - b1) * g;  w -= lr * (sign(c) + weight_decay * w)``.
+
+    Then ``m = b2 * m + (1 - b2) * g``. The decay touches weights and not biases. Steps do not shrink with the
+    gradient, so that the learning rate should be three to ten times smaller than Adam's, as the paper says.
+
+    Parameters
+    ----------
+    beta_1 : float, default=0.9
+        b1, share of the moment in the direction of a step, in [0, 1).
+    beta_2 : float, default=0.99
+        b2, decay of the moment, in [0, 1).
+    weight_decay : float, default=0.01
+        0 or more.
+
+    References
+    ----------
+    X. Chen et al., "Symbolic discovery of optimization algorithms", 2023, arXiv:2302.06675, algorithm 2.
+    """
+
+    beta_1: float = hyperparameter(0.9, "[0, 1)")
+    beta_2: float = hyperparameter(0.99, "[0, 1)")
+    weight_decay: float = hyperparameter(0.01, "[0, inf)")
+
+    name = "lion"
+    slots = ("first_moment",)
+    default_learning_rate = 0.001
+    scratch_arrays = 2
+
+    def update(
+        self,
+        parameters: Array,
+        gradients: Array,
+        state: State,
+        learning_rate: float,
+        step: int,
+        scratch: Sequence[Array],
+        n_weights: int,
+    ) -> None:
+        """Decay the weights, then apply the formula; see :meth:`Optimizer.update`."""
+        weights = parameters[:n_weights]
+        weights -= np.multiply(weights, float(learning_rate) * self.weight_decay, out=scratch[0][:n_weights])
+        super().update(parameters, gradients, state, learning_rate, step, scratch, n_weights)
+
+    def apply(self, w: Array, g: Array, state: State, lr: float, t: int, scratch: Sequence[Array]) -> None:
+        """Apply the formula of the class in place, without the decay."""
+        moment, change, work = state["first_moment"], scratch[0], scratch[1]
+        np.multiply(moment, self.beta_1, out=change)
+        change += np.multiply(g, 1.0 - self.beta_1, out=work)
+        np.sign(change, out=change)
+        change *= lr
+        w -= change
+        _average(moment, g, self.beta_2, work)
+
+
 OPTIMIZERS: dict[str, type[Optimizer]] = {
-    kind.name: kind for kind in (SGD, Momentum, Nesterov, AdaGrad, AdaDelta, RMSProp, Adam, AdaMax, NAdam, AdamW)
+    kind.name: kind for kind in (SGD, Momentum, Nesterov, AdaGrad, AdaDelta, RMSProp, Adam, AdaMax, NAdam, AdamW, Lion)
 }
 
 

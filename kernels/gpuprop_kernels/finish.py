@@ -32,6 +32,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from gpuprop_kernels.formulas.rules import RULES
 from gpuprop_kernels.optimizers import SCALARS, STATE_ARRAYS, optimizer_rule
 from gpuprop_kernels.reduction import block_sum
 from gpuprop_kernels.target import cuda, device, i32, ldg1, st1, thread, vector
@@ -42,22 +43,30 @@ TALLY = 3
 """Numbers of a thread's tally: sum w^2, sum |w|, sum g^2."""
 
 
+def scalars_of(dt: Any, mode: str) -> Any:
+    """Return ``read(scalars, slot, is_weight)``: the numbers c of this update, the weight decay being 0 for a bias."""
+    return _numbers_of_slot(dt, mode in RULES and RULES[mode].decays)
+
+
 @cache
-def scalars_of(dt: Any) -> Any:
-    """Return ``read(scalars, slot, is_weight)``: the numbers of this update, without decay for a bias."""
+def _numbers_of_slot(dt: Any, decays: bool) -> Any:
+    """Return the function of `scalars_of`; it reads all numbers, and the compiler drops those that a rule ignores."""
     zero = dt(0)
 
     @device
     def read(scalars, slot, is_weight):
         at = i32(SCALARS * slot)
-        decay = ldg1(scalars, i32(at + 5))
+        second = ldg1(scalars, i32(at + 2))
+        if decays:
+            second = second if is_weight else zero
         return (
             ldg1(scalars, i32(at + 1)),
-            ldg1(scalars, i32(at + 2)),
+            second,
             ldg1(scalars, i32(at + 3)),
             ldg1(scalars, i32(at + 4)),
-            decay if is_weight else zero,
+            ldg1(scalars, i32(at + 5)),
             ldg1(scalars, i32(at + 6)),
+            ldg1(scalars, i32(at + 7)),
         )
 
     return read

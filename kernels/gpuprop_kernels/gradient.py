@@ -174,7 +174,7 @@ def gradient_kernel(
     finish_weights = finisher(dt, mode, width, penalised, measured)
     finish_biases = finisher(dt, mode, 4, penalised, measured)
     leave = leave_tally(dt, threads, penalised, measured)
-    read, zero = scalars_of(dt), dt(0)
+    read, zero = scalars_of(dt, mode), dt(0)
 
     @device
     def finish(acc, at, j, m, n, context):

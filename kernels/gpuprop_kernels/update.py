@@ -74,7 +74,7 @@ def _clipping_factor(dt: Any) -> Any:
 @cache
 def update_kernel(dt: Any, optimizer: str, clip: bool, penalised: bool) -> Any:
     """Build the optimizer on the flat buffer; with `clip` the gradient is first scaled down to the norm `limit`."""
-    finish, read, add = finisher(dt, optimizer, 4, penalised), scalars_of(dt), _add_slabs(dt)
+    finish, read, add = finisher(dt, optimizer, 4, penalised), scalars_of(dt, optimizer), _add_slabs(dt)
     leave, clipping_factor = leave_tally(dt, UPDATE_BLOCK, penalised, False), _clipping_factor(dt)
     zero = dt(0)
 
@@ -119,8 +119,7 @@ def sum_slabs_kernel(dt: Any, accumulate: bool, penalised: bool, measured: bool)
         o = i32(4 * (block_x() * UPDATE_BLOCK + thread()))
         if o < n:
             add(slabs, n_slabs, n, o, g)
-            no_scalars = (zero, zero, zero, zero, zero, zero)
-            finish(parameters, gradients, n, o, g, 0, no_scalars, l1, l2, tally, o < n_weights)
+            finish(parameters, gradients, n, o, g, 0, (zero,), l1, l2, tally, o < n_weights)
         leave(shared, tally, block_x(), penalties, squares)
 
     return sum_slabs

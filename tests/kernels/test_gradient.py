@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from gpuprop.maths.optimizers import get_optimizer
 from gpuprop.measure.equivalence import oracle, tolerances
 from gpuprop_kernels import launch
 from gpuprop_kernels.gradient import GradientJob, gradient_kernel, job_table
@@ -73,6 +74,11 @@ def problem(dtype: Any, n: int = 17, sizes: tuple[int, int, int] = (13, 9, 7), m
     return Problem(batch, rows, s.upload(np.concatenate(pieces)), s.upload(parameters), layers, operands, n_weights)
 
 
+def slot(optimizer: str) -> Any:
+    """Return the scalars of the third update."""
+    return update_scalars(optimizer, 0.01, 3, get_optimizer(optimizer).hyperparameters)
+
+
 def run(
     p: Problem, out: Any, mode: str, tile: Any, parts: int = 1, l1: float = 0.0, l2: float = 0.0, measured: bool = False
 ) -> tuple[Any, Any]:
@@ -82,7 +88,7 @@ def run(
     weights = s.download(p.parameters)[: p.n_weights].astype(np.float64)
     sums, squares = s.poison(2 * n_blocks, dtype), s.poison(n_blocks, dtype)
     penalty = launch.Penalty(l1, l2, sums) if l1 or l2 else None
-    one = update_scalars(mode if mode in STATE_ARRAYS else "sgd", 0.01, 3)
+    one = slot(mode if mode in STATE_ARRAYS else "sgd")
     scalars = np.concatenate([np.full(8, np.nan), one]).astype(dtype)
     launch.accumulate_gradients(
         p.rows, p.workspace, p.parameters, out, s.upload(table), s.upload(scalars), p.batch, mode=mode, tile=tile,
@@ -237,7 +243,7 @@ def test_update_in_the_same_launch(optimizer: str) -> None:
     start[:n][s.download(p.parameters) == 0] = 0
     fused, plain = s.upload(start), s.upload(start)
     alone = p._replace(parameters=s.upload(s.download(p.parameters)))
-    scalars = np.concatenate([np.full(8, np.nan), update_scalars(optimizer, 0.01, 3)]).astype(np.float32)
+    scalars = np.concatenate([np.full(8, np.nan), slot(optimizer)]).astype(np.float32)
     launch.update_parameters(
         alone.parameters, plain, gradients[:n], s.upload(scalars), 1, optimizer=optimizer, n_weights=p.n_weights
     )

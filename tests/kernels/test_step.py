@@ -104,7 +104,9 @@ class Device:
             np.array([[a, n, t, 0] for t, (a, n) in enumerate(zip(starts, counts, strict=True))], np.int32)
         )
         weight = [self.sample_weight[self.order[a : a + n]].sum() for a, n in zip(starts, counts, strict=True)]
-        table = [update_scalars("adam", 0.01, t + 1, inverse_weight=1 / weight[t]) for t in range(3)]
+        table = [
+            update_scalars("adam", 0.01, t + 1, (0.9, 0.999, 1e-8), inverse_weight=1 / weight[t]) for t in range(3)
+        ]
         scalars = s.upload(np.concatenate(table).astype(self.dtype))
         losses = s.upload(np.full(3 * self.heads * 2, np.nan, self.dtype))
         for slot in range(3):

@@ -1,4 +1,4 @@
-"""The flat kernels: ten optimizers, clipping, sums of squares, max-norm; and the generator of dropout masks."""
+"""The flat kernels: optimizers, clipping, sums of squares, max-norm; and the generator of dropout masks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gpuprop.maths.optimizers import get_optimizer
 from gpuprop.measure.equivalence import oracle, tolerances
 from gpuprop_kernels import launch
 from gpuprop_kernels.dropout import keep_word, mask_constants, philox, unit_is_kept
@@ -17,9 +18,18 @@ from tests.kernels import support as s
 N, N_WEIGHTS = 44, 28
 
 
-def slots(name: str, rate: float, step: int, dtype: Any, **hyper: float) -> Any:
+def settings_of(name: str) -> dict[str, float]:
+    """Return the hyperparameters of an optimizer by their names."""
+    return vars(get_optimizer(name))
+
+
+def slots(name: str, rate: float, step: int, dtype: Any) -> Any:
     """Return scalars with the update in slot 1 and NaN in slot 0."""
-    return s.upload(np.concatenate([np.full(8, np.nan), update_scalars(name, rate, step, **hyper)]).astype(dtype))
+    return s.upload(
+        np.concatenate([np.full(8, np.nan), update_scalars(name, rate, step, list(settings_of(name).values()))]).astype(
+            dtype
+        )
+    )
 
 
 @pytest.mark.parametrize("dtype", s.DTYPES, ids=s.case_name)
@@ -43,7 +53,7 @@ def test_optimizer(name: str, dtype: Any) -> None:
         weights = wide[:N_WEIGHTS]
         np.testing.assert_allclose(reported, [(weights**2).sum(), np.abs(weights).sum()], rtol=1e-5)
         gradient = g + is_weight * (l2 * wide + l1 * np.sign(wide))
-        wide = oracle.optimize(name, wide, gradient, state, rate, step, N_WEIGHTS)
+        wide = oracle.optimize(name, wide, gradient, state, rate, step, N_WEIGHTS, **settings_of(name))
     bound = 3 * tolerances.elementwise_bound("optimizer", wide, dtype, scale=1.0)
     s.check(s.download(parameters), wide, bound, name)
     for index, array in enumerate(state.values()):
@@ -127,9 +137,13 @@ def test_nadam_far_into_a_run(step: int) -> None:
     state = {"m": np.full(1, 0.5), "v": np.full(1, 0.25)}
     p, g = np.array([1.0]), np.array([-0.3])
     expected = oracle.optimize("nadam", p, g, {name: array.copy() for name, array in state.items()}, 0.01, step, 1)
-    _, c0, c1, c2, c3, _, c5, _ = update_scalars("nadam", 0.01, step)
-    m, v = c1 * state["m"] + (1 - c1) * g, c2 * state["v"] + (1 - c2) * g * g
-    np.testing.assert_allclose(p - (c0 * m + c5 * g) / (np.sqrt(v) + c3), expected, rtol=1e-14)
+    _, of_moment, b1, rest1, b2, rest2, epsilon, minus_of_gradient = update_scalars(
+        "nadam", 0.01, step, list(settings_of("nadam").values())
+    )
+    m, v = b1 * state["m"] + rest1 * g, b2 * state["v"] + rest2 * g * g
+    np.testing.assert_allclose(
+        p - (of_moment * m - minus_of_gradient * g) / (np.sqrt(v) + epsilon), expected, rtol=1e-14
+    )
 
 
 @pytest.mark.parametrize("dtype", s.DTYPES, ids=s.case_name)

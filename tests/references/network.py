@@ -1,6 +1,7 @@
 """A multilayer perceptron as a textbook writes it: one sample at a time, scalar functions, float64, plain lists.
 
-Shares no code with the package. Slow on purpose.
+Shares no code with the package; an activation that has no line here is that of the package's float64 oracle, which
+shares none either. Slow on purpose.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gpuprop.measure.equivalence import oracle
 
 Vector = NDArray[np.float64]
 
@@ -22,8 +25,19 @@ def softplus(z: float) -> float:
     return z + math.log1p(math.exp(-z)) if z > 0 else math.log1p(math.exp(z))
 
 
+Pair = tuple[Callable[[float], float], Callable[[float], float]]
+
+
+class _Scalar(dict[str, Pair]):
+    """Activations by name; those that are missing come from the oracle."""
+
+    def __missing__(self, name: str) -> Pair:
+        f, slope = oracle.ACTIVATIONS[name]
+        return lambda z: float(f(np.asarray(z))), lambda z: float(slope(np.asarray(z)))
+
+
 #: f(z) and f'(z), both from the net input.
-SCALAR: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
+SCALAR = _Scalar({
     "identity": (lambda z: z, lambda z: 1.0),
     "logistic": (logistic, lambda z: logistic(z) * logistic(-z)),
     "tanh": (math.tanh, lambda z: 1.0 / math.cosh(z) ** 2 if abs(z) < 300 else 0.0),
@@ -37,7 +51,7 @@ SCALAR: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
     ),
     "silu": (lambda z: z * logistic(z), lambda z: logistic(z) * (1.0 + z * logistic(-z))),
     "exponential": (math.exp, math.exp),
-}
+})  # fmt: skip
 
 
 def activate(name: str, z: Vector) -> Vector:

@@ -25,6 +25,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from gpuprop_kernels import formulas
+
 __all__ = [
     "announced", "compiled", "inlined", "inlined_sum", "joined", "part", "prefetch", "rows_of", "spliced",
     "wanted_soon",
@@ -66,7 +68,7 @@ def announced() -> Iterator[None]:
 def _source_stamp() -> str:
     """Return a digest of all modules whose functions are compiled into each other."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted((*Path(__file__).parent.glob("*.py"), *Path(formulas.__file__).parent.glob("*.py"))):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
@@ -76,7 +78,7 @@ def _identity(value: Any) -> Any:
     function = getattr(value, "py_func", value)
     if not hasattr(function, "__qualname__"):
         return value
-    cells = function.__closure__ or ()
+    cells = getattr(function, "__closure__", None) or ()  # a function of the module `math` has none
     return (function.__module__, function.__qualname__, *(_identity(cell.cell_contents) for cell in cells))
 
 

@@ -19,7 +19,12 @@ from numba.extending import intrinsic, overload
 
 from gpuprop.backends.cpu.compiling import inlined
 
-__all__ = ["exp", "expm1", "log1p_of_share", "logistic", "normal_distribution", "smallest_normal", "softplus", "tanh"]
+__all__ = [
+    "exp", "expm1", "log", "log1p_of_share", "logistic", "normal_distribution", "smallest_normal", "softplus", "sqrt",
+    "tanh",
+]  # fmt: skip
+
+log, sqrt = math.log, math.sqrt
 
 # ln 2 in two parts: the first has so few digits that its product with any exponent is exact.
 _LN2_HIGH = 0.693359375

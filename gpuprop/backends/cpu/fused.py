@@ -31,7 +31,6 @@ from gpuprop.backends.steps import places_of, put_back, taken_out
 from gpuprop.backends.threads import ThreadChoice, limited_blas
 from gpuprop.core.plan import TrainingState
 from gpuprop.maths.dropout import keep_threshold
-from gpuprop.maths.optimizers import AdamW
 
 if TYPE_CHECKING:
     from gpuprop.core.data import TrainingData
@@ -73,7 +72,7 @@ def cannot_fuse(training: Training) -> str | None:
     for activation in spec.activations:
         if not loops.knows(activation, spec.loss):
             return f"there are no compiled loops for {activation.name} with the loss {spec.loss.name}"
-    if not optimizer_loops.is_built_in(rule.optimizer):
+    if not rule.optimizer.built_in:
         return f"there is no compiled loop for the optimizer {rule.optimizer.name!r}"
     return None
 
@@ -143,20 +142,18 @@ class FusedPlan:
         self._called, self._position = False, 0
         self._teams: dict[int, tuple[list[Team], list[Work]]] = {}
         self._work = _work(spec, update_size, shape, listed, panels.size if rule.clip_norm is not None else 0)
-        hidden = list(
-            dict.fromkeys((loops.base_name(one), one.derivative_of == "z") for one in spec.hidden_activations)
-        )
-        state = (*self._state, self._panel_parameters, self._panel_parameters)[
-            :2
-        ]  # what an optimizer lacks it does not touch
+        hidden = list(dict.fromkeys((one.base_name, one.derivative_of == "z") for one in spec.hidden_activations))
+        # An optimizer with fewer arrays does not touch the stand-ins.
+        state = (*self._state, self._panel_parameters, self._panel_parameters)[:2]
         self._model = _model(spec, rule, panels, [name for name, _ in hidden])._replace(
             parameters=self._panel_parameters, first=state[0], second=state[1]
         )
         self._updates = epoch(
             Kind(
+                dtype=dtype,
                 shape=shape,
                 hidden=tuple(hidden) or (("identity", False),),
-                output=loops.base_name(output),
+                output=output.base_name,
                 output_from=output.derivative_of,
                 loss=spec.loss.name,
                 metric=data.metric,
@@ -294,9 +291,9 @@ def _model(spec: Spec, rule: UpdateRule, panels: Panels, hidden: list[str]) -> M
     none = np.empty(0, dtype)
     return Model(
         units=panels.units,
-        codes=np.array([hidden.index(loops.base_name(one)) for one in activations[:-1]], np.int64),
+        codes=np.array([hidden.index(one.base_name) for one in activations[:-1]], np.int64),
         from_z=np.array([one.derivative_of == "z" for one in activations], np.bool_),
-        activation_parameters=np.array([loops.parameter_of(one, dtype) for one in activations]),
+        activation_parameters=np.array([one.parameter for one in activations]),
         weights_at=panels.weights_at,
         biases_at=panels.biases_at,
         transposed_at=panels.transposed_at,
@@ -305,7 +302,6 @@ def _model(spec: Spec, rule: UpdateRule, panels: Panels, hidden: list[str]) -> M
         first=none,
         second=none,
         hyperparameters=optimizer_loops.hyperparameters(optimizer),
-        weight_decay=optimizer.weight_decay if isinstance(optimizer, AdamW) else 0.0,
         l1=spec.l1,
         l2=spec.l2,
         clip_norm=rule.clip_norm or 0.0,

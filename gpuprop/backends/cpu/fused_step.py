@@ -33,6 +33,7 @@ from gpuprop.maths.optimizers import FLUSH_EVERY
 __all__ = ["GATHERED", "GATHERED_PIECE", "OWN", "PIECE", "Batches", "Kind", "Model", "Work", "epoch"]
 
 Array = NDArray[Any]
+Numbers = tuple[float, ...]  # of an update, see `gpuprop_kernels.formulas.rules`
 
 #: Numbers of the left matrix that a block of rows may have: it is read once for each panel, out of the second cache.
 _BLOCK = 131_072
@@ -57,6 +58,7 @@ class Kind(NamedTuple):
     `Model.codes` says which of them a layer has.
     """
 
+    dtype: np.dtype[Any]
     shape: TileShape
     hidden: tuple[tuple[str, bool], ...]
     output: str
@@ -143,7 +145,6 @@ class Model(NamedTuple):
     first: Array
     second: Array
     hyperparameters: Array
-    weight_decay: float
     l1: float
     l2: float
     clip_norm: float
@@ -255,9 +256,9 @@ def _one_of(functions: list[Callable[..., None]]) -> Callable[..., None]:
 
 
 @functools.cache
-def _activation_of(name: str, from_z: bool) -> Callable[[Array, float, Array], None]:
+def _activation_of(name: str, from_z: bool, dtype: np.dtype[Any]) -> Callable[[Array, float, Array], None]:
     """Return ``activate(z, parameter, a)`` for the net inputs in `a`, which are kept in `z` if needed."""
-    function = loops.row_activation(name)
+    function = loops.row_activation(name, dtype)
 
     @spliced
     def activate(z: Array, parameter: float, a: Array) -> None:
@@ -273,7 +274,7 @@ def _activation_of(name: str, from_z: bool) -> Callable[[Array, float, Array], N
 def _forward(kind: Kind) -> Callable[..., None]:
     """Return ``forward``: a[1] to a[L - 1], and the net inputs of the output layer."""
     first_product, product, tile_rows = _product(kind.shape, kind.listed), _product(kind.shape, False), kind.shape.rows
-    activate = _one_of([_activation_of(name, from_z) for name, from_z in kind.hidden])
+    activate = _one_of([_activation_of(name, from_z, kind.dtype) for name, from_z in kind.hidden])
     keeps_z, dropped, drop_layer = any(from_z for _, from_z in kind.hidden), kind.dropped, _drop(kind)
 
     @spliced
@@ -322,10 +323,10 @@ def _forward(kind: Kind) -> Callable[..., None]:
 def _deltas(kind: Kind) -> Callable[..., None]:
     """Return ``deltas``: output activation, loss, and the deltas of all layers."""
     product, tile_rows = _product(kind.shape, False), kind.shape.rows
-    derive = _one_of([loops.row_derivative(name) for name, _ in kind.hidden])
+    derive = _one_of([loops.row_derivative(name, kind.dtype) for name, _ in kind.hidden])
     some_from_z, dropped = any(from_z for _, from_z in kind.hidden), kind.dropped
-    activate_output = joined(loops.activation_loop(kind.output))
-    output_delta = joined(loops.output_loop(kind.output, kind.output_from, kind.loss, kind.metric))
+    activate_output = joined(loops.activation_loop(kind.output, kind.dtype))
+    output_delta = joined(loops.output_loop(kind.output, kind.output_from, kind.loss, kind.metric, kind.dtype))
 
     @spliced
     def deltas(work: Work, model: Model, top: int, end: int, weighted: bool, total_weight: float) -> None:
@@ -385,8 +386,8 @@ def _panel_updates(kind: Kind) -> Callable[..., int]:
 
     @spliced
     def update_weights(
-        work: Work, model: Model, team: Team, piece_number: int, layer: int, n_rows: int, rate: float, other: float,
-        decay: float, l1: float, l2: float,
+        work: Work, model: Model, team: Team, piece_number: int, layer: int, n_rows: int, numbers: Numbers, l1: float,
+        l2: float,
     ) -> int:  # fmt: skip
         gradient, lists, counts = work.gradient, work.row_lists, work.row_counts
         below, fan_in, fan_out = layer - 1, model.units[layer - 1], model.units[layer]
@@ -438,7 +439,7 @@ def _panel_updates(kind: Kind) -> Callable[..., int]:
                 if penalised:
                     penalty += add_penalty(part(model.parameters, begin, count * wide), piece, l1, l2)
                 if not clipped:
-                    update(model, begin, piece, rate, other, decay)
+                    update(model, begin, piece, numbers)
             work.penalties[piece_number] = penalty
         return piece_number
 
@@ -459,16 +460,14 @@ def copy_columns(source: Array, at: int, stride: int, n_rows: int, n_columns: in
 
 @functools.cache
 def _update(kind: Kind) -> Callable[..., None]:
-    """Return ``update``: the optimizer on a piece of the parameters; `share` is what decays of weights."""
-    optimize, decay, decays = optimizer_loops.UPDATES[kind.optimizer], optimizer_loops.decay, kind.optimizer == "adamw"
+    """Return ``update``: the optimizer on a piece of the parameters."""
+    optimize = optimizer_loops.update_pass(kind.optimizer, kind.dtype)
 
     @spliced
-    def update(model: Model, begin: int, gradient: Array, rate: float, other: float, share: float) -> None:
+    def update(model: Model, begin: int, gradient: Array, numbers: Numbers) -> None:
         own = part(model.parameters, begin, gradient.size)
-        if decays and share > 0.0:
-            decay(own, share)
         first, second = part(model.first, begin, gradient.size), part(model.second, begin, gradient.size)
-        optimize(own, gradient, first, second, rate, other, model.hyperparameters)
+        optimize(own, gradient, first, second, numbers)
 
     return update
 
@@ -479,7 +478,7 @@ def _bias_updates(kind: Kind) -> Callable[..., None]:
     update, clipped = _update(kind), kind.clipped
 
     @spliced
-    def update_biases(work: Work, model: Model, layer: int, n_rows: int, rate: float, other: float) -> None:
+    def update_biases(work: Work, model: Model, layer: int, n_rows: int, numbers: Numbers) -> None:
         width, begin = model.units[layer], model.biases_at[layer - 1]
         kept_at = begin if clipped else 0
         gradient = part(work.gradient, kept_at, width)
@@ -490,7 +489,7 @@ def _bias_updates(kind: Kind) -> Callable[..., None]:
             for j in range(width):
                 gradient[j] += delta[j]
         if not clipped:
-            update(model, begin, gradient, rate, other, 0.0)
+            update(model, begin, gradient, numbers)
 
     return update_biases
 
@@ -533,7 +532,8 @@ def epoch(kind: Kind) -> Callable[..., None]:
     """Return ``updates(batches, work, model, team, steps_done, first, stop)``: some of an epoch's updates."""
     take_batch, forward, deltas, drop_layer = _gather(kind), _forward(kind), _deltas(kind), _drop(kind)
     update_weights, update_biases, update = _panel_updates(kind), _bias_updates(kind), _update(kind)
-    rates_of, transpose = optimizer_loops.RATES[kind.optimizer], joined(transposition(kind.shape))
+    numbers_of, for_biases = optimizer_loops.numbers_of(kind.optimizer), optimizer_loops.for_biases(kind.optimizer)
+    transpose = joined(transposition(kind.shape))
     flush, flush_every = joined(optimizer_loops.flush_subnormals), FLUSH_EVERY
     tile_rows, listed = kind.shape.rows, kind.listed
     list_columns, list_rows = joined(column_lister(tile_rows)), joined(row_lister(tile_rows))
@@ -581,19 +581,19 @@ def epoch(kind: Kind) -> Callable[..., None]:
                 deltas(work, model, row, end, weighted, total_weight)
             meet(team)  # all deltas are formed, and no weight has changed
 
-            rate, other = rates_of(batches.rates[index], step, model.hyperparameters)
-            decayed = batches.rates[index] * model.weight_decay
+            numbers = numbers_of(batches.rates[index], step, model.hyperparameters)
+            numbers_of_biases = for_biases(numbers)
             l1, l2 = batches.penalty_factors[index] * model.l1, batches.penalty_factors[index] * model.l2
             number: Any = np.int64(-1)  # for a bare -1 Numba would compile `update_weights` once more
             for layer in range(1, top + 1):
-                number = update_weights(work, model, team, number, layer, n_rows, rate, other, decayed, l1, l2)
+                number = update_weights(work, model, team, number, layer, n_rows, numbers, l1, l2)
                 if layer % team.n_threads == team.thread:
-                    update_biases(work, model, layer, n_rows, rate, other)
+                    update_biases(work, model, layer, n_rows, numbers_of_biases)
             if clipped:
                 clip(work.gradient, model.clip_norm)
                 n_biases = work.gradient.size - n_weights
-                update(model, 0, part(work.gradient, 0, n_weights), rate, other, decayed)
-                update(model, n_weights, part(work.gradient, n_weights, n_biases), rate, other, 0.0)
+                update(model, 0, part(work.gradient, 0, n_weights), numbers)
+                update(model, n_weights, part(work.gradient, n_weights, n_biases), numbers_of_biases)
             if limited:
                 for layer in range(top):
                     for column in range(0, units[layer + 1], width):

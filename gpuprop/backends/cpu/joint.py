@@ -27,7 +27,7 @@ from gpuprop.backends.cpu.compiling import compiled
 from gpuprop.backends.cpu.panels import Panels, padded, row_stride, transposition
 from gpuprop.backends.cpu.subnormals import subnormals_flushed
 from gpuprop.backends.cpu.tiles import TileShape, column_lister, multiplication, row_lister, tile_shape
-from gpuprop.maths.optimizers import FLUSH_EVERY, AdamW
+from gpuprop.maths.optimizers import FLUSH_EVERY
 
 if TYPE_CHECKING:
     from gpuprop.core.updates import EpochUpdates, Training
@@ -62,7 +62,7 @@ def cannot_join(training: Training) -> str | None:
     for activation in spec.activations:
         if not loops.knows(activation, spec.loss):
             return f"there are no compiled loops for {activation.name} with the loss {spec.loss.name}"
-    if not optimizer_loops.is_built_in(rule.optimizer):
+    if not rule.optimizer.built_in:
         return f"there is no compiled loop for the optimizer {rule.optimizer.name!r}"
     if rule.clip_norm is not None or rule.max_norm is not None:
         return "a limit on norms looks at all numbers of a network together"
@@ -121,9 +121,9 @@ def _products(shape: TileShape) -> Callable[..., None]:
 
 
 @functools.cache
-def _hidden_forward(name: str) -> Callable[..., None]:
+def _hidden_forward(name: str, dtype: np.dtype[Any]) -> Callable[..., None]:
     """Return ``forward(...)``: ``a += biases``, kept in `z` if needed, and ``a = f(a)``, for every network."""
-    activate = loops.row_activation(name)
+    activate = loops.row_activation(name, dtype)
 
     @compiled
     def forward(parameter: float, biases: Array, n_rows: int, stride: int, keep_z: bool, z: Array, a: Array) -> None:
@@ -143,9 +143,9 @@ def _hidden_forward(name: str) -> Callable[..., None]:
 
 
 @functools.cache
-def _hidden_delta(name: str) -> Callable[..., None]:
+def _hidden_delta(name: str, dtype: np.dtype[Any]) -> Callable[..., None]:
     """Return ``derive(...)``: ``delta *= f'(source)``, for every network."""
-    multiply = loops.row_derivative(name)
+    multiply = loops.row_derivative(name, dtype)
 
     @compiled
     def derive(parameter: float, n_units: int, n_rows: int, stride: int, source: Array, delta: Array) -> None:
@@ -157,9 +157,10 @@ def _hidden_delta(name: str) -> Callable[..., None]:
 
 
 @functools.cache
-def _output(name: str, derivative_of: str, loss: str, metric: str) -> Callable[..., None]:
+def _output(name: str, derivative_of: str, loss: str, metric: str, dtype: np.dtype[Any]) -> Callable[..., None]:
     """Return the loop over the networks' output layers: activation, loss and delta, in place of the net inputs."""
-    activate, output = loops.activation_loop(name), loops.output_loop(name, derivative_of, loss, metric)
+    activate = loops.activation_loop(name, dtype)
+    output = loops.output_loop(name, derivative_of, loss, metric, dtype)
 
     @compiled
     def loop(
@@ -208,24 +209,23 @@ def _transposes(shape: TileShape) -> Callable[..., None]:
 
 
 @functools.cache
-def _update(optimizer: str, shape: TileShape) -> Callable[..., None]:
+def _update(optimizer: str, shape: TileShape, dtype: np.dtype[Any]) -> Callable[..., None]:
     """Return ``update(...)``: gradient, penalty and optimizer of a layer of every network, piece by piece."""
     multiply, multiply_listed = multiplication(shape, False), multiplication(shape, True)
-    optimize, rates_of = optimizer_loops.UPDATES[optimizer], optimizer_loops.RATES[optimizer]
-    decay, add_penalty, decays = optimizer_loops.decay, loops.add_penalty, optimizer == "adamw"
+    optimize, numbers_of = optimizer_loops.update_pass(optimizer, dtype), optimizer_loops.numbers_of(optimizer)
+    for_biases, add_penalty = optimizer_loops.for_biases(optimizer), loops.add_penalty
     rows, lanes, width, piece_size = shape.rows, shape.lanes, shape.width, _PIECE
 
     @compiled
     def update(
         panels: Array, moments: Array, squares: Array, at: int, biases_at: int, fan_in: int, fan_out: int,
         a: Array, a_stride: int, delta: Array, delta_stride: int, n_rows: int, listed: bool, lists: Array,
-        counts: Array, gradient: Array, rates: Array, steps: Array, hyperparameters: Array, weight_decay: Array,
-        l1: Array, l2: Array, total_weights: Array, totals: Array,
+        counts: Array, gradient: Array, rates: Array, steps: Array, hyperparameters: Array, l1: Array, l2: Array,
+        total_weights: Array, totals: Array,
     ) -> None:  # fmt: skip
         for i in range(panels.shape[0]):
-            own, w, first, second, h = i % a.shape[0], panels[i], moments[i], squares[i], hyperparameters[i]
-            rate, other = rates_of(rates[i], steps[i], h)
-            share, penalty = rates[i] * weight_decay[i], 0.0
+            own, w, first, second, penalty = i % a.shape[0], panels[i], moments[i], squares[i], 0.0
+            numbers = numbers_of(rates[i], steps[i], hyperparameters[i])
             for column in range(0, fan_out, width):
                 narrow = fan_out - column <= lanes
                 wide = lanes if narrow else width
@@ -247,9 +247,7 @@ def _update(optimizer: str, shape: TileShape) -> Callable[..., None]:
                     parameters, piece = w[begin:end], gradient[: count * wide]
                     if l1[i] > 0 or l2[i] > 0:
                         penalty += add_penalty(parameters, piece, l1[i], l2[i])
-                    if decays:
-                        decay(parameters, share)
-                    optimize(parameters, piece, first[begin:end], second[begin:end], rate, other, h)
+                    optimize(parameters, piece, first[begin:end], second[begin:end], numbers)
             totals[i, 0] += total_weights[i] * penalty
 
             sums = gradient[:fan_out]
@@ -259,7 +257,7 @@ def _update(optimizer: str, shape: TileShape) -> Callable[..., None]:
                 for j in range(fan_out):
                     sums[j] += delta[i, row * delta_stride + j]
             begin, end = biases_at, biases_at + fan_out
-            optimize(w[begin:end], sums, first[begin:end], second[begin:end], rate, other, h)
+            optimize(w[begin:end], sums, first[begin:end], second[begin:end], for_biases(numbers))
 
     return update
 
@@ -334,14 +332,13 @@ class JointUpdates:
         self._products, self._transposes, self._update = (
             _products(shape),
             _transposes(shape),
-            _update(optimizer.name, shape),
+            _update(optimizer.name, shape, dtype),
         )
         self._hidden = [
-            (_hidden_forward(name), _hidden_delta(name), loops.parameter_of(activation, dtype))
-            for activation, name in ((activation, loops.base_name(activation)) for activation in hidden)
+            (_hidden_forward(f.base_name, dtype), _hidden_delta(f.base_name, dtype), f.parameter) for f in hidden
         ]
-        self._output = _output(loops.base_name(output), output.derivative_of, spec.loss.name, data.metric)
-        self._output_parameter = loops.parameter_of(output, dtype)
+        self._output = _output(output.base_name, output.derivative_of, spec.loss.name, data.metric, dtype)
+        self._output_parameter = output.parameter
 
     def run(self, first: int, last: int) -> None:
         """Make the updates `first` to `last` - 1, and hand each network its parameters and its optimizer's memory.
@@ -390,7 +387,6 @@ class JointUpdates:
         self._steps_done = np.array([member.steps_done for member in members])
         optimizers = [member.training.rule.optimizer for member in members]
         self._hyperparameters = np.stack([optimizer_loops.hyperparameters(optimizer) for optimizer in optimizers])
-        self._decay = np.array([o.weight_decay if isinstance(o, AdamW) else 0.0 for o in optimizers])
 
     def _take_batch(self, start: int, n_rows: int) -> Array:
         """``x, y = rows of the data set``, of one for all or of each; return the sample weights of each network."""
@@ -450,7 +446,7 @@ class JointUpdates:
                 self._panel_parameters, moments, squares, self._panels.weights_at[layer], self._panels.biases_at[layer],
                 fan_in, fan_out, self._a[layer], self._strides[layer], self._delta[layer], self._strides[layer + 1],
                 n_rows, self._listed and layer == 0, *self._zeros.rows, self._gradient, self._rates[index], steps,
-                self._hyperparameters, self._decay, self._l1[index], self._l2[index], self._weights[index],
+                self._hyperparameters, self._l1[index], self._l2[index], self._weights[index],
                 self._totals,
             )  # fmt: skip
         for i in np.flatnonzero(steps % FLUSH_EVERY == 0):

@@ -1,10 +1,10 @@
 """The loops between the multiplications, fused and compiled: what `CpuOps` and the compiled epoch are made of.
 
-Each is one or two passes over arrays that exist already. Activations, losses and metrics are functions of one number
-or of one row, in tables by name; a loop is made for one of them, as a CUDA kernel is, and only the loops that are used
-get compiled, some tenths of a second each.
+Each is one or two passes over arrays that exist already. Activations and losses are the scalar forms of
+`gpuprop_kernels.formulas`, with the elementary functions of `gpuprop.backends.cpu.elementary`. A loop is made for one
+of them and one dtype, as a CUDA kernel is, and only the loops that are used get compiled, some tenths of a second each.
 
-Formulas, sources and the reference in NumPy: `gpuprop.activations`, `gpuprop.losses`, `gpuprop.maths.dropout`.
+Sources and the reference in NumPy: `gpuprop.maths.activations`, `gpuprop.maths.losses`, `gpuprop.maths.dropout`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numba import from_dtype
 from numpy.typing import NDArray
 
+from gpuprop.backends.cpu import elementary
 from gpuprop.backends.cpu.compiling import compiled, inlined, inlined_sum, part
-from gpuprop.backends.cpu.elementary import exp, expm1, logistic, normal_distribution, softplus, tanh
-from gpuprop.maths.losses import LOSSES, get_loss
+from gpuprop.backends.cpu.elementary import exp
+from gpuprop.maths.losses import get_loss
+from gpuprop_kernels.formulas.elementwise import ELEMENTWISE
+from gpuprop_kernels.formulas.terms import LOSS_TERMS, Terms
 
 if TYPE_CHECKING:
     from gpuprop.maths.activations import Activation
@@ -30,7 +34,6 @@ __all__ = [
     "activate_rows",
     "activation_loop",
     "add_penalty",
-    "base_name",
     "derivative_loop",
     "drop_row",
     "drop_rows",
@@ -39,7 +42,6 @@ __all__ = [
     "knows",
     "output_loop",
     "output_rows",
-    "parameter_of",
     "scale",
     "scaled_sum_of_squares",
     "sum_of_squares",
@@ -53,114 +55,8 @@ Number = Any  # of the arrays' dtype
 #: Numbers of a layer between whose bias and whose activation they stay in the first cache.
 BLOCK = 4_096
 
-_DENSITY_AT_0 = 1 / math.sqrt(2 * math.pi)
-_QUARTER = 0.25
 
-
-# --- activations: f(z, p) and f'(a or z, p), p being the slope of leaky_relu and the alpha of elu ---------------------
-
-
-@inlined
-def _identity(z: Number, p: Number) -> Number:
-    return z
-
-
-@inlined
-def _identity_derivative(a: Number, p: Number) -> Number:
-    return type(a)(1)
-
-
-@inlined
-def _logistic(z: Number, p: Number) -> Number:
-    return logistic(z)
-
-
-@inlined
-def _logistic_derivative(a: Number, p: Number) -> Number:
-    return a * (type(a)(1) - a)
-
-
-@inlined
-def _tanh(z: Number, p: Number) -> Number:
-    return tanh(z)
-
-
-@inlined
-def _tanh_derivative(a: Number, p: Number) -> Number:
-    return (type(a)(1) - a) * (type(a)(1) + a)
-
-
-@inlined
-def _relu(z: Number, p: Number) -> Number:
-    return type(z)(0) if z < 0 else z  # asked in this way, NaN stays NaN
-
-
-@inlined
-def _relu_derivative(a: Number, p: Number) -> Number:
-    return type(a)(1) if a > 0 else type(a)(0)
-
-
-@inlined
-def _leaky_relu(z: Number, p: Number) -> Number:
-    return p * z if z < 0 else z
-
-
-@inlined
-def _leaky_relu_derivative(a: Number, p: Number) -> Number:
-    return type(a)(1) if a > 0 else p
-
-
-@inlined
-def _elu(z: Number, p: Number) -> Number:
-    return p * expm1(z) if z < 0 else z
-
-
-@inlined
-def _elu_derivative(a: Number, p: Number) -> Number:
-    return type(a)(1) if a > 0 else a + p
-
-
-@inlined
-def _softplus(z: Number, p: Number) -> Number:
-    return softplus(z)
-
-
-@inlined
-def _softplus_derivative(a: Number, p: Number) -> Number:
-    return -expm1(-a)
-
-
-@inlined
-def _gelu(z: Number, p: Number) -> Number:
-    return z * normal_distribution(z)
-
-
-@inlined
-def _gelu_derivative(z: Number, p: Number) -> Number:
-    t = type(z)
-    return normal_distribution(z) + z * (exp(t(-0.5) * z * z) * t(_DENSITY_AT_0))
-
-
-@inlined
-def _silu(z: Number, p: Number) -> Number:
-    return z * logistic(z)
-
-
-@inlined
-def _silu_derivative(z: Number, p: Number) -> Number:
-    s = logistic(z)
-    return s * (type(z)(1) + z * (type(z)(1) - s))
-
-
-@inlined
-def _exponential(z: Number, p: Number) -> Number:
-    limit = type(z)(p)
-    return exp(limit if z > limit else z)
-
-
-@inlined
-def _exponential_derivative(a: Number, p: Number) -> Number:
-    return a
+# --- activations ------------------------------------------------------------------------------------------------------
 
 
 class Elementwise(NamedTuple):
@@ -170,23 +66,10 @@ class Elementwise(NamedTuple):
     derivative: Callable[[Number, Number], Number]
 
 
-_ELEMENTWISE = {
-    "identity": Elementwise(_identity, _identity_derivative),
-    "logistic": Elementwise(_logistic, _logistic_derivative),
-    "tanh": Elementwise(_tanh, _tanh_derivative),
-    "relu": Elementwise(_relu, _relu_derivative),
-    "leaky_relu": Elementwise(_leaky_relu, _leaky_relu_derivative),
-    "elu": Elementwise(_elu, _elu_derivative),
-    "softplus": Elementwise(_softplus, _softplus_derivative),
-    "gelu": Elementwise(_gelu, _gelu_derivative),
-    "silu": Elementwise(_silu, _silu_derivative),
-    "exponential": Elementwise(_exponential, _exponential_derivative),
-}
-
-
-def base_name(activation: Activation) -> str:
-    """Return the name without a parameter: ``leaky_relu`` of ``leaky_relu(0.2)``."""
-    return activation.name.partition("(")[0]
+@functools.cache
+def _elementwise(name: str, dtype: np.dtype[Any]) -> Elementwise:
+    """Return the scalar form of an activation, compiled for a dtype."""
+    return Elementwise(*map(inlined, ELEMENTWISE[name].build(from_dtype(dtype), elementary)))
 
 
 def knows(activation: Activation, loss: Loss | None = None) -> bool:
@@ -194,15 +77,7 @@ def knows(activation: Activation, loss: Loss | None = None) -> bool:
 
     There are none for a user's own.
     """
-    return activation.built_in and (loss is None or _is_built_in(loss))
-
-
-def parameter_of(activation: Activation, dtype: np.dtype[Any]) -> float:
-    """Return the parameter of a built-in activation: slope, alpha, or where the exponential saturates; else 0."""
-    if activation.name == "exponential":
-        return _QUARTER * math.log(np.finfo(dtype).max)
-    given: float = next(iter(getattr(activation.function, "keywords", {}).values()), 0.0)
-    return given
+    return activation.built_in and (loss is None or loss.built_in)
 
 
 # --- sums and places of one row --------------------------------------------------------------------------------------
@@ -301,9 +176,9 @@ def drop_rows(
 
 
 @functools.cache
-def row_activation(name: str) -> Callable[[Array, float], None]:
+def row_activation(name: str, dtype: np.dtype[Any]) -> Callable[[Array, float], None]:
     """Return ``activate(row, parameter)``: an activation that works number by number, on a flat array, in place."""
-    function = _ELEMENTWISE[name].function
+    function = _elementwise(name, dtype).function
 
     @inlined
     def activate(row: Array, parameter: float) -> None:
@@ -315,7 +190,7 @@ def row_activation(name: str) -> Callable[[Array, float], None]:
 
 
 @functools.cache
-def _rows_activation(name: str) -> Callable[[Array, int, float], None]:
+def _rows_activation(name: str, dtype: np.dtype[Any]) -> Callable[[Array, int, float], None]:
     """Return ``activate(rows, width, parameter)``: the activation of rows that lie one after the other, in place."""
     if name == "softmax":
 
@@ -335,7 +210,7 @@ def _rows_activation(name: str) -> Callable[[Array, int, float], None]:
                     row[k] *= share
 
         return activate_softmax
-    activate = row_activation(name)
+    activate = row_activation(name, dtype)
 
     @inlined
     def activate_each(rows: Array, width: int, parameter: float) -> None:
@@ -345,9 +220,9 @@ def _rows_activation(name: str) -> Callable[[Array, int, float], None]:
 
 
 @functools.cache
-def activation_loop(name: str) -> Callable[..., None]:
-    """Return the loop behind `activate_rows`, for a name."""
-    activate = _rows_activation(name)
+def activation_loop(name: str, dtype: np.dtype[Any]) -> Callable[..., None]:
+    """Return the loop behind `activate_rows`, for an activation by its name."""
+    activate = _rows_activation(name, dtype)
 
     @compiled
     def loop(parameter: float, biases: Array, keep_z: bool, z: Array, a: Array) -> None:
@@ -371,9 +246,9 @@ def activation_loop(name: str) -> Callable[..., None]:
 
 
 @functools.cache
-def _row_loop(name: str) -> Callable[..., None]:
-    """Return the loop behind `forward_row`, for a name."""
-    finish = activation_loop(name)
+def _row_loop(name: str, dtype: np.dtype[Any]) -> Callable[..., None]:
+    """Return the loop behind `forward_row`, for an activation by its name."""
+    finish = activation_loop(name, dtype)
 
     @compiled
     def loop(
@@ -409,8 +284,8 @@ def forward_row(
     Where four inputs are zero, as most pixels of a digit are, their rows are not read, which changes no bit unless a
     weight is not finite. Measured with 784 x 128 weights, in microseconds: digits 4, numbers without zeros 11, BLAS 12.
     """
-    loop, parameter = _loop_and_parameter(_row_loop, activation, out.dtype)
-    loop(parameter, inputs, weights, biases, z is not None, out if z is None else z, out)
+    loop = _loop(_row_loop, activation, out.dtype)
+    loop(activation.parameter, inputs, weights, biases, z is not None, out if z is None else z, out)
 
 
 def activate_rows(activation: Activation, biases: Array, z: Array | None, a: Array) -> None:
@@ -419,22 +294,22 @@ def activate_rows(activation: Activation, biases: Array, z: Array | None, a: Arr
     After the bias everything happens in place in `a`: LLVM checks at run time that arrays do not overlap before it
     takes the vectorised loop, and two names for one array would send it to the slow one.
     """
-    loop, parameter = _loop_and_parameter(activation_loop, activation, a.dtype)
-    loop(parameter, biases, z is not None, a if z is None else z, a)
+    loop = _loop(activation_loop, activation, a.dtype)
+    loop(activation.parameter, biases, z is not None, a if z is None else z, a)
 
 
 @functools.lru_cache(maxsize=64)
-def _loop_and_parameter(
-    loop_for: Callable[[str], Callable[..., None]], activation: Activation, dtype: np.dtype[Any]
-) -> tuple[Callable[..., None], float]:
-    """Return an activation's loop and its parameter, found once: looking for them takes as long as a small row."""
-    return loop_for(base_name(activation)), parameter_of(activation, dtype)
+def _loop(
+    loop_for: Callable[[str, np.dtype[Any]], Callable[..., None]], activation: Activation, dtype: np.dtype[Any]
+) -> Callable[..., None]:
+    """Return an activation's loop, found once: looking for it takes as long as a small row."""
+    return loop_for(activation.base_name, dtype)
 
 
 @functools.cache
-def row_derivative(name: str) -> Callable[[Array, float, Array], None]:
+def row_derivative(name: str, dtype: np.dtype[Any]) -> Callable[[Array, float, Array], None]:
     """Return ``multiply(source, parameter, delta)``: ``delta *= f'(source)`` for flat arrays, in place."""
-    derivative = _ELEMENTWISE[name].derivative
+    derivative = _elementwise(name, dtype).derivative
 
     @inlined
     def multiply(source: Array, parameter: float, delta: Array) -> None:
@@ -446,9 +321,9 @@ def row_derivative(name: str) -> Callable[[Array, float, Array], None]:
 
 
 @functools.cache
-def derivative_loop(name: str) -> Callable[..., None]:
-    """Return the loop behind `times_derivative`, for a name."""
-    multiply = row_derivative(name)
+def derivative_loop(name: str, dtype: np.dtype[Any]) -> Callable[..., None]:
+    """Return the loop behind `times_derivative`, for an activation by its name."""
+    multiply = row_derivative(name, dtype)
 
     @compiled
     def loop(source: Array, parameter: float, delta: Array) -> None:
@@ -459,7 +334,7 @@ def derivative_loop(name: str) -> Callable[..., None]:
 
 def times_derivative(activation: Activation, source: Array, delta: Array) -> None:
     """``delta *= f'(source)`` in place; source is a or z, whichever the activation declares."""
-    derivative_loop(base_name(activation))(source, parameter_of(activation, delta.dtype), delta)
+    _loop(derivative_loop, activation, delta.dtype)(source, activation.parameter, delta)
 
 
 @compiled
@@ -474,190 +349,22 @@ def sum_rows(delta: Array, accumulate: bool, out: Array) -> None:
             out[j] += row[j]
 
 
-# --- losses: of one output --------------------------------------------------------------------------------------------
-
-
-@inlined
-def _inside(a: Number) -> Number:
-    """Keep an output strictly between 0 and 1, so that logarithms stay finite; NaN stays."""
-    t = type(a)
-    tiny, below_one = np.finfo(t).tiny, t(1) - t(0.5) * np.finfo(t).eps
-    return tiny if a < tiny else (below_one if a > below_one else a)
-
-
-@inlined
-def _above_zero(a: Number) -> Number:
-    tiny = np.finfo(type(a)).tiny
-    return tiny if a < tiny else a
-
-
-@inlined
-def _xlogy(y: Number, a: Number) -> Number:
-    """``y log(a)``, and 0 where ``y = 0``."""
-    return type(a)(0) if y == 0 else y * math.log(a)
-
-
-@inlined
-def _squared_error(z: Number, a: Number, y: Number) -> Number:
-    return type(a)(0.5) * (a - y) * (a - y)
-
-
-@inlined
-def _squared_error_gradient(a: Number, y: Number) -> Number:
-    return a - y
-
-
-@inlined
-def _binary_cross_entropy(z: Number, a: Number, y: Number) -> Number:
-    one, p = type(a)(1), _inside(a)
-    return -(_xlogy(y, p) + _xlogy(one - y, one - p))
-
-
-@inlined
-def _binary_cross_entropy_from_z(z: Number, a: Number, y: Number) -> Number:
-    return softplus(z) - y * z
-
-
-@inlined
-def _binary_cross_entropy_gradient(a: Number, y: Number) -> Number:
-    one, p = type(a)(1), _inside(a)
-    return (one - y) / (one - p) - y / p
-
-
-@inlined
-def _categorical_cross_entropy(z: Number, a: Number, y: Number) -> Number:
-    return -_xlogy(y, _inside(a))
-
-
-@inlined
-def _categorical_cross_entropy_from_shifted_z(z: Number, a: Number, y: Number) -> Number:
-    return -y * z
-
-
-@inlined
-def _categorical_cross_entropy_gradient(a: Number, y: Number) -> Number:
-    return -y / _inside(a)
-
-
-@inlined
-def _poisson(z: Number, a: Number, y: Number) -> Number:
-    return y * (_xlogy(type(y)(1), type(y)(1) if y == 0 else y) - math.log(_above_zero(a))) - y + a
-
-
-@inlined
-def _poisson_from_z(z: Number, a: Number, y: Number) -> Number:
-    return y * (_xlogy(type(y)(1), type(y)(1) if y == 0 else y) - z) - y + a
-
-
-@inlined
-def _poisson_gradient(a: Number, y: Number) -> Number:
-    return type(a)(1) - y / _above_zero(a)
-
-
-@inlined
-def _absolute_error(z: Number, a: Number, y: Number) -> Number:
-    return abs(a - y)
-
-
-@inlined
-def _absolute_error_gradient(a: Number, y: Number) -> Number:
-    t = type(a)
-    return t(1) if a > y else (t(-1) if a < y else (a - y) * t(0))  # NaN stays NaN
-
-
-class LossTerms(NamedTuple):
-    """What one output adds to the loss, the same from the net input of the canonical activation, and dL/da."""
-
-    value: Callable[[Number, Number, Number], Number]
-    value_from_z: Callable[[Number, Number, Number], Number]
-    gradient: Callable[[Number, Number], Number]
-
-
-_LOSS_TERMS = {
-    "squared_error": LossTerms(_squared_error, _squared_error, _squared_error_gradient),
-    "binary_cross_entropy": LossTerms(
-        _binary_cross_entropy, _binary_cross_entropy_from_z, _binary_cross_entropy_gradient
-    ),
-    "categorical_cross_entropy": LossTerms(
-        _categorical_cross_entropy, _categorical_cross_entropy_from_shifted_z, _categorical_cross_entropy_gradient
-    ),
-    "poisson": LossTerms(_poisson, _poisson_from_z, _poisson_gradient),
-    "absolute_error": LossTerms(_absolute_error, _absolute_error, _absolute_error_gradient),
-}
-
-
-def _huber_terms(limit: float) -> LossTerms:
-    """Return huber's terms with its delta."""
-
-    @inlined
-    def huber(z: Number, a: Number, y: Number) -> Number:
-        t = type(a)
-        distance = abs(a - y)
-        inside = t(limit) if distance > t(limit) else distance
-        return inside * (distance - t(0.5) * inside)
-
-    @inlined
-    def gradient(a: Number, y: Number) -> Number:
-        t = type(a)
-        r = a - y
-        return t(limit) if r > t(limit) else (t(-limit) if r < t(-limit) else r)
-
-    return LossTerms(huber, huber, gradient)
-
-
-def _pinball_terms(quantile: float) -> LossTerms:
-    """Return pinball's terms for a quantile."""
-
-    @inlined
-    def pinball(z: Number, a: Number, y: Number) -> Number:
-        t = type(a)
-        above = y - a
-        return t(quantile) * above if above > t(0) else t(quantile - 1.0) * above
-
-    @inlined
-    def gradient(a: Number, y: Number) -> Number:
-        t = type(a)
-        return t(-quantile) if a < y else (t(1.0 - quantile) if a > y else t(0))
-
-    return LossTerms(pinball, pinball, gradient)
-
-
-_PARAMETRIC_TERMS = {"huber": _huber_terms, "pinball": _pinball_terms}
-
-
-def _keywords(function: Any) -> dict[str, float]:
-    """Return what a formula with a parameter was made with, ``{"delta": 1.35}``; else nothing."""
-    return dict(getattr(function, "keywords", {}))
+# --- losses -----------------------------------------------------------------------------------------------------------
 
 
 @functools.cache
-def _loss_terms(name: str) -> LossTerms:
-    """Return the terms of a loss by its name, ``"huber(1.35)"`` too."""
-    if name in _LOSS_TERMS:
-        return _LOSS_TERMS[name]
-    (parameter,) = _keywords(get_loss(name).value).values()
-    return _PARAMETRIC_TERMS[name.partition("(")[0]](parameter)
-
-
-def _is_built_in(loss: Loss) -> bool:
-    """Whether a loss is one of the package's, and not a user's own of the same name."""
-    if loss.name in _LOSS_TERMS:
-        return LOSSES[loss.name] is loss
-    if loss.name.partition("(")[0] not in _PARAMETRIC_TERMS:
-        return False
-    own = get_loss(loss.name)
-    return all(
-        getattr(given, "func", None) is getattr(known, "func", None) and _keywords(given) == _keywords(known)
-        for given, known in ((loss.value, own.value), (loss.gradient, own.gradient))
-    )
+def _loss_terms(name: str, dtype: np.dtype[Any]) -> Terms:
+    """Return the scalar form of a loss, ``"huber(1.35)"`` too, compiled for a dtype."""
+    loss = get_loss(name)
+    return Terms(*map(inlined, LOSS_TERMS[loss.base_name].build(from_dtype(dtype), elementary, loss.parameter)))
 
 
 @functools.cache
-def _row_loss(loss: str, from_z: bool) -> Callable[[Array, Array, Array, Array], Number]:
+def _row_loss(loss: str, from_z: bool, dtype: np.dtype[Any]) -> Callable[[Array, Array, Array, Array], Number]:
     """Return ``value(z, a, y, work)``: the loss of one sample; `work` is a row to work in."""
-    terms = _loss_terms(loss)
-    term = terms.value_from_z if from_z else terms.value
-    shifted = from_z and loss == "categorical_cross_entropy"
+    terms = _loss_terms(loss, dtype)
+    term = terms.from_z if from_z else terms.value
+    shifted = from_z and get_loss(loss).canonical == "softmax"
 
     @inlined
     def value(z: Array, a: Array, y: Array, work: Array) -> Number:
@@ -702,9 +409,9 @@ _SCORES = {"class": _class_score, "labels": _labels_score, "residual": _residual
 
 
 @functools.cache
-def row_delta(name: str, loss: str) -> Callable[..., None]:
+def row_delta(name: str, loss: str, dtype: np.dtype[Any]) -> Callable[..., None]:
     """Return ``delta(source, parameter, a, y, out)``: ``out = dL/dz`` of one sample, for a pair of names."""
-    gradient = _loss_terms(loss).gradient
+    gradient = _loss_terms(loss, dtype).gradient
     if name == get_loss(loss).canonical:
 
         @inlined
@@ -724,7 +431,7 @@ def row_delta(name: str, loss: str) -> Callable[..., None]:
                 out[k] = a[k] * (out[k] - shared)
 
         return of_softmax
-    derivative = _ELEMENTWISE[name].derivative
+    derivative = _elementwise(name, dtype).derivative
 
     @inlined
     def elementwise(source: Array, parameter: float, a: Array, y: Array, out: Array) -> None:
@@ -736,10 +443,10 @@ def row_delta(name: str, loss: str) -> Callable[..., None]:
 
 
 @functools.cache
-def output_loop(name: str, derivative_of: str, loss: str, metric: str) -> Callable[..., None]:
+def output_loop(name: str, derivative_of: str, loss: str, metric: str, dtype: np.dtype[Any]) -> Callable[..., None]:
     """Return the loop behind `output_rows`, for names."""
-    value = _row_loss(loss, name == get_loss(loss).canonical)
-    delta_of, score = row_delta(name, loss), _SCORES[metric]
+    value = _row_loss(loss, name == get_loss(loss).canonical, dtype)
+    delta_of, score = row_delta(name, loss, dtype), _SCORES[metric]
     from_z = derivative_of == "z"
 
     @compiled
@@ -784,9 +491,9 @@ def output_rows(
     totals: Array,
 ) -> None:
     """Loss, score and delta of the output layer, row by row."""
-    loop = output_loop(base_name(activation), activation.derivative_of, loss.name, metric)
+    loop = output_loop(activation.base_name, activation.derivative_of, loss.name, metric, a.dtype)
     weight = a[:0, 0] if sample_weight is None else sample_weight
-    loop(parameter_of(activation, a.dtype), z, a, y, np.ascontiguousarray(weight), total_weight, delta, totals)
+    loop(activation.parameter, z, a, y, np.ascontiguousarray(weight), total_weight, delta, totals)
 
 
 # --- parameters ------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from gpuprop.backends.cpu.columns import scaling_columns
 from gpuprop.backends.installed import loops_fault
 from gpuprop.backends.numpy.ops import NumpyOps
 from gpuprop.maths.dropout import keep_threshold
-from gpuprop.maths.optimizers import FLUSH_EVERY, AdamW, clip_by_norm, limit_incoming_norm
+from gpuprop.maths.optimizers import FLUSH_EVERY, clip_by_norm, limit_incoming_norm
 
 if TYPE_CHECKING:
     from gpuprop.core.array_ops import Array
@@ -158,19 +158,14 @@ class CpuOps(NumpyOps):
         self, parameters: Parameters, gradients: Parameters, rule: UpdateRule, learning_rate: float, step: int
     ) -> None:
         found, optimizer, state = compiled_loops(), rule.optimizer, rule.state
-        if found is None or not found[1].is_built_in(optimizer):
+        if found is None or not optimizer.built_in:
             super().update(parameters, gradients, rule, learning_rate, step)
             return
         loops, optimizers = found
         flat, rate = parameters.flat, float(learning_rate)
         if rule.clip_norm is not None:
             _clip(loops, gradients.flat, rule.clip_norm, rule.scratch[0])
-        if isinstance(optimizer, AdamW):
-            optimizers.decay(flat[: parameters.n_weights], rate * optimizer.weight_decay)
-        first, second = optimizers.slots(optimizer, state, flat)
-        h = optimizers.hyperparameters(optimizer)
-        rates = optimizers.RATES[optimizer.name](rate, step, h)
-        optimizers.UPDATES[optimizer.name](flat, gradients.flat, first, second, *rates, h)
+        optimizers.update(optimizer, flat, gradients.flat, state, rate, step, parameters.n_weights)
         if step % FLUSH_EVERY == 0:
             for values in (flat, *state.values()):
                 optimizers.flush_subnormals(values)

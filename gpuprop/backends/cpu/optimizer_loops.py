@@ -1,185 +1,100 @@
-"""The ten optimizers as single passes over the flat buffer; formulas and sources: `gpuprop.optimizers`.
+"""The optimizers as single passes over the flat buffer.
 
-All have one signature, so that a table of them serves: ``update(w, g, first, second, rate, other, h)``. `first` and
-`second` are the state arrays in the order of the optimizer's ``slots`` (what it does not have is not touched), `h` its
-hyperparameters in the order of its fields. What depends on the number t of the update, and not on the element, is in
-the two rates, which ``rates(lr, t, h)`` gives: a buffer may then be updated in pieces at no extra cost.
+A pass is ``update(w, g, first, second, c)``: `first` and `second` are the state arrays in the order of the optimizer's
+``slots`` (what it does not have is not touched), and `c` the numbers of the update, which ``numbers(rate, t, h)`` gives
+once for all elements, h being the hyperparameters. A buffer may so be updated in pieces at no extra cost. Rules and
+numbers are the scalar forms of `gpuprop_kernels.formulas.rules`; sources: `gpuprop.maths.optimizers`.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
+from numba import from_dtype, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from gpuprop.backends.cpu.compiling import compiled
+from gpuprop.backends.cpu import elementary
+from gpuprop.backends.cpu.compiling import compiled, inlined, spliced
 from gpuprop.backends.cpu.elementary import smallest_normal
-from gpuprop.maths.optimizers import OPTIMIZERS, Optimizer
+from gpuprop.maths.optimizers import Optimizer
+from gpuprop_kernels.formulas.rules import RULES
 
-__all__ = ["RATES", "UPDATES", "decay", "flush_subnormals", "hyperparameters", "is_built_in", "slots"]
+__all__ = ["flush_subnormals", "for_biases", "hyperparameters", "numbers_of", "slots", "update", "update_pass"]
 
 Array = NDArray[Any]
+Numbers = tuple[float, ...]
 
 
-# --- rates(lr, t, h) -------------------------------------------------------------------------------------------------
+@intrinsic
+def _rounded(context, like, numbers):  # type: ignore[no-untyped-def]
+    """Return a tuple of numbers in the precision of `like`."""
+    result = types.UniTuple(like, numbers.count)
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        given = cgutils.unpack_tuple(builder, arguments[1], numbers.count)
+        return context.make_tuple(
+            builder, result, [context.cast(builder, number, numbers.dtype, like) for number in given]
+        )
+
+    return result(like, numbers), build
 
 
-@compiled
-def _given_rate(lr: float, t: int, h: Array) -> tuple[float, float]:
-    return lr, 0.0
+@functools.cache
+def update_pass(name: str, dtype: np.dtype[Any]) -> Callable[[Array, Array, Array, Array, Numbers], None]:
+    """Return ``update(w, g, first, second, c)``: an optimizer's pass over flat arrays of a dtype, in place.
+
+    In what order an element's numbers are read decides which of two products in a sum is fused with the addition.
+    """
+    form, kind = RULES[name], from_dtype(dtype)
+    rule, zero = spliced(form.build(kind, elementary)), kind(0)
+
+    @compiled
+    def without_state(w: Array, g: Array, first: Array, second: Array, numbers: Numbers) -> None:
+        c = _rounded(zero, numbers)
+        for i in range(w.size):
+            w[i], _, _ = rule(w[i], g[i], zero, zero, c)
+
+    @compiled
+    def with_one_array(w: Array, g: Array, first: Array, second: Array, numbers: Numbers) -> None:
+        c = _rounded(zero, numbers)
+        for i in range(w.size):
+            s, gradient = first[i], g[i]
+            w[i], first[i], _ = rule(w[i], gradient, s, zero, c)
+
+    @compiled
+    def with_two_arrays(w: Array, g: Array, first: Array, second: Array, numbers: Numbers) -> None:
+        c = _rounded(zero, numbers)
+        for i in range(w.size):
+            s, gradient, t = first[i], g[i], second[i]
+            w[i], first[i], second[i] = rule(w[i], gradient, s, t, c)
+
+    return (without_state, with_one_array, with_two_arrays)[form.arrays]
 
 
-@compiled
-def _adam_rate(lr: float, t: int, h: Array) -> tuple[float, float]:
-    """``lr * sqrt(1 - b2^t) / (1 - b1^t)``: the averages begin at zero."""
-    return lr * math.sqrt(1.0 - h[1] ** t) / (1.0 - h[0] ** t), 0.0
+@functools.cache
+def numbers_of(name: str) -> Callable[[float, int, Array], Numbers]:
+    """Return ``numbers(rate, t, h)`` for update `t`, counted from 1."""
+    return compiled(RULES[name].numbers)
 
 
-@compiled
-def _adamax_rate(lr: float, t: int, h: Array) -> tuple[float, float]:
-    """``lr / (1 - b1^t)``."""
-    return lr / (1.0 - h[0] ** t), 0.0
+@inlined
+def _without_decay(c: Numbers) -> Numbers:
+    return c[:1] + (0.0,) + c[2:]  # noqa: RUF005  (Numba does not unpack)
 
 
-@compiled
-def _nadam_rates(lr: float, t: int, h: Array) -> tuple[float, float]:
-    """Of the gradient and of the moment: `gpuprop.optimizers.NAdam`, whose `corrected_rates` these are."""
-    product = 1.0
-    for s in range(1, t + 1):
-        product *= h[0] * (1.0 - 0.5 * 0.96 ** (s * h[3]))
-        if product < 1e-17:
-            break
-    mu = h[0] * (1.0 - 0.5 * 0.96 ** (t * h[3]))
-    next_mu = h[0] * (1.0 - 0.5 * 0.96 ** ((t + 1) * h[3]))
-    corrected = lr * math.sqrt(1.0 - h[1] ** t)
-    return corrected * (1.0 - mu) / (1.0 - product), corrected * next_mu / (1.0 - product * next_mu)
+@inlined
+def _as_they_are(c: Numbers) -> Numbers:
+    return c
 
 
-# --- update(w, g, first, second, rate, other, h) ---------------------------------------------------------------------
-
-
-@compiled
-def sgd(w: Array, g: Array, first: Array, second: Array, rate: float, other: float, h: Array) -> None:
-    """``w -= lr * g``."""
-    lr = w.dtype.type(rate)
-    for i in range(w.size):
-        w[i] -= lr * g[i]
-
-
-@compiled
-def momentum(w: Array, g: Array, first: Array, second: Array, rate: float, other: float, h: Array) -> None:
-    """``v = mu * v - lr * g;  w += v``."""
-    lr, mu = w.dtype.type(rate), w.dtype.type(h[0])
-    for i in range(w.size):
-        v = mu * first[i] - lr * g[i]
-        first[i] = v
-        w[i] += v
-
-
-@compiled
-def nesterov(w: Array, g: Array, first: Array, second: Array, rate: float, other: float, h: Array) -> None:
-    """``v = mu * v - lr * g;  w += mu * v - lr * g``."""
-    lr, mu = w.dtype.type(rate), w.dtype.type(h[0])
-    for i in range(w.size):
-        change = lr * g[i]
-        v = mu * first[i] - change
-        first[i] = v
-        w[i] += mu * v - change
-
-
-@compiled
-def adagrad(w: Array, g: Array, first: Array, second: Array, rate: float, other: float, h: Array) -> None:
-    """``s += g^2;  w -= lr * g / (sqrt(s) + epsilon)``."""
-    lr, epsilon = w.dtype.type(rate), w.dtype.type(h[0])
-    for i in range(w.size):
-        s = first[i] + g[i] * g[i]
-        first[i] = s
-        w[i] -= lr * (g[i] / (math.sqrt(s) + epsilon))
-
-
-@compiled
-def adadelta(w: Array, g: Array, first: Array, second: Array, rate: float, other: float, h: Array) -> None:
-    """``s`` averages g^2, ``u`` averages d^2;  ``d = sqrt((u + epsilon) / (s + epsilon)) * g;  w -= lr * d``."""
-    dtype = w.dtype.type
-    lr, rho, rest, epsilon = dtype(rate), dtype(h[0]), dtype(1.0 - h[0]), dtype(h[1])
-    for i in range(w.size):
-        s = rho * first[i] + rest * (g[i] * g[i])
-        d = math.sqrt((second[i] + epsilon) / (s + epsilon)) * g[i]
-        first[i] = s
-        second[i] = rho * second[i] + rest * (d * d)
-        w[i] -= lr * d
-
-
-@compiled
-def rmsprop(w: Array, g: Array, first: Array, second: Array, rate: float, other: float, h: Array) -> None:
-    """``s = rho * s + (1 - rho) * g^2;  w -= lr * g / (sqrt(s) + epsilon)``."""
-    dtype = w.dtype.type
-    lr, rho, rest, epsilon = dtype(rate), dtype(h[0]), dtype(1.0 - h[0]), dtype(h[1])
-    for i in range(w.size):
-        s = rho * first[i] + rest * (g[i] * g[i])
-        first[i] = s
-        w[i] -= lr * (g[i] / (math.sqrt(s) + epsilon))
-
-
-@compiled
-def adam(w: Array, g: Array, first: Array, second: Array, rate: float, other: float, h: Array) -> None:
-    """``m``, ``v`` average g and g^2;  ``w -= rate * m / (sqrt(v) + epsilon)``."""
-    dtype = w.dtype.type
-    lr, b1, rest1, b2, rest2, epsilon = (
-        dtype(rate),
-        dtype(h[0]),
-        dtype(1.0 - h[0]),
-        dtype(h[1]),
-        dtype(1.0 - h[1]),
-        dtype(h[2]),
-    )
-    for i in range(w.size):
-        m = b1 * first[i] + rest1 * g[i]
-        v = b2 * second[i] + rest2 * (g[i] * g[i])
-        first[i] = m
-        second[i] = v
-        w[i] -= lr * (m / (math.sqrt(v) + epsilon))
-
-
-@compiled
-def adamax(w: Array, g: Array, first: Array, second: Array, rate: float, other: float, h: Array) -> None:
-    """``u = max(b2 * u, |g| + epsilon);  w -= rate * m / u``."""
-    dtype = w.dtype.type
-    lr, b1, rest1, b2, epsilon = dtype(rate), dtype(h[0]), dtype(1.0 - h[0]), dtype(h[1]), dtype(h[2])
-    for i in range(w.size):
-        m = b1 * first[i] + rest1 * g[i]
-        decayed, size = b2 * second[i], abs(g[i]) + epsilon
-        u = decayed if decayed > size else size  # in this order a NaN in g stays
-        first[i] = m
-        second[i] = u
-        w[i] -= lr * (m / u)
-
-
-@compiled
-def nadam(w: Array, g: Array, first: Array, second: Array, rate: float, other: float, h: Array) -> None:
-    """``m``, ``v`` as in Adam;  ``w -= (moment_rate * m + gradient_rate * g) / (sqrt(v) + epsilon)``."""
-    dtype = w.dtype.type
-    gradient_rate, moment_rate = dtype(rate), dtype(other)
-    b1, rest1, b2, rest2, epsilon = dtype(h[0]), dtype(1.0 - h[0]), dtype(h[1]), dtype(1.0 - h[1]), dtype(h[2])
-    for i in range(w.size):
-        m = b1 * first[i] + rest1 * g[i]
-        v = b2 * second[i] + rest2 * (g[i] * g[i])
-        first[i] = m
-        second[i] = v
-        w[i] -= (moment_rate * m + gradient_rate * g[i]) / (math.sqrt(v) + epsilon)
-
-
-@compiled
-def decay(weights: Array, share: float) -> None:
-    """``w -= share * w``: AdamW's decay, before its Adam."""
-    s = weights.dtype.type(share)
-    for i in range(weights.size):
-        weights[i] -= s * weights[i]
+def for_biases(name: str) -> Callable[[Numbers], Numbers]:
+    """Return the function from the numbers of an update to those of the biases, which do not decay."""
+    return _without_decay if RULES[name].decays else _as_they_are
 
 
 @compiled
@@ -191,38 +106,10 @@ def flush_subnormals(values: Array) -> None:
         values[i] = zero if abs(values[i]) < tiny else values[i]
 
 
-UPDATES: dict[str, Callable[..., None]] = {
-    "sgd": sgd,
-    "momentum": momentum,
-    "nesterov": nesterov,
-    "adagrad": adagrad,
-    "adadelta": adadelta,
-    "rmsprop": rmsprop,
-    "adam": adam,
-    "adamax": adamax,
-    "nadam": nadam,
-    "adamw": adam,
-}
-"""The pass of each built-in optimizer by its name; AdamW is `decay` and then Adam."""
-
-RATES: dict[str, Callable[[float, int, Array], tuple[float, float]]] = {
-    name: {"adam": _adam_rate, "adamw": _adam_rate, "adamax": _adamax_rate, "nadam": _nadam_rates}.get(
-        name, _given_rate
-    )
-    for name in UPDATES
-}
-"""The two rates of each built-in optimizer in update `t`, counted from 1."""
-
-
-def is_built_in(optimizer: Optimizer) -> bool:
-    """Whether this is one of the ten, and not a class of the user's that was derived from one."""
-    return type(optimizer) is OPTIMIZERS.get(optimizer.name)
-
-
 @functools.lru_cache(maxsize=64)
 def hyperparameters(optimizer: Optimizer) -> NDArray[np.float64]:
-    """Return the hyperparameters in the order of the fields."""
-    return np.array([float(getattr(optimizer, field.name)) for field in fields(optimizer)], np.float64)
+    """Return the hyperparameters in the order of the optimizer's form."""
+    return np.array(optimizer.hyperparameters, np.float64)
 
 
 def slots(optimizer: Optimizer, state: Mapping[str, Array], stand_in: Array) -> tuple[Array, Array]:
@@ -230,3 +117,16 @@ def slots(optimizer: Optimizer, state: Mapping[str, Array], stand_in: Array) -> 
     arrays = [state[name] for name in optimizer.slots]
     first, second = (*arrays, stand_in, stand_in)[:2]
     return first, second
+
+
+def update(
+    optimizer: Optimizer, w: Array, g: Array, state: Mapping[str, Array], rate: float, step: int, n_weights: int
+) -> None:
+    """Make update number `step` of a flat buffer that holds `n_weights` weights, and then the biases."""
+    name, (first, second) = optimizer.name, slots(optimizer, state, w)
+    make, c = update_pass(name, w.dtype), numbers_of(name)(rate, step, hyperparameters(optimizer))
+    if not RULES[name].decays:
+        make(w, g, first, second, c)
+        return
+    make(w[:n_weights], g[:n_weights], first[:n_weights], second[:n_weights], c)
+    make(w[n_weights:], g[n_weights:], first[n_weights:], second[n_weights:], (c[0], 0.0, *c[2:]))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from gpuprop.maths.losses import LOSSES
-from gpuprop.maths.optimizers import OPTIMIZERS
 from gpuprop_kernels import activations as kernel_activations
 from gpuprop_kernels.loss import CANONICAL as KERNEL_LOSSES
-from gpuprop_kernels.optimizers import STATE_ARRAYS, update_scalars
+from gpuprop_kernels.optimizers import update_scalars
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,13 +26,13 @@ IDENTITY = kernel_activations.Activation("identity")
 
 def has_kernel(optimizer: Optimizer) -> bool:
     """Return whether an optimizer is one of gpuprop's own, which the kernels know."""
-    return type(optimizer) is OPTIMIZERS.get(optimizer.name) and optimizer.name in STATE_ARRAYS
+    return optimizer.built_in
 
 
 def slot_scalars(optimizer: Optimizer, rate: float, step: int, total_weight: float) -> NDArray[np.float64]:
     """Return the numbers of one update, `step` counted from 1, for one of gpuprop's own optimizers."""
     inverse = 1.0 / total_weight if total_weight > 0 else 0.0
-    return update_scalars(optimizer.name, rate, step, inverse_weight=inverse, **vars(optimizer))
+    return update_scalars(optimizer.name, rate, step, optimizer.hyperparameters, inverse_weight=inverse)
 
 
 def kernel_activation(activation: Activation) -> kernel_activations.Activation:
@@ -47,10 +44,7 @@ def kernel_activation(activation: Activation) -> kernel_activations.Activation:
         For an activation of the user's own without functions for CUDA.
     """
     if activation.built_in:
-        match = re.fullmatch(r"(\w+)\((.+)\)", activation.name)
-        if match:
-            return kernel_activations.Activation(match[1], float(match[2]))
-        return kernel_activations.Activation(activation.name)
+        return kernel_activations.Activation(activation.base_name, activation.parameter)
     if activation.cuda is None:
         raise ValueError(
             f"activation {activation.name!r}: got no functions for CUDA, expected cuda=(function, derivative), two "
@@ -61,13 +55,7 @@ def kernel_activation(activation: Activation) -> kernel_activations.Activation:
 
 def kernel_loss(loss: Loss) -> str:
     """Return the kernels' name of a loss; ``ValueError`` for one that they do not have."""
-    ours = LOSSES.get(loss.name.partition("(")[0])
-    if ours is None or ours.name not in KERNEL_LOSSES or _formulas(loss) != _formulas(ours):
+    if not loss.built_in:
         known = ", ".join(KERNEL_LOSSES)
         raise ValueError(f"loss {loss.name!r}: got one without a CUDA kernel, expected {known}; use device='cpu'")
     return loss.name
-
-
-def _formulas(loss: Loss) -> tuple[Any, ...]:
-    """Return the functions of a loss; with a parameter they are partials of the same functions."""
-    return tuple(getattr(function, "func", function) for function in (loss.value, loss.gradient))

@@ -1,14 +1,15 @@
 """The formula of each activation and loss, and of their derivatives, as trees of `gpuprop.learn.trace.expressions`.
 
-They say what `gpuprop.activations` and `gpuprop.losses` compute; where a function is defined piece by piece, the piece
-that applies is shown, with the condition. A user's own function is shown by its name.
+The records in `gpuprop.maths` hold these formulas as text in Python's notation; here they are read. Where a function is
+defined piece by piece, the piece that applies is shown, with the condition. A function without a formula, such as one
+of a user's own, is shown by its name.
 """
 
 from __future__ import annotations
 
+import ast
 import math
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from gpuprop.learn.trace.expressions import (
     Quotient,
     Sum,
     Symbol,
+    evaluate,
 )
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ __all__ = [
     "times",
 ]
 
-ZERO, ONE, TWO = Number(0.0), Number(1.0), Number(2.0)
+ONE = Number(1.0)
 
 
 def minus(left: Expression, right: Expression) -> Sum:
@@ -58,138 +60,112 @@ def exp(argument: Expression) -> Call:
     return Call("exp", math.exp, (argument,))
 
 
-def _ln(argument: Expression) -> Call:
-    return Call("ln", math.log, (argument,))
+# --- reading the text of a formula -----------------------------------------------------------------------------------
+
+_FUNCTIONS: dict[str, Callable[..., float]] = {
+    "exp": math.exp,
+    "ln": math.log,
+    "tanh": math.tanh,
+    "max": max,
+    "Phi": lambda z: 0.5 * math.erfc(-z / math.sqrt(2)),
+    "phi": lambda z: math.exp(-0.5 * z * z) / math.sqrt(2 * math.pi),
+}
+_CONDITIONS: dict[type[ast.cmpop], tuple[str, str | None, Callable[[float, float], bool]]] = {
+    ast.Gt: (">", "<=", lambda left, right: left > right),
+    ast.Eq: ("=", None, lambda left, right: left == right),
+}
+"""A condition, what holds where it does not (None where that need not be said), and the comparison."""
 
 
-def _logistic(argument: Expression) -> Quotient:
-    return Quotient(ONE, Sum((ONE, exp(Negative(argument)))))
+def _read(text: str, names: Mapping[str, Expression]) -> Expression:
+    """Return the tree of a formula such as ``"z if z > 0 else p * z"`` for these values of its names."""
+    return _tree(ast.parse(text, mode="eval").body, names)
 
 
-def _normal_distribution(argument: Expression) -> Call:
-    return Call("Phi", lambda z: 0.5 * math.erfc(-z / math.sqrt(2)), (argument,))
+def _tree(node: ast.expr, names: Mapping[str, Expression]) -> Expression:
+    match node:
+        case ast.Constant(value=float() | int() as value):
+            return Number(float(value))
+        case ast.Name(id=name):
+            return names[name]
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return Negative(_tree(operand, names))
+        case ast.BinOp(left=left, op=operator, right=right):
+            return _joined(_tree(left, names), operator, _tree(right, names))
+        case ast.Call(func=ast.Name(id="logistic"), args=[argument]):
+            return Quotient(ONE, Sum((ONE, exp(Negative(_tree(argument, names))))))
+        case ast.Call(func=ast.Name(id=name), args=arguments):
+            return Call(name, _FUNCTIONS[name], tuple(_tree(argument, names) for argument in arguments))
+        case ast.IfExp():
+            return _piece(node, names)
+        case _:
+            raise ValueError(f"got a formula with {ast.unparse(node)!r}, expected numbers, names and known functions")
 
 
-def _normal_density(argument: Expression) -> Call:
-    return Call("phi", lambda z: math.exp(-0.5 * z * z) / math.sqrt(2 * math.pi), (argument,))
+def _joined(left: Expression, operator: ast.operator, right: Expression) -> Expression:
+    """Return two trees joined by an operator; sums and products of several are one."""
+    match operator:
+        case ast.Add() | ast.Sub():
+            terms = left.terms if isinstance(left, Sum) else (left,)
+            return Sum((*terms, right if isinstance(operator, ast.Add) else Negative(right)))
+        case ast.Mult():
+            factors = left.factors if isinstance(left, Product) else (left,)
+            return Product((*factors, right))
+        case ast.Div():
+            return Quotient(left, right)
+        case ast.Pow():
+            return Power(left, right)
+        case _:
+            raise ValueError(f"got the operator {type(operator).__name__}, expected + - * / **")
 
 
-def _parameter(name: str, default: float) -> Number:
-    """The number in ``leaky_relu(0.2)``; `default` where the name has none."""
-    found = re.search(r"\((.+)\)", name)
-    return Number(float(found[1]) if found else default)
+def _piece(node: ast.IfExp, names: Mapping[str, Expression]) -> Expression:
+    """Return the piece of ``a if x > 0 else b`` that applies, and why."""
+    test = node.test
+    if not isinstance(test, ast.Compare) or type(test.ops[0]) not in _CONDITIONS:
+        raise ValueError(f"got the condition {ast.unparse(test)!r}, expected x > 0 or x == 0")
+    relation, otherwise, holds = _CONDITIONS[type(test.ops[0])]
+    left, right = _tree(test.left, names), _tree(test.comparators[0], names)
+    if holds(evaluate(left), evaluate(right)):
+        return Because(_tree(node.body, names), left, relation, right)
+    rest = _tree(node.orelse, names)
+    return rest if otherwise is None else Because(rest, left, otherwise, right)
 
 
-def _elementwise(function: Callable[..., Any]) -> Callable[[float], float]:
-    return lambda value: float(function(np.array([value]))[0])
+# --- the formulas ----------------------------------------------------------------------------------------------------
 
 
 def activation_formula(activation: Activation, net: Symbol) -> Expression:
     """``f(net)``; softmax, which is not a function of one net input, has its own terms."""
-    positive = net.value > 0
-    match activation.name.partition("(")[0]:
-        case "identity":
-            return net
-        case "logistic":
-            return _logistic(net)
-        case "tanh":
-            return Call("tanh", math.tanh, (net,))
-        case "relu":
-            return Call("max", max, (ZERO, net))
-        case "leaky_relu":
-            slope = _parameter(activation.name, 0.01)
-            return Because(net, net, ">", ZERO) if positive else Because(times(slope, net), net, "<=", ZERO)
-        case "elu":
-            alpha = _parameter(activation.name, 1.0)
-            if positive:
-                return Because(net, net, ">", ZERO)
-            return Because(times(alpha, minus(exp(net), ONE)), net, "<=", ZERO)
-        case "softplus":
-            return _ln(Sum((ONE, exp(net))))
-        case "gelu":
-            return times(net, _normal_distribution(net))
-        case "silu":
-            return Quotient(net, Sum((ONE, exp(Negative(net)))))
-        case "exponential":
-            return exp(net)
-        case _:
-            return Call(activation.name, _elementwise(activation.function), (net,))
+    if activation.formula:
+        return _read(activation.formula, {"z": net, "p": Number(activation.parameter)})
+    return Call(activation.name, _elementwise(activation.function), (net,))
 
 
 def derivative_formula(activation: Activation, net: Symbol, out: Symbol) -> Expression:
     """``dout/dnet``, in terms of what the library takes it from: the output, or the net input."""
-    positive = out.value > 0
-    match activation.name.partition("(")[0]:
-        case "identity":
-            return ONE
-        case "logistic":
-            return times(out, minus(ONE, out))
-        case "tanh":
-            return minus(ONE, Power(out, TWO))
-        case "relu":
-            return Because(ONE, net, ">", ZERO) if positive else Because(ZERO, net, "<=", ZERO)
-        case "leaky_relu":
-            slope = _parameter(activation.name, 0.01)
-            return Because(ONE, net, ">", ZERO) if positive else Because(slope, net, "<=", ZERO)
-        case "elu":
-            if positive:
-                return Because(ONE, net, ">", ZERO)
-            return Because(Sum((out, _parameter(activation.name, 1.0))), net, "<=", ZERO)
-        case "softplus":
-            return minus(ONE, exp(Negative(out)))
-        case "gelu":
-            return Sum((_normal_distribution(net), times(net, _normal_density(net))))
-        case "silu":
-            s = _logistic(net)
-            return times(s, Sum((ONE, times(net, minus(ONE, s)))))
-        case "exponential":
-            return out
-        case _:
-            source = out if activation.derivative_of == "output" else net
-            return Call(f"{activation.name}'", _elementwise(activation.derivative), (source,))
+    if activation.derivative_formula:
+        return _read(activation.derivative_formula, {"z": net, "a": out, "p": Number(activation.parameter)})
+    source = out if activation.derivative_of == "output" else net
+    return Call(f"{activation.name}'", _elementwise(activation.derivative), (source,))
 
 
 def error_formula(loss: Loss, out: Symbol, target: Symbol) -> Expression:
     """One output's share of the loss."""
-    match loss.name:
-        case "squared_error":
-            return times(Quotient(ONE, TWO), Power(minus(target, out), TWO))
-        case "binary_cross_entropy":
-            if target.value == 0:
-                return Because(Negative(_ln(minus(ONE, out))), target, "=", ZERO)
-            if target.value == 1:
-                return Because(Negative(_ln(out)), target, "=", ONE)
-            return Sum(
-                (
-                    Negative(times(target, _ln(out))),
-                    Negative(times(minus(ONE, target), _ln(minus(ONE, out)))),
-                )
-            )
-        case "categorical_cross_entropy":
-            if target.value == 0:
-                return Because(ZERO, target, "=", ZERO)
-            return Negative(times(target, _ln(out)))
-        case "poisson":
-            if target.value == 0:
-                return Because(out, target, "=", ZERO)
-            return Sum((times(target, _ln(Quotient(target, out))), Negative(target), out))
-        case _:
-            return _own_loss(loss.name, loss.value, out, target)
+    if loss.formula:
+        return _read(loss.formula, {"a": out, "y": target})
+    return _own_loss(loss.name, loss.value, out, target)
 
 
 def error_gradient_formula(loss: Loss, out: Symbol, target: Symbol) -> Expression:
     """``dE/dout`` of one output."""
-    match loss.name:
-        case "squared_error":
-            return Negative(minus(target, out))
-        case "binary_cross_entropy":
-            return Quotient(minus(out, target), times(out, minus(ONE, out)))
-        case "categorical_cross_entropy":
-            return Negative(Quotient(target, out))
-        case "poisson":
-            return minus(ONE, Quotient(target, out))
-        case _:
-            return _own_loss(f"{loss.name}'", loss.gradient, out, target)
+    if loss.gradient_formula:
+        return _read(loss.gradient_formula, {"a": out, "y": target})
+    return _own_loss(f"{loss.name}'", loss.gradient, out, target)
+
+
+def _elementwise(function: Callable[..., Any]) -> Callable[[float], float]:
+    return lambda value: float(function(np.array([value]))[0])
 
 
 def _own_loss(name: str, function: Callable[..., Any], out: Symbol, target: Symbol) -> Call:

@@ -51,6 +51,16 @@ ACTIVATIONS: dict[str, tuple[Elementwise, Elementwise]] = {
     "softplus": (lambda z: np.logaddexp(0.0, z), _logistic),
     "gelu": (lambda z: z * _normal_cdf(z), lambda z: _normal_cdf(z) + z * _normal_pdf(z)),
     "silu": (lambda z: z * _logistic(z), lambda z: _logistic(z) * (1.0 + z * _logistic(-z))),
+    "selu": (  # Klambauer et al., "Self-normalizing neural networks", NIPS 2017
+        lambda z: 1.0507009873554805 * np.where(z > 0, z, 1.6732632423543772 * np.expm1(np.minimum(z, 0))),
+        lambda z: 1.0507009873554805 * np.where(z > 0, 1.0, 1.6732632423543772 * np.exp(np.minimum(z, 0))),
+    ),
+    "mish": (  # Misra, "Mish: a self regularized non-monotonic activation function", arXiv:1908.08681
+        lambda z: z * np.tanh(np.logaddexp(0.0, z)),
+        lambda z: (
+            np.tanh(np.logaddexp(0.0, z)) + z * _logistic(z) / np.cosh(np.minimum(np.logaddexp(0.0, z), 300)) ** 2
+        ),
+    ),
     "exponential": (np.exp, np.exp),
 }
 
@@ -236,6 +246,7 @@ OPTIMIZER_SLOTS: dict[str, tuple[str, ...]] = {
     "adamax": ("m", "u"),
     "nadam": ("m", "v"),
     "adamw": ("m", "v"),
+    "lion": ("m",),
 }
 
 
@@ -247,7 +258,7 @@ def optimizer_state(name: str, n: int) -> dict[str, Array]:
 def optimize(
     name: str, p: Array, g: Array, s: dict[str, Array], rate: float, t: int, n_weights: int, **hyper: float
 ) -> Array:
-    """Return the parameters after one update; only ``adamw`` looks at ``n_weights`` (decay spares the biases)."""
+    """Return the parameters after one update; ``adamw`` and ``lion`` decay the first ``n_weights``, not the biases."""
     h: dict[str, float] = {
         "momentum": 0.9, "rho": 0.9, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8, "weight_decay": 0.01,
         "momentum_decay": 0.004,
@@ -269,6 +280,11 @@ def optimize(
         change = np.sqrt(s["d"] + eps) / np.sqrt(s["s"] + eps) * g
         s["d"] = rho * s["d"] + (1 - rho) * change**2
         return p - rate * change
+    if name == "lion":  # Chen et al., arXiv:2302.06675, algorithm 2
+        direction = np.sign(b1 * s["m"] + (1 - b1) * g)
+        s["m"] = b2 * s["m"] + (1 - b2) * g
+        moved: Array = p - rate * (direction + np.where(np.arange(len(p)) < n_weights, h["weight_decay"], 0.0) * p)
+        return moved
     s["m"] = b1 * s["m"] + (1 - b1) * g
     if name == "adamax":  # Kingma & Ba, arXiv:1412.6980, section 7.1
         s["u"] = np.maximum(b2 * s["u"], np.abs(g) + eps)

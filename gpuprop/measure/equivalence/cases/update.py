@@ -10,7 +10,7 @@ import numpy as np
 
 from gpuprop.core.parameters import Parameters
 from gpuprop.core.rule import UpdateRule
-from gpuprop.maths.optimizers import get_optimizer
+from gpuprop.maths.optimizers import OPTIMIZERS, get_optimizer
 from gpuprop.measure.equivalence import oracle, tolerances
 from gpuprop.measure.equivalence.case import DTYPES, Case, Check, normal
 
@@ -28,7 +28,7 @@ def cases() -> Iterator[Case]:
     """Yield the cases."""
     for dtype in DTYPES:
         yield Case("penalty", "l1 and l2", dtype, penalty, quick=True)
-        for name in oracle.OPTIMIZER_SLOTS:
+        for name in OPTIMIZERS:
             yield Case("update", name, dtype, partial(update, name, None, None), name in ("sgd", "adam"))
         for clip, limit in LIMITS[1:]:
             name = f"momentum, clip_norm {clip}, max_norm {limit}"

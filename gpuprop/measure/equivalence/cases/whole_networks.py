@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuprop.core.parameters import Parameters
-from gpuprop.maths.optimizers import get_optimizer
+from gpuprop.maths.optimizers import OPTIMIZERS, get_optimizer
 from gpuprop.maths.scaling import InputScaling
 from gpuprop.measure.equivalence import oracle, tolerances
 from gpuprop.measure.equivalence.case import DTYPES, Case, Check
@@ -101,7 +101,7 @@ def cases() -> Iterator[Case]:
             yield Case("whole gradient", name, dtype, check, name == "dropout and penalties")
         for name, recipe in UPDATES.items():
             yield Case("whole updates", name, dtype, partial(training, recipe, "pass"), name in QUICK)
-        for optimizer in oracle.OPTIMIZER_SLOTS:
+        for optimizer in OPTIMIZERS:
             recipe = Recipe((13, 9, 3), how={"optimizer": optimizer, "learning_rate": 0.01})
             yield Case("whole updates", optimizer, dtype, partial(training, recipe, "pass"))
         yield Case("training", "60 updates", dtype, partial(training, SHORT, "curve"))
