@@ -1,4 +1,4 @@
-"""The scaling of inputs, as the compiled loops take it: a shift and a factor for each column, in the network's dtype."""
+"""The scaling of inputs as the compiled loops take it: a shift and a factor for each column, in the network's dtype."""
 
 from __future__ import annotations
 

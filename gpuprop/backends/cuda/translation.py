@@ -1,4 +1,4 @@
-"""gpuprop's activations, losses, optimizers and metrics as the kernels call them."""
+"""Translate gpuprop's activations, losses, optimizers and metrics to the kernels' own names and numbers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def has_kernel(optimizer: Optimizer) -> bool:
 
 
 def slot_scalars(optimizer: Optimizer, rate: float, step: int, total_weight: float) -> NDArray[np.float64]:
-    """Return the numbers of one update, `step` counted from 1, for one of gpuprop's own optimizers."""
+    """Return the numbers that an update of a built-in optimizer needs; `step` counts from 1."""
     inverse = 1.0 / total_weight if total_weight > 0 else 0.0
     return update_scalars(optimizer.name, rate, step, inverse_weight=inverse, **vars(optimizer))
 
@@ -44,7 +44,7 @@ def kernel_activation(activation: Activation) -> kernel_activations.Activation:
     Raises
     ------
     ValueError
-        For an activation of the user's own without functions for CUDA.
+        If the activation is a user's own and has no functions for CUDA.
     """
     if activation.built_in:
         match = re.fullmatch(r"(\w+)\((.+)\)", activation.name)
@@ -69,5 +69,5 @@ def kernel_loss(loss: Loss) -> str:
 
 
 def _formulas(loss: Loss) -> tuple[Any, ...]:
-    """Return the functions of a loss; with a parameter they are partials of the same functions."""
+    """Return the functions of a loss, without the parameters that partials bind to them."""
     return tuple(getattr(function, "func", function) for function in (loss.value, loss.gradient))
