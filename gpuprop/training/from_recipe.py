@@ -41,7 +41,7 @@ def network_for(
     Parameters
     ----------
     dataset : Dataset
-        Classes and names are kept in the network.
+        The network keeps its classes and names.
     part : tuple (X, y)
         The rows that train it.
     recipe : Recipe
@@ -76,7 +76,7 @@ def network_for(
 
 
 def trainer_for(network: Network, recipe: Recipe, n_rows: int, callbacks: Sequence[Callback] = ()) -> Trainer:
-    """Return the trainer of a network on `n_rows` rows; of a single row none can be held out for validation."""
+    """Return the trainer of a network on `n_rows` rows; it holds out no row for validation if there is only one."""
     patience = check_integer("patience", recipe.patience, 1)
     share = check_real("validation_fraction", recipe.validation_fraction, 0.0, 1.0, open_maximum=True)
     return Trainer(
