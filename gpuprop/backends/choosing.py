@@ -1,4 +1,4 @@
-"""What the choosers of all backends share: the names of paths, refusals, and the plan of plain steps on the host."""
+"""What all backends share for choosing a plan: the names of paths, refusals, and the plan of steps on the host."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PATHS = {
     "graph": "fused kernels, recorded as CUDA graphs",
     "streamed": "fused kernels, on rows that travel to the GPU while it works",
 }
-"""Every path by its name."""
+"""Every path by its name, with a short description."""
 
 
 def check_path(want: object) -> str:
@@ -42,7 +42,7 @@ def check_path(want: object) -> str:
 
 
 def check_plan_name(want: str, offered: Sequence[str], device: str) -> None:
-    """Refuse the name of a path that does not exist, or that a device does not offer; "auto" always passes.
+    """Refuse the name of a path that does not exist or that a device does not offer; "auto" always passes.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def check_plan_name(want: str, offered: Sequence[str], device: str) -> None:
 
 
 def only_one(trainings: Sequence[Training], reason: str) -> Training:
-    """Return the training where there is one, and refuse several: `reason` says why they take turns."""
+    """Return the only training, or refuse several; `reason` says why several trainings take turns."""
     if len(trainings) != 1:
         raise PlanError(f"plan 'joint': {reason}")
     return trainings[0]
@@ -69,7 +69,7 @@ def plain_steps(
     because: str,
     around_updates: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> StepsPlan:
-    """Return the plan of steps on the host, where BLAS multiplies with the number of threads that is fastest."""
+    """Return the plan of steps on the host, in which BLAS uses the fastest number of threads."""
     n_threads = training.n_threads
     if n_threads is None:
         n_threads = best_thread_count(training.layers.spec, training.part_size)

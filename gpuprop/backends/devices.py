@@ -1,11 +1,11 @@
-"""Devices: their names, which of them this machine can use, and which one ``auto`` takes.
+"""Devices: their names, which of them this machine can use, and which one ``auto`` chooses.
 
 Names: ``cpu`` (NumPy with compiled loops; plain NumPy where Numba is missing), ``numpy`` (always plain NumPy), ``cuda``
 (the first NVIDIA GPU), ``cuda:N``, ``cuda-sim`` (the CUDA kernels in Numba's simulator, for learning and testing) and
 ``auto`` (a GPU if one works, else ``cpu``; never the simulator). The environment variable GPUPROP_DEVICE overrides
 whatever name a program asks for.
 
-Only ``auto`` falls back to another device, and says why. Importing this module imports neither CuPy nor Numba.
+Only ``auto`` falls back to another device, and it says why. Importing this module imports neither CuPy nor Numba.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ __all__ = [
 ]
 
 DEVICES = ("auto", "cpu", "numpy", "cuda", "cuda:N", "cuda-sim")
-"""The names that a device may be asked for by; N is the number of a GPU, from 0."""
+"""The names that a user may give for a device; N is the number of a GPU, counted from 0."""
 
 ENVIRONMENT_VARIABLE = "GPUPROP_DEVICE"
-"""Set to a device's name, it overrides the device that a program asks for; empty counts as not set."""
+"""This environment variable overrides the device that a program asks for; an empty value counts as not set."""
 
 _OLDEST_CUPY, _OLDEST_NUMBA_CUDA = (14, 2), (0, 30)
 _SIMULATOR_VARIABLE = "NUMBA_ENABLE_CUDASIM"
 
-# What other programs call the same things.
+# Names that other programs use for the same devices; they serve to suggest the right one.
 _OTHER_NAMES = {"gpu": "cuda", "nvidia": "cuda", "host": "cpu", "sim": "cuda-sim", "simulator": "cuda-sim"}
 
 
@@ -62,7 +62,7 @@ class Choice:
     device : str
         Its name, never ``auto``; for a GPU always with its number.
     backend : str
-        The library that computes there, e.g. ``"numpy"``.
+        The library that computes on it, e.g. ``"numpy"``.
     reason : str
         One line that says what was chosen and why.
     """
@@ -85,7 +85,7 @@ class Availability:
     reason : str
         One line: what it is, or why it cannot be used and what to install.
     versions : dict of str to str
-        The installed distributions that it rests on and their versions; one that is not installed is left out.
+        The distributions that the device needs, with their versions; one that is not installed is left out.
     """
 
     device: str
@@ -105,7 +105,7 @@ def choose(device: str = "auto") -> Choice:
     Returns
     -------
     Choice
-        Device, backend and, in one line, the reason.
+        The device, its backend, and the reason in one line.
 
     Raises
     ------
@@ -122,7 +122,7 @@ def choose(device: str = "auto") -> Choice:
 
 
 def get_ops(device: str = "auto") -> Backend:
-    """Return the primitives of the device that `choose` picks for `device`; it raises what `choose` raises."""
+    """Return the primitives of the device that `choose` picks for `device`; the errors are those of `choose`."""
     name, _ = resolve(device)
     if name.startswith("cuda"):
         from gpuprop.backends.cuda.ops import CudaOps
@@ -138,7 +138,7 @@ def get_ops(device: str = "auto") -> Backend:
 
 
 def host_ops() -> Backend:
-    """Return plain NumPy under the name of the CPU: it works whatever has failed, and whatever GPUPROP_DEVICE says."""
+    """Return plain NumPy under the name "cpu"; it works whatever has failed, and ignores GPUPROP_DEVICE."""
     from gpuprop.backends.numpy.ops import NumpyOps
 
     return NumpyOps("cpu")
@@ -154,14 +154,14 @@ def plan(trainings: Sequence[Training], *, want: str = "auto") -> Plan:
 
 @functools.cache
 def _runtime(name: str) -> Runtime:
-    """Return where the kernels of a device run: one object, and so one stream, for all networks on it."""
+    """Return the runtime of a device: all networks on the device share one runtime, and so one stream."""
     from gpuprop.backends.cuda.runtime import DeviceRuntime, SimulatorRuntime
 
     return SimulatorRuntime() if name == "cuda-sim" else DeviceRuntime(_gpu_index(name))
 
 
 def resolve(device: str) -> tuple[str, str]:
-    """Return the name of the device that `choose` picks, and why; Numba is not imported where that is ``cpu``."""
+    """Return the name of the device that `choose` picks, and the reason; choosing ``cpu`` does not import Numba."""
     override = os.environ.get(ENVIRONMENT_VARIABLE)
     asked = ENVIRONMENT_VARIABLE if override else "device"
     name = _checked_name(override or device, asked)
@@ -177,7 +177,7 @@ def resolve(device: str) -> tuple[str, str]:
 
 
 def availability() -> list[Availability]:
-    """Return what this machine can do with each device, the ones that always work first."""
+    """Return what this machine can do with each device; the devices that always work come first."""
     fault = loops_fault()
     cpu = f"plain NumPy: {fault}" if fault else "NumPy with compiled loops"
     cuda = ("cupy", "cupy-cuda12x", "cupy-cuda13x", "numba", "numba-cuda")
@@ -208,15 +208,15 @@ def _checked_name(name: str, asked: str) -> str:
 
 
 def _gpu_index(name: str) -> int:
-    """Return the number in ``cuda:N``, 0 where there is none."""
+    """Return the number in ``cuda:N``, or 0 if there is none."""
     return int(name.partition(":")[2] or 0)
 
 
 def _cuda_usable(index: int) -> tuple[bool, str]:
     """Return whether the GPU of this number works here and, in one line, why or why not.
 
-    CuPy first, then the driver, then numba-cuda: the order in which a user would put things right. A GPU works when a
-    kernel has run on it and returned the right numbers.
+    The checks look at CuPy first, then at the driver, then at numba-cuda: a user would fix them in this order. A GPU
+    works if a kernel runs on it and returns the right numbers.
     """
     if _simulating():
         return False, f"{_SIMULATOR_VARIABLE} is set, so that Numba only simulates CUDA; unset it"
@@ -228,7 +228,7 @@ def _cuda_usable(index: int) -> tuple[bool, str]:
     try:
         count = int(cupy.cuda.runtime.getDeviceCount())
     except Exception as error:
-        # CuPy's own CUDARuntimeError; anything else that a broken driver makes it raise means the same here.
+        # CuPy raises CUDARuntimeError. A broken driver may make it raise something else, which means the same here.
         return False, (
             f"CuPy finds no working NVIDIA GPU ({root_cause(error)}); check the driver with nvidia-smi, and that "
             "you may read and write /dev/nvidia*"
@@ -244,7 +244,7 @@ def _cuda_usable(index: int) -> tuple[bool, str]:
 
 
 def _too_old(title: str, module: ModuleType, oldest: tuple[int, int]) -> str | None:
-    """Return what is wrong with the version of a package, or None if it is new enough or does not say."""
+    """Return that a package is too old, and what to install; None if it is new enough or names no version."""
     found = re.match(r"(\d+)\.(\d+)", getattr(module, "__version__", ""))
     if found is None or (int(found[1]), int(found[2])) >= oldest:
         return None
@@ -252,7 +252,7 @@ def _too_old(title: str, module: ModuleType, oldest: tuple[int, int]) -> str | N
 
 
 def _driver_fault(runtime: Any) -> str | None:
-    """Return that the driver is too old for the toolkit that CuPy was built for, or None if it is not.
+    """Return that the driver is too old for the toolkit of CuPy, and what to do; None if it is new enough.
 
     A driver runs every toolkit of its own major version, and older ones.
     """
@@ -266,13 +266,13 @@ def _driver_fault(runtime: Any) -> str | None:
 
 @functools.cache
 def _kernel_runs(index: int) -> tuple[bool, str]:
-    """Return whether a small kernel runs on a GPU and gives the right numbers; and what GPU that is."""
+    """Return whether a small kernel gives the right numbers on a GPU, and a description of the GPU or of the fault."""
     try:
         from gpuprop.backends.cuda.ops import CudaOps
         from gpuprop_kernels import launch
 
         ops = CudaOps(_runtime(f"cuda:{index}"))
-        # Two weights into one unit, of norm 5, are to be shortened to half of it.
+        # The kernel must shorten the two weights of a unit from norm 5 to norm 2.5.
         weights = ops.asarray([[3.0], [-4.0]], "float32")
         with ops.runtime.active():
             launch.limit_incoming_norm(ops.flat(weights), 0, 2.5, n_in=2, n_out=1, stream=ops.runtime.stream)
@@ -281,7 +281,7 @@ def _kernel_runs(index: int) -> tuple[bool, str]:
             return False, f"a kernel returned {found} instead of [1.5, -2.0]; the GPU or its driver is faulty"
         return True, ops.runtime.describe()
     except Exception as error:
-        # Whatever it is, this GPU cannot be used; `cuda` says why, and `auto` takes the CPU.
+        # After any error this GPU cannot be used: ``cuda`` says why, and ``auto`` takes the CPU.
         return False, f"a kernel does not run on GPU {index} ({root_cause(error)}); {INSTALL_CUDA}"
 
 
@@ -296,7 +296,7 @@ def _cuda_sim_usable() -> tuple[bool, str]:
 
 
 def _simulating() -> bool:
-    """Return whether Numba simulates CUDA here, or would if it were imported: it decides that when it is."""
+    """Return whether Numba simulates CUDA, or would do so if it were imported now; importing it decides that."""
     config = getattr(getattr(sys.modules.get("numba"), "core", None), "config", None)
     if config is not None:
         return bool(config.ENABLE_CUDASIM)

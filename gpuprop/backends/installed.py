@@ -1,4 +1,4 @@
-"""What is installed: which optional modules can be imported, what is wrong with the others, and versions."""
+"""Which optional modules can be imported, what is wrong with the others, and which versions are installed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from importlib import metadata
 __all__ = ["INSTALL_CUDA", "import_fault", "loops_fault", "root_cause", "versions"]
 
 INSTALL_CUDA = "pip install 'gpuprop[cu13]' for CUDA 13 or 'gpuprop[cu12]' for CUDA 12"
-"""What a user types to get CuPy and numba-cuda."""
+"""The command that installs CuPy and numba-cuda."""
 
 
 @functools.cache
 def loops_fault() -> str | None:
-    """Return in one line why ``cpu`` is plain NumPy here, or None where its loops can be compiled; imports Numba."""
+    """Return in one line why ``cpu`` is plain NumPy here, or None if its loops can be compiled; this imports Numba."""
     if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
         return "NUMBA_DISABLE_JIT is set"
     install = "pip install numba"
@@ -31,13 +31,13 @@ def import_fault(module: str, title: str, install: str = INSTALL_CUDA) -> str | 
             return f"{title} is not installed; {install}"
         return f"{title} cannot be imported ({root_cause(error)}); {install}"
     except Exception as error:
-        # A module that was installed for other libraries or another driver may raise anything at import.
+        # A module built for other libraries or another driver may raise any exception when it is imported.
         return f"{title} cannot be imported ({root_cause(error)}); {install}"
     return None
 
 
 def root_cause(error: BaseException) -> str:
-    """Return the first cause of `error` in one line: CuPy wraps a missing library into a page of advice."""
+    """Return the first cause of `error` in one line; CuPy wraps a missing library in a page of advice."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -28,17 +28,17 @@ __all__ = ["StepsPlan", "places_of", "put_back", "taken_out"]
 
 
 class StepsPlan:
-    """`gpuprop.core.plan.Plan` by the primitives: one `gpuprop.core.step.training_step` after the other.
+    """`gpuprop.core.plan.Plan` that calls the primitives: one `gpuprop.core.step.training_step` after the other.
 
     Parameters
     ----------
     training : Training
     reason : str
-        Why this path was chosen.
+        One sentence that says which path this is and why it was chosen.
     n_threads : int or None
         The most threads that BLAS may use; None leaves it alone.
     around_updates : callable
-        Returns the context in which updates are made, for a processor that is slow on subnormal numbers.
+        Returns the context in which updates are made; a CPU that is slow on subnormal numbers flushes them there.
     """
 
     name = "steps"
@@ -106,7 +106,7 @@ class StepsPlan:
         self._position = state.position
 
     def rewind(self) -> None:
-        """Bring the optimizer's memory back to where it was at the beginning of the epoch."""
+        """Restore the optimizer's memory to what it was at the beginning of the epoch."""
         for name, array in self._rule.state.items():
             array[...] = self._state_before[name]
 
@@ -134,7 +134,7 @@ def taken_out(
     totals: NDArray[np.float64],
     parts: dict[str, NDArray[Any]] | None = None,
 ) -> TrainingState:
-    """Return the state of a training whose parameters and optimizer's memory lie in the layout of its device."""
+    """Return the state of a training: parameters and optimizer's memory, copied from the layout of its device."""
     layers = training.layers
     ops, sizes, padding = layers.ops, layers.spec.layer_sizes, layers.parameters.row_padding
     return TrainingState(
@@ -152,7 +152,7 @@ def put_back(training: Training, state: TrainingState) -> None:
     Raises
     ------
     ValueError
-        If the state is that of another network or optimizer.
+        If the state belongs to another network or optimizer.
     """
     layers, rule = training.layers, training.rule
     ops, sizes, dtype = layers.ops, layers.spec.layer_sizes, layers.spec.dtype

@@ -1,13 +1,13 @@
-"""How many threads a network is trained by.
+"""How many threads train a network.
 
-The fused tier (`gpuprop.backends.cpu.fused`) calls no BLAS; its updates show how many threads make them fastest
-(`ThreadChoice`). Where the step is made of primitives, BLAS multiplies with all its threads or with one, whichever a
-few multiplications of the training's own size show to be faster. Small updates lose by sharing, and on a busy machine
-all lose, because each thread waits for the slowest. What was found serves further fits of the same size, too. BLAS's
-own maximum, which OPENBLAS_NUM_THREADS and joblib's workers set, is never exceeded by either.
+The fused tier (`gpuprop.backends.cpu.fused`) does not call BLAS; `ThreadChoice` times its updates to find the fastest
+number of threads. Where a step is made of primitives, BLAS multiplies with all its threads or with one, whichever is
+faster for a few multiplications of the training's own size. Small updates lose by sharing, and on a busy machine all
+updates lose, because each thread waits for the slowest. Later fits of the same size reuse the finding. Neither way uses
+more threads than BLAS's own maximum, which OPENBLAS_NUM_THREADS and joblib's workers set.
 
-Of several limits the strictest holds, and what was before comes back when the last has ended. OpenBLAS keeps a number
-for each thread of the caller: a limit counts for the thread that trains.
+Where several limits are in effect, the strictest holds; when the last one ends, the number from before is restored.
+OpenBLAS keeps a number for each calling thread, so a limit applies to the thread that trains.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 
 __all__ = ["ThreadChoice", "allowed_threads", "best_thread_count", "blas_threads", "limited_blas"]
 
-#: Multiplications of numbers in a layer's product below which a second thread cannot pay for being woken; what such
-#: trainings use is left as it is.
+#: Below this many multiplications of numbers in a layer's product, waking a second thread costs more than it saves. For
+#: such trainings nothing is measured, and BLAS's number of threads stays as it is.
 _WORTH_MEASURING = 2**24
 
-#: Products of numbers in an update of the fused tier below which it is one thread's: some fifty microseconds.
+#: In the fused tier one thread makes updates that have fewer products of numbers than this, some fifty microseconds.
 _WORTH_SHARING = 5_000_000
-#: Products of numbers in a measurement of it, some milliseconds, and in all measurements of a number of threads.
+#: The products of numbers in one measurement (some milliseconds), and in all measurements of one number of threads.
 _TRIAL, _ALL_TRIALS = 400_000_000, 1_200_000_000
-#: Rounds of such measurements at first, and of how many the best counts.
+#: How many rounds of measurements a training begins with; of the last so many rounds the best counts.
 _ROUNDS = 3
-#: How much longer than a round takes is what is trained until the next.
+#: Between two rounds the training continues for this many times as long as a round takes.
 _APART = 100
 
-#: Seconds for which what was found serves further fits of the same size: calls of ``partial_fit`` follow one another
-#: faster than each could measure. Later the machine may be busier, or less.
+#: For so many seconds, later fits of the same size reuse what was measured: calls of ``partial_fit`` follow one another
+#: too fast to measure each time. After that the machine may be more or less busy than before.
 _KEPT = 60.0
 
 _lock = threading.Lock()
@@ -53,20 +53,20 @@ _limiter: Any = None
 
 @functools.cache
 def _controller() -> Any:
-    """Return the handles of what is loaded when first asked: NumPy's BLAS, not what SciPy may bring later."""
+    """Return a controller of the BLAS libraries that are loaded at the first call: NumPy's, not one of SciPy's."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(user_api="blas")
 
 
 def blas_threads() -> int:
-    """Return how many threads BLAS may use now; 1 where no BLAS is found that can be asked."""
+    """Return how many threads BLAS may use now; 1 if no known BLAS is loaded."""
     return max((int(library["num_threads"]) for library in _controller().info()), default=1)
 
 
 @contextlib.contextmanager
 def limited_blas(n_threads: int | None) -> Iterator[None]:
-    """Let BLAS use at most so many threads; None leaves it alone."""
+    """Limit BLAS to `n_threads` threads; None changes nothing."""
     if n_threads is None:
         yield
         return
@@ -82,7 +82,7 @@ def limited_blas(n_threads: int | None) -> Iterator[None]:
 
 
 def _apply() -> None:
-    """Set the strictest limit that is wanted, after what was there before."""
+    """Undo the limit in effect, then set the strictest one that is wanted, if any."""
     global _limiter
     if _limiter is not None:
         _limiter.restore_original_limits()
@@ -94,9 +94,9 @@ def _apply() -> None:
 
 
 class _Measured:
-    """What multiplications or updates of one size took by each number of threads, the last few times.
+    """How long the last few multiplications or updates of one size took, for each number of threads.
 
-    `moment` is when there were any last, `left` for how many seconds of updates nothing is to be measured.
+    `moment` is the time of the last one; `left` is how many seconds of updates to make before the next measurement.
     """
 
     def __init__(self, counts: list[int]) -> None:
@@ -115,7 +115,7 @@ _measured: dict[tuple[object, ...], _Measured] = {}
 
 
 def _of_size(size: tuple[object, ...], counts: list[int]) -> _Measured:
-    """Return what this process has measured of a size, if that is not too long ago."""
+    """Return this process's measurements for a size; they are empty if the last one is too long ago."""
     measured = _measured.setdefault((*size, *counts), _Measured(counts))
     if time.monotonic() > measured.moment + _KEPT:
         measured.seconds, measured.left = dict.fromkeys(counts, ()), 0.0
@@ -123,9 +123,9 @@ def _of_size(size: tuple[object, ...], counts: list[int]) -> _Measured:
 
 
 def best_thread_count(spec: Spec, n_rows: int) -> int | None:
-    """Return 1 or all of BLAS's threads, whichever multiplies faster; None where there is nothing to choose.
+    """Return 1 or the number of all BLAS threads, whichever multiplies faster; None if there is nothing to choose.
 
-    Measured for the largest layer and `n_rows` rows, the best of three each, in turn.
+    The function times the largest layer with `n_rows` rows, three times for each number in turn, and takes the best.
     """
     fan_in, fan_out = max(pairwise(spec.layer_sizes), key=lambda layer: layer[0] * layer[1])
     if n_rows * fan_in * fan_out < _WORTH_MEASURING:
@@ -148,25 +148,24 @@ def best_thread_count(spec: Spec, n_rows: int) -> int | None:
 
 
 class ThreadChoice:
-    """How many threads make the updates of the fused tier: one, two, four, and so on, or as many as there may be.
+    """How many threads make the updates of the fused tier: one, two, four, and so on, or as many as are allowed.
 
-    The training itself is what is measured, some updates by each of these numbers in turn: that takes no time of its
-    own, and leaves no trace, because the results are the same bits (`gpuprop.backends.cpu.team`). Three rounds begin;
-    later, one at a time, they are a hundredth of the training, because a machine does not stay as busy as it is. Fits
-    of the same size share what they measure.
+    It times the training's own updates, some for each of these numbers in turn. That takes no extra time and changes
+    no result, because any number of threads gives the same bits (`gpuprop.backends.cpu.team`). A fit begins with three
+    rounds. Later rounds come one at a time and take a hundredth of the training, because how busy a machine is may
+    change. Fits of the same size share their measurements.
 
     Parameters
     ----------
     products : int
-        Products of two numbers in an update. Small updates are one thread's, and nothing is measured; 0 where the
-        others must be too.
+        Products of two numbers in an update. One thread makes small updates, and nothing is measured; 0 forces that.
     """
 
     def __init__(self, products: int) -> None:
         self._products = products
         self._trial = max(1, _TRIAL // max(1, products))
         self._measured: _Measured | None = None
-        # What is to be measured; 0 for a call that is not counted.
+        # The numbers of threads still to be measured; 0 stands for a call that does not count.
         self._trials: list[int] = []
         self._now, self._took = 1, 0.0
 
@@ -189,16 +188,16 @@ class ThreadChoice:
         return _of_size((self._products,), counts)
 
     def _begin(self, measured: _Measured, first: bool) -> None:
-        """Begin to measure: a round, or as many as are missing of the first ones."""
+        """Begin to measure: one round, or as many of the first rounds as are missing."""
         known = min(map(len, measured.seconds.values()))
         rounds = max(1, min(_ROUNDS, -(-_ALL_TRIALS // (self._trial * self._products))) - known)
-        # A fit's first call is not counted: it may have to be compiled, and nothing is in the cache.
+        # A fit's first call does not count: it may include compiling, and the caches are cold.
         self._trials = [0] * first + list(measured.seconds) * rounds
         self._took = 0.0
 
     @contextlib.contextmanager
     def timed(self, n_updates: int) -> Iterator[None]:
-        """Measure the updates that are made meanwhile."""
+        """Time the updates that are made in this context."""
         begin = time.perf_counter()
         yield
         took, measured = time.perf_counter() - begin, self._measured
@@ -213,7 +212,7 @@ class ThreadChoice:
 
 
 def allowed_threads() -> int:
-    """Return how many threads a training may use now: processors of this process, and no more than BLAS may use."""
+    """Return how many threads a training may use now: one for each processor of this process, at most BLAS's number."""
     from gpuprop.backends.cpu.team import CAN_WAIT
 
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

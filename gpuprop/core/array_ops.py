@@ -1,4 +1,4 @@
-"""What every backend offers for arrays: how they come to its device and back, and how they lie there."""
+"""What every backend offers for arrays: their layout on its device, and copies to and from it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ArrayOps(Protocol):
 
     @property
     def row_padding(self) -> int:
-        """Rows of matrices lie this many elements, or a multiple of it, apart; what is between them holds zeros."""
+        """The rows of a matrix start a multiple of this many elements apart; zeros fill the gaps between them."""
         ...
 
     @property
@@ -38,27 +38,27 @@ class ArrayOps(Protocol):
         ...
 
     def active(self) -> AbstractContextManager[None]:
-        """Return a context in which the functions of an array's own library work on this device, in order."""
+        """Return a context in which the functions of an array's own library run on this device, in order."""
         ...
 
     def adopt(self, array: Any) -> Any:
-        """Return what a user handed in as an array of this device if it lies on a GPU, else for NumPy to read.
+        """Return a user's array as one of this device if it lies on a GPU, else in a form that NumPy can read.
 
         `gpuprop.arrays` says what is copied.
         """
         ...
 
     def asarray(self, array: Any, dtype: DTypeLike) -> Array:
-        """Return `array` on the device: C-contiguous, of `dtype`; the same object where nothing has to change.
+        """Return `array` on the device: C-contiguous, of `dtype`; the same object if nothing has to change.
 
         A sparse matrix stays sparse, as CSR.
         """
         ...
 
     def load(self, *arrays: Any) -> tuple[Any, ...]:
-        """Return checked arrays of one data set as `take_batch` and plans read them; None stays None.
+        """Return the checked arrays of a data set in the form that `take_batch` and plans read; None stays None.
 
-        That is on the device, or, for a data set that is too large for it, something that stays on the host.
+        They lie on the device, or stay on the host if they are too large for it.
         """
         ...
 
@@ -71,5 +71,5 @@ class ArrayOps(Protocol):
         ...
 
     def synchronize(self) -> None:
-        """Wait until everything asked for has been computed."""
+        """Wait until all work started so far is done."""
         ...

@@ -1,4 +1,4 @@
-"""`TrainingData`: a data set that has been checked and brought to where it is trained on."""
+"""`TrainingData`: a data set that has been checked and brought to the device that trains on it."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class TrainingData:
     inputs : array or CSR matrix of shape (n_samples, n_features)
         Of the network's dtype, or uint8.
     scaling : InputScaling or None
-        What is left to do to each batch of `inputs`.
+        The scaling that each batch of `inputs` still needs.
     targets : array of shape (n_samples, n_outputs)
     sample_weight : array of shape (n_samples,) or None
         On the device.
     wide_weight : array of shape (n_samples,) or None
-        The same in float64, on the host or, where they were handed in on a GPU, there: batch totals are formed of it.
+        The same in float64, for the totals of batches; on the host, or on the GPU if the user's weights lie there.
     total_weight : float
         Sum of the sample weights; the number of samples where there are none.
     metric : {"class", "labels", "residual"}
     total_variation : float
-        Weighted sum of squares of the targets about their mean: the denominator of R2. 0 where no R2 is formed.
+        Weighted sum of squares of the targets about their mean: the denominator of R2. It is 0 if R2 is not computed.
     """
 
     inputs: Array
@@ -71,6 +71,6 @@ class TrainingData:
         """Turn the sum of scores over all samples into accuracy, or R2 for a regression."""
         if self.metric != "residual":
             return total / self.total_weight
-        if self.total_variation == 0:  # constant targets: as scikit-learn's r2_score has it
+        if self.total_variation == 0:  # constant targets: the convention of scikit-learn's r2_score
             return 1.0 if total == 0 else 0.0
         return 1.0 - total / self.total_variation

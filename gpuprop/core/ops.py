@@ -1,8 +1,8 @@
 """The Ops protocol: the closed set of primitives that a training step is written in. Contracts only.
 
 A backend is one implementation of these methods; `gpuprop.core.step` is the only caller of most of them. Arrays are
-C-contiguous but for the backend's padding of rows, of one dtype and on the backend's device; `asarray` sees to that
-once. Each primitive writes into the arguments that its contract names and changes nothing else.
+C-contiguous except for the backend's padding of rows, of one dtype, and on the backend's device; `asarray` makes them
+so once. Each primitive writes into the arguments that its contract names and changes nothing else.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Dropping(NamedTuple):
     step : int
         Updates done before this one.
     first_row : int
-        Position of the first row in the batch, for a batch that is worked through in parts.
+        Position of the first row in the batch, if the batch is processed in parts.
     """
 
     rate: float
@@ -46,7 +46,7 @@ class Dropping(NamedTuple):
 
 
 class OutputLayer(NamedTuple):
-    """How an output layer is judged: its activation, the loss, and what is counted beside the loss."""
+    """How an output layer is judged: its activation, the loss, and the metric that is summed beside the loss."""
 
     activation: Activation
     loss: Loss
@@ -54,7 +54,7 @@ class OutputLayer(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """What an output layer has computed, and what it should have.
+    """What an output layer has computed, and what it should have computed.
 
     Attributes
     ----------
@@ -76,8 +76,8 @@ class Ops(ArrayOps, Protocol):
     def take_batch(self, data: Array, order: Array, start: int, scaling: InputScaling | None, out: Array) -> None:
         """``out[i] = (data[order[start + i]] - shift) * scale`` for every row i of `out`.
 
-        `data` is (n_samples, n_features), of the dtype of `out` or uint8, or CSR of the dtype of `out`, whose rows
-        become dense here; without `scaling` rows are only converted.
+        `data` is (n_samples, n_features): an array of the dtype of `out` or uint8, or CSR of the dtype of `out`, whose
+        rows become dense here. Without `scaling`, rows are only converted.
         """
         ...
 
@@ -94,7 +94,7 @@ class Ops(ArrayOps, Protocol):
         z: Array | None,
         out: Array,
     ) -> None:
-        """``out = f(inputs @ weights + biases)``, the net input written to `z` unless that is None."""
+        """``out = f(inputs @ weights + biases)``; the net input goes to `z` unless that is None."""
         ...
 
     def output_delta(
@@ -127,7 +127,7 @@ class Ops(ArrayOps, Protocol):
     ) -> None:
         """``weight_grads (+)= inputs.T @ delta``, ``bias_grads (+)= sum_i delta_i``: outer products over the batch.
 
-        `accumulate` says whether to add to what is there or to overwrite it.
+        `accumulate` says whether to add to the old values or to overwrite them.
         """
         ...
 

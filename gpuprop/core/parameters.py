@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Parameters", "padded"]
 
-#: How every backend pads rows, see `gpuprop.core.ops.Ops.row_padding`.
+#: The row padding of each backend; see `gpuprop.core.ops.Ops.row_padding`.
 ROW_PADDINGS = (1, 8)
 
 
@@ -61,7 +61,7 @@ class Parameters:
         return sum((fan_in + 1) * padded(fan_out, row_padding) for fan_in, fan_out in pairwise(layer_sizes))
 
     def repacked(self, row_padding: int) -> Parameters:
-        """Return a copy of parameters on the host with another padding."""
+        """Return a copy with another padding; the parameters must be on the host."""
         flat = np.zeros(self.count(self.layer_sizes, row_padding), self.flat.dtype)
         copy = Parameters(flat, self.layer_sizes, row_padding)
         for own, other in zip(self.weights + self.biases, copy.weights + copy.biases, strict=True):
@@ -77,19 +77,19 @@ class Parameters:
 
     @staticmethod
     def on_device(ops: ArrayOps, flat: NDArray[Any], layer_sizes: tuple[int, ...]) -> Parameters:
-        """Return a device copy of a flat buffer of the host, in the backend's padding."""
+        """Return a copy on the device of a flat buffer of the host, with the backend's padding."""
         if ops.row_padding > 1:
             flat = Parameters(flat, layer_sizes).repacked(ops.row_padding).flat
         return Parameters(ops.asarray(flat, flat.dtype), layer_sizes, ops.row_padding)
 
     @staticmethod
     def in_layout(ops: ArrayOps, flat: Array, layer_sizes: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Return a flat array of any backend in the layout of this one: the same object where nothing has to change.
+        """Return a flat array of any backend in the layout of this one; the same object if nothing has to change.
 
         Raises
         ------
         ValueError
-            If it is no array of these layers.
+            If the array does not have the size of these layers.
         """
         flat = ops.adopt(flat)
         if flat.size == Parameters.count(layer_sizes, ops.row_padding):

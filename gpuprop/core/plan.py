@@ -1,8 +1,8 @@
 """The Plan protocol: how the updates of a training are made. Contracts only.
 
-A backend's `plan` is the one place where it is decided how updates are made: one primitive after the other, or whole
-epochs in one compiled call, or several networks together, or by a CUDA graph. A plan says in one sentence which path
-it is and why. Limits on BLAS's threads, flushed subnormal numbers, streams and graphs are inside plans.
+Only a backend's `plan` decides how updates are made: one primitive after the other, whole epochs in one compiled call,
+several networks together, or by a CUDA graph. A plan says in one sentence which path it is and why. Plans also hide
+limits on BLAS's threads, flushed subnormal numbers, streams and graphs.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class TrainingState:
     totals : ndarray of shape (2,)
         Sums over these updates: weighted loss (penalties included) and weighted score.
     parts : dict of ndarray
-        The same sums in the parts that a plan of this kind keeps, so that it goes on with the same bits. A plan of
-        another kind goes on from `totals`.
+        The same sums in the parts that this kind of plan keeps, so that such a plan continues with the same bits. A
+        plan of another kind continues from `totals`.
     """
 
     parameters: NDArray[Any]
@@ -72,7 +72,7 @@ class Plan(Protocol):
         ...
 
     def begin_epoch(self, *updates: EpochUpdates) -> None:
-        """Take what is new in an epoch, from each training that has not ended yet."""
+        """Begin an epoch; `updates` has one entry for each training that has not ended yet."""
         ...
 
     def run(self, first: int, last: int) -> None:
@@ -82,8 +82,8 @@ class Plan(Protocol):
     def totals(self) -> NDArray[np.float64]:
         """Return the sums over the epoch so far, (n_trainings, 2): weighted loss, penalties included, and score.
 
-        A row of NaN from a plan for several trainings says that one of them has been left as it was, because it is
-        faster alone or has met a number that is not finite.
+        A plan for several trainings returns a row of NaN for a training that it has left as it was, because that one
+        is faster alone or has met a number that is not finite.
         """
         ...
 
@@ -92,11 +92,11 @@ class Plan(Protocol):
         ...
 
     def restore(self, *states: TrainingState) -> None:
-        """Go on from states that a plan of any kind returned, after `begin_epoch` of the same epoch."""
+        """Continue from states that a plan of any kind returned; call `begin_epoch` of the same epoch first."""
         ...
 
     def rewind(self) -> None:
-        """Bring the optimizers' memory back to where it was at the beginning of the epoch."""
+        """Restore the optimizers' memory to what it was at the beginning of the epoch."""
         ...
 
     def places(self) -> Iterator[tuple[str, Array]]:

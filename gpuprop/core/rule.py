@@ -1,4 +1,4 @@
-"""`UpdateRule`: everything that turns gradients into new parameters, but for the learning rate."""
+"""`UpdateRule`: everything that turns gradients into new parameters, except the learning rate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["UpdateRule"]
 
 @dataclass(frozen=True)
 class UpdateRule:
-    """How an update is made of a gradient.
+    """How a gradient becomes an update.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""`Spec`: everything that a backend needs to know of a network, but for its parameters."""
+"""`Spec`: everything that a backend needs to know of a network, except its parameters."""
 
 from __future__ import annotations
 
@@ -67,5 +67,5 @@ class Spec:
 
     @property
     def penalised(self) -> bool:
-        """Whether the loss has a penalty in it."""
+        """Whether the loss includes a penalty."""
         return bool(self.l1 or self.l2)

@@ -1,4 +1,4 @@
-"""The updates of a training: which training it is, and what its updates of an epoch and of a batch depend on."""
+"""The updates of a training: the training itself, and everything that the updates of an epoch or batch depend on."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Batch(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """What an update depends on beside its batch: the learning rate, the updates before it, the penalties' factor."""
+    """What an update depends on beside its batch: learning rate, number of earlier updates, factor of the penalties."""
 
     learning_rate: float
     steps_done: int
@@ -48,7 +48,7 @@ class Moment(NamedTuple):
 
 @dataclass(frozen=True)
 class Training:
-    """A training, as the chooser of a plan needs to know it.
+    """A training, as a backend's `plan` needs to know it.
 
     Attributes
     ----------
@@ -60,9 +60,9 @@ class Training:
     part_size, update_size : int
         Rows of a batch, and of an update: several batches' gradients may add up to one update.
     n_updates : int
-        Updates of all epochs, if none is left out.
+        The updates of all epochs, if the training does not end early.
     watched : bool
-        Whether somebody wants to be told of each update.
+        Whether a callback must be told of each update.
     n_threads : int or None
         The most threads that train on a CPU; None stands for all that BLAS may use.
     want : str
@@ -81,7 +81,7 @@ class Training:
 
     @property
     def shape(self) -> Hashable:
-        """What trainings have in common whose updates are made in the same calls; parameters and rates may differ."""
+        """What trainings must share to be updated in the same calls; their parameters and rates may differ."""
         spec = self.layers.spec
         names = (*(activation.name for activation in spec.activations), spec.loss.name, self.rule.optimizer.name)
         numbers = (spec.layer_sizes, self.data.n_samples, self.update_size)
@@ -106,11 +106,11 @@ class EpochUpdates:
     ----------
     training : Training
     data : TrainingData
-        That of the training, or the same rows with the sample weights of this epoch.
+        The training's data, or the same rows with the sample weights of this epoch.
     order : ndarray of shape (n_samples,), int32
         The order of the rows.
     weights, penalty_factors, rates : ndarray of shape (updates of an epoch,)
-        For each update the sum of its sample weights, the factor of the network's penalties, and the learning rate.
+        For each update: the sum of its sample weights, the factor of the network's penalties, and the learning rate.
     steps_done : int
         Updates before this epoch.
     """
@@ -131,6 +131,6 @@ class MadeElsewhere(NamedTuple):
     reason: str
 
 
-#: A fit that pauses before the updates of each epoch. It yields what they are. It is sent their totals if a plan for
-#: several trainings has made them, or None, and then makes them itself.
+#: A fit that pauses before the updates of each epoch and yields them. The caller sends back their totals if a plan for
+#: several trainings has made them, or None to let the fit make them itself.
 PausingFit: TypeAlias = Generator[EpochUpdates, MadeElsewhere | None, None]

@@ -1,4 +1,4 @@
-"""The arrays that a batch is worked on in: those of a forward pass, and those of a whole training step."""
+"""The arrays in which a batch is processed: those of a forward pass, and those of a whole training step."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Workspace:
         self._views: dict[int, Workspace] = {}
 
     def rows(self, n_rows: int) -> Any:
-        """Return this workspace narrowed to its first `n_rows` rows, for the smaller last batch."""
+        """Return views of the first `n_rows` rows of this workspace, for the smaller last batch."""
         if n_rows == self.n_rows:
             return self
         if n_rows not in self._views:
@@ -68,9 +68,9 @@ class TrainingWorkspace(Workspace):
     Attributes
     ----------
     delta : list of L + 1 arrays
-        ``delta[l] = dL/dz`` of layer l; index 0 is None, the input has no delta.
+        ``delta[l] = dL/dz`` of layer l; index 0 is None, because the input has no delta.
     gradients : Parameters
-        In the layout of the parameters.
+        The gradients, in the layout of the parameters.
     y, sample_weight : list of one array
         Targets and weights of the batch.
     totals : array of shape (2,), float64

@@ -6,7 +6,7 @@ the writer gave, ``format_version``, and ``sha256`` of all the other metadata an
 contains no time and no path.
 
 The reader trusts nothing, and executes nothing. It compares the 8 bytes and the header with the size of the file before
-it allocates anything of that size; only then does safetensors read the tensors. Every flaw is a ModelFileError, in one
+it allocates anything of that size; only then does safetensors read the tensors. Every fault is a ModelFileError, in one
 line. Format: https://github.com/huggingface/safetensors (the README's section "Format").
 
 This module knows no network: `gpuprop.model.network_file` says what the metadata and tensors of a network are.
@@ -93,7 +93,7 @@ def write_file(path: str | os.PathLike[str], tensors: Mapping[str, Array], metad
         if target.is_dir():
             refuse("cannot be written: it is a folder; name a file")
         try:
-            # open("x") gives the usual permissions; a file of tempfile could be read by nobody else.
+            # open("x") gives the usual permissions; only the owner could read a file that tempfile makes.
             with beside.open("xb") as file:
                 file.write(content)
                 file.flush()
@@ -214,7 +214,7 @@ def model_file(path: str | os.PathLike[str]) -> Path:
         return path / MODEL_FILE_NAME if path.is_dir() else path
 
 
-# --- reading what may be hostile ---------------------------------------------------------------------------
+# --- reading files that may be hostile ---------------------------------------------------------------------
 
 
 def _read_header(file: BinaryIO, size: int) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What a network answers to a whole data set: outputs, loss and score, and the gradient of the loss.
 
-All rows go through in chunks, so that the memory that this takes depends on the widest layer and not on the data.
+The rows are processed in chunks, so that the memory needed depends on the widest layer and not on the number of rows.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 __all__ = ["chunks", "loss_and_score", "objective", "plain_outputs", "prepared"]
 
-#: Rows that inference and whole-data gradients work through at a time: large enough that the multiplications run at
-#: full speed, small enough that the activations of a wide network stay in tens of megabytes.
+#: The rows that inference and whole-data gradients process at a time: enough for multiplications at full speed, and few
+#: enough that the activations of a wide network take only tens of megabytes.
 CHUNK_ROWS = 4096
-#: Numbers that the widest layer of a chunk may have: sparse data can have 100,000 columns and more.
+#: The most numbers in the widest layer of a chunk; it matters for sparse data, which can have 100,000 columns and more.
 CHUNK_ELEMENTS = 2**24
-#: Rows of plain data that inference on the CPU works through at a time: few enough for the second cache, and many
-#: enough that BLAS's threads, where it has several, do not meet more often than they work.
+#: The rows of plain data that inference on the CPU processes at a time: few enough for the second cache, and enough
+#: that the threads of BLAS, if it has several, work longer than they wait for one another.
 BLOCK_ROWS = 1024
 
 _AnyWorkspace = TypeVar("_AnyWorkspace", Workspace, TrainingWorkspace)
@@ -60,7 +60,7 @@ def chunks(layers: Layers, X: ArrayLike, scaling: InputScaling | None, *, keep_z
 
 
 def plain_outputs(layers: Layers, X: object) -> NDArray[Any] | None:
-    """Return the outputs for plain data; None for other data, and where a number is not finite.
+    """Return the outputs for plain data; None for other data, and if a number is not finite.
 
     Plain is a C-contiguous NumPy array of the network's dtype and width, for a network on the host. It is read in
     place, a block of rows at a time, and nothing but the result and one block's layers is allocated.
@@ -82,7 +82,8 @@ def plain_outputs(layers: Layers, X: object) -> NDArray[Any] | None:
     forward = layers.ops.forward
     for start in range(0, len(X), n_rows):
         a = X[start : start + n_rows]
-        # A sum of squares tells at a tenth of the time that all are finite; that one is not, if they are not huge.
+        # A finite sum of squares shows, in a tenth of the time, that all numbers are finite. An infinite one may also
+        # come from finite but huge numbers.
         if not math.isfinite(np.dot(flat := a.reshape(-1), flat)) and not np.isfinite(a).all():
             return None
         rows = hidden if len(a) == n_rows else [layer[: len(a)] for layer in hidden]
@@ -100,7 +101,7 @@ def prepared(
 ) -> TrainingData:  # fmt: skip
     """Check a data set and bring it to the device; see `gpuprop.model.inputs` for what is refused.
 
-    `metric` is that of the network; class indices under a loss of numbers are scored as classes all the same.
+    `metric` is the network's; class indices are scored as classes even if the loss is one for numbers.
     """
     ops, spec = layers.ops, layers.spec
     sizes, dtype = spec.layer_sizes, spec.dtype
@@ -167,7 +168,7 @@ def _whole_data_workspace(layers: Layers, n_samples: int, dropout_step: int | No
 
 
 def _room_for(spec: Spec, n_samples: int, workspace: Callable[[int], _AnyWorkspace]) -> _AnyWorkspace:
-    """Return a workspace for a chunk of the samples: `CHUNK_ROWS`, fewer wide ones, or what the device has room for."""
+    """Return a workspace for a chunk of samples: `CHUNK_ROWS`, or fewer if layers are wide or memory is short."""
     n_rows = max(1, min(CHUNK_ROWS, CHUNK_ELEMENTS // max(spec.layer_sizes), n_samples))
     while True:
         try:

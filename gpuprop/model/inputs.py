@@ -1,7 +1,7 @@
 """Checks of the user's data: they return arrays that the step can trust, or raise an error that says what is wrong.
 
-Arrays on a device are checked there, by the functions of their own library; only the results of the checks come to the
-host, one truth value at a time.
+The functions of an array's own library check it on its device; only the results of the checks come to the host, one
+truth value at a time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["check_inputs", "check_sample_weight", "check_targets"]
 Array = NDArray[Any]
 
 MOST_ROWS = 2**31 - 1
-"""The most rows of a data set: an epoch's order numbers them by 32-bit integers."""
+"""The most rows of a data set: the order of an epoch numbers them with 32-bit integers."""
 
 
 def _numeric(name: str, values: Any) -> Array:
@@ -35,7 +35,7 @@ def _numeric(name: str, values: Any) -> Array:
 
 
 def _is_array(values: object) -> bool:
-    """Whether this is an array of another library, which `gpuprop.core.ops.Ops.adopt` has left as it is."""
+    """Return whether this is an array of another library, which `gpuprop.core.ops.Ops.adopt` has left unchanged."""
     if isinstance(values, np.ndarray):
         return False
     return hasattr(values, "__cuda_array_interface__") or hasattr(values, "__array_namespace__")

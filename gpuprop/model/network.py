@@ -1,7 +1,7 @@
-"""The network: what is trained, saved and asked for predictions.
+"""The network, which a user trains, saves and asks for predictions.
 
-What it computes is its `gpuprop.core.spec.Spec`; how it is trained is the business of `gpuprop.training`; one step
-is in `gpuprop.core.step`; and the backend in ``network.ops`` does the arithmetic.
+Its `gpuprop.core.spec.Spec` says what it computes, `gpuprop.training` trains it, `gpuprop.core.step` is one step of a
+training, and the backend in ``network.ops`` does the arithmetic.
 """
 
 from __future__ import annotations
@@ -75,9 +75,9 @@ class Network(SpecViews, LectureNotation):
     l1, l2 : float, default=0.0
         Penalties ``l1 sum |W|`` and ``l2 / 2 sum W^2`` on the weights; part of the reported loss.
     input_scaling : InputScaling, mapping or None, default=None
-        What is done to inputs first; all methods take raw data.
+        How inputs are scaled first; all methods take raw data.
     classes : sequence of labels or None, default=None
-        What the class indices stand for; with them the network is a classifier under any loss.
+        The labels of the class indices; with them the network is a classifier under any loss.
     feature_names : sequence of str or None, default=None
     target_name : str or None, default=None
         Names of the inputs and of what is predicted, kept in the model file.
@@ -198,7 +198,7 @@ class Network(SpecViews, LectureNotation):
         return self.move_to(get_ops(device), self.host_parameters())
 
     def move_to(self, ops: Backend, flat: NDArray[Any]) -> Network:
-        """Go on with these parameters on a backend that is at hand, without asking the old one for anything."""
+        """Move the network to a backend, with these parameters; the old backend may have failed and is not used."""
         self.ops = self.layers.ops = ops
         self.layers.parameters = Parameters.on_device(ops, flat, self.layer_sizes)
         return self
@@ -208,7 +208,7 @@ class Network(SpecViews, LectureNotation):
         return self.copy_to(self.ops if device is None else get_ops(device), dtype)
 
     def copy_to(self, ops: Backend, dtype: DTypeLike | None = None) -> Network:
-        """`copy` for a backend that is at hand."""
+        """Return a copy as `copy` does, but on a given backend."""
         spec = self.spec if dtype is None else replace(self.spec, dtype=check_dtype(dtype))
         twin = object.__new__(type(self))
         vars(twin).update(vars(self))
@@ -217,7 +217,7 @@ class Network(SpecViews, LectureNotation):
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy or a pickle holds: the parameters once, on the host, and the device's name."""
+        """Return the content of a copy or a pickle: the parameters once, on the host, and the device's name."""
         spec = self.spec
         state = {name: value for name, value in vars(self).items() if name not in ("ops", "layers")}
         described = {name: getattr(spec, name) for name in ("layer_sizes", "dtype", "seed", "dropout", "l1", "l2")}
@@ -225,7 +225,7 @@ class Network(SpecViews, LectureNotation):
         return state | described | {"device": self.device_, "flat": self.host_parameters()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore; a network of a GPU that this machine lacks comes back on the device that ``auto`` chooses."""
+        """Restore a network; if this machine lacks its GPU, it comes back on the device that ``auto`` chooses."""
         device, flat = state.pop("device"), state.pop("flat")
         state.pop("n_layers", None)  # pickles of version 0.1 hold it
         described = {name: state.pop(name) for name in ("layer_sizes", "dtype", "seed", "dropout", "l1", "l2")}
@@ -240,12 +240,12 @@ class Network(SpecViews, LectureNotation):
     # --- what it is --------------------------------------------------------------------------------------------
 
     def reseed(self, seed: int) -> None:
-        """Draw dropout masks by another seed; the parameters stay."""
+        """Draw dropout masks from another seed; the parameters do not change."""
         self.layers.spec = replace(self.spec, seed=check_seed(seed))
 
     @property
     def input_scaling(self) -> InputScaling | None:
-        """What is done to inputs first; may be set."""
+        """How inputs are scaled first; a user may set it."""
         return self._input_scaling
 
     @input_scaling.setter
@@ -260,7 +260,7 @@ class Network(SpecViews, LectureNotation):
 
     @property
     def metric(self) -> Metric:
-        """What counts as right: the largest output, every output on its side of 0.5, or the squared residual."""
+        """The score of an output: by its largest value, by each value's side of 0.5, or by the squared residual."""
         if self.loss_function.name == "categorical_cross_entropy":
             return "class"
         if self.classes is not None:
@@ -314,15 +314,15 @@ class Network(SpecViews, LectureNotation):
     def forward(self, X: ArrayLike) -> NDArray[Any]:
         """Return the outputs for raw inputs of shape (n_samples, n_features): (n_samples, n_outputs).
 
-        A network on a GPU answers to an array on a GPU (CuPy's, or any with ``__cuda_array_interface__`` or DLPack)
-        with CuPy arrays, and uses it where it lies; in all other cases the answer is NumPy's. The same holds for
+        If the network and `X` are both on a GPU (`X` may be CuPy's, or any array with ``__cuda_array_interface__`` or
+        DLPack), `X` is used in place and the result is a CuPy array; otherwise it is NumPy's. The same holds for
         `activations`, `net_inputs`, `predict` and the gradients of `loss_and_gradients`.
         """
         outputs = self.forward_plain(X)
         return self._gather(X, lambda work: [work.a[-1]], keep_z=False)[0] if outputs is None else outputs
 
     def forward_plain(self, X: object) -> NDArray[Any] | None:
-        """`forward` without detours for data that need none; None where they do: `evaluation.plain_outputs`."""
+        """Return the outputs by a short way for plain data, or None for other data; see `evaluation.plain_outputs`."""
         return None if self._input_scaling is not None else evaluation.plain_outputs(self.layers, X)
 
     def activations(self, X: ArrayLike) -> list[NDArray[Any]]:
@@ -418,9 +418,10 @@ class Network(SpecViews, LectureNotation):
     def objective(
         self, data: TrainingData, dropout_step: int | None = None, penalty_factor: float = 1.0
     ) -> Callable[[], tuple[float, NDArray[Any]]]:
-        """Return a function that gives the loss on `data` and its flat gradient, for the parameters of the moment.
+        """Return a function that gives the loss on `data` and its flat gradient, for the parameters at each call.
 
-        The arrays that it works in are allocated here, once; the gradient is the caller's own, on the host.
+        This method allocates the arrays that the function works in, once; the gradient is the caller's own, on the
+        host.
         """
         evaluate = evaluation.objective(self.layers, data, dropout_step, penalty_factor)
 

@@ -1,4 +1,4 @@
-"""What a network says about rows, as the named columns of a table."""
+"""The predictions of a network for rows, as the named columns of a table."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def prediction_columns(network: Network, X: ArrayLike) -> dict[str, list[Any]]:
         return {name: list(column) for name, column in zip(names, predicted.T, strict=True)}
     classes = network.classes or range(max(2, n_outputs))
     columns: dict[str, list[Any]] = {"prediction": [classes[index] for index in predicted]}
-    if network.output_activation.name in ("logistic", "softmax"):  # of others the outputs are no probabilities
+    if network.output_activation.name in ("logistic", "softmax"):  # outputs of other activations are no probabilities
         shares = [1 - outputs[:, 0], outputs[:, 0]] if n_outputs == 1 else list(outputs.T)
         columns |= {f"p_{label}": list(share) for label, share in zip(classes, shares, strict=True)}
     return columns

@@ -1,4 +1,4 @@
-"""How readers and writers of model files refuse: a flaw becomes a `ModelFileError`, one line that names the file."""
+"""How readers and writers of model files refuse: a fault becomes a `ModelFileError`, one line that names the file."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ __all__ = ["RefusedError", "naming", "one_line", "refuse", "refusing", "shown"]
 
 
 class RefusedError(Exception):
-    """A flaw of a file; `naming` puts the file's name in front of it."""
+    """A fault of a file; `naming` puts the file's name in front of it."""
 
 
-def refuse(flaw: str) -> NoReturn:
+def refuse(fault: str) -> NoReturn:
     """Raise a `RefusedError`; the caller runs within `naming`, which adds the name of the file."""
-    raise RefusedError(flaw)
+    raise RefusedError(fault)
 
 
 @contextmanager
 def naming(path: str | os.PathLike[str], done: str) -> Iterator[None]:
-    """Turn every flaw of the file `path`, and every failure to access it, into a ModelFileError that names the file."""
+    """Turn every fault of the file `path`, and every failure to access it, into a ModelFileError that names it."""
     try:
         yield
-    except RefusedError as flaw:
-        raise ModelFileError(f"{one_line(path)}: {flaw}") from None
+    except RefusedError as fault:
+        raise ModelFileError(f"{one_line(path)}: {fault}") from None
     except OSError as error:
         reason = error.strerror or one_line(error)
         raise ModelFileError(f"{one_line(path)}: cannot be {done}: {reason}") from error

@@ -1,4 +1,4 @@
-"""What can be read off a network's spec, under the names that a user of the network knows."""
+"""The properties of a network that come from its spec, under the names that a user of the network knows."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class SpecViews:
 
     @property
     def seed(self) -> int:
-        """What initial weights, row orders and dropout masks follow from."""
+        """The seed that determines initial weights, row orders and dropout masks."""
         return self.spec.seed
 
     @property

@@ -100,7 +100,7 @@ def load_network(
 
 def read_model(path: str | os.PathLike[str], device: str) -> tuple[Path, dict[str, Array], dict[str, Any]]:
     """Return the name of a model file, its tensors and its metadata, see `gpuprop.model.container.read_file`."""
-    choose(device)  # a wrong device is no flaw of the file, so it raises before the file is read
+    choose(device)  # a wrong device is no fault of the file, so it raises before the file is read
     file = model_file(path)
     return file, *read_file(file)
 
@@ -113,7 +113,7 @@ def network_from(
     Raises
     ------
     RefusedError
-        If they describe none; the caller runs within `gpuprop.model.refusals.naming`.
+        If they do not describe a network; the caller runs within `gpuprop.model.refusals.naming`.
     """
     config = network_config(metadata, known=set(inspect.signature(Network).parameters) - {"device", "init"})
     check_tensors(tensors, config)
@@ -126,7 +126,7 @@ def network_from(
 
 
 def _insert_activations(config: dict[str, Any], activations: Iterable[Activation]) -> None:
-    """Replace the names of activations in `config` by the objects: gpuprop's, or the user's own."""
+    """Replace the names of activations in `config` with objects: gpuprop's, or the user's own."""
     own = {activation.name: activation for activation in activations}
 
     def resolve(name: object) -> object:
@@ -134,7 +134,7 @@ def _insert_activations(config: dict[str, Any], activations: Iterable[Activation
             return name  # None, or something that Network refuses
         if name not in own:
             with suppress(ValueError):
-                return get_activation(name, output=True)  # this knows "leaky_relu(0.2)" too
+                return get_activation(name, output=True)  # it also knows names such as "leaky_relu(0.2)"
             refuse(
                 f"the network uses an activation {shown(name)} that is not gpuprop's own; "
                 "pass the object: gpuprop.load(path, activations=(...,))"

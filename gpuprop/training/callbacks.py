@@ -1,4 +1,4 @@
-"""Callbacks: small objects that are told how a training goes, and may end it."""
+"""Callbacks: small objects that a training informs of its progress, and that may end it."""
 
 from __future__ import annotations
 

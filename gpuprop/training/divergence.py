@@ -25,8 +25,9 @@ def explain_divergence(plan: Plan, updates: EpochUpdates, epoch: int) -> NoRetur
     ----------
     plan : Plan
     updates : EpochUpdates
-        Those of the epoch, counted from 0, that went wrong.
+        The updates of the epoch that diverged.
     epoch : int
+        Its number, counted from 0.
 
     Raises
     ------

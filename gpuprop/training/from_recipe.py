@@ -41,7 +41,7 @@ def network_for(
     Parameters
     ----------
     dataset : Dataset
-        Classes and names are kept in the network.
+        The network keeps its classes and names.
     part : tuple (X, y)
         The rows that train it.
     recipe : Recipe

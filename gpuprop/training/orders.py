@@ -26,7 +26,7 @@ RowOrders = Callable[[int, int], NDArray[Any]]
 
 
 def counter_based_orders(seed: int) -> RowOrders:
-    """Return row orders keyed by (seed, epoch): any epoch's order can be drawn without those before it."""
+    """Return row orders keyed by (seed, epoch): an epoch's order does not depend on the epochs before it."""
 
     def orders(epoch: int, n_samples: int) -> NDArray[Any]:
         key = np.array([seed & 0xFFFFFFFFFFFFFFFF, epoch], np.uint64)
@@ -41,7 +41,7 @@ def in_order(epoch: int, n_samples: int) -> NDArray[Any]:
 
 
 def checked_order(row_orders: RowOrders, epoch: int, n_samples: int) -> NDArray[np.int32]:
-    """Return the order of an epoch; a wrong one is refused, because it would read rows that do not exist.
+    """Return the order of an epoch; refuse a wrong one, because it would read rows that do not exist.
 
     Raises
     ------
@@ -94,5 +94,5 @@ def hold_out(
 
 
 def _array(values: Any) -> Any:
-    """Return an array: one that lies on a GPU as it is, anything else as NumPy's."""
+    """Return an array that lies on a GPU unchanged, and anything else as a NumPy array."""
     return values if on_gpu(values) else np.asarray(values)

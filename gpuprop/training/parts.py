@@ -1,4 +1,4 @@
-"""Which rows of a data set train a network, and which test it: the same ones every time that it is tested."""
+"""Which rows of a data set train a network, and which test it; they are the same in every test."""
 
 from __future__ import annotations
 
@@ -57,8 +57,7 @@ def train_and_test_parts(
     ----------
     dataset : Dataset
     test : Source or None, default=None
-        Where the test part comes from; all rows of `dataset` then train. Without a target of its own it takes the
-        data set's.
+        The source of the test part; all rows of `dataset` then train. If it names no target, the data set's is used.
     fraction : float or None, default=None
         Share of the rows to hold out. None takes the test part that the data set comes with, or else `TEST_FRACTION`.
     seed : int, default=0
@@ -95,9 +94,9 @@ def rows_for_model(network: Network, source: Source, fraction: float | None = No
     ----------
     network : Network
     source : Source
-        Of a built-in data set the test part counts, of a file all rows.
+        A built-in data set gives its test part, a file all its rows.
     fraction : float or None, default=None
-        Only the rows that were held out with this share and the network's seed.
+        Take only the rows that this share and the network's seed hold out.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Where a training runs that happens once: a short one in plain NumPy, which has nothing to load or compile."""
+"""The device for a process that trains once: a short training runs in plain NumPy, with nothing to load or compile."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from gpuprop.backends import ENVIRONMENT_VARIABLE, Choice, choose, resolve
 
 __all__ = ["device_for_training", "plain_seconds"]
 
-#: Seconds of plain NumPy up to which ``auto`` leaves a training to it: Numba alone takes one to be loaded, and compiled
-#: loops that are not on disk yet take ten to be made.
+#: A training that takes at most this many seconds in plain NumPy is left to it by ``auto``: Numba alone takes a second
+#: to load, and compiling loops that are not on disk yet takes ten.
 SHORT = 2.0
 
-# What an update takes in plain NumPy, measured on one core: the calls of a layer; of a weight, its update, and for each
-# row the three products that it has a part in. An estimate, right to about a half.
+# The seconds of an update in plain NumPy, measured on one core: for each layer its calls; for each weight its update,
+# and for each row the weight's share in three products. The estimate is right to about a half.
 _SECONDS_OF_LAYER, _SECONDS_OF_WEIGHT, _SECONDS_OF_PRODUCTS = 1.5e-4, 5e-9, 1.5e-10
 
 

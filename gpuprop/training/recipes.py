@@ -27,7 +27,7 @@ class Recipe:
     lr : float or None
         The learning rate; None takes the optimizer's own default.
     scale : str
-        What is done to the inputs: "standard", "none" or "divide:NUMBER".
+        How the inputs are scaled: "standard", "none" or "divide:NUMBER".
     activation : tuple of str
         Of all hidden layers, or one for each.
     optimizer, schedule : str
@@ -92,7 +92,7 @@ _LARGE = 10_000  # rows from which a batch is 128 rows, and not 32
 
 
 def recipe_for(data: str, X: NDArray[Any], batch_size: int | None = None) -> Recipe:
-    """Return the recipe for a data set; files get one by their number of rows.
+    """Return the recipe for a data set; the recipe for a file depends on its number of rows.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def recipe_for(data: str, X: NDArray[Any], batch_size: int | None = None) -> Rec
         epochs=int(np.clip(round(_UPDATES * size / n_rows), *_EPOCHS)),
         batch_size=size,
         lr=0.01,
-        # 8-bit data that reach beyond 127 are pictures; others (flags, small counts) are numbers like all others.
+        # 8-bit data with values above 127 are taken for pictures; others (flags, small counts) are ordinary numbers.
         scale="divide:255" if X.dtype == np.uint8 and X.max() > 127 else "standard",
         # A penalty says what is believed before any data, so its weight beside the mean loss of n rows goes with 1 / n.
         # It raises the test R2 of the diabetes data (331 rows) from -0.05 to 0.40; uncapped, it silences a network on

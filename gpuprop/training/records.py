@@ -1,4 +1,4 @@
-"""What a training remembers of its epochs: the history, where it stands, and the best epoch so far."""
+"""What a training remembers of its epochs: its history, its progress, and its best epoch so far."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Patience:
     epochs : int or None
         How many epochs without a lower loss end the training; None never ends it and remembers nothing.
     parameters : ndarray
-        Those that the training begins with.
+        The parameters that the training begins with.
     """
 
     def __init__(self, epochs: int | None, parameters: NDArray[Any]) -> None:

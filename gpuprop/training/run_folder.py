@@ -32,9 +32,9 @@ class RunFolderError(GpupropError):
 class RunFolder:
     """A claim on the folder `path` for the files of a run.
 
-    Entering makes the folder, and in it a hidden one of this process, which shows that it can be written. Files go to
-    `staging`; `publish` moves them to their places, so that those of an earlier run stay until all new ones are
-    complete. Leaving without `publish` leaves things as they were.
+    Entering makes the folder, and in it a hidden folder of this process, which proves that files can be written there.
+    Files go to `staging`, and `publish` moves them to their places, so that the files of an earlier run stay until all
+    new ones are complete. Leaving without `publish` changes nothing.
 
     Parameters
     ----------

@@ -1,13 +1,12 @@
 """Several trainings led side by side, so that networks of one shape make their updates together.
 
 A training pauses before the updates of each epoch and says what they are (`gpuprop.core.updates.PausingFit`). Here all
-trainings are brought to that point. A backend's plan for several trainings makes the updates of those that it can make
-in the same calls, the others make their own, and all go on to their next epoch. Everything else, row orders, records,
-callbacks, rules for stopping, is each training's own business, and so each ends as it would have ended alone: one that
-has converged is not there any more in the next round, and one that diverges makes that epoch once more, alone, to find
-out where.
+trainings are brought to that point. A backend's plan for several trainings makes the updates of those that can share
+calls, the others make their own, and then all go on to their next epoch. Each training keeps its own row orders,
+records, callbacks and rules for stopping, and so it ends as it would have ended alone: a training that has converged
+leaves before the next round, and one that diverges repeats that epoch alone, to find out where.
 
-Which updates are made together is decided by the backend's `plan`. Where it refuses, the trainings take turns.
+The backend's `plan` decides which updates are made together. If it refuses, the trainings take turns.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ def train_together(trainings: Sequence[PausingFit]) -> list[Exception | None]:
     Returns
     -------
     list
-        For each the exception that ended it, or None.
+        For each training, the exception that ended it, or None.
 
     Raises
     ------
@@ -61,7 +60,7 @@ class _Lead:
             now, self._waiting = self._waiting, {}
             shapes: dict[Hashable, list[int]] = {}
             for i, updates in now.items():
-                # What a callback watches is made by the training itself.
+                # A training that a callback watches makes its own updates.
                 own = updates.training.watched or updates.training.want not in ("auto", "joint")
                 shapes.setdefault(i if own else updates.training.shape, []).append(i)
             for shape, members in shapes.items():
@@ -84,7 +83,7 @@ class _Lead:
             plan = self._plan_for(shape, members, now)
             if plan is not None and len(members) > 1:
                 made = _made_by(plan, [now[i] for i in members])
-        except BaseException as error:  # each ends as if it had come over it alone, Ctrl-C for example
+        except BaseException as error:  # each training ends as if the error (Ctrl-C, say) had hit it alone
             for i in members:
                 self._advance(i, self._trainings[i].throw, error)
             return
@@ -92,7 +91,7 @@ class _Lead:
             self._advance(i, self._trainings[i].send, one)
 
     def _plan_for(self, shape: Hashable, members: list[int], now: dict[int, EpochUpdates]) -> Plan | None:
-        """Return the plan that serves these trainings together, or None where they take turns."""
+        """Return the plan that serves these trainings together, or None if they must take turns."""
         if shape not in self._plans:
             trainings = [now[i].training for i in members]
             plan: Plan | None = None
@@ -106,7 +105,7 @@ class _Lead:
 
 
 def _made_by(plan: Plan, epochs: list[EpochUpdates]) -> list[MadeElsewhere | None]:
-    """Make an epoch of several trainings; None for one that has to make its own."""
+    """Make an epoch of several trainings, and return what to tell each; None if it has to make its own updates."""
     with plan.active():
         plan.begin_epoch(*epochs)
         plan.run(0, epochs[0].training.updates_of_epoch)

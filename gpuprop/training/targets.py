@@ -27,7 +27,7 @@ class StandardisedTargets:
     Attributes
     ----------
     values : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-        What to train on.
+        The targets to train on.
     mean, deviation : ndarray or None
         Of each column of the targets; None where the targets are trained on as they are.
 
@@ -54,7 +54,7 @@ class StandardisedTargets:
         if network.is_classifier or network.output_activation.name != "identity":
             return cls(y)
         mean, deviation = y.mean(axis=0), y.std(axis=0)
-        # A column of one value has a deviation of rounding errors, not of information.
+        # In a column with one value only, rounding errors make up the whole deviation.
         deviation = np.where(deviation > 10 * np.finfo(np.float64).eps * np.abs(mean), deviation, 1.0)
         return cls((y - mean) / deviation, mean, deviation)
 

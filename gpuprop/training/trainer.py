@@ -1,6 +1,6 @@
 """The Trainer: epochs, row orders, validation, early stopping, callbacks.
 
-What one update does is in `gpuprop.core.step`; how the updates of an epoch are made is the choice of a backend's plan.
+`gpuprop.core.step` says what one update does, and a backend's plan chooses how the updates of an epoch are made.
 """
 
 from __future__ import annotations
@@ -257,7 +257,7 @@ class Trainer:
     ) -> PausingFit:
         """Do as `fit`, pausing before the updates of each epoch, so that several trainings can be led side by side.
 
-        Whoever makes the updates instead of the trainer leaves parameters and optimizer as they would be then.
+        Whoever makes the updates for the trainer must leave parameters and optimizer as the trainer would.
         """
         self._reset(resume_from or Progress(0, 0, {}, {}))
         run = self._begin(X, y, sample_weight)
@@ -271,7 +271,7 @@ class Trainer:
                     callback.on_epoch_begin(self, epoch + 1)
                 updates = self._updates_of(run, epoch)
                 made = yield updates
-                # Overflow is looked for at the end of each epoch; NumPy's warnings about it would only repeat that.
+                # The end of each epoch checks for overflow, so NumPy's warnings about it would only repeat that.
                 with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
                     record = self._epoch(run, epoch, updates, made, begin)
                     watched = record["train_loss" if run.validation is None else "validation_loss"]
@@ -326,7 +326,7 @@ class Trainer:
         return self.network.ops.asarray(np.zeros(self.network.parameters.size), self.network.dtype)
 
     def _update_rule(self) -> UpdateRule:
-        """Return the rule of the updates; the optimizer goes on from what it remembers."""
+        """Return the rule of the updates; the optimizer continues from what it remembers."""
         old = self._optimizer_state
         self._optimizer_state = {
             name: self._in_layout(old[name]) if name in old else self._flat() for name in self.optimizer.slots
@@ -339,7 +339,7 @@ class Trainer:
         )
 
     def _in_layout(self, state: Array) -> Array:
-        """Return an optimizer's array, of whatever device, as this one lays it out."""
+        """Return an optimizer's array, from any device, in the layout of this one."""
         network = self.network
         return Parameters.in_layout(network.ops, state, network.layer_sizes, network.dtype)
 
@@ -354,7 +354,7 @@ class Trainer:
         return min((self.batch_size or self.n_samples) * self.accumulation_steps, self.n_samples)
 
     def _updates_of(self, run: _Run, epoch: int) -> EpochUpdates:
-        """Return what the updates of an epoch are."""
+        """Return the updates of an epoch, as a plan takes them."""
         order = checked_order(self.row_orders, epoch, self.n_samples)
         data = self._weighted_by_rows(run.training.data, order)
         return EpochUpdates(
@@ -370,7 +370,7 @@ class Trainer:
     def _epoch(
         self, run: _Run, epoch: int, updates: EpochUpdates, made: MadeElsewhere | None, begin: float
     ) -> dict[str, Any]:
-        """Make the updates, unless they are made; evaluate, extend the history, and return its new row."""
+        """Make the updates, unless a plan has made them; evaluate, extend the history, and return its new row."""
         if made is None:
             totals = self._make(updates, epoch)
         else:
@@ -419,7 +419,7 @@ class Trainer:
     def _weighted_by_rows(self, data: TrainingData, order: NDArray[np.int32]) -> TrainingData:
         """Under scikit-learn's conventions, rescale the weights so that each batch's sum is its number of rows.
 
-        The gradient of a batch stays what it is; in the sums over the epoch, batches then count by their rows.
+        The gradient of a batch does not change; in the sums over the epoch, batches then count by their rows.
         """
         if self.conventions == "gpuprop" or data.wide_weight is None:
             return data
@@ -446,7 +446,7 @@ class Trainer:
             return data.batch_weights(order, self._update_size)
 
     def _penalty_factors(self, data: TrainingData, order: NDArray[np.int32]) -> NDArray[np.float64]:
-        """Return what the penalties are multiplied by in each update of the epoch."""
+        """Return the factor of the penalties in each update of the epoch."""
         if self.conventions == "gpuprop":
             return np.ones(self.steps_per_epoch)
         weights = self._batch_weights(data, order)
@@ -474,7 +474,7 @@ class Trainer:
         return np.asarray(totals)
 
     def _restore(self, parameters: NDArray[Any]) -> None:
-        """Give the network these parameters; on the CPU, if the device that it was on has failed."""
+        """Give the network these parameters; move it to the CPU first if its device has failed."""
         try:
             self.network.set_parameters(parameters)
         except DeviceError:

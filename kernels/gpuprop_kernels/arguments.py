@@ -1,9 +1,8 @@
-"""What launchers take beside arrays and sizes: the batch, the data set, dropout, a penalty.
+"""The arguments of launchers beside arrays and sizes: the batch, the data set, dropout, a penalty.
 
 A kernel's array arguments are flat, C-contiguous, 16-byte aligned device arrays of one dtype (NumPy arrays in the
-simulator). Leading dimensions are the sizes rounded up to multiples of 8 (`shapes.padded`), those of bytes to multiples
-of 32, or 16 (`shapes.row_pitch`), so that rows begin with a sector of memory or fill half of one; padding holds exact
-zeros.
+simulator). Leading dimensions are sizes rounded up to multiples of 8 (`shapes.padded`), or for bytes to multiples of 32
+or 16 (`shapes.row_pitch`), so that rows begin with a sector of memory or fill half of one. Padding holds exact zeros.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ __all__ = ["Batch", "Dropout", "Penalty", "Rows", "check_indices", "int32s", "nu
 Array = Any
 
 INDEX_LIMIT = 2**31
-"""Elements of one array that an int32 index can address."""
+"""The number of elements in one array that an int32 index can address."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +30,11 @@ class Batch:
     Attributes
     ----------
     schedule : int32 array of shape (4 * n_slots,)
-        Start in the order, rows, number of the update (from 0), rows of the update before this batch (0, unless the
-        gradients of several batches add up to one update); for each slot.
+        For each slot: start in the order, rows, number of the update (from 0), and rows of the update before this batch
+        (0, unless the gradients of several batches add up to one update).
     slot : int
     max_rows : int
-        Rows that the grid covers, so that one captured graph serves every epoch and the ragged last batch too.
+        The rows that the grid covers; thus one captured graph serves every epoch, and the smaller last batch too.
     order : int32 array
         The permutation of the data set's rows.
     stream : stream
@@ -72,7 +71,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Dropout:
-    """The constants of one layer's dropout, see `dropout.mask_constants`."""
+    """The constants of one layer's dropout; see `dropout.mask_constants`."""
 
     mask: Array
     keep: Array
@@ -86,7 +85,7 @@ class Penalty:
     ----------
     l1, l2 : float
     sums : array of 2 numbers a block
-        Where the launch leaves sum W^2 and sum |W| of each block's weights, as they were before the update.
+        The launch writes sum W^2 and sum |W| of each block's weights here, taken before the update.
     """
 
     l1: float

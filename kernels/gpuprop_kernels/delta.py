@@ -15,12 +15,13 @@
        n +-----+-----+--           epilogue in registers: read a (or z), multiply by f', store, add up columns
           sums  sums
 
-With dropout the stored output is f(z) / keep for a kept unit, so f' is taken at output * keep, the activation before
-the scaling; the error goes through the same mask and factor as the output did, drawn anew from the counter.
+With dropout the stored output of a kept unit is f(z) / keep, so f' is taken at output * keep, the activation before
+scaling. The error passes through the same mask and factor as the output; the kernel draws the mask again from its
+counter.
 
 The column sums of a block are added in shared memory in the order of the threads' rows and stored as one row of
-`sums` per block row, without atomics, so that the bias gradient costs no pass of its own over d and repeats bit for
-bit. Padding is written as zero whatever f'(0) is (1 for tanh and identity).
+`sums` per block row, without atomics. So the bias gradient needs no pass of its own over d, and repeats bit for bit.
+Padding is written as zero whatever f'(0) is (1 for tanh and identity).
 
 Budget: 1 launch; reads d_next and W_next once per tile of the other, 4 bytes a unit for a (or z), writes 4 bytes a
 unit and 4 per column and block row; registers and shared memory are the tile's.
@@ -57,7 +58,7 @@ __all__ = ["hidden_delta_kernel", "unit_delta"]
 
 @cache
 def unit_delta(dt: Any, activation: Activation, dropout: bool) -> Any:
-    """Return ``delta(error, source, kept, keep)`` of one unit: error * f'(source), through dropout.
+    """Return ``delta(error, source, kept, keep)`` for one unit: error * f'(source), with dropout applied.
 
     `source` is the stored output or the net input, whichever the activation's derivative takes.
     """

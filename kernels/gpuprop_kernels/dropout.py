@@ -1,4 +1,4 @@
-"""Dropout masks: Philox4x32-10, the bits that the CPU draws.
+"""Dropout masks: Philox4x32-10, which gives the same bits as on the CPU.
 
 ::
 
@@ -7,15 +7,15 @@
     words   = ten rounds of  (hi(M1 c2) ^ c1 ^ k0,  lo(M1 c2),  hi(M0 c0) ^ c3 ^ k1,  lo(M0 c0)),  keys += Weyl
     kept    = (words[column & 3] >> 8) < round(keep * 2**24)
 
-A mask is never stored: forward and backward compute it anew from the element's place, which costs about 60 integer
-instructions for four units and saves a byte or four of memory traffic each way. No state, so any order of blocks and
-any split of the batch gives the same mask. Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as
-1, 2, 3", SC 2011.
+A mask is never stored: the forward and the backward pass both compute it from the element's place. That costs about 60
+integer instructions for four units, and saves one to four bytes of memory traffic each way. The generator has no state,
+so any order of blocks and any split of the batch gives the same mask. Source: Salmon, Moraes, Dror, Shaw, "Parallel
+random numbers: as easy as 1, 2, 3", SC 2011.
 
 Budget: no launch; 4 words of registers for four units, 64 bits for all of a thread's, 32 bytes of constants a layer.
 
-What a kernel gets is ``mask``, four int32 ``[key 0, key 1, layer, bound]`` in device memory, and ``keep``: two
-numbers of the compute dtype, ``[keep, 1 / keep]``.
+A kernel takes ``mask``, four int32 ``[key 0, key 1, layer, bound]`` in device memory, and ``keep``, two numbers of the
+compute dtype, ``[keep, 1 / keep]``.
 """
 
 from __future__ import annotations
@@ -87,9 +87,9 @@ def unit_is_kept(dropout: bool) -> Any:
 def tile_bits(tile: Tile) -> Any:
     """Return ``draw(mask, tx, ty, m0, n0, step) -> 64 bits``: whether each of a thread's results in a tile is kept.
 
-    Bit ``at`` belongs to ``acc[at]`` (`tile.sweep`). Drawn ahead of the epilogue, in a loop that need not be unrolled:
-    64 copies of the generator would keep the compiler from unrolling the epilogue, and send the accumulators to
-    local memory. One call of the generator serves the neighbours that it covers.
+    Bit ``at`` belongs to ``acc[at]`` (`tile.sweep`). The bits are drawn before the epilogue, in a loop that need not be
+    unrolled: with 64 copies of the generator the compiler would not unroll the epilogue, and would move the
+    accumulators to local memory. One call of the generator serves all the neighbours that it covers.
     """
     size_m, size_n = tile.thread_rows, tile.thread_columns
     width_m, width_n = min(4, size_m), min(4, size_n)
@@ -116,5 +116,5 @@ def tile_bits(tile: Tile) -> Any:
 
 @device
 def bit_is_set(bits, at):
-    """Return one of the 64 bits."""
+    """Return bit `at` of the 64."""
     return u64(u64(bits >> u64(at)) & u64(1)) != u64(0)

@@ -12,17 +12,17 @@
     n  |  |block|block|            epilogue in registers: + bias, f, dropout, zero in the padding, one store
           +-----+-----+--
 
-The first layer reads its rows straight from the data set: row ``order[start + i]``, uint8 or float, converted and
-scaled as it is loaded; no batch is ever copied. A layer whose f' needs the net input keeps z beside the output.
+The first layer reads its rows straight from the data set: row ``order[start + i]``, uint8 or float, is converted and
+scaled while it is loaded, and no batch is ever copied. A layer whose f' needs the net input keeps z beside the output.
 With dropout a unit's output is 0 or f(z) / keep.
 
-Rows of the batch, its start and the update's number come from ``schedule[slot]`` in device memory, so that a captured
-graph serves every epoch, the ragged last batch included. Leading dimensions are multiples of 8; the padding of `out`
-is written as exact zeros whatever f(0) is, because the next multiply reads it.
+The rows of the batch, its start and the update's number come from ``schedule[slot]`` in device memory, so that a
+captured graph serves every epoch, the smaller last batch included. Leading dimensions are multiples of 8. The padding
+of `out` is written as exact zeros whatever f(0) is, because the next multiply reads it.
 
 Budget: 1 launch; reads x and W once per tile of the other, writes 4 bytes a unit (8 where z is kept) in float32;
-registers and shared memory are the tile's (`tile`). Why one launch: bias, activation and dropout as launches of their
-own would read and write the layer once more each, and a small layer's launch costs as much as its multiply.
+registers and shared memory are the tile's (`tile`). Why one launch: if bias, activation and dropout had launches of
+their own, each would read and write the layer once more, and a small layer's launch costs as much as its multiply.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ def source_loader(source: Source, dt: Any) -> Any:
 def forward_tile(
     tile: Tile, dt: Any, activation: Activation, source: Source, keep_z: bool, dropout: bool
 ) -> tuple[int, Any]:
-    """Return the size of shared memory and ``forward(shared, x, ..., batch, ...)``: a block's tile, from x to `out`.
+    """Return the size of shared memory, and ``forward(shared, x, ..., batch, ...)``, a block's tile from x to `out`.
 
-    `batch` is what the schedule holds of it: start in the order, rows, update, rows of the update before it.
+    `batch` is the batch's entry in the schedule: start in the order, rows, update, rows of the update before it.
     """
     gathered = source != "dense"
     product = multiply(tile, dt, source_loader(source, dt), DENSE, a_by_row=True, b_by_row=False)
@@ -134,15 +134,15 @@ def forward_kernel(tile: Tile, dt: Any, activation: Activation, source: Source, 
 
 
 BATCH_BLOCK = 32
-"""Threads of a block of the next kernel."""
+"""The threads of a block of the next kernel."""
 
 
 @cache
 def load_batch_kernel(dt: Any, source: Source, dropout: bool) -> Any:
-    """Build the kernel that writes a batch out: out[i] = scaled row order[start + i], with the input's dropout.
+    """Build the kernel that writes a batch to memory: out[i] = scaled row order[start + i], with the input's dropout.
 
-    Only for dropout on the input, where forward and gradient would otherwise draw the input's mask once per tile.
-    One thread per four columns, one block row per row of the batch.
+    It serves only dropout on the input, where forward and gradient would otherwise draw the input's mask once per tile.
+    There is one thread for four columns, and one block row for each row of the batch.
     """
     loader = source_loader(source, dt)
     locate, load = loader.locate, loader.load

@@ -16,19 +16,19 @@
     grid x:   | layer 1: tiles | layer 2: tiles | ... | layer 1: bias | ... |       `jobs` says which block does what
     grid z:   | rows 0 .. R-1 | rows R .. 2R-1 | ...        parts of the batch, each with a slab of gradients
 
-A block finds its job in a table in device memory. The small layers thereby share a launch with the large ones, and
-with the optimizer in the epilogue a whole update needs neither a gradient in memory nor a launch of its own: every
-parameter has one writer, so nobody reads a weight that another block has changed. The first layer's rows are gathered
-and scaled in the load as in `forward`.
+A block finds its job in a table in device memory, so that small layers share a launch with large ones. With the
+optimizer in the epilogue, an update needs neither a gradient in memory nor a launch of its own: every parameter has one
+writer, so no block reads a weight that another block has changed. The first layer's rows are gathered and scaled while
+they are loaded, as in `forward`.
 
 Few parameters and a large batch give too few blocks to fill a GPU (`shapes.choose_parts` says when). Then grid z splits
-the batch; each part stores a slab, and a second pass (`update`) adds them in order: the sum repeats bit for bit. A
-launch with penalties leaves each block's sums of the weights' squares and sizes in `penalties`, and one whose gradients
-will be clipped the sum of their squares in `squares`, so that neither needs a launch.
+the batch; each part stores a slab, and a second pass (`update`) adds the slabs in order, so that the sum repeats bit
+for bit. A launch with penalties leaves each block's sums of the weights' squares and magnitudes in `penalties`. If
+gradients will be clipped, it leaves the sum of their squares in `squares`. So neither needs a launch of its own.
 
 Budget: 1 launch for all layers (2 with a split batch); reads a and d once per tile of the other; with adam in the
 epilogue 24 bytes a parameter, else 4, in float32, and 12 bytes a block for the sums; registers and shared memory are
-the tile's, and an optimizer's state or a tally only where beside the accumulators registers are left
+the tile's. An optimizer's state or a tally is kept in registers only where the accumulators leave room for it
 (`shapes.NO_OPTIMIZER`).
 """
 
@@ -67,11 +67,11 @@ _DENSE, _GATHERED, _BIAS = 0, 1, 2
 
 @dataclass(frozen=True)
 class GradientJob:
-    """Where one layer's operands and parameters lie; offsets count elements.
+    """The places of one layer's operands and parameters; offsets count elements.
 
     `inputs_at`, `delta_at` and `sums_at` are offsets in the workspace, `weights_at` and `biases_at` in the flat
-    parameters. `gathered` takes the inputs from the data set instead. `sums_rows` is the number of rows of column
-    sums; leading dimensions are `padded` sizes.
+    parameters. With `gathered` the inputs come from the data set instead. `sums_rows` is the number of rows of column
+    sums. Leading dimensions are `padded` sizes.
     """
 
     n_in: int
@@ -108,7 +108,7 @@ def job_table(layers: list[GradientJob], tile: Tile) -> tuple[NDArray[np.int32],
 
 @cache
 def _product(tile: Tile, dt: Any, source: Source) -> Any:
-    """Return the multiply of a block: of the gathered rows or of the workspace, each with a loop of its own."""
+    """Return the multiply of a block; gathered rows and rows of the workspace have a loop each."""
     run = multiply(tile, dt, DENSE, DENSE, a_by_row=False, b_by_row=False).run
     if source == "dense":
 
@@ -160,8 +160,8 @@ def gradient_kernel(
 ) -> Any:
     """Build the kernel; `mode` is ``"store"``, ``"accumulate"``, ``"slab"`` or the name of an optimizer.
 
-    `source` says how the jobs marked as gathered read the data set; ``"dense"`` if none is. `penalised` and `measured`
-    say whether the blocks leave sums in `penalties` and in `squares`.
+    `source` says how jobs marked as gathered read the data set; it is ``"dense"`` if there are none. `penalised` and
+    `measured` say whether the blocks leave sums in `penalties` and in `squares`.
     """
     if tile.name in NO_OPTIMIZER and (mode in STATE_ARRAYS or penalised or measured):
         what = f"the optimizer {mode}" if mode in STATE_ARRAYS else "sums of penalties or squares"

@@ -16,12 +16,13 @@
             d_hidden (rows x n_in)
 
 A product with 16 columns or fewer is too narrow for a tile: nearly all of the tile's work would be padding. Here a
-thread's sum runs over n_in with one 128-bit load of x (shared by 16 lanes) and four coalesced loads of W per four
-steps. With the last hidden delta fused in, W is read once more from the cache and the output's delta never leaves the
-block but for the gradient kernel; `head_delta` has that step.
+thread's sum runs over n_in; four steps take one 128-bit load of x (shared by 16 lanes) and four coalesced loads of W.
+Because the last hidden delta is fused in, W is read once more, from the cache, and the output's delta is written to
+memory only for the gradient kernel; `head_delta` has that step.
 
-Loss and hits of a block go to ``losses[slot]``, two numbers a block, weighted but not divided: the host adds them in
-float64 once an epoch. A row's weight is its sample weight, or 1; ``scalars[slot][0]`` is 1 / their sum over the batch.
+Loss and hits of a block go to ``losses[slot]``, two numbers a block, weighted but not divided by the weights' sum: the
+host adds them in float64 once an epoch. A row's weight is its sample weight, or 1; ``scalars[slot][0]`` is 1 / their
+sum over the batch.
 
 Budget: 1 launch for three primitives; 256 threads, about 64 registers, 18.6 KiB of shared memory; reads x twice and W
 twice a block, writes 4 bytes a unit of x.
@@ -60,7 +61,7 @@ __all__ = ["HEAD", "MOST_CLASSES", "SMALL_HEAD", "HeadShape", "head_kernel"]
 
 @cache
 def _logits(shape: HeadShape, dt: Any) -> Any:
-    """Return step 1: z of the thread's row and class, valid in the threads of slice 0."""
+    """Return step 1, which computes z of the thread's row and class; the result is valid in the threads of slice 0."""
     cells, slices, zero = MOST_CLASSES * shape.rows, shape.slices, dt(0)
 
     @device

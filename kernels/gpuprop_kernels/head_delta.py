@@ -9,9 +9,10 @@
         | 0 | 1 | 2 | 3  | one after the       | 0 | 1 | 2 | 3  | ---------->  its column of x for each
         | 4 | 5 | 6 | 7  | other               | 7 | 4 | 5 | 6  |              row of the block
 
-A thread's K weights are a row of W, 16 bytes of which are half a sector of memory to every load of a warp: measured,
-the head read a sixth more sectors than its bytes fill. So the block reads the rows as they follow one another. Each row
-is turned in shared memory, so that the threads of a warp, a row apart, meet different banks.
+A thread's K weights are a row of W. If each thread loaded its own row, 16 bytes at a time, every load of a warp would
+use half of each sector: measured, the head read a sixth more sectors than its bytes fill. So the block reads the rows
+one after the other. Each row is rotated in shared memory, so that the threads of a warp, which read neighbouring rows,
+meet different banks.
 
 Budget: no launch; one row of W a thread in shared memory (16 KiB for 256 threads and 16 classes in float32), 2 barriers
 for each 256 columns of x; reads W and x once a block, writes 4 bytes a unit.
@@ -42,7 +43,7 @@ def hidden_from_head(shape: HeadShape, dt: Any, n_classes: int, hidden: Activati
 
     @device
     def place(row, quad):
-        """Where four weights of a row lie: turned within the row, so that neighbouring rows meet different banks."""
+        """Return where four weights of a row lie: rotated, so that neighbouring rows meet different banks."""
         return i32((row << (quad_bits + 2)) + (((quad + (row >> turn_bits)) & (quads - 1)) << 2))
 
     @device
@@ -51,7 +52,7 @@ def hidden_from_head(shape: HeadShape, dt: Any, n_classes: int, hidden: Activati
         t = thread()
         begin = i32(0)
         while begin < ldx:
-            # The weights of as many columns of x as there are threads: rows of W, read as they follow one another.
+            # Read the weights of as many columns of x as there are threads: rows of W, one after the other.
             for q in range(quads):
                 four = i32(q * threads + t)
                 row, quad = i32(four >> quad_bits), i32(four & (quads - 1))

@@ -1,4 +1,4 @@
-"""Starting the kernels: the grids, and the only ``kernel[grid, block]`` calls. One launcher a kernel, one launch each.
+"""The launchers: they choose the grids and make the only ``kernel[grid, block]`` calls, one launch for each kernel.
 
 ::
 
@@ -9,9 +9,9 @@
     gradients       accumulate_gradients       with the optimizer in it, unless something comes between:
     update          sum_slabs,  update_parameters,  limit_incoming_norm
 
-A launcher allocates nothing and waits for nothing. Where a kernel's argument has no use, some array that the kernel
-does not write stands in (the simulator copies each argument and copies it back). Every launcher that looks at a batch
-works on the one that ``schedule[slot]`` describes, see `arguments.Batch`.
+A launcher allocates nothing and waits for nothing. If an array argument of a kernel has no use, an array that the
+kernel does not write stands in for it (the simulator copies each argument and copies it back). Every launcher for a
+batch works on the batch that ``schedule[slot]`` describes; see `arguments.Batch`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def update_blocks(n: int) -> int:
 
 
 def load_batch(rows: Rows, out: Array, batch: Batch, *, n_features: int, dropout: Dropout | None = None) -> None:
-    """Write the batch's scaled rows to `out` (max_rows, padded n_features), through the input's dropout."""
+    """Write the batch's scaled rows to `out` (max_rows, padded n_features), with the input's dropout."""
     check_indices(rows.data, out)
     ld = padded(n_features)
     run = load_batch_kernel(numba_type(out.dtype), rows.source, dropout is not None)
@@ -72,7 +72,7 @@ def forward_layer(
     x: Array | Rows, weights: Array, biases: Array, out: Array, batch: Batch, *, activation: Activation, n_in: int,
     n_out: int, tile: Tile, z: Array | None = None, dropout: Dropout | None = None,
 ) -> None:  # fmt: skip
-    """``out = f(x W + b)``, through dropout where given; the net input goes to `z` unless that is None."""
+    """``out = f(x W + b)``, with dropout if given; the net input goes to `z` unless that is None."""
     rows = x if isinstance(x, Rows) else Rows(x, "dense", biases, biases, padded(n_in))
     check_indices(rows.data, weights, out)
     run = forward_kernel(tile, numba_type(out.dtype), activation, rows.source, z is not None, dropout is not None)
@@ -90,7 +90,7 @@ def output_head(
     output: Activation, loss: str, metric: str, hidden: Activation, n_in: int, n_out: int, targets_ld: int,
     shape: HeadShape, dropout: Dropout | None = None,
 ) -> None:  # fmt: skip
-    """Last layer, loss, hits, `delta`, and the last hidden layer's delta in `hidden_out`; n_out of at most 16.
+    """Compute the last layer, loss, hits, `delta`, and the last hidden layer's delta `hidden_out`; n_out is at most 16.
 
     `sums` and `hidden_sums` get one row of column sums per block of `shape.rows` rows, `losses` two numbers a block
     at slot * blocks. `source` is the last hidden layer's output or net input, whichever its derivative takes.
@@ -113,7 +113,7 @@ def wide_output(
     delta: Array, sums: Array, losses: Array, counts: Array, scalars: Array, batch: Batch, *, output: Activation,
     loss: str, metric: str, n_in: int, n_out: int, targets_ld: int, tile: Tile,
 ) -> None:  # fmt: skip
-    """Last layer, loss, hits and `delta`; any n_out. `z` is where the net inputs meet, and may not be `delta`.
+    """Compute the last layer, loss, hits and `delta` for any n_out; all blocks write net inputs to `z`, not to `delta`.
 
     `sums` gets one row of column sums per tile of rows, `losses` two numbers at slot * tiles. `counts`, uint32, has
     one number per tile of rows, which is 0 before and after the launch.
@@ -135,7 +135,7 @@ def loss_rows(
     z: Array, targets: Array, sample_weights: Array | None, delta: Array, losses: Array, scalars: Array, batch: Batch,
     *, output: Activation, loss: str, metric: str, n_out: int, targets_ld: int,
 ) -> None:  # fmt: skip
-    """Loss, hits and `delta` of each row from its net input `z`, which may be the same memory; any n_out.
+    """Compute loss, hits and `delta` of each row from its net input `z`, for any n_out; both may share memory.
 
     `losses` gets two numbers for each of `row_blocks` blocks, at slot * blocks.
     """
@@ -173,12 +173,13 @@ def accumulate_gradients(
     mode: str, tile: Tile, n_jobs: int, n_blocks: int, parts: int = 1, penalty: Penalty | None = None,
     squares: Array | None = None,
 ) -> None:  # fmt: skip
-    """All gradients of `jobs` (see `gradient.job_table`) in one launch.
+    """Compute all gradients of `jobs` (see `gradient.job_table`) in one launch.
 
-    `mode` ``"store"`` or ``"accumulate"`` writes the gradients, penalty included, to the flat `out`; ``"slab"`` the
-    bare gradients of `parts` parts of the batch, one after the other; the name of an optimizer updates `parameters` at
-    once, `out` being its state. Only ``"slab"`` takes several parts. `squares` gets one number for each of the
-    `n_blocks` blocks: the sum of the squares of what it has written to `out`.
+    With `mode` ``"store"`` or ``"accumulate"`` the launch writes the gradients, penalty included, to the flat `out`.
+    With ``"slab"`` it writes the gradients, without penalty, of `parts` parts of the batch, one after the other; only
+    this mode takes several parts. With the name of an optimizer it updates `parameters` at once, and `out` is the
+    optimizer's state. `squares` gets one number for each of the `n_blocks` blocks: the sum of the squares of what the
+    block has written to `out`.
     """
     if parts != 1 and mode != "slab":
         raise ValueError(f"got {parts} parts with mode {mode!r}, expected 1; split a batch with mode 'slab'")
@@ -195,7 +196,7 @@ def accumulate_gradients(
 
 
 def _penalty_arguments(penalty: Penalty | None, like: Array) -> tuple[Any, ...]:
-    """Return what a kernel takes for a penalty: the array of its sums, l1, l2."""
+    """Return a kernel's arguments for a penalty: the array of its sums, l1, l2."""
     number = like.dtype.type
     if penalty is None:
         return like, number(0.0), number(0.0)
@@ -220,10 +221,10 @@ def update_parameters(
     parts: int = 1, squares: Array | None = None, n_squares: int = 0, clip_norm: float | None = None,
     penalty: Penalty | None = None, stream: Any = 0,
 ) -> None:  # fmt: skip
-    """One step of the optimizer on the flat buffer; `gradients` may be the slabs of `parts` parts.
+    """Take one step of the optimizer on the flat buffer; `gradients` may be the slabs of `parts` parts.
 
-    With `clip_norm`, `squares` holds the `n_squares` numbers that the launch before left of the gradients, which then
-    include the penalty.
+    With `clip_norm`, `squares` holds the `n_squares` sums of squared gradients that the previous launch left; those
+    gradients include the penalty.
     """
     dtype, n = parameters.dtype, parameters.size
     run = update_kernel(numba_type(dtype), optimizer, clip_norm is not None, penalty is not None)

@@ -1,4 +1,4 @@
-"""The max-norm constraint: the weights into each unit, shortened to at most a given norm after an update.
+"""The max-norm constraint: after an update, the weights into each unit are shortened to at most a given norm.
 
 ::
 
@@ -11,7 +11,7 @@
         |     :      |                                            squares are added in order in shared memory
         +------------+
 
-A column is not shortened to more than it was, so that a network within its bounds is left as it is to the last bit.
+A column that is short enough is not changed at all, so that a network within its bounds stays the same to the last bit.
 
 Budget: 1 launch a layer; 128 threads, 128 numbers of shared memory, about 24 registers; reads W once, and once more
 from the cache with 4 bytes a weight written where a column is too long.
@@ -27,10 +27,10 @@ from gpuprop_kernels.target import block_x, cuda, i32, kernel, ld1, sqrt, st1, s
 __all__ = ["NORM_COLUMNS", "NORM_ROWS", "limit_norm_kernel"]
 
 NORM_COLUMNS = 16
-"""Columns of a block."""
+"""The columns of a block."""
 
 NORM_ROWS = 8
-"""Threads that share a column."""
+"""The number of threads that share a column."""
 
 
 @cache

@@ -9,9 +9,9 @@
       s0  s1  s2  s3     s0 = v0 + v4 + v8 + v12       row 2   v0  v1  v2  v3
       s0 + s1 + s2 + s3                                        every lane of a row gets the row's result
 
-One value a thread goes to shared memory. A block adds in two steps, about the square root of its threads each, behind
-3 barriers (a tree would take one for each halving); a row in one step, behind 2. Shuffles would save the barriers, but
-the simulator has none. Every thread gets the result, and shared memory is free again.
+Each thread writes one value to shared memory. A block adds in two steps of about the square root of its threads, with 3
+barriers (a tree would take one for each halving); a row adds in one step, with 2 barriers. Shuffles would save the
+barriers, but the simulator has none. Every thread gets the result, and afterwards shared memory is free again.
 
 Budget: one number of shared memory a thread; for 256 threads 16 + 16 loads, without bank conflicts: neighbours in the
 first step, one address for all in the second.

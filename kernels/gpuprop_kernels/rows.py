@@ -10,10 +10,10 @@
           :                                       exponentials (softmax); loss and score; delta. In between, the
                                                   lanes' values are put together in order (`reduction.row_sum`)
 
-`row_rule` is that for the rows of one block. The kernel here has blocks that do nothing else: for a network that is
-used a primitive at a time, and, as `softmax_rows`, for inference. A training step takes `wide`, whose blocks have just
-multiplied. A block leaves loss and score of its rows, added in order, in ``losses[slot]``. `delta` may be the same
-memory as `z`: an element is read and written by one thread, the write last.
+`row_rule` does this for the rows of one block. The blocks of this file's kernels do nothing else: they serve a network
+that is used one primitive at a time, and, as `softmax_rows`, inference. A training step uses `wide`, whose blocks have
+just multiplied. A block leaves loss and score of its rows, added in order, in ``losses[slot]``. `delta` may share the
+memory of `z`, because one thread reads an element and then writes it.
 
 Budget: 1 launch; 128 threads, 512 bytes of shared memory, about 40 registers; reads a row of z and of y three to five
 times, from the cache after the first, and writes delta once: 12 bytes an output in float32.
@@ -55,7 +55,7 @@ __all__ = ["ROWS", "RowShape", "leave_losses", "loss_rows_kernel", "row_rule", "
 
 @dataclass(frozen=True)
 class RowShape:
-    """How many rows a block takes at once, and the threads of each; both powers of two."""
+    """How many rows a block takes at once, and how many threads each row has; both are powers of two."""
 
     rows: int
     lanes: int
@@ -119,8 +119,9 @@ def _first_place(dt: Any, lanes: int) -> Any:
 def row_rule(dt: Any, output: Activation, loss: str, metric: str, weighted: bool, lanes: int) -> Any:
     """Return ``judge(shared, z, targets, sample_weights, delta, scale, (order, start, rows, row, n_out, ld, ldy))``.
 
-    It writes the row's delta and returns loss and score, times the row's weight, to each of its lanes; a row past the
-    batch's end writes nothing and returns zeros. All threads of a block call it together. `scale` is 1 / sum w.
+    It writes the row's delta, and returns loss and score, times the row's weight, in each of the row's lanes. For a row
+    past the batch's end it writes nothing and returns zeros. All threads of a block call it together. `scale` is
+    1 / sum w.
     """
     rule, miss = output_rule(output, loss, dt), metric_term(metric, dt)
     normalised, coupled, activate, term = rule.normalised, rule.coupled, rule.output, rule.term
@@ -189,7 +190,7 @@ def row_rule(dt: Any, output: Activation, loss: str, metric: str, weighted: bool
 
 @cache
 def leave_losses(dt: Any, shape: RowShape) -> Any:
-    """Return ``leave(shared, value, score, losses, place)``: a block's sums, from the first lane of each row."""
+    """Return ``leave(shared, value, score, losses, place)``, which adds up the first lanes of a block's rows."""
     rows_at_once, lanes, zero = shape.rows, shape.lanes, dt(0)
 
     @device
@@ -228,7 +229,7 @@ def loss_rows_kernel(shape: RowShape, dt: Any, output: Activation, loss: str, me
 
 @cache
 def softmax_rows_kernel(shape: RowShape, dt: Any) -> Any:
-    """Build the kernel that turns each of `n_rows` rows of net inputs into its softmax, in place or not."""
+    """Build the kernel that writes the softmax of each of `n_rows` rows of net inputs, in place or elsewhere."""
     threads, lanes, rows_at_once = shape.threads, shape.lanes, shape.rows
     normalise, zero = _normaliser(dt, lanes), dt(0)
 

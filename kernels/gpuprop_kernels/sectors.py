@@ -12,24 +12,24 @@
     turn 1       0-3 16-19 | 4-7 20-23   0-3 16-19  4-7 20-23 | 8-11 24-27 ...    0-3 8-11 16-19 24-27 | 4-7 12-15 ...
     turn 2       8-11 ...  | 12-15 ...   the next sector                          the next sector
 
-Memory moves in sectors of 32 bytes, and a slab of these tiles holds 8 or 16 k: loaded slab by slab, each sector of a
-row of bytes was asked for four times or twice (counted: up to 1.56 times the sectors that x and W need together; so,
-once). A warp loads whole sectors, 16 or 8 bytes a thread, and keeps them as they came. For each slab a thread converts
-and stores the next word or two of its own, so that no thread needs another's bytes. That takes k out of order, which a
-product does not mind as long as the rows of B are fetched in the same order. Where in the slab a thread stores is the
-same as without (`staging`).
+Memory moves in sectors of 32 bytes, and a slab of these tiles holds 8 or 16 k. Loading slab by slab requested each
+sector of a row of bytes four times or twice (counted: up to 1.56 times the sectors that x and W need together); here it
+is requested once. A warp loads whole sectors, 16 or 8 bytes a thread, and keeps the bytes unconverted. For each slab a
+thread converts and stores its next word or two, so that no thread needs another's bytes. That takes k out of order; the
+product is the same as long as the rows of B are fetched in the same order. A thread stores at the same places in the
+slab as it does slab by slab (`staging`).
 
-The loop takes two slabs a turn: one in each half of shared memory, at addresses that do not change. So less of it is
-addresses than of the loop in `tile`, and more is multiply-adds: 79 to 88 %, where slab by slab it was 75 to 86
-(by column 75 to 86 and 71 to 84).
+A turn of the loop takes two slabs, one in each half of shared memory, at addresses that do not change. So the loop has
+fewer address computations than the one in `tile`, and a larger share of multiply-adds: 79 to 88 %, against 75 to 86
+slab by slab (by column 75 to 86, against 71 to 84).
 
-The last sector comes first: it may end before its 32 k, and a row that ends before the sector's middle may have only
-16 bytes of it (`shapes.row_pitch`). Then neighbouring lanes load the same bytes and take half of them each, which makes
-half as many slabs; where that is one, the first turn begins in its middle. All other sectors are whole, so that the
-loop checks no bound of A. What lies past the end of k, before the end of the row, is zero, and so are shift and scale.
+The last sector comes first. It may end before its 32 k, and if its row ends before the sector's middle, the row may
+have only 16 bytes of it (`shapes.row_pitch`). Then neighbouring lanes load the same bytes and take half of them each,
+which makes half as many slabs; if that is one slab, the first turn begins in its middle. All other sectors are whole,
+so that the loop checks no bound of A. Between the end of k and the end of the row, data, shift and scale are zero.
 
-Where every column has a shift and a scale of its own, they are loaded when a word is converted: kept beside the words
-they would take 8 registers for each.
+If every column has its own shift and scale, they are loaded when a word is converted: kept in registers, they would
+take 8 for each word.
 
 Budget: no launch, no shared memory; registers as `tile` says.
 """
@@ -51,14 +51,14 @@ APART = 4
 
 
 def takes_sectors(tile: Tile, loader: Loader) -> bool:
-    """Return whether this tile takes whole sectors of such rows: where a slab is less deep, and is all of one slice."""
+    """Return whether this tile takes whole sectors: its slab must be less deep than one, and belong to one slice."""
     return loader.convert is not None and tile.slices == 1 and tile.depth < SECTOR
 
 
 def run_by_sectors(
     tile: Tile, dt: Any, lanes: int, loader: Loader, a: Stage, b: Stage, eight_steps: Any, coordinates: Any
 ) -> Any:
-    """Build `run` of `tile.Multiply` for rows of bytes, each loaded by so many neighbouring threads, its `lanes`."""
+    """Build `run` of `tile.Multiply` for rows of bytes; `lanes` neighbouring threads load each row."""
     n_words, taken, registers_b, zero = SECTOR // 4 // lanes, a.loads, 4 * b.loads, dt(0)
     load_words, lane_bits = words(n_words), log2(SECTOR // lanes)
     place_a, place_b, anchor_a, anchor_b = a.place, b.place, a.anchor, b.anchor
@@ -89,7 +89,7 @@ def run_by_sectors(
 
     @device
     def load_last(source, anchored, lane, last, half, held):
-        """Load what the lane has of the last sector; if only half of it is there, of that half."""
+        """Load the lane's bytes of the last sector, or of its first half if the row has no more."""
         load_words(source[0], i32(anchored + last + ((lane >> 1 if half else lane) << lane_bits)), held)
         if half and lane & 1:
             for w in range(n_words // 2):
@@ -124,8 +124,9 @@ def run_by_sectors(
         put_a(shared, i32(to_a + start), held, 0, a, deep_a)
         put_b(shared, i32(to_b + start), next_b)
         sync()
-        # Always 0, which the compiler does not know. Addresses that it may change in each turn stay in registers; of
-        # others most assemblers compute what depends on the thread anew, twice a turn (measured: 5 % of the loop).
+        # This is always 0, which the compiler does not know. An address that may change in each turn stays in a
+        # register. Of other addresses, most assemblers compute the part that depends on the thread again, twice a turn
+        # (measured: 5 % of the loop).
         nothing = i32(k_end >> 31)
         while k < last:
             if not k & depth:

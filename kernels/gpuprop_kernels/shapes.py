@@ -8,9 +8,9 @@
     FMA for each shared load            16          10.7        8           8
 
 A large tile reads less memory for each multiplication, a small one gives more blocks. `choose_tile` takes the largest
-that fills the GPU; a gradient whose inner index is a large batch may fill it by cutting that too (`choose_parts`).
-Neither measures anything: the choice depends on sizes and on the kind of GPU, so that a run repeats bit for bit. The
-budget of each shape, registers and shared memory, is in `tile`.
+tile that fills the GPU. A gradient whose inner index is a large batch may also fill it by splitting the batch
+(`choose_parts`). Neither function measures anything: the choice depends only on sizes and on the kind of GPU, so that a
+run repeats bit for bit. `tile` gives the budget of each shape in registers and shared memory.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ class Tile:
 
     @property
     def resident(self) -> int:
-        """Blocks that the assembler shall fit on one multiprocessor, 0 to let it choose.
+        """How many blocks the assembler must fit on one multiprocessor; 0 lets it choose.
 
-        128x128 with 8x8 results a thread needs the hint, or some architectures take 130 registers and lose the second
-        block. The smaller tiles are better off without: measured, the hint costs 3 to 8 % of the FMA share there.
+        128x128 with 8x8 results a thread needs the hint; without it some architectures take 130 registers and lose the
+        second block. Smaller tiles are faster without it: measured, the hint costs 3 to 8 % of the FMA share there.
         """
         return 2 if self.thread_rows * self.thread_columns == 64 else 0
 
@@ -89,7 +89,7 @@ TILES = {
         SMALL,
     )
 }
-"""What `choose_tile` chooses from."""
+"""The tiles that `choose_tile` chooses from."""
 
 MOST_CLASSES = 16
 """Lanes of a row."""
@@ -124,8 +124,8 @@ FILLED = 0.8
 """The share of the multiprocessors that must get a block for a tile to be chosen."""
 
 PART_ROWS = 512
-"""Fewest rows of a part of a split batch. By arithmetic, not measured on a GPU: a 32x32 block multiplies 512 rows in
-about 5 microseconds, a second launch costs 1 to 3, so that shorter parts would not pay for it."""
+"""The fewest rows in a part of a split batch. This was computed, not measured on a GPU: a 32x32 block multiplies 512
+rows in about 5 microseconds, and a second launch costs 1 to 3, so that shorter parts would not pay for it."""
 
 
 def log2(n: int) -> int:
@@ -145,9 +145,9 @@ def padded(n: int) -> int:
 
 
 def row_pitch(n: int, dtype: Any) -> int:
-    """Return the leading dimension of a data set of n columns: `padded`, or of bytes whole sectors, or half of one.
+    """Return the leading dimension of a data set of n columns: `padded`, or for bytes whole sectors or half of one.
 
-    Not less: a row is read 16 bytes at a time (`sectors`).
+    It is never less, because a row of bytes is read 16 bytes at a time (`sectors`).
     """
     if np.dtype(dtype).itemsize > 1:
         return padded(n)
@@ -164,9 +164,9 @@ def choose_tile(
 ) -> Tile:
     """Return the tile for a product of this size: the largest that still gives (nearly) every multiprocessor a block.
 
-    128x128 in float32 only: float64 would not fit the registers. 64x64 with 8x4 a thread where the shared memory
-    allows the occupancy (sm_86 and later). Else 32x32, with sliced k. With `optimizer`, the product is a gradient that
-    an optimizer uses up in the epilogue.
+    128x128 is for float32 only, because float64 would not fit the registers. 64x64 with 8x4 a thread needs enough
+    shared memory for its occupancy (sm_86 and later). If both are too large, it is 32x32 with sliced k. `optimizer`
+    says that the product is a gradient that an optimizer consumes in the epilogue.
     """
     if SIM:
         return SMALL
@@ -184,6 +184,6 @@ def choose_tile(
 def choose_parts(n_blocks: int, max_rows: int, multiprocessors: int) -> int:
     """Return into how many parts the gradient launch splits a batch of up to `max_rows` rows; 1 leaves it whole.
 
-    As many as the multiprocessors have room for beside the `n_blocks` of a whole batch, each of `PART_ROWS` or more.
+    The multiprocessors must have room for the `n_blocks` blocks of each part, and a part has at least `PART_ROWS` rows.
     """
     return max(1, min(multiprocessors // n_blocks, max_rows // PART_ROWS))

@@ -12,14 +12,14 @@
 Budget: no launch; 4 registers for each group in flight, two slabs of shared memory an operand (`tile`); each element of
 an operand crosses from global to shared memory once for each tile that needs it.
 
-A slab is fetched while the one before it is multiplied, so that a fetch is many instructions away from its store. For
-``by_row`` a warp takes 16 rows x 8 k: whole 32-byte sectors of global memory, and, with rows of shared memory padded by
-4, 32 different banks. A `Loader` says what four elements are: of a matrix, or of rows of the data set chosen by the
-permutation, converted from uint8 and scaled.
+A slab is fetched while the one before it is multiplied, so that many instructions lie between a fetch and its store.
+For ``by_row`` a warp takes 16 rows x 8 k: whole 32-byte sectors of global memory, and, with rows of shared memory
+padded by 4, 32 different banks. A `Loader` says where four elements come from: from a matrix, or from rows of the data
+set, which the permutation chooses and which are converted from uint8 and scaled.
 
-A sector of bytes is 32 k of a row, and a warp takes as many of them as the tile's slab is deep: 4 rows x 32 k for
-32x32, 8 rows x 16 k for 64x64 with 4x4. The four bytes of a lane then lie apart in the slab (drawing), so that its
-stores again meet 32 banks; the partner is fetched in the same order of k, which a product does not mind. Larger tiles
+A sector of bytes is 32 k of a row, and a warp takes as much of it as the tile's slab is deep: 4 rows x 32 k for 32x32,
+8 rows x 16 k for 64x64 with 4x4. The four bytes of a lane then lie apart in the slab (drawing), so that its stores
+again meet 32 banks. The other operand is fetched in the same order of k, so the product does not change. Larger tiles
 take rows of bytes another way (`sectors`).
 """
 
@@ -43,12 +43,12 @@ class Loader(NamedTuple):
     load: Any
     """``load(source, start, column)``: four elements from there."""
     raw: Any
-    """The same without `factor`."""
+    """`load` without `factor`."""
     lanes: int = 2
-    """Most neighbouring threads that load four elements each of one row: with them a warp covers a sector of it."""
+    """The most neighbouring threads that load four elements each of one row; so many cover a sector of the row."""
     convert: Any = None
-    """``convert(source, four, column)``: elements from four bytes as they lie in ``source[0]``. They may thus be kept
-    as words for a while. None where the elements do not come from bytes."""
+    """``convert(source, four, column)``: elements from four bytes as they lie in ``source[0]``, so that a thread may
+    keep bytes as words for a while. It is None if the elements do not come from bytes."""
     factor: Any = None
     """``factor(source)``: what all elements share. A product takes `raw` and multiplies its results by it: once each,
     where an element is loaded once for every tile (measured: 1 % more of the inner loop is FMA)."""

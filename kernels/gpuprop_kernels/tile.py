@@ -150,8 +150,8 @@ def multiply(tile: Tile, dt: Any, loader_a: Loader, loader_b: Loader, a_by_row: 
         along_a, slot_a, deep_a = place_a(t)
         along_b, slot_b, deep_b = place_b(t)
         part, tx, ty = coordinates(t)
-        # Carried from slab to slab rather than computed from the slab's number: measured, some assemblers compute
-        # what depends on the thread anew in every turn of the loop otherwise.
+        # These are carried from slab to slab, not computed from the slab's number: measured, some assemblers would
+        # then compute the part that depends on the thread again in every turn of the loop.
         from_a = i32(part * (per_slice * stride_a) + ty * width_m)
         from_b = i32(base_b + part * (per_slice * stride_b) + tx * width_n)
         to_a, to_b = i32(slot_a * stride_a + along_a), i32(base_b + slot_b * stride_b + along_b)
@@ -213,9 +213,9 @@ def sweep(tile: Tile, visit: Any) -> Any:
         if row < n_rows:
             visit(acc, i * size_n + j, j, row, n, context)
 
-    # Written out: the compiler unrolls a loop only as long as its body is small, and an accumulator whose index is not
-    # a constant goes to local memory (measured with tanh in a 128x128 tile). Each i is cast because Numba gives a
-    # literal a type of its own, and would compile visit_one eight times.
+    # The calls are written out, because the compiler unrolls a loop only while its body is small, and an accumulator
+    # whose index is not a constant goes to local memory (measured with tanh in a 128x128 tile). Each i is cast because
+    # Numba gives a literal a type of its own, and would compile visit_one eight times.
     @device
     def visit_rows(acc, j, m, n, n_rows, ld, context):
         if n < ld:

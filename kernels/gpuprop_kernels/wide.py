@@ -1,4 +1,4 @@
-"""The output layer of any width in one launch: the last layer, loss, hits and output delta. For more than 16 classes.
+"""The output layer in one launch for more than 16 classes: the last layer, loss, hits and output delta.
 
 ::
 
@@ -15,16 +15,16 @@
        n   +-----+-----+-----+            memory, and makes loss, hits and deltas of its rows (`rows.row_rule`), some
                                           rows at once, and the column sums for the bias gradient
 
-A softmax looks at a whole row, which many blocks have multiplied. A launch of its own for the rows would wait for all
-of z; here a block row waits for its own tiles only, and nobody waits: whoever comes last goes on. Which block that is
-changes from run to run, what it computes does not, and every sum has one order: results repeat bit for bit. The count
-is an integer and wraps round to 0, ready for the next launch; fences on both sides of it make the other blocks' z
-visible (`target.count_in`).
+A softmax needs a whole row, which many blocks have multiplied. A separate launch for the rows would wait for all of z.
+Here no block waits: the last block of a block row to finish its tile goes on with the rows. Which block that is changes
+from run to run, but not what it computes, and every sum has one order, so that results repeat bit for bit. The count is
+an integer and wraps round to 0, ready for the next launch; fences on both sides of it make the other blocks' z visible
+(`target.count_in`).
 
 Budget: 1 launch; the tile's registers and shared memory; reads x and W once per tile of the other, writes 4 bytes an
-output for z and 4 for delta in float32, reads z and y again three to five times from the cache. The rows of a block
-row are one block's work: for 1000 classes and more a launch of their own would be faster by some microseconds, by
-arithmetic; it would also be one launch more for all the networks between 17 classes and there.
+output for z and 4 for delta in float32, reads z and y again three to five times from the cache. One block does the work
+for all rows of a block row. By arithmetic, a separate launch would be some microseconds faster for 1000 classes and
+more, but it would cost all networks with fewer classes one launch more.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ IDENTITY = Activation("identity")
 
 @cache
 def _comes_last(dt: Any) -> Any:
-    """Return ``last(shared, counts)``: whether the other blocks of this block row have all counted before."""
+    """Return ``last(shared, counts)``: whether all other blocks of this block row have counted before this one."""
 
     @device
     def last(shared, counts):
@@ -106,9 +106,9 @@ def wide_output_kernel(
     rows_at_once, tile_rows, zero = shape.rows, tile.rows, dt(0)
     judge, leave = row_rule(dt, output, loss, metric, weighted, lanes), leave_losses(dt, shape)
     last, add_columns = _comes_last(dt), _column_sums(tile, dt)
-    # Kept through the multiply, the batch's place takes two registers, which a 128x128 tile does not have where columns
-    # have scales of their own (sm_90 spilled two). Elsewhere reading it again costs: sm_120 spilled 18 of plain bytes,
-    # and a 32x32 tile had 2 % less multiply-adds in its loop.
+    # To keep the batch's place through the multiply takes two registers, which a 128x128 tile lacks if columns have
+    # scales of their own (sm_90 spilled two). Elsewhere, to read it again costs more: sm_120 spilled 18 for plain
+    # bytes, and the loop of a 32x32 tile had 2 % fewer multiply-adds.
     reads_again = tile.resident > 0 and source.endswith("by_column")
 
     @kernel(tile.threads, tile.resident)

@@ -16,12 +16,12 @@ __all__ = ["scaling_columns"]
 
 Columns = tuple["NDArray[Any]", "NDArray[Any]"]
 
-# A batch asks for the columns of the same scaling as the batch before it.
+# Batch after batch asks for the columns of the same scaling.
 _known: WeakKeyDictionary[InputScaling, Columns] = WeakKeyDictionary()
 
 
 def scaling_columns(scaling: InputScaling | None, n_columns: int, dtype: np.dtype[Any]) -> Columns:
-    """Return shift and factor of each column; without a scaling they change nothing."""
+    """Return the shift and the factor of each column; without a scaling they are 0 and 1."""
     if scaling is None:
         return np.zeros(n_columns, dtype), np.ones(n_columns, dtype)
     known = _known.get(scaling)

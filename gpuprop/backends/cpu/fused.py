@@ -3,8 +3,8 @@
 `gpuprop.backends.cpu.plans` chooses it. `FusedPlan` allocates everything and makes any number of updates in one call;
 `gpuprop.backends.cpu.fused_step` says what is computed.
 
-It covers the built-in activations, losses and optimizers with all that `gpuprop.Trainer` offers but accumulated batches
-and sparse data; for those, and for a user's own functions, the step is made one primitive at a time.
+It covers the built-in activations, losses and optimizers and all that `gpuprop.Trainer` offers, except accumulated
+batches and sparse data. For those, and for a user's own functions, the step is made one primitive at a time.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from gpuprop.backends.cpu import loops, optimizer_loops
 from gpuprop.backends.cpu.columns import scaling_columns
 from gpuprop.backends.cpu.compiling import announced
 from gpuprop.backends.cpu.fused_step import GATHERED, GATHERED_PIECE, OWN, PIECE, Batches, Kind, Model, Work, epoch
-from gpuprop.backends.cpu.panels import Panels, aligned, padded, row_stride
+from gpuprop.backends.cpu.panels import Panels, aligned, row_stride
 from gpuprop.backends.cpu.subnormals import subnormals_flushed
 from gpuprop.backends.cpu.team import Team, team_of, together
 from gpuprop.backends.cpu.tiles import TileShape, tile_shape
 from gpuprop.backends.steps import places_of, put_back, taken_out
 from gpuprop.backends.threads import ThreadChoice, limited_blas
+from gpuprop.core.parameters import padded
 from gpuprop.core.plan import TrainingState
 from gpuprop.maths.dropout import keep_threshold
 
@@ -42,28 +43,29 @@ __all__ = ["LEAST_SAVING", "MOST_KEPT", "WIDEST_PAIR", "FusedPlan", "cannot_fuse
 
 Array = NDArray[Any]
 
-#: Seconds that a training must be expected to save for the ten or more of compiling, which the first such one pays.
-#: A choice by size, not by what is compiled already: the same training gives the same bits the first time and later.
+#: The seconds that the tier must be expected to save. The first such training pays ten seconds or more for compiling.
+#: The choice follows from sizes, not from what is compiled already, so that a training always gives the same bits.
 LEAST_SAVING = 2.0
-#: What the tier saves of the time of the primitives, measured on one core with AVX-512: the calls of an update, and a
-#: third of each product of two numbers; of those that an update has beyond some thousand million a tenth.
+#: The time that the tier saves against the primitives, measured on one core with AVX-512: the calls of an update, and a
+#: third of the time of each product of two numbers. Of products beyond the first thousand million it saves a tenth.
 _SAVED_BY_UPDATE, _SAVED_BY_PRODUCT, _SAVED_BEYOND = 5e-5, 1e-11, 2e-12
 _MANY_PRODUCTS = 1_000_000_000
 
-#: Units that a layer and the next may both have for the tier to win. Weights are read once for as many rows as have
-#: 131,072 inputs, and BLAS, which cuts products in two directions, is ahead where those are few: with 2,048 and 2,048
-#: units the tier takes 0.74 (256 samples) and 0.98 (1,024) of the time of the primitives, with 4,096 and 4,096 1.14.
+#: The tier loses where two neighbouring layers both have more units than this. It reads the weights once for each block
+#: of rows with 131,072 inputs in all. Of wide layers these are few rows, and BLAS, which cuts products in two
+#: directions, is faster: with 2,048 and 2,048 units the tier takes 0.74 (256 samples) and 0.98 (1,024) of the time of
+#: the primitives, with 4,096 and 4,096 units 1.14.
 WIDEST_PAIR = 2048
 
-#: Share of the products with inputs that may be left for skipping the others to pay.
+#: Skipping zeros pays if at most this share of the products with inputs is left.
 MOST_KEPT = 0.75
 
-#: Products of numbers in a compiled call, some tenths of a second: an interrupt waits for the end of one.
+#: The products of two numbers in a compiled call. It takes some tenths of a second, and an interrupt waits for its end.
 PRODUCTS_OF_CALL = 10_000_000_000
 
 
 def cannot_fuse(training: Training) -> str | None:
-    """Return what the fused updates do not know of a training, or None if they know all of it."""
+    """Return why fused updates cannot make a training, or None if they can."""
     spec, rule = training.layers.spec, training.rule
     if training.update_size > training.part_size:
         return "the gradients of several batches add up to one update"
@@ -78,7 +80,7 @@ def cannot_fuse(training: Training) -> str | None:
 
 
 def not_worth_fusing(training: Training) -> str | None:
-    """Return why the primitives are the faster way for a training, or None if the fused updates are."""
+    """Return why a training is faster by the primitives, or None if it is faster fused."""
     products = training.products
     few = min(products, _MANY_PRODUCTS)
     saving = _SAVED_BY_UPDATE + _SAVED_BY_PRODUCT * few + _SAVED_BEYOND * (products - few)
@@ -90,9 +92,9 @@ def not_worth_fusing(training: Training) -> str | None:
 
 
 def mostly_zero(data: TrainingData, columns: tuple[Array, Array], rows: int) -> bool:
-    """Whether skipping what is zero in the inputs saves more than finding it costs, judged by 256 rows at most.
+    """Return whether skipping zeros of the inputs saves more than finding them costs, judged by at most 256 rows.
 
-    What can be skipped is a column that is zero in all rows of a tile, and a row that is zero in all its columns.
+    A tile can skip a column that is zero in all its rows, or a row that is zero in all its columns.
     """
     some = data.inputs[:: max(1, data.n_samples // 256)]
     there = some[: len(some) // rows * rows, : data.inputs.shape[1] // rows * rows]
@@ -106,14 +108,14 @@ def mostly_zero(data: TrainingData, columns: tuple[Array, Array], rows: int) -> 
 
 
 class FusedPlan:
-    """`gpuprop.core.plan.Plan` by one compiled call for any number of updates.
+    """`gpuprop.core.plan.Plan` that makes any number of updates in one compiled call.
 
     Parameters
     ----------
     training : Training
-        One of which `cannot_fuse` finds nothing.
+        `cannot_fuse` must return None for it.
     skips_zeros : bool, default=True
-        Whether products with what is zero in the inputs are left out, if there are enough of them.
+        Whether to skip products with zeros of the inputs, if `mostly_zero` finds that this pays.
     """
 
     def __init__(self, training: Training, *, skips_zeros: bool = True) -> None:
@@ -123,14 +125,14 @@ class FusedPlan:
         spec, data, dtype = self._layers.spec, training.data, self._layers.spec.dtype
         output, update_size, products = spec.output_activation, training.update_size, training.products
         self._columns = columns = scaling_columns(data.scaling, spec.layer_sizes[0], dtype)
-        # A limit on norms looks at all gradients, or weights, together.
+        # A limit on norms needs all gradients, or all weights, at once.
         limited = rule.clip_norm is not None or rule.max_norm is not None
         self._threads = ThreadChoice(0 if limited else products)
         self._updates_of_call = max(1, PRODUCTS_OF_CALL // products)
         shape = tile_shape(dtype)
         dropped = any(spec.dropout)
-        # A layer of one tile uses a list once, which is less than making it costs: 64-32-16-10 took 6 % longer a batch
-        # of 32 and 23 % longer a sample.
+        # A layer of one tile uses a list only once, which saves less than making it costs: 64-32-16-10 took 6 % longer
+        # with batches of 32, and 23 % longer with single samples.
         listed = (
             skips_zeros and not dropped and mostly_zero(data, columns, shape.rows) and spec.layer_sizes[1] > shape.width
         )
@@ -168,7 +170,7 @@ class FusedPlan:
 
     @property
     def reason(self) -> str:
-        """The path in a sentence."""
+        """The path in one sentence."""
         with self.active():
             most = self._threads.most()
         threads = "1 thread" if most == 1 else f"up to {most} threads"
@@ -215,11 +217,11 @@ class FusedPlan:
         self._position = last
 
     def _call(self, n_threads: int, start: int, stop: int) -> None:
-        """Make updates, all threads of a team each update together."""
+        """Make updates; all threads of a team work on each update together."""
         teams, works = self._team(n_threads)
 
         def updates(team: Team) -> None:
-            with subnormals_flushed():  # a mode of the thread
+            with subnormals_flushed():  # each thread has its own mode
                 self._updates(self._batches, works[team.thread], self._model, team, self._steps_done, start, stop)
 
         with contextlib.nullcontext() if self._called else announced():
@@ -230,7 +232,7 @@ class FusedPlan:
         self._called = True
 
     def _team(self, n_threads: int) -> tuple[list[Team], list[Work]]:
-        """Return the members of a team, and what each works with: it writes to some arrays of its own."""
+        """Return the members of a team, and the arrays of each: some are its own to write, all others are shared."""
         if n_threads not in self._teams:
             works = [self._work]
             shared = self._work._asdict()
@@ -241,7 +243,7 @@ class FusedPlan:
         return self._teams[n_threads]
 
     def _connect(self) -> None:
-        """Find each piece of parameters and optimizer state in the network's layout and in panels."""
+        """Pair each piece of parameters and optimizer state in the network's layout with its place in panels."""
         self._packed = self._layers.parameters.flat
         given = (self._packed, *(self._rule.state[name] for name in self._rule.optimizer.slots))
         pairs = zip(given, (self._panel_parameters, *self._state), strict=True)
@@ -266,7 +268,7 @@ class FusedPlan:
         self._empty_panels()
 
     def _empty_panels(self) -> None:
-        """Write zeros to the panels, the padding included, where a training that diverged left NaN."""
+        """Clear the panels, including their padding, where a training that diverged may have left NaN."""
         for panels in (self._panel_parameters, *self._state):
             panels[...] = 0
 
@@ -286,7 +288,7 @@ class FusedPlan:
 
 
 def _model(spec: Spec, rule: UpdateRule, panels: Panels, hidden: list[str]) -> Model:
-    """Return the numbers of a training, still without parameters and state."""
+    """Return the constants of a training; parameters and optimizer state are filled in later."""
     dtype, activations, optimizer = spec.dtype, spec.activations, rule.optimizer
     none = np.empty(0, dtype)
     return Model(
@@ -335,7 +337,7 @@ def _work(spec: Spec, n_rows: int, shape: TileShape, listed: bool, kept_gradient
         z=numbers(starts[-1] if keeps_z else 0),
         inputs=numbers(starts[-1]) if dropped else a,
         masks=numbers(starts[-1] if dropped else 0),
-        delta=numbers(starts[-1] + shape.width),  # a copy of the last columns reads on to the end of a panel
+        delta=numbers(starts[-1] + shape.width),  # copying the last columns reads to the end of a panel
         y=numbers(n_rows, sizes[-1]),
         weight=numbers(n_rows),
         output_z=numbers(n_rows, sizes[-1]),

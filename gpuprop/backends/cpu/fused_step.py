@@ -30,13 +30,13 @@ from gpuprop.backends.cpu.tiles import TileShape, column_lister, multiplication,
 from gpuprop.backends.cpu.tuples import by_address
 from gpuprop.maths.optimizers import FLUSH_EVERY
 
-__all__ = ["GATHERED", "GATHERED_PIECE", "OWN", "PIECE", "Batches", "Kind", "Model", "Work", "epoch"]
+__all__ = ["GATHERED", "GATHERED_PIECE", "LEFT_BLOCK", "OWN", "PIECE", "Batches", "Kind", "Model", "Work", "epoch"]
 
 Array = NDArray[Any]
 Numbers = tuple[float, ...]  # of an update, see `gpuprop_kernels.formulas.rules`
 
 #: Numbers of the left matrix that a block of rows may have: it is read once for each panel, out of the second cache.
-_BLOCK = 131_072
+LEFT_BLOCK = 131_072
 #: Numbers of a gradient between two calls of the optimizer: with weights and state they stay in the first cache.
 PIECE = 1_024
 #: Numbers in the outputs of a layer, over a batch, from which on they and the deltas above are copied for a gradient:
@@ -216,7 +216,7 @@ def _product(shape: TileShape, listed: bool) -> Callable[..., None]:
         a: Array, a_at: int, a_stride: int, n_rows: int, panels: Array, panels_at: int, n: int, n_columns: int,
         lists: Array, counts: Array, first_tile: int, out: Array, out_at: int, out_stride: int,
     ) -> None:  # fmt: skip
-        block = max(rows, _BLOCK // n // rows * rows)
+        block = max(rows, LEFT_BLOCK // n // rows * rows)
         n_tiles = (min(block, n_rows) + rows - 1) // rows
         # The tiles of a panel share in asking for the next one.
         share, stride = n * width // n_tiles, (asks * width + n_tiles - 1) // n_tiles

@@ -1,14 +1,15 @@
 """The step of k networks of one shape at once: `gpuprop.core.step` over register tiles, with a leading axis.
 
-Networks that see the same rows in the same order share each batch. It is gathered once, its zeros are looked for once,
-and the first layers of all are one wide multiplication: the batch stays in the cache while the panels of all networks'
-weights go by. Networks with rows or an order of their own gather their own batches; all else is the same.
+Networks that see the same rows in the same order share each batch. The batch is gathered once, its zeros are found
+once, and the first layers of all networks become one wide multiplication: the batch stays in the cache while the panels
+of all networks' weights pass through it. Networks with rows or an order of their own gather their own batches; nothing
+else differs.
 
-Weights and optimizer state of each network lie in panels (`gpuprop.backends.cpu.panels`), and as in the fused tier a
-piece of a gradient is used up by the optimizer while it is in the first cache, so that the gradients of all networks
-never exist. The fused tier compiles a whole epoch for one kind of training, which pays in long ones only; what is
-compiled here serves many kinds and takes a fraction of that, at the price of some calls from Python in each step, which
-k networks share.
+The weights and the optimizer state of each network lie in panels (`gpuprop.backends.cpu.panels`). As in the fused tier,
+the optimizer consumes each piece of a gradient while it is in the first cache, so that no whole gradient is ever
+stored. The fused tier compiles a whole epoch for one kind of training, which pays only for long trainings. The
+functions compiled here serve many kinds of training and compile in a fraction of that time. In return each step makes
+some calls from Python, whose cost the k networks share.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ from numpy.typing import NDArray
 from gpuprop.arrays import is_sparse
 from gpuprop.backends.cpu import fused, loops, optimizer_loops
 from gpuprop.backends.cpu.compiling import compiled
-from gpuprop.backends.cpu.panels import Panels, padded, row_stride, transposition
+from gpuprop.backends.cpu.fused_step import LEFT_BLOCK, PIECE
+from gpuprop.backends.cpu.panels import Panels, row_stride, transposition
 from gpuprop.backends.cpu.subnormals import subnormals_flushed
 from gpuprop.backends.cpu.tiles import TileShape, column_lister, multiplication, row_lister, tile_shape
+from gpuprop.core.parameters import padded
 from gpuprop.maths.optimizers import FLUSH_EVERY
 
 if TYPE_CHECKING:
@@ -36,25 +39,22 @@ __all__ = ["LARGEST_OWN_BATCH", "JointUpdates", "cannot_join"]
 
 Array = NDArray[Any]
 
-#: Numbers of the left matrix that a block of rows may have: it is read once for each panel, out of the second cache.
-_BLOCK = 131_072
-#: Rows of a batch above which networks with rows of their own are faster alone: with 256 of them together took 0.87
-#: (784-512-10) and 0.99 (784-64-10) of the time, with 512 1.13 and 1.17 (784-16-10).
+#: Networks with rows of their own are faster alone if their batches have more rows than this. With 256 rows, training
+#: together took 0.87 (784-512-10) and 0.99 (784-64-10) of the time, with 512 rows 1.13 and 1.17 (784-16-10).
 LARGEST_OWN_BATCH = 256
-#: Numbers in the activations of the widest layer above which networks are faster alone, with BLAS.
+#: Networks are faster alone, with BLAS, if the activations of their widest layer have more numbers than this.
 _LARGEST_LAYER = 2**18
 
-#: Numbers of a gradient between two calls of the optimizer: with weights and state they stay in the first cache.
-_PIECE = 1_024
+#: The optimizer is called for pieces of a gradient of this many numbers: with their weights and state they fit into the
 
 
 def cannot_join(training: Training) -> str | None:
-    """Return why a training is better made alone, or None if it can share its updates with others of its shape.
+    """Return why a training should run alone, or None if it can share its updates with others of its shape.
 
-    Networks of one shape need not have in common: parameters, rows, order, targets, weights of samples, penalties,
-    learning rates, and the hyperparameters of the optimizer. Batches so large that BLAS multiplies faster than the
-    tiles are trained alone, and so are trainings that are long enough for the fused tier: with 784-64-10 and batches
-    of 32 each then takes 115 microseconds an update, and together they take 107.
+    Networks of one shape may differ in their parameters, rows, order, targets, sample weights, penalties, learning
+    rates, and hyperparameters of the optimizer. A training runs alone if its batches are so large that BLAS multiplies
+    faster than the tiles, or if it is long enough for the fused tier: for 784-64-10 with batches of 32, an update then
+    takes 115 microseconds alone, against 107 together.
     """
     spec, rule = training.layers.spec, training.rule
     if training.watched:
@@ -81,8 +81,8 @@ def cannot_join(training: Training) -> str | None:
 
 # --- what is compiled ------------------------------------------------------------------------------------------------
 #
-# Arrays of a layer are (k, rows * stride), or (1, rows * stride) where all networks have the same rows; `panels` is
-# (k, size of a network's buffer). Numba slices rows of 1-d arrays as contiguous ones.
+# The arrays of a layer have shape (k, rows * stride), or (1, rows * stride) where all networks have the same rows;
+# `panels` is (k, size of a network's buffer). Numba treats slices of 1-d arrays as contiguous.
 
 
 @functools.cache
@@ -96,7 +96,7 @@ def _products(shape: TileShape) -> Callable[..., None]:
         a: Array, a_stride: int, n_rows: int, panels: Array, at: int, fan_in: int, fan_out: int, listed: bool,
         lists: Array, counts: Array, out: Array, out_stride: int,
     ) -> None:  # fmt: skip
-        block = max(rows, _BLOCK // fan_in // rows * rows)
+        block = max(rows, LEFT_BLOCK // fan_in // rows * rows)
         for i in range(panels.shape[0]):
             own = i % a.shape[0]
             for first in range(0, n_rows, block):
@@ -197,7 +197,7 @@ def _output(name: str, derivative_of: str, loss: str, metric: str, dtype: np.dty
 
 @functools.cache
 def _transposes(shape: TileShape) -> Callable[..., None]:
-    """Return ``transposes(...)``: the weights of a layer of every network, transposed."""
+    """Return ``transposes(...)``, which transposes a layer's weights for every network."""
     transpose = transposition(shape)
 
     @compiled
@@ -214,7 +214,7 @@ def _update(optimizer: str, shape: TileShape, dtype: np.dtype[Any]) -> Callable[
     multiply, multiply_listed = multiplication(shape, False), multiplication(shape, True)
     optimize, numbers_of = optimizer_loops.update_pass(optimizer, dtype), optimizer_loops.numbers_of(optimizer)
     for_biases, add_penalty = optimizer_loops.for_biases(optimizer), loops.add_penalty
-    rows, lanes, width, piece_size = shape.rows, shape.lanes, shape.width, _PIECE
+    rows, lanes, width, piece_size = shape.rows, shape.lanes, shape.width, PIECE
 
     @compiled
     def update(
@@ -266,7 +266,7 @@ def _update(optimizer: str, shape: TileShape, dtype: np.dtype[Any]) -> Callable[
 
 
 class _Zeros:
-    """Lists of what is not zero in a batch, of one for all networks or of each; empty ones where they do not pay."""
+    """Lists of what is not zero in a shared batch or in each network's own; empty where the lists do not pay."""
 
     def __init__(self, shape: TileShape, n_batches: int, n_rows: int, n_columns: int) -> None:
         rows = shape.rows
@@ -277,19 +277,19 @@ class _Zeros:
         self.rows = np.zeros((n_batches, column_tiles, n_rows), np.int32), np.zeros((n_batches, column_tiles), np.int64)
 
     def find(self, x: Array, stride: int, n_rows: int) -> None:
-        """Look for them in each of the batches `x`."""
+        """Fill the lists for each of the batches `x`."""
         for i, batch in enumerate(x):
             self._list_columns(batch, stride, n_rows, self._marks, *(lists[i] for lists in self.columns))
             self._list_rows(batch, stride, n_rows, self._marks, *(lists[i] for lists in self.rows))
 
 
 class JointUpdates:
-    """The updates of an epoch of k networks of one shape, see `cannot_join`.
+    """The updates of an epoch of k networks of one shape; see `cannot_join`.
 
     Parameters
     ----------
     members : sequence of EpochUpdates
-        Of any epoch of these networks: what is allocated here serves all that follow.
+        Those of any epoch of these networks: the arrays allocated here serve all later epochs too.
     shared : bool
         Whether the networks see the same rows with the same targets in the same order.
     """
@@ -314,9 +314,9 @@ class JointUpdates:
             for at, units in zip(self._panels.biases_at.tolist(), sizes[1:], strict=True)
         ]
         self._transposed = [numbers(k, fan_out * padded(fan_in, shape.lanes)) for fan_in, fan_out in _layers(sizes)[1:]]
-        self._gradient = numbers(max(_PIECE, shape.rows * shape.width, *sizes))
+        self._gradient = numbers(max(PIECE, shape.rows * shape.width, *sizes))
 
-        # Layer l of `a` and `delta`; the output layer's net inputs and deltas are both in `delta`.
+        # Index l of `a` and `delta` belongs to layer l; `delta` holds both net inputs and deltas of the output layer.
         *hidden, output = spec.activations
         n_batches = 1 if shared else k
         self._strides = [row_stride(units, shape) for units in sizes]
@@ -341,9 +341,9 @@ class JointUpdates:
         self._output_parameter = output.parameter
 
     def run(self, first: int, last: int) -> None:
-        """Make the updates `first` to `last` - 1, and hand each network its parameters and its optimizer's memory.
+        """Make the updates `first` to `last` - 1, and give each network its new parameters and optimizer state.
 
-        A network whose parameters or totals are not finite any more is left as it was.
+        A network whose parameters or totals have become infinite or NaN keeps its old parameters.
         """
         n_samples = self._epochs[0].data.n_samples
         quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore")
@@ -359,7 +359,7 @@ class JointUpdates:
             self._hand_over(i, member)
 
     def totals(self) -> NDArray[np.float64]:
-        """Return the sums of weighted loss and of weighted score of each network; NaN where it was left as it was."""
+        """Return each network's sums of weighted loss and score; NaN for one that kept its old parameters."""
         totals = self._totals.copy()
         totals[~np.isfinite(self._panel_parameters).all(axis=1)] = np.nan
         return totals
@@ -377,7 +377,7 @@ class JointUpdates:
             self._sample_weight = np.stack([ones if weight is None else weight for weight in weights])
 
         def of_steps(name: str) -> Array:
-            """Return a row for each step, with a number for each network."""
+            """Return an array with a row for each step and a column for each network."""
             return np.ascontiguousarray(np.stack([getattr(member, name) for member in members], axis=1))
 
         self._rates, self._weights = of_steps("rates"), of_steps("weights")
@@ -389,7 +389,7 @@ class JointUpdates:
         self._hyperparameters = np.stack([optimizer_loops.hyperparameters(optimizer) for optimizer in optimizers])
 
     def _take_batch(self, start: int, n_rows: int) -> Array:
-        """``x, y = rows of the data set``, of one for all or of each; return the sample weights of each network."""
+        """``x, y = rows of the data set``, once for all networks or for each; return each network's sample weights."""
         for i, member in enumerate(self._members):
             ops, data, x = member.training.layers.ops, member.data, self._x[:n_rows]
             ops.take_batch(data.inputs, member.order, start, None, x)
@@ -404,7 +404,7 @@ class JointUpdates:
         return np.stack(weights)
 
     def _forward(self, n_rows: int) -> None:
-        """``a[l] = f_l(a[l-1] @ W[l] + b[l])``, up to the products of the output layer."""
+        """``a[l] = f_l(a[l-1] @ W[l] + b[l])``; of the output layer only the product ``a[L-1] @ W[L]``."""
         for layer, (fan_in, fan_out) in enumerate(_layers(self._sizes)):
             is_output = layer == len(self._hidden)
             out, stride = self._delta[-1] if is_output else self._a[layer + 1], self._strides[layer + 1]
@@ -418,7 +418,7 @@ class JointUpdates:
                 forward(parameter, self._biases[layer], n_rows, stride, z is not out, z, out)
 
     def _backward(self, n_rows: int, weight: Array, index: int) -> None:
-        """The deltas, from the output layer down, with the weights as they still are."""
+        """Form the deltas, from the output layer down, with the weights from before this update."""
         z, a, out = self._output_work
         self._output(
             self._output_parameter, self._biases[-1], n_rows, self._strides[-1], z, a, self._y, weight,
@@ -436,10 +436,10 @@ class JointUpdates:
             derive(parameter, units, n_rows, stride, self._z[layer - 1], delta)
 
     def _make_update(self, n_rows: int, index: int) -> None:
-        """Gradients and new parameters, layer by layer."""
+        """Form gradients and new parameters, layer by layer."""
         moments, squares = (*self._state, self._panel_parameters, self._panel_parameters)[
             :2
-        ]  # what it lacks is not touched
+        ]  # state arrays that the optimizer lacks are never touched
         steps = self._steps_done + index + 1
         for layer, (fan_in, fan_out) in enumerate(_layers(self._sizes)):
             self._update(
@@ -454,15 +454,15 @@ class JointUpdates:
                 optimizer_loops.flush_subnormals(slot[i])
 
     def take_parameters(self) -> None:
-        """Bring parameters and optimizer state of each network into panels."""
+        """Copy parameters and optimizer state of each network into panels."""
         for i, member in enumerate(self._epochs):
             for own, panels in self._both(i, member):
-                panels[...] = 0  # the padding too: a training that diverged left NaN there
+                panels[...] = 0  # clears the padding too, where a training that diverged may have left NaN
                 for piece, packed in self._panels.pieces(own, panels):
                     packed[...] = piece
 
     def start_from(self, i: int, totals: NDArray[np.float64]) -> None:
-        """Go on with the sums that updates made earlier in the epoch have left."""
+        """Go on from the sums of earlier updates of this epoch."""
         self._totals[i] = totals
 
     def _hand_over(self, i: int, member: EpochUpdates) -> None:
@@ -473,7 +473,7 @@ class JointUpdates:
                 piece[...] = packed
 
     def _both(self, i: int, member: EpochUpdates) -> Iterator[tuple[Array, Array]]:
-        """Yield parameters and optimizer state of network i, in its own layout and in panels."""
+        """Yield pairs of views of network i's parameters and optimizer state: in its own layout, and in panels."""
         rule = member.training.rule
         yield member.training.layers.parameters.flat, self._panel_parameters[i]
         for slot, name in zip(self._state, rule.optimizer.slots, strict=True):
@@ -481,5 +481,5 @@ class JointUpdates:
 
 
 def _layers(sizes: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Return the pairs (fan_in, fan_out)."""
+    """Return the pair (fan_in, fan_out) of each layer."""
     return list(pairwise(sizes))

@@ -1,7 +1,7 @@
-"""The plan of several networks of one shape: which of them share their batches, and which are trained side by side.
+"""The plan for several networks of one shape: which of them share their batches, and which are trained side by side.
 
-Networks that see the same rows in the same order share each batch; networks with rows or an order of their own are
-made in the same calls as long as their batches are small. What remains alone makes its own updates.
+Networks that see the same rows in the same order share each batch. Networks with rows or an order of their own are
+updated in the same calls as long as their batches are small. A network that is in no group makes its own updates.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 
 __all__ = ["JointPlan"]
 
-#: Whether networks share their batches, and their places among the trainings of an epoch.
+#: A group of networks: whether they share their batches, and their indices among the trainings of an epoch.
 Group = tuple[bool, tuple[int, ...]]
 
 
 class JointPlan:
     """`gpuprop.core.plan.Plan` for several trainings of one shape.
 
-    `begin_epoch` may leave out trainings that have ended; the others keep their order.
+    A caller of `begin_epoch` may leave out trainings that have ended; the others keep their order.
 
     Parameters
     ----------
     trainings : sequence of Training
-        Of one shape.
+        All of one shape.
     """
 
     name = "joint"
@@ -102,7 +102,7 @@ class JointPlan:
                 yield f"{name} of network {number}", array
 
     def _grouped(self) -> Iterator[Group]:
-        """Yield the groups of this epoch; a training that is in none of them makes its own updates."""
+        """Yield the groups of this epoch; a training that is in no group makes its own updates."""
         batches: dict[tuple[int, bytes], list[int]] = {}
         for i, member in enumerate(self._epochs):
             if id(member.training) not in self._alone:
@@ -115,14 +115,14 @@ class JointPlan:
 
 
 class _Rows:
-    """Numbers for the data sets of trainings: equal rows and targets have equal numbers."""
+    """Number the data sets of trainings, so that equal rows and targets get equal numbers."""
 
     def __init__(self) -> None:
         self._of_training: dict[int, int] = {}
         self._different: list[TrainingData] = []
 
     def number(self, training: Training) -> int:
-        """Return the number of the data set of a training, which it keeps from epoch to epoch."""
+        """Return the number of a training's data set; it stays the same from epoch to epoch."""
         data = training.data
         if id(training) not in self._of_training:
             known = next((n for n, other in enumerate(self._different) if _same_rows(data, other)), None)
@@ -138,7 +138,7 @@ def _same_rows(one: TrainingData, other: TrainingData) -> bool:
 
 
 def _equal(a: Any, b: Any) -> bool:
-    """Whether two arrays, or two CSR matrices, hold the same numbers."""
+    """Return whether two arrays, or two CSR matrices, hold the same numbers."""
     if a.shape != b.shape or a.dtype != b.dtype or is_sparse(a) != is_sparse(b):
         return False
     if is_sparse(a):

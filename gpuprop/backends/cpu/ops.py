@@ -1,7 +1,7 @@
-"""The primitives of ``device="cpu"``: NumPy's BLAS for the multiplications, compiled loops for all between them.
+"""The primitives of ``device="cpu"``: NumPy's BLAS multiplies, and compiled loops do everything in between.
 
-What the loops do not know, a user's own activation or optimizer, is left to `NumpyOps`; so is everything where Numba
-is missing or broken. Numba is imported by the first primitive that is called.
+`NumpyOps` takes over where the loops cannot serve: for a user's own activation or optimizer, and for everything if
+Numba is missing or broken. The first primitive that is called imports Numba.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CpuOps", "compiled_loops"]
 
-# Sums of squared gradients that leave no doubt: neither has one of the squares overflowed or vanished in float64, nor
-# will the factor that shortens them in float32. Otherwise the careful norm of gpuprop.optimizers is taken.
+# For sums of squared gradients within these bounds the fast norm is safe: no square has overflowed or vanished in
+# float64, and neither will the clipping factor in float32. Otherwise the careful norm of gpuprop.maths.optimizers is
+# taken.
 _USUAL_SQUARES = (1e-60, 1e60)
 
 
@@ -184,7 +185,7 @@ class CpuOps(NumpyOps):
 
 
 def _clip(loops: Any, gradients: Array, max_norm: float, scratch: Array) -> None:
-    """Do as `gpuprop.optimizers.clip_by_norm`, in one pass where the gradients are of usual size."""
+    """Clip as `gpuprop.maths.optimizers.clip_by_norm` does, but in one pass if the gradients are of usual size."""
     squares = loops.sum_of_squares(gradients)
     if not _USUAL_SQUARES[0] < squares < _USUAL_SQUARES[1]:
         clip_by_norm(gradients, max_norm, scratch)

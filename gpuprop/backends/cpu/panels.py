@@ -1,15 +1,15 @@
 """The layout of the fused tier: matrices cut into panels that a register tile reads from left to right.
 
-A matrix (fan_in, fan_out) is cut into panels of `width` columns; the last is as narrow as one vector if that is enough.
-A panel is stored row after row, the missing columns of the last as zeros:
+A matrix (fan_in, fan_out) is cut into panels of `width` columns. The last panel is only one vector wide if its columns
+fit into that. A panel is stored row after row, and zeros fill the missing columns of the last one:
 
     panel 0: w[0, 0:32] w[1, 0:32] ... w[fan_in - 1, 0:32]    panel 1: w[0, 32:64] w[1, 32:64] ...
 
-so that the tile multiplication reads one vector after the other. From a row-major matrix of 512 columns, whose rows are
-all in the same few sets of the cache, the same multiplication takes a third longer.
+The tile multiplication then reads one vector after the other. It takes a third longer on a row-major matrix of 512
+columns, whose rows all fall into the same few sets of the cache.
 
-The layers lie in the order of `gpuprop.core.parameters.Parameters`: all weights, then all biases. An optimizer works on
-single numbers and does not see the difference; the padding has no gradient and stays zero.
+The layers lie in the order of `gpuprop.core.parameters.Parameters`: all weights, then all biases. An optimizer treats
+each number by itself, so it needs no change for panels. The padding has no gradient and stays zero.
 """
 
 from __future__ import annotations
@@ -27,30 +27,26 @@ from numpy.typing import NDArray
 
 from gpuprop.backends.cpu.compiling import compiled
 from gpuprop.backends.cpu.tiles import TileShape
+from gpuprop.core.parameters import padded
 
-__all__ = ["Panels", "aligned", "padded", "row_stride", "transposition"]
+__all__ = ["Panels", "aligned", "row_stride", "transposition"]
 
 Array = NDArray[Any]
 Places = NDArray[np.int64]
 
 LINE = 64
-"""Bytes of a line of the cache."""
+"""Bytes of a cache line."""
 
-#: Rows of a matrix that are copied to or from panels at a time, and the numbers from which on that is done. All rows of
-#: one panel after the other are a page apart: the parameters and the memory of Adam of 784-1024-1024-1024-10 took 17 ms
-#: to copy and 24 to copy back, and take 7 and 7.
+#: A matrix is copied to or from panels in blocks of at least `_ROWS` rows and about `_NUMBERS` numbers. Copying whole
+#: panels one by one jumps a page from row to row: for 784-1024-1024-1024-10 with Adam's memory that took 17 ms, and 24
+#: to copy back; in blocks it takes 7 and 7.
 _ROWS, _NUMBERS = 32, 32_768
 
 _INT = ir.IntType(64)
 
 
-def padded(n: int, multiple: int) -> int:
-    """Return `n` rounded up to a multiple."""
-    return -(-n // multiple) * multiple
-
-
 def aligned(sizes: int | tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Return zeros that begin with a cache line: of NumPy's own arrays every vector would lie in two."""
+    """Return zeros that begin at a cache line; in an array that NumPy allocates, every vector may straddle two."""
     n_bytes = int(np.prod(sizes)) * dtype.itemsize
     raw = np.zeros(n_bytes + LINE, np.uint8)
     begin = -raw.ctypes.data % LINE
@@ -58,26 +54,26 @@ def aligned(sizes: int | tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 
 
 def row_stride(n_columns: int, shape: TileShape) -> int:
-    """Return how far apart the rows of a layer are: whole vectors, tiles to the end, and not in the same cache sets.
+    """Return the distance between the rows of a layer: whole vectors and tiles fit, and rows use all cache sets.
 
-    Rows whose distance is a multiple of 512 bytes fall into a few of the sets of the first cache.
+    Rows that lie a multiple of 512 bytes apart would share a few sets of the first cache.
     """
     stride = padded(padded(n_columns, shape.rows), shape.lanes)
     return stride if stride // shape.lanes % 8 else stride + shape.lanes
 
 
 class Panels:
-    """Where each layer's weights and biases are in a flat buffer of panels.
+    """The places of each layer's weights and biases in a flat buffer of panels.
 
     Attributes
     ----------
     units : array of int64
         The layer sizes, the input's first.
     weights_at, biases_at, transposed_at : array of int64
-        Of layer l at index l - 1: where its weights and biases begin in the buffer, and its transposed weights in a
-        buffer of their own.
+        Index l - 1 says where the weights and biases of layer l begin in the buffer, and where its transposed weights
+        begin in a buffer of their own.
     n_weights, size, transposed_size : int
-        Lengths: of all weights, of the buffer, of the buffer of transposed weights.
+        The lengths of all weights, of the buffer, and of the buffer of transposed weights.
     """
 
     def __init__(self, layer_sizes: tuple[int, ...], shape: TileShape) -> None:
@@ -94,10 +90,10 @@ class Panels:
         self.n_weights, self.size, self.transposed_size = weights[-1], biases[-1], transposed[-1]
 
     def pieces(self, flat: Array, panels: Array) -> list[tuple[Array, Array]]:
-        """Return views of the same parameters in a flat buffer of the network's and in panels.
+        """Return pairs of views of the same parameters: one in the network's flat buffer, one in panels.
 
-        They are the weights, some rows of all full panels of a layer at a time and then those of its last panel, and
-        the biases of each layer; the padding is in none of them.
+        For each layer there are pairs for blocks of rows of all full panels, one for the last panel, and one for the
+        biases. No view contains padding.
         """
         found, at, sizes, width = [], 0, self.units.tolist(), self.shape.width
         for (fan_in, fan_out), begin in zip(pairwise(sizes), self.weights_at.tolist(), strict=True):
@@ -122,9 +118,9 @@ class Panels:
 
 @intrinsic(prefer_literal=True)
 def _turn(context, lanes, source, at, row_stride, n_rows, target, to, column_stride, n_columns):  # type: ignore[no-untyped-def]
-    """Write the square ``source[at + i * row_stride + j]``, of `lanes` rows, to ``target[to + j * column_stride + i]``.
+    """Transpose a square: ``target[to + j * column_stride + i] = source[at + i * row_stride + j]``, i, j < `lanes`.
 
-    Of the rows `n_rows` are there, the others are zeros; `n_columns` are written.
+    Only `n_rows` rows of the source exist, and zeros take the place of the others; `n_columns` columns are written.
     """
     n = lanes.literal_value
 
@@ -138,7 +134,7 @@ def _turn(context, lanes, source, at, row_stride, n_rows, target, to, column_str
         size = source.dtype.bitwidth // 8
 
         def place(array: Any, begin: Any, index: int, count: Any, stride: Any) -> tuple[Any, Any]:
-            """Return where a vector is, or the last of `count`, and whether there are so many."""
+            """Return the address of a vector (beyond `count`: of the last one), and whether the vector exists."""
             there = builder.icmp_signed("<", _INT(index), count)
             number = builder.select(there, _INT(index), builder.sub(count, _INT(1)))
             address = builder.gep(array, [builder.add(begin, builder.mul(number, stride))])
@@ -150,13 +146,13 @@ def _turn(context, lanes, source, at, row_stride, n_rows, target, to, column_str
             row = builder.load(address)
             row.align = size
             square.append(builder.select(there, row, ir.Constant(vector, None)))
-        # A number's place is (row, lane). Merging each row of the upper half with one of the lower half moves the
-        # first bit of the row's number to the end of the lane's, and the first of the lane's to the end of the row's:
-        # after as many rounds as a lane's number has bits, the two have changed places.
+        # A number's place is (row, lane). Merging each row of the upper half with its partner in the lower half moves
+        # the first bit of the row index to the end of the lane index, and the first bit of the lane index to the end
+        # of the row index. After as many rounds as an index has bits, row and lane have changed places.
         for _ in range(n.bit_length() - 1):
             pairs = zip(square[: n // 2], square[n // 2 :], strict=True)
             square = [_merged(builder, upper, lower, n, half) for upper, lower in pairs for half in (0, n // 2)]
-        for j in reversed(range(n)):  # what is missing goes where the last column goes afterwards
+        for j in reversed(range(n)):  # a column that does not exist goes to the last one's place, before that one
             address, _ = place(written, to, j, n_columns, column_stride)
             stored = builder.store(square[j], address)
             stored.align = size
@@ -167,18 +163,19 @@ def _turn(context, lanes, source, at, row_stride, n_rows, target, to, column_str
 
 
 def _merged(builder: Any, upper: Any, lower: Any, n: int, first: int) -> Any:
-    """Return half of the numbers of two vectors, from `first` on, in turn."""
+    """Interleave half of the numbers of two vectors, those from lane `first` on."""
     numbers = [first + lane // 2 + (n if lane % 2 else 0) for lane in range(n)]
     return builder.shuffle_vector(upper, lower, ir.Constant(ir.VectorType(ir.IntType(32), n), numbers))
 
 
 @functools.cache
 def transposition(shape: TileShape) -> Callable[..., None]:
-    """Return ``transpose(panels, at, fan_in, fan_out, transposed, to, first, stop)``: columns of a layer's weights.
+    """Return ``transpose(panels, at, fan_in, fan_out, transposed, to, first, stop)`` for a layer's weights.
 
-    Those from `first`, a multiple of the numbers in a vector, to `stop`, which is another or lies behind the last one.
+    It transposes the columns from `first` to `stop`. `first` is a multiple of the numbers in a vector; `stop` is one
+    too, or lies behind the last column.
 
-    By squares that fit into the registers: number by number it takes much of an online step.
+    It works on squares that fit into the registers; number by number, it would take much of an online step.
     """
     lanes, width = shape.lanes, shape.width
 

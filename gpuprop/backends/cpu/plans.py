@@ -1,6 +1,6 @@
-"""How updates are made on a CPU with compiled loops: by steps, fused, or several networks jointly.
+"""How updates are made on a CPU with compiled loops: by steps, fused, or jointly for several networks.
 
-The choice follows from sizes and options alone, never from what happens to be compiled already: the same training
+The choice follows from sizes and options alone, never from what happens to be compiled already, so that a training
 gives the same bits the first time and later.
 """
 

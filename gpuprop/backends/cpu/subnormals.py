@@ -1,10 +1,10 @@
-"""Arithmetic that takes subnormal numbers for zero, as long as a training computes.
+"""Treat subnormal numbers as zero while a training computes.
 
-A penalty lets the weights of inputs that are always zero, the rim of an image, decay until they and the squares of
-their gradients are subnormal, and many processors are a hundred times slower at each such number: epochs of 784-64-10
-on MNIST with Adam took up to four times as long. In results it makes no difference above 1e-38 (float64: 1e-308).
+Under a penalty, the weights of inputs that are always zero (the rim of an image) decay until they and the squares of
+their gradients are subnormal. Many processors compute a hundred times slower with such numbers: epochs of 784-64-10 on
+MNIST with Adam took up to four times as long. Results change by no more than 1e-38 (float64: 1e-308).
 
-It is a mode of the thread that computes: FTZ and DAZ of x86, FZ of ARM; elsewhere nothing is done.
+The mode belongs to the thread that computes: FTZ and DAZ on x86, FZ on ARM. On other processors nothing is done.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _BITS = 0x8040 if _X86 else 0x1000000  # flush to zero and denormals are zero; F
 
 @intrinsic
 def _read(context):  # type: ignore[no-untyped-def]
-    """Return the register that holds the mode: MXCSR, or FPCR."""
+    """Return the register that holds the mode: MXCSR on x86, FPCR on ARM."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         if _ARM:
@@ -57,17 +57,17 @@ def _write(context, mode):  # type: ignore[no-untyped-def]
     return types.none(types.int64), build
 
 
-# Not by `builder.asm`: Numba loads no parser of assembly, without which LLVM ends the process.
+# These call LLVM's intrinsics instead of `builder.asm`: Numba loads no assembly parser, and without one LLVM aborts.
 
 
 def read_arm(builder: Any) -> Any:
-    """Write the reading of FPCR."""
+    """Emit the instruction that reads FPCR, and return its value."""
     kind = ir.FunctionType(ir.IntType(64), [])
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.aarch64.get.fpcr"), [])
 
 
 def write_arm(builder: Any, mode: Any) -> None:
-    """Write the writing of FPCR."""
+    """Emit the instruction that writes FPCR."""
     kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)])
     builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.aarch64.set.fpcr"), [mode])
 
@@ -82,7 +82,7 @@ def _mxcsr(builder: Any, name: str, place: Any) -> None:
 
 @compiled
 def _flush(bits: int) -> int:
-    """Set bits of the mode; return the mode as it was."""
+    """Set bits of the mode, and return the mode from before."""
     before: int = _read()
     _write(before | bits)
     return before
@@ -95,7 +95,7 @@ def _restore(mode: int) -> None:
 
 @contextlib.contextmanager
 def subnormals_flushed() -> Iterator[None]:
-    """Take subnormal numbers for zero in this thread; what was before comes back at the end."""
+    """Treat subnormal numbers as zero in this thread; restore the thread's mode at the end."""
     before = _flush(_BITS)
     try:
         yield

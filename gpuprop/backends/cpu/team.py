@@ -1,14 +1,14 @@
 """Threads that make each update together: who does what, and how they wait for one another.
 
-An update has three parts, and everybody has done his share of one before anybody begins the next (`meet`):
+An update has three parts. All threads finish their share of a part before any thread begins the next one (`meet`):
 
     rows gathered, weights transposed | outputs, losses and deltas of rows | gradients and updates of weights
 
-Rows are shared in whole tiles, weights in whole pieces, and sums over either are added in one order afterwards. So the
-results are the same bits whatever the number of threads, which may then be chosen by a clock.
+The threads share rows in whole tiles and weights in whole pieces, and sums over either are added in one fixed order
+afterwards. So the results are bit for bit the same with any number of threads, and the number may be chosen by timing.
 
-Waiting is bounded: a thread looks for some tens of microseconds, as long as its processor would take to change to
-another thread, and then sleeps between looks.
+A waiting thread spins for some tens of microseconds, about as long as its processor would take to switch to another
+thread, and then sleeps between looks.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ __all__ = ["CAN_WAIT", "Team", "meet", "share", "team_of", "together"]
 
 Array = NDArray[Any]
 
-#: Numbers from one thread's count to the next: each is in a line of the cache of its own.
+#: The counts of two threads are this many numbers apart, so that each has a cache line of its own.
 _APART = 16
-#: Looks before the first sleep; each takes 40 to 140 cycles.
+#: How often a waiting thread looks before its first sleep; a look takes 40 to 140 cycles.
 _LOOKS = 1_000
-#: Microseconds of a sleep.
+#: The length of a sleep in microseconds.
 _SLEEP = 50
 
-# What tells a core that a thread only waits, as functions of LLVM and their arguments.
+# The instruction that tells a core that its thread is only waiting: LLVM's name for it, and its arguments.
 _X86_PAUSE, _ARM_PAUSE = ("llvm.x86.sse2.pause", ()), ("llvm.aarch64.hint", (1,))
 _PAUSE = {"x86_64": _X86_PAUSE, "amd64": _X86_PAUSE, "aarch64": _ARM_PAUSE, "arm64": _ARM_PAUSE}.get(
     platform.machine().lower()
 )
 
 CAN_WAIT = llvm.address_of_symbol("usleep") is not None
-"""Whether compiled code can sleep here; elsewhere (Windows) a team is one thread."""
+"""Whether compiled code can sleep on this system. Where it cannot (Windows), a team has one thread."""
 
 
 class Team(NamedTuple):
-    """One of several threads, from 0, and how often each of them has arrived at a `meet`.
+    """One thread of a team (`thread` counts from 0), and how often each thread has arrived at a `meet`.
 
-    Behind the counts is a number that is not zero when one of them has failed.
+    The last number of `arrived`, behind the counts, is not zero if a thread has failed.
     """
 
     thread: int
@@ -61,15 +61,15 @@ class Team(NamedTuple):
 
 
 def team_of(n_threads: int) -> list[Team]:
-    """Return what each of so many threads is to know."""
+    """Return the members of a team of `n_threads` threads."""
     arrived = np.zeros((n_threads + 1) * _APART, np.int64)
     return [Team(thread, n_threads, arrived) for thread in range(n_threads)]
 
 
 def together(call: Callable[[Team], None], teams: list[Team]) -> None:
-    """Call a function once for each member of a team, at the same time; the first call is made by this thread.
+    """Call a function once for each member of a team, at the same time; this thread makes the first call.
 
-    An exception of one of them is raised here when all have ended; the others do not wait for one that has failed.
+    If a member raises an exception, the others stop waiting for it, and it is raised here when all have ended.
     """
     failures: list[BaseException] = []
     arrived = teams[0].arrived
@@ -87,7 +87,7 @@ def together(call: Callable[[Team], None], teams: list[Team]) -> None:
         for helper in helpers:
             helper.start()
         guarded(teams[0])
-    except BaseException:  # no thread can be started: those that were must not wait for it
+    except BaseException:  # a thread could not be started; those that were must not wait for it
         arrived[-_APART] = 1
         raise
     finally:
@@ -100,13 +100,13 @@ def together(call: Callable[[Team], None], teams: list[Team]) -> None:
 
 @spliced
 def share(n: int, team: Team) -> tuple[int, int]:
-    """Return the first of `n` things that are this thread's, and the first that is not."""
+    """Return this thread's share of `n` things: the index of its first, and the index behind its last."""
     return n * team.thread // team.n_threads, n * (team.thread + 1) // team.n_threads
 
 
 @spliced
 def meet(team: Team) -> None:
-    """Wait until all threads have come here as often as this one."""
+    """Wait until all threads have arrived here as often as this one."""
     if team.n_threads > 1:
         _meet(team.thread, team.n_threads, team.arrived)
 
@@ -127,7 +127,7 @@ def _meet(thread: int, n_threads: int, arrived: Array) -> None:
 
 @intrinsic
 def _read(context, array, place):  # type: ignore[no-untyped-def]
-    """Read a count that another thread may be writing; what was written before it is then seen too."""
+    """Read a count that another thread may be writing; everything written before that count is then visible too."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         whole = context.make_array(signature.args[0])(context, builder, arguments[0])
@@ -138,7 +138,7 @@ def _read(context, array, place):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def _write(context, array, place, count):  # type: ignore[no-untyped-def]
-    """Write a count after everything that was written before."""
+    """Write a count; a thread that reads it also sees everything that this thread wrote before."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         whole = context.make_array(signature.args[0])(context, builder, arguments[0])
@@ -150,7 +150,7 @@ def _write(context, array, place, count):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def _pause(context):  # type: ignore[no-untyped-def]
-    """Leave the core to its other thread for a moment."""
+    """Let the core's other hardware thread run for a moment."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         if _PAUSE is not None:
@@ -165,7 +165,7 @@ def _pause(context):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def _sleep(context):  # type: ignore[no-untyped-def]
-    """Leave the processor to others."""
+    """Give the processor to other threads for `_SLEEP` microseconds."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         number = ir.IntType(32)

@@ -47,7 +47,7 @@ _INT = ir.IntType(64)
 
 
 class TileShape(NamedTuple):
-    """Rows and vectors of a tile, and the numbers in a vector; a panel of b is ``vectors * lanes`` columns wide."""
+    """The rows and vectors of a tile, and the numbers in a vector; a panel of b is ``vectors * lanes`` columns wide."""
 
     rows: int
     vectors: int
@@ -55,18 +55,18 @@ class TileShape(NamedTuple):
 
     @property
     def width(self) -> int:
-        """Columns of a full panel; the last panel of a matrix may be one vector wide."""
+        """The columns of a full panel; the last panel of a matrix may be one vector wide."""
         return self.vectors * self.lanes
 
 
-# Bytes of a vector, and the shape. rows * vectors sums, `vectors` of b and one of a must fit in the registers:
-# 32 of them with AVX-512 and NEON, 16 with AVX2 and SSE.
+# For each kind of processor the bytes of a vector, the rows and the vectors of a tile. The registers (32 with AVX-512
+# and NEON, 16 with AVX2 and SSE) must hold rows * vectors sums, `vectors` vectors of b and one of a.
 _SHAPES = {"avx512f": (64, 8, 2), "avx2": (32, 6, 2), "neon": (16, 8, 2), "": (16, 6, 2)}
 
 
 @functools.cache
 def tile_shape(dtype: np.dtype[Any]) -> TileShape:
-    """Return the shape for the processor that Numba compiles for (NUMBA_CPU_NAME may name another than this one)."""
+    """Return the shape for the processor that Numba compiles for; NUMBA_CPU_NAME may name another than this one."""
     features = str(cpu_target.target_context.codegen().magic_tuple()[-1])
     size, rows, vectors = next(shape for name, shape in _SHAPES.items() if not name or f"+{name}" in features)
     return TileShape(rows, vectors, size // dtype.itemsize)
@@ -78,11 +78,11 @@ def _tile(  # type: ignore[no-untyped-def]
     a, a_at, row_stride, k_stride, last_row, b, b_at, b_stride, ks, ks_at, n, out, out_at, out_stride,
     soon, soon_at, soon_stride,
 ):  # fmt: skip
-    """Store one tile of ``out = a @ b``; all arrays are flat, ``*_at`` says where in them the tile begins.
+    """Store one tile of ``out = a @ b``; all arrays are flat, and ``*_at`` says where in them the tile begins.
 
     ``a[row, k]`` is ``a[a_at + row * row_stride + k * k_stride]``, ``b[k, column]`` is
     ``b[b_at + k * b_stride + column]``; k takes the values ``ks[ks_at:ks_at + n]`` if `listed`, else ``range(n)``.
-    In step i ``soon[soon_at + i * soon_stride]`` is asked for.
+    Step i prefetches ``soon[soon_at + i * soon_stride]``.
     """
     shape = rows.literal_value, vectors.literal_value, lanes.literal_value
     order = listed.literal_value
@@ -109,7 +109,7 @@ _NAMES = ("a", "a_at", "row_stride", "k_stride", "last_row", "b", "b_at", "b_str
 def _build_tile(
     builder: Any, v: dict[str, Any], number: Any, size: int, shape: tuple[int, int, int], listed: bool
 ) -> None:
-    """Write the loop over k and the stores; `v` holds the arguments of `_tile` by name, arrays as their addresses."""
+    """Emit the loop over k and the stores; `v` holds the arguments of `_tile` by name, and addresses for arrays."""
     rows, vectors, lanes = shape
     vector = ir.VectorType(number, lanes)
     undefined = ir.Constant(vector, ir.Undefined)
@@ -180,9 +180,9 @@ def _build_tile(
 def multiplication(shape: TileShape, listed: bool) -> Callable[..., None]:
     """Return ``multiply(...)``: some rows of a times one panel of b, tile by tile.
 
-    Its arguments are those of `_tile`, for all tiles below one another: `n_rows` rows, and in a listed product the
-    list of tile t in row ``first_tile + t`` of `lists`, of length ``counts[first_tile + t]``. `narrow` says that the
-    panel is one vector wide. What tile t asks for begins at ``soon_at + t * soon_apart``.
+    Its arguments are those of `_tile`, but for a column of tiles with `n_rows` rows in all. In a listed product row
+    ``first_tile + t`` of `lists` is the list of tile t, and ``counts[first_tile + t]`` its length. `narrow` says that
+    the panel is one vector wide. Tile t prefetches from ``soon_at + t * soon_apart`` on.
     """
     rows, vectors, lanes = shape
 
@@ -214,7 +214,7 @@ def multiplication(shape: TileShape, listed: bool) -> Callable[..., None]:
 
 # --- what is not zero ------------------------------------------------------------------------------------------------
 #
-# In two passes each, because looking is done by vectors and listing one by one.
+# Both functions make two passes: the first looks at whole vectors, the second lists the findings one by one.
 
 
 @functools.cache
@@ -248,7 +248,7 @@ def row_lister(rows: int) -> Callable[..., None]:
     def list_rows(x: Array, stride: int, n_rows: int, marks: Array, lists: Array, counts: Array) -> None:
         n_tiles = lists.shape[0]
         for i in range(n_rows):
-            row = x[i * stride : i * stride + n_tiles * rows]  # what the stride adds to a row is zero
+            row = x[i * stride : i * stride + n_tiles * rows]  # the padding at the end of a row is zero
             for tile in range(n_tiles):
                 found = row[tile * rows] != 0
                 for k in range(1, rows):

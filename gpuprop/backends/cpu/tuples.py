@@ -1,12 +1,12 @@
-"""Tuples of many arrays that compiled code is given by their address.
+"""Pass tuples of many arrays to compiled code by address.
 
-Numba hands a tuple on as all that is in it, an array as seven numbers and more: a step works with three tuples of some
-forty arrays, which would be hundreds of arguments of each of its functions, stored and loaded again where one field is
-wanted. The compiler takes a second and more to find out that most of that is for nothing.
+Numba passes a tuple by passing every field, and an array takes seven numbers or more. A step works with three tuples of
+some forty arrays. Each of its functions would get hundreds of arguments, and would store and reload them to reach one
+field; the compiler needs a second and more to find out that most of that work is useless.
 
-A class of tuples marked with `by_address` is written to memory when Python calls compiled code, where it stays until
-the call ends; the compiled functions hand on the address and load the fields that they name. Nothing else can be done
-with such a tuple in compiled code.
+When Python calls compiled code, a tuple of a class marked with `by_address` is written to memory and stays there until
+the call ends. The compiled functions pass on its address and load only the fields that they name. They cannot do
+anything else with such a tuple.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Class = TypeVar("Class", bound=type[tuple[Any, ...]])
 
 
 def by_address(kind: Class) -> Class:
-    """Mark a class of named tuples as one that compiled code is given by their address."""
+    """Mark a class of named tuples, so that compiled code receives them by address."""
 
     @typeof_impl.register(kind)  # type: ignore[untyped-decorator]
     def type_of(value: Any, context: Any) -> _Address:
@@ -35,14 +35,14 @@ def by_address(kind: Class) -> Class:
 
 
 class _Address(types.Type):  # type: ignore[misc]
-    """The type of the address of a tuple of a type."""
+    """The Numba type of the address of a tuple, whose own type is `content`."""
 
     def __init__(self, content: Any) -> None:
         self.content = content
         super().__init__(f"Address({content.name})")
 
     def place(self, name: str) -> int:
-        """Return the number of a field."""
+        """Return the index of a field."""
         place: int = self.content.fields.index(name)
         return place
 
@@ -70,13 +70,13 @@ def _load(context: Any, builder: Any, kind: _Address, address: Any, name: str) -
 
 @unbox(_Address)  # type: ignore[untyped-decorator]
 def _store(kind: _Address, value: Any, c: Any) -> Any:
-    """Write the fields of a tuple to the memory of the call that comes from Python."""
+    """Write the fields of a tuple to memory that lasts as long as the call from Python."""
     address = cgutils.alloca_once(c.builder, c.context.get_value_type(kind).pointee)
     failed = cgutils.false_bit
     for place, field in enumerate(kind.content.types):
         given, own = c.pyapi.tuple_getitem(value, place), cgutils.gep_inbounds(c.builder, address, 0, place)
         if isinstance(field, types.Array):
-            # What Numba does with an array too, but at its place: by way of a copy a step takes .4 s longer to compile.
+            # Numba does the same with an array, but makes a copy of it first, and a step takes 0.4 s longer to compile.
             error = c.pyapi.numba_array_adaptor(given, c.builder.bitcast(own, c.pyapi.voidptr))
             wrong = cgutils.is_not_null(c.builder, error)
         else:

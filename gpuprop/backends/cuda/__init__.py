@@ -1,1 +1,1 @@
-"""The kernels of `gpuprop_kernels` under CuPy's arrays, or in Numba's simulator."""
+"""The CUDA backend: the kernels of `gpuprop_kernels` on CuPy's arrays, or in Numba's simulator."""

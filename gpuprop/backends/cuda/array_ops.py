@@ -1,8 +1,8 @@
-"""Arrays of a CUDA device: how they lie there, how they come there and back, and what kernels take for them.
+"""Arrays of a CUDA device: their layout, copies to and from the device, and the views of them that kernels take.
 
-The rows of every matrix lie a multiple of 8 elements apart (32 where they are bytes), with zeros between them, so that
-kernels read and write 128 bits at a time and whole sectors of memory. Arrays are views without the padding;
-`CudaArrays` finds the whole rows again by their strides.
+The rows of every matrix start a multiple of 8 elements apart (for bytes see `gpuprop_kernels.shapes.row_pitch`), with
+zeros between them. Kernels thus read and write 128 bits at a time, and whole sectors of memory. Arrays are views
+without the padding; `CudaArrays` recovers the padded rows from their strides.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["CudaArrays"]
 
 ALIGNMENT = 16
-"""Bytes of one access of a kernel; arrays begin at a multiple of it."""
+"""The bytes that a kernel reads at once; arrays begin at a multiple of this."""
 
 
 class CudaArrays:
@@ -38,7 +38,7 @@ class CudaArrays:
     Parameters
     ----------
     runtime : Runtime
-        Where the kernels run.
+        The place where the kernels run.
     """
 
     backend = "cuda"
@@ -86,9 +86,9 @@ class CudaArrays:
         return tuple(None if a is None else HostRows(a.tocsr() if is_sparse(a) else to_host(a)) for a in arrays)
 
     def _laid_out(self, array: Array) -> Array:
-        """Return an array of this device as kernels read it: a copy, unless it already lies so.
+        """Return an array of this device in the layout that kernels read; it is copied unless it has that layout.
 
-        A user's matrix of such strides may be a view of a wider one, whose other columns are no padding.
+        Strides alone do not show the layout: a user's matrix may be a view of a wider one, without zeros as padding.
         """
         if (
             array.flags.c_contiguous
@@ -114,7 +114,7 @@ class CudaArrays:
         self.runtime.synchronize()
 
     def whole(self, array: Array) -> Array:
-        """Return an array of `empty` with the padding of its rows."""
+        """Return an array that `empty` made, with the padding of its rows."""
         return self._rows(array) if array.ndim == 2 else array
 
     def _rows(self, matrix: Array) -> Array:
@@ -128,30 +128,30 @@ class CudaArrays:
         return self.runtime.xp.lib.stride_tricks.as_strided(matrix, (n_rows, width), (width * size, size))
 
     def flat(self, array: Array) -> Any:
-        """Return what a kernel takes for a matrix or a vector, padding included, as one flat array."""
+        """Return a matrix or a vector as a kernel takes it: one flat array, padding included."""
         if array.ndim == 2:
             array = self._rows(array).reshape(-1)
         return self.runtime.view(array)
 
     def padded_biases(self, biases: Array) -> Any:
-        """Return the biases of a layer with the zeros behind them; they are a part of the flat parameters."""
+        """Return a layer's biases, a part of the flat parameters, with the zeros that pad them."""
         as_strided = self.runtime.xp.lib.stride_tricks.as_strided
         return self.runtime.view(as_strided(biases, (padded(biases.size),), biases.strides))
 
     def constant(self, values: Any, dtype: DTypeLike) -> Any:
-        """Return what a kernel takes for a few numbers of the host."""
+        """Copy a few numbers to the device, and return them as a kernel takes them."""
         return self.runtime.view(self.asarray(np.asarray(values), dtype))
 
     def batch(self, n_rows: int, order: Any, start: int = 0) -> Batch:
-        """Return a batch of one slot: rows `start` to `start` + `n_rows` of the order."""
+        """Return a batch with one slot: the `n_rows` rows of the order from `start` on."""
         return Batch(self.constant([start, n_rows, 0, 0], np.int32), 0, n_rows, order, self.runtime.stream)
 
     def whole_batch(self, n_rows: int) -> Batch:
-        """Return the batch that is a matrix of `n_rows` rows as it stands."""
+        """Return the batch of all `n_rows` rows of a matrix, in their own order."""
         return self.batch(n_rows, self.constant(np.arange(n_rows), np.int32))
 
     def tile(self, n_rows: int, n_columns: int, dtype: Any, *, optimizer: bool = False) -> Tile:
-        """Return the tile for a product of this size, with an optimizer in its epilogue or without."""
+        """Return the tile for a product of this size, with or without an optimizer in its epilogue."""
         multiprocessors, capability = self.runtime.multiprocessors, self.runtime.capability
         return launch.choose_tile(n_rows, n_columns, dtype, multiprocessors, capability, optimizer=optimizer)
 

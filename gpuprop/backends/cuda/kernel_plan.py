@@ -1,4 +1,4 @@
-"""Training on a GPU: an epoch's updates by fused kernels, without a wait, a copy or an allocation between two of them.
+"""Training on a GPU: fused kernels make an epoch's updates, with no wait, copy or allocation between two updates.
 
 ::
 
@@ -8,17 +8,17 @@
     a part      H forward, head (last layer + loss + delta + last hidden delta), H - 1 hidden deltas, gradients + update
                 = 2 H + 1 launches for H hidden layers, and one each for: more than 16 classes, clipping, a split batch
 
-What differs between two updates lies in device memory, in one slot a part: its rows, the update's number
-(`schedule`), the rate and the optimizer's other numbers (`scalars`). They are uploaded once an epoch, and copied on the
-device to where a window's graph reads them; losses go back the same way and are read once an epoch. Kernels take views
-that are made once, so that a launch converts nothing. Data too large for the device are streamed, a window's rows at a
-time: `gpuprop.backends.cuda.streaming`. An update's launches are in `gpuprop.backends.cuda.launches`, the memory that
-they share in `gpuprop.backends.cuda.memory`.
+Whatever differs between two updates lies in device memory, in one slot for each part: its rows and the update's number
+(`schedule`), the rate and the optimizer's other numbers (`scalars`). The slots are uploaded once an epoch, and copied
+on the device to where a window's graph reads them. Losses go back the same way, and the host reads them once an epoch.
+Kernels take views that are made once, so that a launch converts nothing. Data too large for the device are streamed,
+one window's rows at a time: see `gpuprop.backends.cuda.streaming`. The launches of an update are in
+`gpuprop.backends.cuda.launches`, and the memory that they share in `gpuprop.backends.cuda.memory`.
 
-More than 16 classes, or no hidden layer, need a launch more: the last hidden delta by itself. So does norm clipping,
-which needs the norm of all gradients before the first update, and a large batch for few parameters, whose gradients
-are formed by parts of the batch (`gpuprop_kernels.shapes.choose_parts`) that the update adds up. Accumulation leaves
-gradients in memory and updates after the last part; max-norm adds a launch a layer.
+More than 16 classes, or no hidden layer, cost one more launch, for the last hidden delta alone. So does norm clipping,
+which needs the norm of all gradients before the first update, and so does a large batch for few parameters: there,
+parts of the batch form gradients (`gpuprop_kernels.shapes.choose_parts`) that the update adds up. Accumulation leaves
+gradients in memory and updates after the last part. Max-norm adds a launch for each layer.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ if TYPE_CHECKING:
 __all__ = ["CudaPlan"]
 
 WINDOW_LAUNCHES = 2000
-"""Launches that one graph may hold: capturing one costs the host some 50 microseconds, once."""
+"""The most launches in one graph; to capture a launch costs the host some 50 microseconds, once."""
 
 CHECKED_UPDATES = 4
-"""Updates that are made eagerly and by replay, to see that both give the same bits."""
+"""How many updates are made both launch by launch and by replay, to check that both give the same bits."""
 
 
 class CudaPlan:
-    """`gpuprop.core.plan.Plan` by fused kernels.
+    """`gpuprop.core.plan.Plan` that makes updates with fused kernels.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class CudaPlan:
     training : Training
         The arrays of its ``rule.state`` move into one buffer, where kernels expect them.
     want : str
-        "fused" launches each kernel by itself; everything else records graphs where that is possible.
+        "fused" launches each kernel by itself; any other name records graphs where that is possible.
     """
 
     def __init__(self, ops: CudaArrays, training: Training, want: str) -> None:
@@ -102,14 +102,14 @@ class CudaPlan:
 
     @property
     def name(self) -> str:
-        """The path."""
+        """The name of the path."""
         if self._chunks is not None:
             return "streamed"
         return "graph" if self._no_graphs is None else "fused"
 
     @property
     def reason(self) -> str:
-        """The path in a sentence."""
+        """The path in one sentence."""
         if self._no_graphs is None:
             how = f"fused kernels, {self._window_size:,} updates in a CUDA graph"
         else:
@@ -119,7 +119,7 @@ class CudaPlan:
         return f"streamed: {self._chunks.chunk_rows:,} rows at a time travel to the device while it works; {how}"
 
     def why_not(self, want: str) -> str:
-        """Return why this training cannot have the path `want`, which is not its own."""
+        """Return why this training cannot take the path `want`, which differs from its own."""
         if want == "streamed":
             return "the data set lies on the device; GPUPROP_DATA_MEMORY says from which size on it is streamed"
         if self._chunks is not None:
@@ -130,7 +130,7 @@ class CudaPlan:
         return limited_blas(self._training.n_threads)
 
     def _bring(self, data: TrainingData) -> None:
-        """Bring the data set to one place on the device; or to two, which take turns with the rows of a window."""
+        """Give the data set one place on the device, or two places that take turns to hold the rows of a window."""
         ops, weight = self._ops, data.sample_weight
         self._chunks: RowStream | None = None
         if isinstance(data.inputs, HostRows):
@@ -141,20 +141,20 @@ class CudaPlan:
             places = self._chunks.buffers
         else:
             self._order = ops.empty(data.n_samples, np.int32)
-            # Weights may differ from epoch to epoch, and the user's array stays as it is.
+            # Weights may change from epoch to epoch, so they are copied: the user's array must not change.
             places = [[data.inputs, data.targets, None if weight is None else weight.copy()]]
         self._row_weights = places[0][2]
         self._places = [self._step.view_data(place, data) for place in places]
 
     def _allocate(self) -> None:
-        """Allocate the slots of a window, which launches read and write, and those of an epoch, which last."""
+        """Allocate the slots of a window, which launches read and write, and those of the whole epoch."""
         step, dtype, empty = self._step, self._spec.dtype, self._ops.empty
         lengths: dict[str, tuple[int, Any]] = {
             "schedule": (4 * self._most_parts, np.int32),
             "scalars": (SCALARS * self._most_parts, dtype),
             "losses": (step.losses_of_a_slot * self._most_parts, dtype),
             "penalties": (2 * step.tallying_blocks * step.penalised, dtype),
-        }  # of an update
+        }  # for one update
         self._slots = {name: empty(self._window_size * n, kind) for name, (n, kind) in lengths.items()}
         self._epoch_slots = {name: empty((len(self._parts) * n,), kind) for name, (n, kind) in lengths.items()}
         self._slot_lengths = {name: n for name, (n, _) in lengths.items()}
@@ -167,7 +167,7 @@ class CudaPlan:
         self._epoch, self._position = epoch, 0
         self._window: tuple[int, int] | None = None
         most, optimizer = self._most_parts, self._rule.optimizer
-        # In slots: the last update may have fewer parts, whose slots stay zero.
+        # The last update may have fewer parts than the others; the slots of its missing parts stay zero.
         schedule = np.zeros((len(self._parts), most, 4), np.int32)
         scalars = np.zeros((len(self._parts), most, SCALARS), self._spec.dtype)
         for index, parts in enumerate(self._parts):
@@ -184,7 +184,7 @@ class CudaPlan:
             self._state_before[...] = self._step.memory.optimizer_state
 
     def _bring_rows(self, data: TrainingData, order: NDArray[np.int32]) -> None:
-        """Take the order of an epoch, and its sample weights."""
+        """Upload the order of an epoch and its sample weights, or hand them to the stream of rows."""
         if self._chunks is not None:
             weight = data.wide_weight
             self._chunks.begin(order, None if weight is None else to_host(weight).astype(self._spec.dtype))
@@ -212,7 +212,7 @@ class CudaPlan:
     def totals(self) -> NDArray[np.float64]:
         with self._runtime.active():
             self._keep()
-        # By updates first, so that the sum is the same for windows of any size.
+        # Summing within updates first makes the sum the same for windows of any size.
         loss, score = self._sums_of_updates("losses").sum(axis=0)
         if self._step.penalised:
             sums, spec = self._sums_of_updates("penalties"), self._spec
@@ -221,7 +221,7 @@ class CudaPlan:
         return np.array([[loss, score]])
 
     def _sums_of_updates(self, name: str) -> NDArray[np.float64]:
-        """Return the sums of the pairs that each update of the epoch has left, (updates, 2)."""
+        """Return for each update of the epoch the sum of the pairs that its launches have left, (updates, 2)."""
         left = self._runtime.to_numpy(self._epoch_slots[name]).astype(np.float64)
         return np.asarray(left.reshape(len(self._parts), -1, 2).sum(axis=1))
 
@@ -247,9 +247,9 @@ class CudaPlan:
         self._position = state.position
 
     def _parts_of(self, state: TrainingState) -> dict[str, NDArray[Any]]:
-        """Return the losses and penalties of each update of a state, as this plan keeps them.
+        """Return a state's losses and penalties of each update, as this plan keeps them.
 
-        The sums of a plan of another kind count as those of the first update.
+        If a plan of another kind made the state, its totals count as the losses of the first update.
         """
         shapes = {name: self._epoch_slots[name].shape for name in ("losses", "penalties")}
         if {name: part.shape for name, part in state.parts.items()} == shapes:
@@ -268,7 +268,7 @@ class CudaPlan:
     # --- windows -------------------------------------------------------------------------------------------------
 
     def _enter(self, begin: int, end: int) -> None:
-        """Bring the rows and the slots of the updates `begin` to `end` - 1 to where launches find them."""
+        """Bring the rows and the slots of the updates `begin` to `end` - 1 to where the launches read them."""
         if self._window == (begin, end):
             return
         self._keep()
@@ -283,7 +283,7 @@ class CudaPlan:
         self._window = (begin, end)
 
     def _keep(self) -> None:
-        """Copy what the window's updates have left so far to the slots of the epoch."""
+        """Copy the losses and penalties of the window's updates so far to the slots of the epoch."""
         if self._window is None:
             return
         begin, end = self._window
@@ -304,9 +304,9 @@ class CudaPlan:
             self._step.launch(place, place * self._most_parts, len(self._parts[index]), factor)
 
     def _replay(self, begin: int, end: int) -> None:
-        """Make a window's updates by one graph: captured when it is first needed, launched ever after."""
-        # The factors of the penalties are arguments of launches, which a graph keeps; they change from epoch to epoch
-        # only under sample weights and scikit-learn's conventions together.
+        """Make a window's updates by one graph, which is captured when it is first needed."""
+        # A graph keeps the arguments of its launches, and the factors of the penalties are among them. They change from
+        # epoch to epoch only if sample weights and scikit-learn's conventions come together.
         factors = self._epoch.penalty_factors[begin:end].tobytes()
         key = (end - begin, len(self._parts[end - 1]), begin // self._window_size % len(self._places))
         if self._step.penalised and self._factors.setdefault(key, factors) != factors:
@@ -321,14 +321,14 @@ class CudaPlan:
             graph()
 
     def _capture(self, key: tuple[int, ...], begin: int, end: int) -> None:
-        """Record a window as a graph, if a replay gives the bits that launches give."""
+        """Record a window as a graph if a replay gives the same bits as launches one by one."""
         try:
             same = self._replay_gives_the_same_bits(begin)
             if same:
                 self._graphs[key] = self._runtime.record(lambda: self._launch(begin, end))
                 return
             fault = "a replay of them gives other numbers"
-        except Exception as error:  # whatever a driver has against capturing, launches still work
+        except Exception as error:  # whatever keeps a driver from capturing, launches still work
             fault = str(error) or type(error).__name__
         self._no_graphs = " ".join(fault.split())
         warnings.warn(
@@ -339,9 +339,9 @@ class CudaPlan:
         )
 
     def _replay_gives_the_same_bits(self, begin: int) -> bool:
-        """Make the first updates of a window eagerly and by replay, and take them back.
+        """Make the first updates of a window by launches and by replay, undo both, and return whether they agree.
 
-        The eager ones also compile every kernel, which cannot be done during a capture.
+        The launches also compile every kernel, which is not possible during a capture.
         """
         end = begin + CHECKED_UPDATES
         arrays = (
@@ -364,7 +364,7 @@ class CudaPlan:
 
 
 def _parts(n_samples: int, part_size: int, update_size: int) -> list[list[tuple[int, int, int]]]:
-    """Return for each update of an epoch its parts: start in the order, rows, and rows of the update before it."""
+    """Return the parts of each update of an epoch: start in the order, rows, and rows of the update before the part."""
     updates = []
     for start in range(0, n_samples, update_size):
         stop = min(start + update_size, n_samples)

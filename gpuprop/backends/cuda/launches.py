@@ -1,4 +1,4 @@
-"""The launches of one training update on a GPU, fused: see `gpuprop.backends.cuda.kernel_plan` for how they follow.
+"""The fused launches of one training update on a GPU; `gpuprop.backends.cuda.kernel_plan` describes their sequence.
 
 ::
 
@@ -9,8 +9,8 @@
               accumulate_gradients    all layers, with the optimizer in it unless something comes between
     then      sum_slabs, update_parameters, limit_incoming_norm: where the batch is split, clipped, or of several parts
 
-The launches read which rows, rates and update they have from slots in device memory (`Step.bind`), so that the same
-ones, recorded, serve every update and epoch.
+The launches read their rows, their rate and the number of their update from slots in device memory (`Step.bind`), so
+that the same launches, once recorded, serve every window and epoch.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class Step:
     ----------
     ops : CudaArrays
     layers, rule
-        Of the training.
+        Those of the training.
     max_rows : int
-        Rows of the largest part of an update.
+        The number of rows of the largest part of an update.
     accumulates : bool
         Whether an update has several parts, whose gradients add up in memory.
     """
@@ -73,17 +73,17 @@ class Step:
     def _make_jobs(self) -> None:
         """Make the table of the launch that forms all gradients."""
         jobs = self.memory.gradient_jobs(gathers=not self._drops[0])
-        # The largest layer's tile serves all of them.
+        # All layers use the largest layer's tile.
         largest = max(pairwise(self._sizes), key=lambda pair: pair[0] * pair[1])
-        # Sums of penalties and squares take registers as an optimizer does: 128x128 spills with both for sm_75, sm_80,
-        # sm_100 and sm_120.
+        # Sums of penalties and of squares take registers, as an optimizer does: with both sums, 128x128 spills for
+        # sm_75, sm_80, sm_100 and sm_120.
         tallies = self._spec.penalised or self._rule.clip_norm is not None
         in_registers = not self._keeps_gradients or tallies
         tile = self._ops.tile(*largest, self._spec.dtype, optimizer=in_registers)
         table, self._n_blocks = job_table(jobs, tile)
         parts = launch.choose_parts(self._n_blocks, self._max_rows, self._ops.runtime.multiprocessors)
         if parts > 1:
-            # Nothing is fused with a part of a gradient, and any tile will do.
+            # Nothing is fused into the launch of a partial gradient, so any tile will do.
             tile = self._ops.tile(*largest, self._spec.dtype)
             table, self._n_blocks = job_table(jobs, tile)
         self._gradient_tile, self._gradient_parts = tile, parts
@@ -94,7 +94,7 @@ class Step:
         self._slabs = self._ops.runtime.view(self._ops.empty(parts * size if parts > 1 else 4, self._spec.dtype))
 
     def _count(self) -> None:
-        """Count launches, for the size of a window, and what a slot leaves of losses."""
+        """Count the launches, for the size of a window, and the losses that a slot leaves."""
         rule = self._rule
         splits = self._gradient_parts > 1
         self.launches_of_a_part = 2 * self._top - self._has_head + (self._drops[0] is not None) + splits
@@ -104,26 +104,26 @@ class Step:
         self.losses_of_a_slot = 2 * blocks(self._max_rows, per_slot)
 
     def bind(self, schedule: Array, scalars: Array, losses: Array, penalties: Array, order: Array) -> None:
-        """Take the arrays of a window, which every launch reads or writes one slot of."""
+        """Take the arrays of a window; every launch reads or writes one slot of them."""
         view, n = self._ops.runtime.view, 2 * self.tallying_blocks
         self._schedule, self._scalars, self._losses = view(schedule), view(scalars), view(losses)
         self._order = view(order)
         self._penalties = [view(penalties[at : at + n]) for at in range(0, penalties.size, n)]
 
     def view_data(self, place: list[Array | None], data: TrainingData) -> tuple[Any, ...]:
-        """Return what launches take for inputs, targets and weights there, scaled and scored as `data` says."""
+        """Return inputs, targets and weights at `place` as launches take them; scaling and metric come from `data`."""
         ops, (inputs, targets, weights) = self._ops, place
         rows = ops.rows(inputs, data.scaling, self._spec.dtype)
         return rows, ops.flat(targets), None if weights is None else ops.flat(weights), METRICS[data.metric]
 
     def use(self, views: tuple[Any, ...]) -> None:
-        """Read rows from here, until told otherwise."""
+        """Let the following launches read their rows from these views."""
         self._data_rows, self._targets, self._weights_of_rows, self._metric = views
 
     # --- launches ------------------------------------------------------------------------------------------------
 
     def launch(self, place: int, first_slot: int, n_parts: int, penalty_factor: float) -> None:
-        """Launch the update at `place` of the window; its parts have the slots from `first_slot`."""
+        """Launch the update at `place` of the window; its parts have the slots from `first_slot` on."""
         penalty = None
         if self.penalised:
             spec = self._spec
@@ -132,7 +132,7 @@ class Step:
             batch = Batch(self._schedule, first_slot + part, self._max_rows, self._order, self._stream)
             self._forward(batch)
             self._backward(batch)
-            # Penalties count once an update.
+            # Penalties count once in an update.
             self._gradients_of(batch, accumulate=part > 0, penalty=None if part else penalty)
         if self._keeps_gradients:
             self._update(first_slot + n_parts - 1, self.memory.gradients)
@@ -140,7 +140,7 @@ class Step:
             limit_incoming_norms(self.memory.flat, self._sizes, self._rule.max_norm, self._stream)
 
     def _inputs(self, layer: int) -> Any:
-        """Return what layer `layer` + 1 reads."""
+        """Return the input of layer `layer` + 1."""
         return self._data_rows if layer == 0 and not self._drops[0] else self._view[f"a{layer}"]
 
     def _forward(self, batch: Batch) -> None:
@@ -234,7 +234,7 @@ class Step:
         )
 
     def _gradients_of(self, batch: Batch, *, accumulate: bool, penalty: Penalty | None) -> None:
-        """Launch the gradients, and with them the update where nothing comes between."""
+        """Launch the gradients; the same launch makes the update where nothing comes between."""
         splits, keeps = self._gradient_parts > 1, self._keeps_gradients
         squares = None if self._rule.clip_norm is None else self._squares
         if splits:

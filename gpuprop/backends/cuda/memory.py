@@ -1,4 +1,4 @@
-"""The memory of a training step on a GPU: everything that its launches read and write, allocated once.
+"""The memory of a training step on a GPU: all arrays that its launches read and write, allocated once.
 
 ::
 
@@ -6,9 +6,9 @@
     parameters    | weights of layer 1 | of layer 2 | ... | biases of layer 1 | ...       the network's own
     state         | first moment of all parameters | second moment | ...                  the optimizer's
 
-"a1" is the output of layer 1, "z1" its net input (where f' needs it), "d1" its delta, "sums1" the column sums of that,
-one row for each block row that forms them. Kernels take views that are made here, once, so that a launch converts
-nothing; the launch of all gradients finds its operands by their offsets.
+"a1" is the output of layer 1, "z1" its net input (where f' needs it), "d1" its delta, and "sums1" the column sums of
+the delta, one row for each block row that forms them. Kernels take views that are made here once, so that a launch
+converts nothing. The launch of all gradients finds its operands by their offsets.
 """
 
 from __future__ import annotations
@@ -42,26 +42,26 @@ class StepMemory:
     ops : CudaArrays
     layers : Layers
     state : dict of arrays
-        The optimizer's, which move into one buffer.
+        The optimizer's state; its arrays move into one buffer.
     max_rows : int
-        Rows of the largest part of a batch.
+        The number of rows of the largest part of a batch.
     keeps_gradients : bool
-        Whether gradients come to memory at all.
+        Whether gradients are written to memory at all.
     drops_inputs : bool
-        Whether the inputs of a part are written out, with their dropout, as "a0".
+        Whether the inputs of a part are written to memory as "a0", after their dropout.
 
     Attributes
     ----------
     parameters, optimizer_state : array
-        Flat, of the device.
+        Flat arrays of the device.
     flat, state, gradients
-        What a kernel takes for those two, and for gradients in memory.
+        Views of these two, and of gradients in memory, as kernels take them.
     view : dict
-        Name to what a kernel takes for an array of the workspace.
+        A view of each array of the workspace, by name, as kernels take it.
     tiles : list
-        Of each layer's products with rows of the batch; from 1, as `weights` and `biases`.
+        The tile of each layer's products with rows of the batch; like `weights` and `biases`, it counts from 1.
     sum_rows : list of int
-        Rows of each layer's column sums.
+        The number of rows of each layer's column sums.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class StepMemory:
             if self.activations[layer].derivative_of == "z":
                 lengths[f"z{layer}"] = lengths[f"a{layer}"]
         if self.has_head:
-            # One row of column sums for each of the head's blocks, of the last two layers.
+            # For the last two layers, each of the head's blocks leaves one row of column sums.
             self.sum_rows[-2:] = [blocks(tall, launch.head_rows().rows)] * 2
         else:
             lengths[f"z{self.top}"] = tall * padded(sizes[-1])
@@ -135,7 +135,7 @@ class StepMemory:
         self.gradients = view(ops.empty(parameters.flat.size if keeps_gradients else 4, self.dtype))
 
     def gradient_jobs(self, *, gathers: bool) -> list[GradientJob]:
-        """Return what each layer's gradient is formed of; the first layer `gathers` its inputs from the data set."""
+        """Return a job for each layer's gradient; if `gathers`, the first layer reads its inputs from the data set."""
         return [
             GradientJob(
                 self.sizes[layer - 1],
@@ -152,7 +152,7 @@ class StepMemory:
         ]
 
     def source(self, layer: int) -> Any:
-        """Return what the derivative of a hidden layer is taken from."""
+        """Return the array from which a hidden layer's derivative is computed: its net inputs or its outputs."""
         return self.view.get(f"z{layer}", self.view[f"a{layer}"])
 
     def places(self) -> Iterator[tuple[str, Array]]:

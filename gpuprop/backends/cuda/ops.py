@@ -1,4 +1,4 @@
-"""The primitives by the kernels of `gpuprop_kernels`, on a GPU and in Numba's simulator.
+"""The primitives made of the kernels of `gpuprop_kernels`, on a GPU and in Numba's simulator.
 
 Inference, evaluation and gradients take them one by one. A training takes `gpuprop.backends.cuda.kernel_plan`, which
 fuses neighbouring primitives and waits for nothing between two updates.
@@ -156,10 +156,10 @@ class CudaOps(CudaArrays):
         (n_rows, n_in), n_out = inputs.shape, delta.shape[1]
         with self.runtime.active():
             tile = self.tile(n_in, n_out, delta.dtype)
-            # Inputs and deltas lie in different arrays: the inputs are read as a data set, the deltas as a workspace.
+            # Inputs and deltas lie in different arrays, so the kernel reads the inputs as a data set.
             job = GradientJob(n_in, n_out, 0, 0, 0, n_rows, 0, 0, gathered=True)
             jobs, _ = job_table([job], tile)
-            weights_job = jobs[: jobs.size // 2]  # the other half is the job of the biases
+            weights_job = jobs[: jobs.size // 2]  # the other half is the job for the biases
             gradients = self.flat(weight_grads)
             launch.accumulate_gradients(
                 self.rows(inputs, None, inputs.dtype),

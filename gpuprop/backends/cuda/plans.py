@@ -1,6 +1,6 @@
 """How updates are made on a CUDA device: by fused kernels, recorded as graphs if possible, or one primitive at a time.
 
-Data that do not fit the device are streamed, whatever the path by kernels is called.
+The plan of fused kernels streams data that do not fit the device, whichever of its paths was asked for.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ ENVIRONMENT_VARIABLE = "GPUPROP_DATA_MEMORY"
 """Bytes of a GPU's memory that a data set may take, e.g. ``500M``; empty counts as not set."""
 
 FREE_SHARE = 0.8
-"""Share of the free memory for data where the variable is not set; the workspace of a training takes the rest."""
+"""The share of the free memory that data may take if the variable is not set; a training's workspace takes the rest."""
 
 
 class HostRows:
@@ -44,14 +44,14 @@ class HostRows:
         self.shape, self.dtype, self.ndim = host.shape, host.dtype, host.ndim
 
     def take(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Return some rows, dense."""
+        """Return these rows as a dense array."""
         taken = self.host[rows]
         dense: NDArray[Any] = taken.toarray() if is_sparse(taken) else taken
         return dense
 
 
 def data_memory(runtime: Runtime) -> float:
-    """Return the bytes that a data set may take on a device; infinite where nothing limits them.
+    """Return the bytes that a data set may take on a device; infinity if nothing limits them.
 
     Raises
     ------
@@ -68,14 +68,14 @@ def data_memory(runtime: Runtime) -> float:
 
 
 def row_bytes(arrays: Sequence[Any]) -> int:
-    """Return the bytes of a row of all these arrays together as a device lays them out."""
+    """Return the bytes that one row of all these arrays takes in the layout of a device."""
     return sum(
         (row_pitch(a.shape[1], a.dtype) if a.ndim == 2 else 1) * a.dtype.itemsize for a in arrays if a is not None
     )
 
 
 def fits(runtime: Runtime, arrays: Sequence[Any]) -> bool:
-    """Return whether these arrays of the host may become resident."""
+    """Return whether these arrays of the host may be copied to the device and stay there."""
     n_rows = arrays[0].shape[0]
     small = all(a is None or a.ndim < 2 or n_rows * row_pitch(a.shape[1], a.dtype) < INDEX_LIMIT for a in arrays)
     return small and n_rows * row_bytes(arrays) <= data_memory(runtime)

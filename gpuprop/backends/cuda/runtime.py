@@ -1,7 +1,7 @@
 """Where CUDA kernels run: a GPU, or Numba's simulator. All that differs between the two is in this file.
 
-A runtime offers arrays (`xp`: CuPy or NumPy), what kernels take of them (`view`), one stream that CuPy and Numba share,
-and the recording of launches as a CUDA graph. CuPy is imported here and nowhere else.
+A runtime offers arrays (`xp`: CuPy or NumPy), views of them that kernels take (`view`), one stream that CuPy and Numba
+share, and a way to record launches as a CUDA graph. No other file of this backend imports CuPy.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ __all__ = ["DeviceRuntime", "Runtime", "SimulatorRuntime"]
 
 Array = Any
 
-# cudaStreamLegacy has two names; a stream that is not made otherwise waits for it.
+# The two handles of cudaStreamLegacy, the default stream. Other streams wait for it unless they are made not to.
 _DEFAULT_STREAMS = (0, 1)
 
 
 class Runtime(Protocol):
-    """What `gpuprop.backends.cuda.ops` needs of a place where kernels run."""
+    """What the CUDA backend needs from a place where kernels run."""
 
     #: "cuda:0", "cuda-sim", ...
     device: str
     #: The array namespace.
     xp: Any
-    #: What a launch takes as its stream.
+    #: The stream that launches take.
     stream: Any
     multiprocessors: int
     capability: tuple[int, int]
@@ -41,23 +41,23 @@ class Runtime(Protocol):
     has_graphs: bool
 
     def describe(self) -> str:
-        """Return in one line what computes there."""
+        """Return in one line which device or simulator this is."""
         ...
 
     def active(self) -> AbstractContextManager[None]:
-        """Return a context in which arrays are made on this device and work goes to its stream; errors are ours."""
+        """Return a context that makes arrays on this device, sends work to its stream, and raises gpuprop's errors."""
         ...
 
     def adopt(self, array: Any) -> Any:
-        """Return an array that lies on a GPU as one of this device, anything else for NumPy to read."""
+        """Return an array on a GPU as an array of this device, and anything else in a form that NumPy can read."""
         ...
 
     def view(self, array: Array) -> Any:
-        """Return what a kernel takes for this array: made once, it costs a launch no conversion."""
+        """Return a view of this array that a kernel takes without converting anything at a launch."""
         ...
 
     def to_numpy(self, array: Array) -> NDArray[Any]:
-        """Return a copy on the host, when all that was asked for before is done."""
+        """Wait for all earlier work, and return a copy on the host."""
         ...
 
     def upload(self, host: NDArray[Any], out: Array) -> None:
@@ -65,19 +65,19 @@ class Runtime(Protocol):
         ...
 
     def free_memory(self) -> float:
-        """Return the bytes that an array could take; infinite where nothing limits them."""
+        """Return the bytes that an array could take; infinity if nothing limits them."""
         ...
 
     def pinned(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-        """Return zeros on the host, in memory that a device copies from by itself."""
+        """Return zeros on the host, in pinned memory, from which a device copies by itself."""
         ...
 
     def mark(self) -> Any:
-        """Return what stands for all work asked for so far."""
+        """Return an event that marks the end of all work started so far."""
         ...
 
     def send(self, pairs: list[tuple[NDArray[Any], Array]], after: Any) -> Any:
-        """Copy pinned arrays beside other work, but after a `mark`; work that is asked for later waits for it.
+        """Copy pinned arrays after the event `after` but beside other work; work started later waits for the copies.
 
         Returns an object whose ``synchronize()`` waits on the host, or None if all is done.
         """
@@ -88,9 +88,9 @@ class Runtime(Protocol):
         ...
 
     def record(self, launches: Callable[[], None]) -> Callable[[], None]:
-        """Return a function that replays `launches` as one CUDA graph, where there are graphs.
+        """Return a function that replays `launches` as one CUDA graph, if the runtime has graphs.
 
-        `launches` is called once, and starts nothing: every kernel in it must have run before.
+        This method calls `launches` once without starting anything; each of its kernels must have run before.
         """
         ...
 
@@ -110,12 +110,12 @@ class SimulatorRuntime:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        # The simulator polls its threads: a hand-over every 0.5 ms instead of every 5 makes it three times as fast.
+        # The simulator polls its threads; switching them every 0.5 ms instead of every 5 makes it three times as fast.
         interval = sys.getswitchinterval()
         sys.setswitchinterval(min(interval, 5e-4))
         try:
             with warnings.catch_warnings():
-                # As on a GPU, what overflows becomes infinite. Its threads do not see a NumPy errstate of this one.
+                # As on a GPU, overflow gives infinity. The simulator's threads do not inherit NumPy's errstate.
                 warnings.filterwarnings("ignore", r".*encountered in", RuntimeWarning)
                 yield
         finally:
@@ -156,9 +156,9 @@ class SimulatorRuntime:
 class DeviceRuntime:
     """An NVIDIA GPU: CuPy's arrays, Numba's kernels, and one stream for both.
 
-    The stream is not the default one, which could not be captured; it waits for the default one and the other way
-    round, and `active` orders it with any other stream that is CuPy's current one, so that what a user does with CuPy
-    comes in the order in which it is written.
+    The stream is not the default one, which cannot be captured, but the two wait for each other. `active` also orders
+    it with any other stream that is CuPy's current one, so that a user's work with CuPy runs in the order in which it
+    is written.
     """
 
     has_graphs = True
@@ -168,7 +168,7 @@ class DeviceRuntime:
         from numba import cuda
         from numba.cuda.core import config
 
-        # A launch of few blocks is normal for a small network; Numba would warn of each.
+        # A small network launches few blocks, and Numba would warn of each such launch.
         config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
         self.device = f"cuda:{index}"
         self.xp = cupy
@@ -207,7 +207,7 @@ class DeviceRuntime:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """Turn what CuPy and Numba raise into gpuprop's errors."""
+        """Turn errors of CuPy and Numba into gpuprop's own."""
         try:
             yield
         except Exception as error:
@@ -282,16 +282,16 @@ class DeviceRuntime:
 
 
 def _is_of_the_driver(error: BaseException) -> bool:
-    """Return whether an error is what CuPy, numba-cuda or cuda.core make of a failed call of the driver.
+    """Return whether CuPy, numba-cuda or cuda.core raised this error because a call of the driver failed.
 
-    By name: each library has a class of its own, and that of cuda.core lies in a private module.
+    It compares names of classes: each library has a class of its own, and cuda.core's lies in a private module.
     """
     names = {"CUDARuntimeError", "CUDADriverError", "CudaAPIError", "CudaDriverError", "CUDAError"}
     return any(kind.__name__ in names for kind in type(error).__mro__)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory of the device, or pinned memory, has run out; see above."""
+    """Return whether an error says that memory of the device, or pinned memory, has run out."""
     texts = ("cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY")
     return type(error).__name__ == "OutOfMemoryError" or (
         _is_of_the_driver(error) and any(text in str(error) for text in texts)

@@ -1,4 +1,4 @@
-"""gpuprop's activations, losses, optimizers and metrics as the kernels call them."""
+"""Translate gpuprop's activations, losses, optimizers and metrics to the kernels' own names and numbers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def has_kernel(optimizer: Optimizer) -> bool:
 
 
 def slot_scalars(optimizer: Optimizer, rate: float, step: int, total_weight: float) -> NDArray[np.float64]:
-    """Return the numbers of one update, `step` counted from 1, for one of gpuprop's own optimizers."""
+    """Return the numbers that an update of a built-in optimizer needs; `step` counts from 1."""
     inverse = 1.0 / total_weight if total_weight > 0 else 0.0
     return update_scalars(optimizer.name, rate, step, optimizer.hyperparameters, inverse_weight=inverse)
 
@@ -41,7 +41,7 @@ def kernel_activation(activation: Activation) -> kernel_activations.Activation:
     Raises
     ------
     ValueError
-        For an activation of the user's own without functions for CUDA.
+        If the activation is a user's own and has no functions for CUDA.
     """
     if activation.built_in:
         return kernel_activations.Activation(activation.base_name, activation.parameter)

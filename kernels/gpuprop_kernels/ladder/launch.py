@@ -1,4 +1,4 @@
-"""The steps of the ladder by name, and how each is started; the only ``kernel[grid, block]`` of this folder."""
+"""The steps of the ladder by name, and their launches; the only ``kernel[grid, block]`` calls of this folder."""
 
 from __future__ import annotations
 

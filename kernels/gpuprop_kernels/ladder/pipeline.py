@@ -1,8 +1,7 @@
 """The loop of steps 5 and 6: two slabs in turn, the next on its way while this one is multiplied.
 
-A thread fetches one group of four from each operand into registers, multiplies the slab that is there, and only then
-puts the group into the other slab; so the long way to global memory is gone while there is work to do, and one barrier
-a slab suffices.
+A thread fetches one group of four from each operand into registers, multiplies the current slab, and only then puts the
+group into the other slab. So the multiplications hide the latency of global memory, and one barrier a slab suffices.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def multiply(dt: Any) -> Any:
         while first < n_rows:
             fetch(a, i32(first + DEPTH + row), i32(i0 + column), n_rows, n_in, next_a)
             fetch(d, i32(first + DEPTH + row), i32(j0 + column), n_rows, n_out, next_d)
-            if first >= 0:  # nothing is there before the first slab has come
+            if first >= 0:  # there is nothing to multiply before the first slab has arrived
                 for k in range(DEPTH):
                     load(slabs, i32(2 * SLAB * turn + k * TILE + 4 * ty), x, 0)
                     load(slabs, i32(2 * SLAB * turn + SLAB + k * TILE + 4 * tx), y, 0)

@@ -12,7 +12,7 @@ __all__ = ["Stepper"]
 
 
 class Stepper:
-    """Writes down what each thread of a kernel does, line by line.
+    """Record what each thread of a kernel does, line by line.
 
     The simulator runs a Python thread for each CUDA thread, and Python calls a tracer at every line of it.
 
@@ -36,7 +36,7 @@ class Stepper:
         self.steps: dict[int, list[str]] = {}
 
     def run(self, launch: Callable[..., None], *arguments: Any) -> dict[int, list[str]]:
-        """Call what starts the kernel, with every thread watched, and return `steps` by thread."""
+        """Call `launch`, which starts the kernel, watch every thread, and return `steps` by thread."""
         threading.settrace(self._trace)
         try:
             launch(*arguments)
@@ -45,7 +45,7 @@ class Stepper:
         return dict(sorted(self.steps.items()))
 
     def _trace(self, frame: FrameType, event: str, argument: Any) -> Any:
-        """Answer Python's question, at every function that a thread enters, whether to trace it: only the kernel."""
+        """Tell Python, which asks at every function that a thread enters, to trace the kernel only."""
         if frame.f_code is not self._code:
             return None
         thread: Any = threading.current_thread()

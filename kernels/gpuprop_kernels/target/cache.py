@@ -7,12 +7,12 @@ closes over device functions of many files, so the key is made of what determine
     kernel, options, signature, architecture, and, down through every      a file in it
     closure, the functions and constants that it is made of
 
-A file holds what numba-cuda itself would keep: its record of a kernel with PTX and machine code. What cannot be keyed,
-written or read is compiled as if there were no cache: a folder that is read-only, files that are cut short, a function
-of the user's own that refers to something whose value cannot be told. Files are written beside and renamed, so that two
-processes at once do no harm. The folder is ``gpuprop/kernels`` in NUMBA_CACHE_DIR, or else in XDG_CACHE_HOME or
-~/.cache, and what was not used for longest leaves it at 512 MiB. Like Numba's it holds pickles: whoever can write
-there can run code as you.
+A file holds what numba-cuda itself would keep: its record of a kernel with PTX and machine code. A kernel that cannot
+be keyed, written or read is compiled as if there were no cache: the folder may be read-only, a file may be cut short,
+or a user's own function may refer to a value that cannot be keyed. A file is written under another name and then
+renamed, so that two processes can work at once. The folder is ``gpuprop/kernels`` in NUMBA_CACHE_DIR, or else in
+XDG_CACHE_HOME or ~/.cache. Beyond 512 MiB, the files that have not been used for longest are removed. Like Numba's
+cache it holds pickles: whoever can write there can run code as you.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ from numba.cuda.serialize import dumps
 __all__ = ["KernelCache", "cache_folder"]
 
 LIMIT = 512 * 2**20
-"""Bytes that the folder may hold. A kernel takes up to a MiB; a training needs some ten, all cases of selfcheck 300."""
+"""The most bytes in the folder. A kernel takes up to a MiB; a training needs some ten kernels, selfcheck 300."""
 
 _PACKAGE = Path(__file__).parents[1]
 _LOGGER = logging.getLogger("gpuprop.kernels")
 
 
 class KernelCache(NullCache):  # type: ignore[misc]
-    """What a dispatcher asks for its kernels before it compiles them.
+    """The cache that a dispatcher asks for a kernel before it compiles one.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class KernelCache(NullCache):  # type: ignore[misc]
         target_context.refresh()
         path = self._path(sig, target_context.codegen())
         if path is not None:
-            with contextlib.suppress(Exception):  # whatever is wrong with a file, compiling gives the same
+            with contextlib.suppress(Exception):  # whatever is wrong with a file, compiling gives the same kernel
                 kernel = _Kernel._rebuild(**pickle.loads(path.read_bytes()))
                 with contextlib.suppress(OSError):
                     os.utime(path)
@@ -107,7 +107,7 @@ class KernelCache(NullCache):  # type: ignore[misc]
 
     @classmethod
     def _say(cls) -> None:
-        """Say once that kernels are being compiled, when that has taken a second."""
+        """Log once that kernels are being compiled, when that has taken a second."""
         now = time.monotonic()
         if KernelCache._compiling_since is None:
             KernelCache._compiling_since = now
@@ -150,7 +150,7 @@ def _describe(value: Any) -> str:
     Raises
     ------
     TypeError
-        For a value that may differ in a way that cannot be seen.
+        If a value may differ in a way that no text can show.
     """
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.dtype, np.generic)):
         return f"{type(value).__name__}:{value!r}"

@@ -26,15 +26,15 @@ expm1, log1p, erfc = math.expm1, math.log1p, math.erfc
 
 
 def device(function: Callable[..., Any]) -> Any:
-    """Compile a device function, always inlined: registers can then be passed as arrays."""
+    """Compile a device function that is always inlined, so that registers can be passed to it as arrays."""
     return cuda.jit(device=True, forceinline=True)(function)
 
 
 def kernel(threads: int, blocks: int = 0) -> Callable[[Callable[..., Any]], Any]:
     """Return a decorator that makes a kernel for blocks of `threads`.
 
-    With `blocks`, the assembler keeps the registers within what so many blocks on one multiprocessor leave each.
-    Compilation waits for the first launch, so that modules import on a machine without a driver; what it makes is kept
+    With `blocks`, the assembler limits a block's registers so that this many blocks fit on one multiprocessor. The
+    first launch compiles the kernel, so that modules can be imported on a machine without a driver; the result is kept
     on disk, see `cache`.
     """
     options = {"launch_bounds": (threads, blocks)} if blocks else {}
@@ -236,8 +236,8 @@ def grid_y():
 def count_in(counts, i, last):
     """Count one more block at ``counts[i]`` and return how many came before; after `last` the count is 0 again.
 
-    For one thread of a block, behind a barrier. The fences order the block's stores before the count, and what the
-    block reads afterwards behind it: who counts last sees what all others have stored.
+    One thread of a block calls this, after a barrier. The fences put the block's stores before the count, and its later
+    reads after it, so that the block that counts last sees everything that all others have stored.
     """
     cuda.threadfence()
     before = cuda.atomic.inc(counts, i, uint32(last))

@@ -12,7 +12,7 @@ from numba import cuda as numba_cuda
 
 
 class _Registers:
-    """`cuda.local.array` of the simulator: an array of the thread's own."""
+    """`cuda.local.array` of the simulator: an array for each thread."""
 
     @staticmethod
     def array(shape: int, dtype: Any) -> np.ndarray:
@@ -23,7 +23,7 @@ _allocation = threading.Lock()
 
 
 def _current() -> Any:
-    """Return the simulator's thread object, which knows its place in block and grid."""
+    """Return the simulator's object for this thread, which knows its place in block and grid."""
     return threading.current_thread()
 
 
@@ -32,7 +32,7 @@ class _Shared:
 
     @staticmethod
     def array(shape: int, dtype: Any, alignment: int) -> Any:
-        # The object that the threads of one block share, and no other block does, is the block's manager.
+        # All threads of a block share its manager, and no other block has the same one.
         manager: Any = _current()._manager
         with _allocation:
             if not hasattr(manager, "buffer"):
@@ -43,7 +43,7 @@ class _Shared:
 
 
 class cuda:  # noqa: N801  (stands in for the module)
-    """What kernels use of ``numba.cuda``; a name of its own, so that the simulator does not swap it."""
+    """The part of ``numba.cuda`` that kernels use; a class of our own, so that the simulator does not replace it."""
 
     local = _Registers
     shared = _Shared
@@ -55,7 +55,7 @@ def device(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def kernel(threads: int, blocks: int = 0) -> Callable[[Callable[..., Any]], Any]:
-    """Return a decorator that makes a simulated kernel; the bounds mean nothing here."""
+    """Return a decorator that makes a simulated kernel; it ignores both bounds."""
     decorate: Callable[[Callable[..., Any]], Any] = numba_cuda.jit
     return decorate
 
