@@ -14,12 +14,6 @@ from numba.cuda.np import arrayobj
 
 from gpuprop_kernels.target.cache import KernelCache
 
-__all__ = [
-    "block_x", "block_y", "block_z", "bytes4", "count_in", "cuda", "device", "erfc", "exp", "expm1", "grid_x",
-    "grid_y", "i32", "kernel", "ld1", "ld2", "ld4", "ldb4", "ldg1", "ldg4", "ldw2", "ldw4", "log", "log1p", "product32",
-    "sqrt", "st1", "st2", "st4", "sync", "tanh", "thread", "u32", "u64",
-]  # fmt: skip
-
 i32, u32, u64 = int32, uint32, uint64
 exp, log, sqrt, tanh = math.exp, math.log, math.sqrt, math.tanh
 expm1, log1p, erfc = math.expm1, math.log1p, math.erfc
