@@ -183,7 +183,7 @@ def test_step_and_epoch(kind: str, cli: Cli, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_device_whose_times_do_not_count_shows_none(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "clock_flaw", lambda ops: "an emulator")
+    monkeypatch.setattr(machine, "clock_fault", lambda ops: "an emulator")
     monkeypatch.setitem(CONFIGS, "a", TINY)
     for arguments in (("kernels", "--shape", "9x7x5"), ("step", "--config", "a")):
         result = cli.run("bench", *arguments, "--device", "numpy", "--report", "r.json")

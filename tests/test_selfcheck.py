@@ -161,7 +161,7 @@ def test_a_device_that_computes_rightly_is_timed(cli: Cli, monkeypatch: pytest.M
     result = cli.run("selfcheck", "--device", "numpy", "--report", "r.json")
     assert re.search(r"an update of 784-5-10, gpuprop \(numpy\): [\d,.]+ microseconds", result.out)
     assert json.loads(Path("r.json").read_text())["timings"][0]["microseconds"]["p50"] > 0
-    monkeypatch.setattr(machine, "clock_flaw", lambda ops: "an emulator")
+    monkeypatch.setattr(machine, "clock_fault", lambda ops: "an emulator")
     assert json.loads(cli.run("selfcheck", "--device", "numpy", "--json").out)["timings"] == []
 
 
@@ -269,7 +269,7 @@ def test_times_count_on_a_gpu_that_nvidia_smi_lists(
     listed: str, queried: str, figures: dict[str, str], fake_gpu: NumpyOps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "_nvidia_smi", lambda *a: listed if a[0] == "-L" else queried)
-    assert (machine.clock_flaw(fake_gpu) is None) is bool(figures)
+    assert (machine.clock_fault(fake_gpu) is None) is bool(figures)
     found = machine.describe(fake_gpu)
     assert (found["name"], found["compute_capability"]) == ("Some GPU", "7.5")
     assert (found["cuda_driver"], found["cuda_runtime"]) == ("13.1", "12.9")
@@ -278,5 +278,5 @@ def test_times_count_on_a_gpu_that_nvidia_smi_lists(
 
 def test_without_nvidia_smi_no_time_counts(fake_gpu: NumpyOps, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    assert "nvidia-smi does not list" in (machine.clock_flaw(fake_gpu) or "")
-    assert machine.clock_flaw(NumpyOps()) is None
+    assert "nvidia-smi does not list" in (machine.clock_fault(fake_gpu) or "")
+    assert machine.clock_fault(NumpyOps()) is None

@@ -175,7 +175,7 @@ class _Output:
         if report is not None:
             report.touch()
         self._report, self._json = report, json
-        self.flaw = "there is no GPU here" if ops is None else machine.clock_flaw(ops)
+        self.flaw = "there is no GPU here" if ops is None else machine.clock_fault(ops)
         self._device = {"device": "cuda", "name": "none"} if ops is None else machine.describe(ops)
         self.note(reason)
         if ops is not None:

@@ -97,7 +97,7 @@ def _timings(check: SelfCheck, ops: Ops) -> list[dict[str, Any]]:
     """Return the times of an update if the device has passed and its times count."""
     from gpuprop.measure.bench.whole_updates import CONFIGS, entries
 
-    if check.quick or check.clock_flaw or not check.passed:
+    if check.quick or check.clock_fault or not check.passed:
         return []
     return entries(CONFIGS["a"], ops, "step", rounds=TIMED_ROUNDS)
 
@@ -163,7 +163,7 @@ def _print_result(check: SelfCheck) -> None:
         print(_failure(outcome))
     if check.outcomes and check.outcomes[-1].lost:
         print(f"the device failed; {len(check.cases) - len(check.outcomes)} cases were not run")
-    took = f"no times: {check.clock_flaw}" if check.clock_flaw else f"in {check.seconds:.0f} s"
+    took = f"no times: {check.clock_fault}" if check.clock_fault else f"in {check.seconds:.0f} s"
     verdict = "passed" if check.passed else f"FAILED, {len(check.failures)} cases"
     print(
         f"selfcheck: {verdict}, {len(check.outcomes)} of {len(check.cases)} cases run on {check.device['name']}; {took}"

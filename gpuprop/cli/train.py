@@ -305,7 +305,7 @@ def _describe(
     dataset: Dataset, train_part: Part, test_part: Part, trainer: Trainer, recipe: Recipe, chosen: str
 ) -> None:
     """Print data, network, training and device in a few lines."""
-    from gpuprop.measure.machine import clock_flaw
+    from gpuprop.measure.machine import clock_fault
     from gpuprop.training.orders import rows_held_out
 
     network = trainer.network
@@ -327,7 +327,7 @@ def _describe(
         f"{trainer.epochs} epochs in batches of {trainer.batch_size}, scale {recipe.scale}, seed {network.seed}"
     )
     print(chosen, flush=True)
-    flaw = clock_flaw(network.ops)
+    flaw = clock_fault(network.ops)
     if flaw:
         print(f"seconds: by the host's clock; {flaw}", flush=True)
 

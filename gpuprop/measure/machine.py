@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gpuprop.backends.cuda.ops import CudaOps
     from gpuprop.core.ops import Ops
 
-__all__ = ["as_cuda", "clock_flaw", "describe", "versions"]
+__all__ = ["as_cuda", "clock_fault", "describe", "versions"]
 
 PACKAGES = (
     "numpy", "scikit-learn", "numba", "numba-cuda", "cupy", "cupy-cuda12x", "cupy-cuda13x", "torch", "jax",
@@ -74,7 +74,7 @@ def describe(ops: Ops) -> dict[str, Any]:
     }
 
 
-def clock_flaw(ops: Ops) -> str | None:
+def clock_fault(ops: Ops) -> str | None:
     """Return in one line why times taken on this device must not be shown; None if they count.
 
     A time counts as a GPU's if NVIDIA's own tool lists the very device that computed.

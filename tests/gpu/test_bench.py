@@ -78,6 +78,6 @@ def test_times_only_of_a_gpu_that_nvidia_smi_lists(
     monkeypatch.setitem(CONFIGS, "a", Config("a", (784, 17, 10), 32))
     report = tmp_path / "r.json"
     result = Cli(capsys).run("bench", *arguments, "--device", "cuda", "--report", report)
-    found, counts = json.loads(report.read_text()), machine.clock_flaw(get_ops("cuda")) is None
+    found, counts = json.loads(report.read_text()), machine.clock_fault(get_ops("cuda")) is None
     assert ("no times: " in result.out) is not counts
     assert all(("microseconds" in entry) is counts for entry in found["results"])

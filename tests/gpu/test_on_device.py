@@ -18,7 +18,7 @@ import gpuprop
 from gpuprop.backends import choose, get_ops
 from gpuprop.errors import DeviceError, DeviceMemoryError
 from gpuprop.measure.equivalence import tolerances
-from gpuprop.measure.machine import clock_flaw
+from gpuprop.measure.machine import clock_fault
 from tests.cli_tools import Cli
 
 # Without numba-cuda these cannot be imported, and the tests are skipped by their fixture.
@@ -254,7 +254,7 @@ def test_a_live_bar_leaves_an_epoch_whole(
     )
     assert len(ran) == 2
     assert ran[0] == ran[1] > 1
-    assert ("seconds: by the host's clock; nvidia-smi does not list" in found.out) is bool(clock_flaw(get_ops("cuda")))
+    assert ("seconds: by the host's clock; nvidia-smi does not list" in found.out) is bool(clock_fault(get_ops("cuda")))
 
 
 def test_changes_with_cupy_come_in_order() -> None:

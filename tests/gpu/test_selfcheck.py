@@ -28,4 +28,4 @@ def test_the_report_describes_the_gpu() -> None:
     assert float(found["compute_capability"]) >= 7.5
     assert len(found["uuid"]) == 36
     # Only a GPU that NVIDIA's own tool lists has a driver version, and only its times count.
-    assert ("driver" in found) is (machine.clock_flaw(get_ops("cuda")) is None)
+    assert ("driver" in found) is (machine.clock_fault(get_ops("cuda")) is None)

@@ -40,21 +40,23 @@ _LOGGER = logging.getLogger("gpuprop.loops")
 # error_model: Python's check for division by zero keeps LLVM from vectorising (Adam's update: ten times as long).
 # contract: a * b + c may become one fused operation. It changes the last bit and nothing else; the flags that assume
 # that there are no NaNs and infinities stay off, because a training that diverges is known by them.
-# _nrt: references to arrays are not counted; they are the caller's, who outlives the call, and nothing is allocated.
-# Each slice would cost an atomic operation of some 20 cycles, in an epoch of small steps a third of the time.
+# _nrt: Numba does not count references to arrays. The caller holds the arrays and outlives the call, and a loop
+# allocates nothing. Counting would cost an atomic operation of some 20 cycles for each slice, which is a third of the
+# time of an epoch of small steps.
 _OPTIONS: dict[str, Any] = {
     "error_model": "numpy", "nogil": True, "fastmath": {"contract"}, "no_cfunc_wrapper": True, "_nrt": False,
 }  # fmt: skip
-# Sums in several partial sums at once, which is how they vectorise; their error is smaller than that of a sum from
-# left to right. For loops that do nothing but add up.
+# A sum vectorises as several partial sums, whose error is smaller than that of a sum from left to right. These options
+# are for loops that do nothing but add up.
 _SUM_OPTIONS: dict[str, Any] = {**_OPTIONS, "fastmath": {"contract", "reassoc", "nsz"}}
-# Of functions that only compiled ones call, which most are: what lets Python call them would be compiled as well.
+# Most functions are called by compiled ones only. Without this option Numba would also compile what lets Python call
+# them.
 _UNCALLED: dict[str, Any] = {"no_cpython_wrapper": True}
 
 
 @contextlib.contextmanager
 def announced() -> Iterator[None]:
-    """Say that loops are being compiled where what is done here, a first call of well under a second, takes longer."""
+    """Log that loops are being compiled, if the first call inside this context takes longer than a second."""
     message = "compiling the loops of this kind of training, which are kept for the next time"
     timer = threading.Timer(1.0, _LOGGER.info, (message,))
     timer.daemon = True
@@ -96,10 +98,10 @@ def _told_apart(function: Function) -> Function:
 
 
 def _forgiving_cache() -> type[Any]:
-    """Return Numba's cache of a function, made to know all our modules and to forgive a broken file.
+    """Return a cache of compiled functions that knows all our modules and survives a broken file.
 
-    Numba's own stamp covers the function's file, but not the functions that are compiled in from other files, and it
-    raises what an unreadable entry raises.
+    The stamp of Numba's own cache covers the file of a function, but not the files of the functions that are compiled
+    into it; and an unreadable entry raises an error there.
     """
     base: Any = importlib.import_module("numba.core.caching").FunctionCache
     stamp = _source_stamp()
@@ -110,9 +112,9 @@ def _forgiving_cache() -> type[Any]:
             self._cache_file._source_stamp = stamp
 
         def _index_key(self, sig: Any, codegen: Any) -> Any:
-            """The stamp says what the source is; what is left is what a closure was made for.
+            """Return the key of an entry: the stamp identifies the source, and this key what a closure was made for.
 
-            Numba's own key has the bytes of the closed-over functions, which are new ones in every process.
+            Numba's own key contains the bytes of the functions that a closure refers to, which differ in each process.
             """
             return sig, codegen.magic_tuple(), _identity(self._py_func)
 
@@ -144,21 +146,21 @@ def _forgiving_cache() -> type[Any]:
 try:
     _CACHE: type[Any] | None = _forgiving_cache()
 except Exception:
-    # A Numba whose cache is built otherwise: everything works, each process compiles for itself.
+    # The cache of this Numba is built in another way. Everything works, and each process compiles for itself.
     _CACHE = None
 
 
 def _joining() -> type[Any]:
-    """Return Numba's compiler, made to leave optimising and machine code to the compilation of who calls a function.
+    """Return a compiler that neither optimises a function nor makes machine code of it: its caller's compilation does.
 
-    Numba does both for each function, and again for each that calls it, with all that is called: three times for what
-    a piece of a piece calls.
+    Numba's own compiler does both for each function, and again for each function that calls it: three times for a
+    function that a piece of a piece of a step calls.
     """
     libraries: Any = importlib.import_module("numba.core.codegen")
     compilers: Any = importlib.import_module("numba.core.compiler")
 
     class Library(libraries.JITCodeLibrary):  # type: ignore[misc]
-        """Code that is only there to be linked into other code."""
+        """Code that exists only to be linked into other code."""
 
         def finalize(self) -> None:
             for library in dict.fromkeys(self._linking_libraries):
@@ -170,11 +172,11 @@ def _joining() -> type[Any]:
 
         @property
         def codegen(self) -> Any:
-            """Numba asks for it in order to call `set_env`."""
+            """Return an object on which Numba can call `set_env`."""
             return self
 
         def set_env(self, name: str, environment: Any) -> None:
-            """There is no machine code to be told of its Python objects; it has none."""
+            """Do nothing: without machine code there is nothing that could use Python objects."""
 
     class Compiler(compilers.Compiler):  # type: ignore[misc]
         def define_pipelines(self) -> Any:
@@ -187,7 +189,7 @@ def _joining() -> type[Any]:
 try:
     _JOINED: dict[str, Any] = {**_UNCALLED, **_OPTIONS, "pipeline_class": _joining()}
 except Exception:
-    # A Numba that is built otherwise: everything works, and takes longer to compile.
+    # This Numba is built in another way. Everything works, and takes longer to compile.
     _JOINED = {**_UNCALLED, **_OPTIONS}
 
 
@@ -206,9 +208,9 @@ def compiled(function: Function) -> Function:
 
 
 def joined(function: Function) -> Function:
-    """Compile a function for compiled ones to call, and only together with them; a call from Python ends the process.
+    """Compile a function as a part of the compiled functions that call it; a call from Python ends the process.
 
-    A `compiled` function, too: it stays as it is for Python, and its code is compiled into the others once more.
+    A `compiled` function may be joined too: Python can still call it, and its code is compiled into the others as well.
     """
     given: Any = function
     joint: Function = _joint(given.py_func if hasattr(given, "py_func") else _told_apart(given))
@@ -221,15 +223,15 @@ def _joint(function: Any) -> Any:
 
 
 def spliced(function: Function) -> Function:
-    """`joined`, and put into the function that calls it: a piece of a step that is a function for the reader's sake."""
+    """Do as `joined`, and inline the function: it is a piece of a step that has a name so that it can be read."""
     dispatcher: Function = numba.njit(forceinline=True, **_JOINED)(_told_apart(function))
     return dispatcher
 
 
 def inlined(function: Function) -> Function:
-    """Compile a function into the loops that call it, so that those vectorise.
+    """Compile a function into the loops that call it, so that these vectorise.
 
-    It is optimised by itself before, so that its operations are fused and rounded alike wherever it is put.
+    Numba optimises the function by itself first, so that its operations are fused and rounded alike in every loop.
     """
     dispatcher: Function = numba.njit(forceinline=True, **_UNCALLED, **_OPTIONS)(_told_apart(function))
     return dispatcher
@@ -246,9 +248,9 @@ def _field(context: Any, builder: Any, kind: Any, array: Any, name: str) -> Any:
 
 
 def _view(context: Any, builder: Any, signature: Any, array: Any, offset: Any, shape: list[Any]) -> Any:
-    """Write an array without a look at its ends: of a contiguous array, from a number on, contiguous too.
+    """Write the code of a contiguous view that begins at a number of a contiguous array, without checking its ends.
 
-    As a value: what Numba's own functions write goes through memory, and takes longer to compile.
+    The view is a value. What Numba's own functions write goes through memory, and takes longer to compile.
     """
     kind = signature.return_type
     size_of_number = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(kind.dtype)))

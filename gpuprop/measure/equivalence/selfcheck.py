@@ -56,7 +56,7 @@ class SelfCheck:
     ----------
     outcomes : list of Outcome
         Of the cases that `run` has run so far.
-    clock_flaw : str or None
+    clock_fault : str or None
         Why the times of this device must not be shown; None if they count.
     """
 
@@ -65,7 +65,7 @@ class SelfCheck:
         self.cases = all_cases(quick=quick, large=ops.backend == "cuda") if cases is None else list(cases)
         self.outcomes: list[Outcome] = []
         self.device = machine.describe(ops)
-        self.clock_flaw = machine.clock_flaw(ops)
+        self.clock_fault = machine.clock_fault(ops)
         self.seconds = 0.0
         self._ops = ops
 
@@ -106,8 +106,8 @@ class SelfCheck:
             "passed": self.passed,
             "n_cases": len(self.cases),
             "n_run": len(self.outcomes),
-            "seconds": None if self.clock_flaw else self.seconds,
-            "no_times_because": self.clock_flaw or "",
+            "seconds": None if self.clock_fault else self.seconds,
+            "no_times_because": self.clock_fault or "",
             "outcomes": [self._entry(outcome) for outcome in self.outcomes],
         }
 
@@ -124,4 +124,4 @@ class SelfCheck:
             "checks": outcome.n_checks,
             "error": outcome.error or "",
         }
-        return entry if self.clock_flaw else entry | {"seconds": outcome.seconds}
+        return entry if self.clock_fault else entry | {"seconds": outcome.seconds}
