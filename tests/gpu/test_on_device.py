@@ -146,12 +146,13 @@ def test_nothing_but_launches_between_two_updates(
     assert {name: span[name] for name in waits + copies if span[name]} == {}
 
 
-def test_replays_give_the_bits_of_launches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replays_give_the_bits_of_launches() -> None:
     X, y, weight = small()
     how: dict[str, Any] = {"epochs": 2, "batch_size": 64}
     replayed = gpuprop.Trainer(network("cuda", (20, 33, 10), dropout=0.2), **how).fit(X, y, weight)
-    monkeypatch.setattr(DeviceRuntime, "record", lambda self, launches: None)
-    launched = gpuprop.Trainer(network("cuda", (20, 33, 10), dropout=0.2), **how).fit(X, y, weight)
+    launched = gpuprop.Trainer(network("cuda", (20, 33, 10), dropout=0.2), plan="fused", **how).fit(X, y, weight)
+    assert str(replayed.plan_reason).startswith("graph: ")
+    assert launched.plan_reason == "fused: fused kernels, launched one by one as asked for"
     assert replayed.network.host_parameters().tobytes() == launched.network.host_parameters().tobytes()
     assert replayed.history["train_loss"] == launched.history["train_loss"]
 
