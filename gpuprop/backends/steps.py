@@ -71,6 +71,9 @@ class StepsPlan:
         """Take what is new in an epoch."""
         (self._epoch,) = updates
         self._order = self._training.layers.ops.asarray(self._epoch.order, np.int32)
+        # Python's own numbers: a small update takes as long as taking a few out of an array.
+        columns = (self._epoch.weights, self._epoch.rates, self._epoch.penalty_factors)
+        self._weights, self._rates, self._penalty_factors = (column.tolist() for column in columns)
         for name, array in self._rule.state.items():
             self._state_before[name][...] = array
         self._work.totals[...] = 0.0
@@ -86,8 +89,8 @@ class StepsPlan:
     def _step(self, index: int) -> None:
         epoch, size = self._epoch, self._training.update_size
         data, start = epoch.data, index * size
-        batch = Batch(data, self._order, start, min(start + size, data.n_samples), float(epoch.weights[index]))
-        moment = Moment(float(epoch.rates[index]), epoch.steps_done + index, float(epoch.penalty_factors[index]))
+        batch = Batch(data, self._order, start, min(start + size, data.n_samples), self._weights[index])
+        moment = Moment(self._rates[index], epoch.steps_done + index, self._penalty_factors[index])
         step.training_step(self._training.layers, self._work, batch, self._rule, moment)
 
     def totals(self) -> NDArray[np.float64]:

@@ -478,6 +478,12 @@ def output_loop(name: str, derivative_of: str, loss: str, metric: str, dtype: np
     return loop
 
 
+@functools.lru_cache(maxsize=64)
+def _output_loop_of(activation: Activation, loss: str, metric: Metric, dtype: np.dtype[Any]) -> Callable[..., None]:
+    """Return the loop of an output layer, found once: looking for it takes as long as a small batch."""
+    return output_loop(activation.base_name, activation.derivative_of, loss, metric, dtype)
+
+
 def output_rows(
     activation: Activation,
     loss: Loss,
@@ -491,7 +497,7 @@ def output_rows(
     totals: Array,
 ) -> None:
     """Loss, score and delta of the output layer, row by row."""
-    loop = output_loop(activation.base_name, activation.derivative_of, loss.name, metric, a.dtype)
+    loop = _output_loop_of(activation, loss.name, metric, a.dtype)
     weight = a[:0, 0] if sample_weight is None else sample_weight
     loop(activation.parameter, z, a, y, np.ascontiguousarray(weight), total_weight, delta, totals)
 

@@ -103,9 +103,9 @@ class CpuOps(NumpyOps):
         if found is None or not found[0].knows(layer.activation, layer.loss):
             super().output_delta(outputs, layer, total_weight, delta, totals)
             return
+        activation, loss, metric = layer
         z, a, y, sample_weight = outputs
-        judged = layer.activation, layer.loss, layer.metric
-        found[0].output_rows(*judged, z, a, y, sample_weight, total_weight, delta, totals)
+        found[0].output_rows(activation, loss, metric, z, a, y, sample_weight, total_weight, delta, totals)
 
     def hidden_delta(
         self,

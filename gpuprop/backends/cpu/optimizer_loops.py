@@ -119,13 +119,20 @@ def slots(optimizer: Optimizer, state: Mapping[str, Array], stand_in: Array) -> 
     return first, second
 
 
+@functools.cache
+def _parts_of_update(name: str, dtype: np.dtype[Any]) -> tuple[Callable[..., None], Callable[..., Numbers], bool]:
+    """Return the pass of an optimizer, the function of its numbers, and whether it decays weights."""
+    return update_pass(name, dtype), numbers_of(name), RULES[name].decays
+
+
 def update(
     optimizer: Optimizer, w: Array, g: Array, state: Mapping[str, Array], rate: float, step: int, n_weights: int
 ) -> None:
     """Make update number `step` of a flat buffer that holds `n_weights` weights, and then the biases."""
-    name, (first, second) = optimizer.name, slots(optimizer, state, w)
-    make, c = update_pass(name, w.dtype), numbers_of(name)(rate, step, hyperparameters(optimizer))
-    if not RULES[name].decays:
+    first, second = slots(optimizer, state, w)
+    make, numbers, decays = _parts_of_update(optimizer.name, w.dtype)
+    c = numbers(rate, step, hyperparameters(optimizer))
+    if not decays:
         make(w, g, first, second, c)
         return
     make(w[:n_weights], g[:n_weights], first[:n_weights], second[:n_weights], c)
