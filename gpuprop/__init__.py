@@ -13,9 +13,9 @@ Every public name is loaded when it is first used (PEP 562), so that ``import gp
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from gpuprop._lazy import lazy_names
 from gpuprop._moved import find_moved_modules
 from gpuprop.version import __version__
 
@@ -77,7 +77,7 @@ __all__ = [
     "trace",
 ]
 
-# Where each public name comes from: a module, or an object in one; a name that is not here is a submodule.
+# Where each public name comes from: a module, or an object in one.
 _SOURCES = {
     "Activation": "maths.activations:Activation",
     "BackendUnavailableError": "errors:BackendUnavailableError",
@@ -96,8 +96,11 @@ _SOURCES = {
     "PlanError": "errors:PlanError",
     "Trainer": "training.trainer:Trainer",
     "activations": "maths.activations",
+    "backends": "backends",
     "callbacks": "training.callbacks",
     "check_gradients": "learn.gradient_check:check_gradients",
+    "datasets": "datasets",
+    "estimators": "estimators",
     "initializers": "maths.initializers",
     "load": "estimators.stored_models:load",
     "losses": "maths.losses",
@@ -110,18 +113,4 @@ _SOURCES = {
 
 find_moved_modules()
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name when it is first used; afterwards it is an ordinary attribute."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, _, attribute = _SOURCES.get(name, name).partition(":")
-    value: Any = importlib.import_module(f"{__name__}.{module}")
-    if attribute:
-        value = getattr(value, attribute)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _SOURCES)

@@ -5,8 +5,9 @@ Each name is loaded when it is first used, so that `gpuprop.load` can read a net
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from gpuprop._lazy import lazy_names
 
 if TYPE_CHECKING:
     from gpuprop.estimators.classifier import MLPClassifier
@@ -16,22 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = ["MLPClassifier", "MLPEnsemble", "MLPRegressor", "search"]
 
-_MODULES = {
-    "MLPClassifier": "classifier",
-    "MLPEnsemble": "ensemble",
-    "MLPRegressor": "regressor",
-    "search": "searching",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name when it is first used; afterwards it is an ordinary attribute."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "MLPClassifier": "classifier:MLPClassifier",
+        "MLPEnsemble": "ensemble:MLPEnsemble",
+        "MLPRegressor": "regressor:MLPRegressor",
+        "search": "searching:search",
+    },
+)

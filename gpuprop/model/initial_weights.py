@@ -36,7 +36,7 @@ def initial_parameters(spec: Spec, init: str | Initializer | None) -> NDArray[An
         raise MemoryError(f"a network of {sizes} has {size:,} parameters, {gib:,.1f} GiB; use smaller layers") from None
     rng = np.random.default_rng(np.random.SeedSequence(spec.seed))
     for weights, activation in zip(Parameters(flat, spec.layer_sizes).weights, spec.activations, strict=True):
-        initializer = get_initializer(default_initializer(activation.name) if init is None else init)
+        initializer = get_initializer(default_initializer(activation) if init is None else init)
         drawn = np.asarray(initializer(rng, *weights.shape))
         if drawn.shape != weights.shape:
             raise ValueError(f"init: got weights of shape {drawn.shape}, expected {weights.shape}")

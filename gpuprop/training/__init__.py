@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from gpuprop._lazy import lazy_names
 
 if TYPE_CHECKING:
     from gpuprop.training.orders import RowOrders, counter_based_orders
@@ -15,13 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Progress", "RowOrders", "Trainer", "counter_based_orders"]
 
-_MODULES = {"Progress": "records", "RowOrders": "orders", "Trainer": "trainer", "counter_based_orders": "orders"}
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name when it is first used; afterwards it is an ordinary attribute."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Progress": "records:Progress",
+        "RowOrders": "orders:RowOrders",
+        "Trainer": "trainer:Trainer",
+        "counter_based_orders": "orders:counter_based_orders",
+    },
+)

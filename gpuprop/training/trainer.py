@@ -63,8 +63,8 @@ class Trainer:
     network : Network
         It is trained in place.
     optimizer : str or Optimizer, default="adam"
-        "sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamax", "nadam", "adamw", or an
-        object from `gpuprop.optimizers`.
+        A name in `gpuprop.optimizers.OPTIMIZERS`, such as "sgd", "momentum", "adam" or "lion", or an object of a
+        class there.
     learning_rate : float or None, default=None
         None takes the optimizer's own default.
     batch_size : int or None, default=128
@@ -74,8 +74,8 @@ class Trainer:
     validation : None, float or (X, y), default=None
         Data that is not trained on, evaluated after each epoch: a seeded random share of the rows, or a set of its own.
     schedule : str, Schedule or None, default=None
-        "constant" (also None), "invscaling", "adaptive", "exponential", "cosine", "one-cycle", "warmup", or an object
-        from `gpuprop.schedules`.
+        A name in `gpuprop.schedules.SCHEDULES`, such as "constant" (also None), "cosine" or "one-cycle", or an object
+        of a class there.
     clip_norm : float or None, default=None
         The gradient of all parameters together is shortened to at most this norm.
     max_norm : float or None, default=None

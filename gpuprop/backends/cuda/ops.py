@@ -18,7 +18,6 @@ from gpuprop.backends.cuda.residence import HostRows
 from gpuprop.backends.cuda.translation import (
     IDENTITY,
     METRICS,
-    has_kernel,
     kernel_activation,
     kernel_loss,
     slot_scalars,
@@ -203,7 +202,7 @@ class CudaOps(CudaArrays):
                 norm = xp.sqrt(xp.square(gradients.flat.astype(np.float64)).sum())
                 factor = xp.minimum(1.0, rule.clip_norm / xp.maximum(norm, rule.clip_norm))
                 gradients.flat[...] *= factor.astype(flat.dtype)
-            if has_kernel(optimizer):
+            if optimizer.built_in:  # the kernels know those
                 memory = xp.concatenate([*state.values(), xp.zeros(4, flat.dtype)])
                 launch.update_parameters(
                     self.flat(flat),

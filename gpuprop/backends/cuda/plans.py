@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from gpuprop.backends.choosing import check_plan_name, only_one
 from gpuprop.backends.cuda.kernel_plan import CudaPlan
-from gpuprop.backends.cuda.translation import has_kernel
 from gpuprop.backends.steps import StepsPlan
 from gpuprop.errors import PlanError
 
@@ -27,7 +26,7 @@ def plan(ops: CudaArrays, trainings: Sequence[Training], want: str) -> Plan:
     check_plan_name(want, ("steps", "fused", "graph", "streamed"), ops.device)
     training = only_one(trainings, f"{ops.device} trains one network after the other")
     fault = None
-    if not has_kernel(training.rule.optimizer):
+    if not training.rule.optimizer.built_in:
         fault = f"there is no kernel for the optimizer {training.rule.optimizer.name!r}"
     if want == "steps" or (want == "auto" and fault is not None):
         because = "as asked for" if want == "steps" else f"because {fault}"

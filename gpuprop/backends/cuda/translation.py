@@ -16,17 +16,12 @@ if TYPE_CHECKING:
     from gpuprop.maths.losses import Loss
     from gpuprop.maths.optimizers import Optimizer
 
-__all__ = ["IDENTITY", "METRICS", "has_kernel", "kernel_activation", "kernel_loss", "slot_scalars"]
+__all__ = ["IDENTITY", "METRICS", "kernel_activation", "kernel_loss", "slot_scalars"]
 
 METRICS = {"class": "class", "labels": "threshold", "residual": "residual"}
 """The kernels' names of the metrics of `gpuprop.maths.losses.score`."""
 
 IDENTITY = kernel_activations.Activation("identity")
-
-
-def has_kernel(optimizer: Optimizer) -> bool:
-    """Return whether an optimizer is one of gpuprop's own, which the kernels know."""
-    return optimizer.built_in
 
 
 def slot_scalars(optimizer: Optimizer, rate: float, step: int, total_weight: float) -> NDArray[np.float64]:
