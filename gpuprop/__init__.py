@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gpuprop._lazy import lazy_names
+from gpuprop.lazy import lazy_names
 from gpuprop._moved import find_moved_modules
 from gpuprop.version import __version__
 

@@ -19,8 +19,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-#: From top to bottom. A file may import files of its own room and of the rooms below it. `arrays`, `errors` and
-#: `version` are single files; the kernels are a package of their own below everything.
+#: From top to bottom. A file may import files of its own room and of the rooms below it. `arrays`, `errors`, `lazy`
+#: and `version` are single files; the kernels are a package of their own below everything.
 ROOMS = (
     "cli",
     "measure",
@@ -34,6 +34,7 @@ ROOMS = (
     "datasets",
     "arrays",
     "errors",
+    "lazy",
     "version",
     "gpuprop_kernels",
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gpuprop._lazy import lazy_names
+from gpuprop.lazy import lazy_names
 
 if TYPE_CHECKING:
     from gpuprop.estimators.classifier import MLPClassifier
