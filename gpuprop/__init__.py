@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gpuprop.lazy import lazy_names
 from gpuprop._moved import find_moved_modules
+from gpuprop.lazy import lazy_names
 from gpuprop.version import __version__
 
 if TYPE_CHECKING:

@@ -30,6 +30,14 @@ def test_variance_and_bounds(name: str, variance: float) -> None:
     assert np.abs(w).max() > 0.99 * np.sqrt(3 * variance)
 
 
+def test_the_normal_distribution_of_lecun() -> None:
+    w = get_initializer("lecun_normal")(np.random.default_rng(0), FAN_IN, FAN_OUT) * np.sqrt(FAN_IN)
+    # Moments of a standard normal variable, within five deviations of their means over n numbers.
+    n = w.size
+    assert np.mean(w**2) == pytest.approx(1, abs=5 * np.sqrt(2 / n))
+    assert np.mean(w**4) == pytest.approx(3, abs=5 * np.sqrt(96 / n))
+
+
 def test_defaults_by_activation() -> None:
     assert [default_initializer(name) for name in ("relu", "leaky_relu(0.2)", "tanh", "logistic")] == [
         "he",

@@ -10,7 +10,7 @@ from sklearn.metrics import log_loss, mean_pinball_loss, mean_poisson_deviance
 
 import gpuprop
 from gpuprop.maths.activations import OUTPUT_ACTIVATIONS, get_activation
-from gpuprop.maths.losses import LOSSES, check_pair, get_loss, output_delta, penalty, score
+from gpuprop.maths.losses import LOSSES, check_pair, get_loss, output_delta, penalty, score, smoothed_labels
 from tests.references.network import activate, jacobian, sample_loss, sample_loss_gradient
 
 DEFINED = [
@@ -153,6 +153,13 @@ def test_score() -> None:
 
 def test_penalty() -> None:
     assert penalty(np.array([1.0, -2.0, 3.0]), l1=0.5, l2=0.1) == pytest.approx(0.5 * 6 + 0.05 * 14)
+
+
+def test_smoothed_labels() -> None:
+    classes = smoothed_labels(np.eye(4)[[2, 0]], 0.1, get_loss("categorical_cross_entropy"))
+    np.testing.assert_allclose(classes, [[0.025, 0.025, 0.925, 0.025], [0.925, 0.025, 0.025, 0.025]])
+    labels = smoothed_labels(np.array([[0.0, 1.0]]), 0.1, get_loss("binary_cross_entropy"))
+    np.testing.assert_allclose(labels, [[0.05, 0.95]])
 
 
 def test_unknown_loss() -> None:

@@ -16,7 +16,9 @@ from gpuprop.maths.schedules import (
     Adaptive,
     Constant,
     Cosine,
+    CosLog,
     Exponential,
+    FlatCosine,
     InvScaling,
     OneCycle,
     Position,
@@ -87,6 +89,25 @@ def test_cosine(min_fraction: float) -> None:
     np.testing.assert_allclose(rates[1:] + rates[:0:-1], 0.4 + low)  # point-symmetric about half-way
     beyond = Cosine(min_fraction).rates(0.4, position(6, 6, 4))
     np.testing.assert_allclose(beyond, low, atol=1e-15)
+
+
+def test_coslog_has_cycles_that_double_in_length() -> None:
+    """Four cycles end at 1/15, 3/15, 7/15 and 15/15 of the training (Holzmueller et al., 2024)."""
+    rates = all_rates(CosLog(), 0.3, 6, 250)  # 1500 updates
+    np.testing.assert_allclose(rates[[0, 100, 300, 700]], 0, atol=1e-12)
+    tops = [0, *(int(begin + np.argmax(rates[begin:end])) for begin, end in [(0, 100), (100, 300), (300, 700)])]
+    np.testing.assert_allclose(rates[tops[1:]], 0.3, rtol=1e-3)
+    assert tops[1:] == [round(100 * (2**n - 1)) for n in (0.5, 1.5, 2.5)]
+    assert (np.diff(rates[tops[3] : 700]) < 0).all()
+    assert (np.diff(rates[700 : round(100 * (2**3.5 - 1))]) > 0).all()
+    np.testing.assert_allclose(all_rates(CosLog(cycles=1), 0.3, 1, 9)[0], 0)
+
+
+def test_flat_cosine() -> None:
+    rates = all_rates(FlatCosine(), 0.3, 4, 30)
+    np.testing.assert_allclose(rates[:61], 0.3)
+    np.testing.assert_allclose(rates[[80, 90, 100]], [0.225, 0.15, 0.075])  # a third: cos(pi / 3) = 1 / 2
+    assert (np.diff(rates[60:]) < 0).all()
 
 
 def one_cycle_rate(step: int, total: int, lr: float, rising: float, initial: float, final: float) -> float:

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gpuprop.core.array_ops import Array
+    from gpuprop.core.rule import UpdateRule
     from gpuprop.core.updates import EpochUpdates, Training
 
-__all__ = ["StepsPlan", "places_of", "put_back", "taken_out"]
+__all__ = ["Memory", "StepsPlan", "places_of", "put_back", "scaling_arrays", "taken_out"]
 
 
 class StepsPlan:
@@ -60,7 +61,7 @@ class StepsPlan:
         n_scratch = max(1, training.rule.optimizer.scratch_arrays)  # clipping needs one
         scratch = tuple(ops.asarray(np.zeros(size), spec.dtype) for _ in range(n_scratch))
         self._rule = replace(training.rule, scratch=scratch)
-        self._state_before = {name: array.copy() for name, array in self._rule.state.items()}
+        self._memory_before = Memory(self._rule)
         self._position = 0
 
     def active(self) -> AbstractContextManager[None]:
@@ -74,8 +75,7 @@ class StepsPlan:
         # Python's own numbers: a small update takes as long as taking a few out of an array.
         columns = (self._epoch.weights, self._epoch.rates, self._epoch.penalty_factors)
         self._weights, self._rates, self._penalty_factors = (column.tolist() for column in columns)
-        for name, array in self._rule.state.items():
-            self._state_before[name][...] = array
+        self._memory_before.keep()
         self._work.totals[...] = 0.0
         self._position = 0
 
@@ -89,7 +89,7 @@ class StepsPlan:
     def _step(self, index: int) -> None:
         epoch, size = self._epoch, self._training.update_size
         data, start = epoch.data, index * size
-        batch = Batch(data, self._order, start, min(start + size, data.n_samples), self._weights[index])
+        batch = Batch(data, self._order, start, min(start + size, len(epoch.order)), self._weights[index])
         moment = Moment(self._rates[index], epoch.steps_done + index, self._penalty_factors[index])
         step.training_step(self._training.layers, self._work, batch, self._rule, moment)
 
@@ -110,8 +110,7 @@ class StepsPlan:
 
     def rewind(self) -> None:
         """Restore the optimizer's memory to what it was at the beginning of the epoch."""
-        for name, array in self._rule.state.items():
-            array[...] = self._state_before[name]
+        self._memory_before.restore()
 
     def places(self) -> Iterator[tuple[str, Array]]:
         """Yield what the last update left, in the order of the algorithm."""
@@ -146,6 +145,7 @@ def taken_out(
         position=position,
         totals=np.array(totals, np.float64),
         parts=parts or {},
+        scaling_layer={name: np.array(ops.to_numpy(array)) for name, array in scaling_arrays(training.rule)},
     )
 
 
@@ -173,3 +173,36 @@ def put_back(training: Training, state: TrainingState) -> None:
                 f"{dtype}; go on with the network that it belongs to"
             )
         own[...] = Parameters.on_device(ops, given, sizes).flat
+    scaling = dict(scaling_arrays(rule))
+    if set(scaling) != set(state.scaling_layer):
+        raise ValueError("got a state with a scaling layer for a training without one, or the other way round")
+    for name, array in scaling.items():
+        array[...] = ops.asarray(state.scaling_layer[name], dtype)
+
+
+def scaling_arrays(rule: UpdateRule) -> list[tuple[str, Array]]:
+    """Return the arrays of a rule's scaling layer, with their names; none if it has no such layer."""
+    return [] if rule.scaling_layer is None else list(rule.scaling_layer.arrays())
+
+
+class Memory:
+    """A copy of what a rule remembers, so that an epoch can be made again.
+
+    Parameters
+    ----------
+    rule : UpdateRule
+    """
+
+    def __init__(self, rule: UpdateRule) -> None:
+        self._arrays = [*rule.state.values(), *(array for _, array in scaling_arrays(rule))]
+        self._copies = [array.copy() for array in self._arrays]
+
+    def keep(self) -> None:
+        """Copy what the rule remembers now."""
+        for copy, array in zip(self._copies, self._arrays, strict=True):
+            copy[...] = array
+
+    def restore(self) -> None:
+        """Write the copy back."""
+        for copy, array in zip(self._copies, self._arrays, strict=True):
+            array[...] = copy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -66,6 +66,11 @@ class TrainingData:
         last = beside(np.zeros(-len(order) % batch_size), weight)
         batches = xp.concat([xp.take(weight, beside(order, weight)), last])
         return np.asarray(to_host(xp.sum(xp.reshape(batches, (-1, batch_size)), axis=1)))
+
+    def share(self, weight: float) -> TrainingData:
+        """Return the data with totals of a part of the rows, whose sample weights add up to `weight`."""
+        variation = self.total_variation * weight / self.total_weight if self.total_weight else 0.0
+        return replace(self, total_weight=weight, total_variation=variation)
 
     def score(self, total: float) -> float:
         """Turn the sum of scores over all samples into accuracy, or R2 for a regression."""

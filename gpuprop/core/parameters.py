@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,6 +54,13 @@ class Parameters:
         for fan_out in layer_sizes[1:]:
             self.biases.append(flat[start : start + fan_out])
             start += padded(fan_out, row_padding)
+
+    def segments(self) -> list[tuple[int, int]]:
+        """Return where the weights W[1] to W[L], and then the biases b[1] to b[L], begin and end in `flat`."""
+        widths = [padded(fan_out, self.row_padding) for fan_out in self.layer_sizes[1:]]
+        lengths = [fan_in * width for fan_in, width in zip(self.layer_sizes[:-1], widths, strict=True)] + widths
+        ends = list(accumulate(lengths))
+        return list(zip([0, *ends[:-1]], ends, strict=True))
 
     @staticmethod
     def count(layer_sizes: tuple[int, ...], row_padding: int = 1) -> int:

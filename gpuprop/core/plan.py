@@ -41,6 +41,8 @@ class TrainingState:
     parts : dict of ndarray
         The same sums in the parts that this kind of plan keeps, so that such a plan continues with the same bits. A
         plan of another kind continues from `totals`.
+    scaling_layer : dict of ndarray
+        The arrays of the rule's `ScalingLayer`, where there is one.
     """
 
     parameters: NDArray[Any]
@@ -48,6 +50,7 @@ class TrainingState:
     position: int
     totals: NDArray[np.float64]
     parts: dict[str, NDArray[Any]] = field(default_factory=dict)
+    scaling_layer: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
 class Plan(Protocol):

@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from gpuprop.core.array_ops import Array
+    from gpuprop.core.parameters import Parameters
+    from gpuprop.core.scaling_layer import ScalingLayer
     from gpuprop.maths.optimizers import Optimizer
 
-__all__ = ["UpdateRule"]
+__all__ = ["Group", "UpdateRule"]
+
+
+class Group(NamedTuple):
+    """Parameters that are updated at one learning rate, as flat arrays of one length.
+
+    Attributes
+    ----------
+    parameters, gradients : flat arrays
+    state : dict of flat arrays
+    scratch : tuple of flat arrays
+    n_weights : int
+        ``parameters[:n_weights]`` are weights, the rest biases.
+    rate_factor : float
+        Their learning rate is the training's times this.
+    """
+
+    parameters: Array
+    gradients: Array
+    state: dict[str, Array]
+    scratch: tuple[Array, ...]
+    n_weights: int
+    rate_factor: float
 
 
 @dataclass(frozen=True)
@@ -27,6 +52,11 @@ class UpdateRule:
         The gradient of all parameters together is shortened to at most this Euclidean norm.
     max_norm : float or None
         After the update the incoming weights of each unit are shortened to at most this norm.
+    rate_factors : tuple of 2 L float, or None
+        Factors of the learning rate for the weights W[1] to W[L], then for the biases b[1] to b[L]; None stands for
+        ones.
+    scaling_layer : ScalingLayer or None
+        Trained factors of the inputs.
     """
 
     optimizer: Optimizer
@@ -34,3 +64,26 @@ class UpdateRule:
     scratch: tuple[Array, ...] = ()
     clip_norm: float | None = None
     max_norm: float | None = None
+    rate_factors: tuple[float, ...] | None = None
+    scaling_layer: ScalingLayer | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether one learning rate serves all parameters, and the inputs have no trained factors."""
+        return self.rate_factors is None and self.scaling_layer is None
+
+    def groups(self, parameters: Parameters, gradients: Parameters) -> Iterator[Group]:
+        """Yield the parameters that share a learning rate: all of them together if there are no factors."""
+        flat, given = parameters.flat, gradients.flat
+        if self.rate_factors is None:
+            yield Group(flat, given, self.state, self.scratch, parameters.n_weights, 1.0)
+            return
+        for (start, stop), factor in zip(parameters.segments(), self.rate_factors, strict=True):
+            yield Group(
+                flat[start:stop],
+                given[start:stop],
+                {name: array[start:stop] for name, array in self.state.items()},
+                tuple(array[: stop - start] for array in self.scratch),
+                stop - start if start < parameters.n_weights else 0,
+                factor,
+            )

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from gpuprop.core.array_ops import Array
     from gpuprop.core.data import TrainingData
     from gpuprop.core.layers import Layers
+    from gpuprop.core.parameters import Parameters
     from gpuprop.core.rule import UpdateRule
+    from gpuprop.core.scaling_layer import ScalingLayer
     from gpuprop.core.updates import Batch, Moment
     from gpuprop.core.workspace import TrainingWorkspace, Workspace
 
@@ -46,7 +48,24 @@ def training_step(
     A batch larger than the workspace is worked through in parts whose gradients add up.
     """
     loss_and_gradients(layers, work, batch, moment.steps_done, moment.penalty_factor)
-    layers.ops.update(layers.parameters, work.gradients, rule, moment.learning_rate, moment.steps_done + 1)
+    if rule.scaling_layer is None:
+        layers.ops.update(layers.parameters, work.gradients, rule, moment.learning_rate, moment.steps_done + 1)
+    else:
+        update_scaled(layers, work.gradients, rule, rule.scaling_layer, moment)
+
+
+def update_scaled(
+    layers: Layers, gradients: Parameters, rule: UpdateRule, scaling: ScalingLayer, moment: Moment
+) -> None:
+    """Update a network whose inputs have trained factors: V and the factors s are trained, and ``W[1] = s V``."""
+    step = moment.steps_done + 1
+    with layers.ops.active():
+        of_factors = scaling.open(layers.parameters, gradients)
+        layers.ops.update(layers.parameters, gradients, rule, moment.learning_rate, step)
+        scratch = tuple(array[: scaling.factors.size] for array in rule.scratch)
+        rate = moment.learning_rate * scaling.rate_factor
+        rule.optimizer.update(scaling.factors, of_factors, scaling.state, rate, step, scratch, n_weights=0)
+        scaling.close(layers.parameters)
 
 
 def loss_and_gradients(

@@ -67,6 +67,8 @@ class Training:
         The most threads that train on a CPU; None stands for all that BLAS may use.
     want : str
         The path that the user asked for by name, or "auto".
+    n_rows : int or None
+        The rows that an epoch visits; None stands for all rows of `data`.
     """
 
     layers: Layers
@@ -78,19 +80,25 @@ class Training:
     watched: bool = False
     n_threads: int | None = None
     want: str = "auto"
+    n_rows: int | None = None
+
+    @property
+    def rows_of_epoch(self) -> int:
+        """Rows that an epoch visits."""
+        return self.data.n_samples if self.n_rows is None else self.n_rows
 
     @property
     def shape(self) -> Hashable:
         """What trainings must share to be updated in the same calls; their parameters and rates may differ."""
         spec = self.layers.spec
         names = (*(activation.name for activation in spec.activations), spec.loss.name, self.rule.optimizer.name)
-        numbers = (spec.layer_sizes, self.data.n_samples, self.update_size)
+        numbers = (spec.layer_sizes, self.data.n_samples, self.rows_of_epoch, self.update_size)
         return self.layers.ops.device, spec.dtype, names, self.data.metric, numbers
 
     @property
     def updates_of_epoch(self) -> int:
         """Updates of an epoch; the last one may have fewer rows."""
-        return -(-self.data.n_samples // self.update_size)
+        return -(-self.rows_of_epoch // self.update_size)
 
     @property
     def products(self) -> int:
@@ -107,7 +115,7 @@ class EpochUpdates:
     training : Training
     data : TrainingData
         The training's data, or the same rows with the sample weights of this epoch.
-    order : ndarray of shape (n_samples,), int32
+    order : ndarray of shape (rows of an epoch,), int32
         The order of the rows.
     weights, penalty_factors, rates : ndarray of shape (updates of an epoch,)
         For each update: the sum of its sample weights, the factor of the network's penalties, and the learning rate.

@@ -52,12 +52,22 @@ def lecun(rng: np.random.Generator, fan_in: int, fan_out: int) -> NDArray[np.flo
     return rng.uniform(-limit, limit, (fan_in, fan_out))
 
 
+def lecun_normal(rng: np.random.Generator, fan_in: int, fan_out: int) -> NDArray[np.float64]:
+    """Normal with variance ``1 / fan_in``: the neural-tangent parametrisation's ``W / sqrt(fan_in)``, W ~ N(0, 1).
+
+    Source: Jacot, Gabriel, Hongler, "Neural tangent kernel", NeurIPS 2018, section 2; self-normalising networks begin
+    so, too (Klambauer et al., 2017).
+    """
+    return rng.standard_normal((fan_in, fan_out)) / math.sqrt(fan_in)
+
+
 INITIALIZERS: dict[str, Initializer] = {
     "zeros": zeros,
     "uniform": uniform,
     "glorot": glorot,
     "he": he,
     "lecun": lecun,
+    "lecun_normal": lecun_normal,
 }
 
 

@@ -23,7 +23,7 @@ from gpuprop.arrays import namespace
 from gpuprop.maths.activations import Activation, softplus
 from gpuprop.maths.records import base_name, comparable, named, numbered
 
-__all__ = ["LOSSES", "Loss", "Metric", "check_pair", "get_loss", "output_delta", "penalty", "score"]
+__all__ = ["LOSSES", "Loss", "Metric", "check_pair", "get_loss", "output_delta", "penalty", "score", "smoothed_labels"]
 
 Array = NDArray[np.floating[Any]]
 #: What is counted beside the loss, see `score`.
@@ -372,6 +372,26 @@ def get_loss(loss: str | Loss) -> Loss:
     if isinstance(loss, Loss):
         return loss
     return named("loss", loss, LOSSES, _PARAMETRIC)
+
+
+def smoothed_labels(y: Array, smoothing: float, loss: Loss) -> Array:
+    """Return ``(1 - s) y + s / K``: the targets of a classifier, brought closer to equal shares.
+
+    Parameters
+    ----------
+    y : array of shape (n_samples, n_outputs)
+        On any device.
+    smoothing : float
+        s, in [0, 1).
+    loss : Loss
+        K is the number of outputs of a softmax, and 2 where each output decides by itself.
+
+    Notes
+    -----
+    Szegedy et al., "Rethinking the Inception architecture for computer vision", 2016, section 7.
+    """
+    n_classes = y.shape[1] if loss.canonical == "softmax" else 2
+    return y * (1 - smoothing) + smoothing / n_classes
 
 
 def check_pair(loss: Loss, activation: Activation) -> None:

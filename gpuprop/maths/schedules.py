@@ -24,8 +24,10 @@ __all__ = [
     "SCHEDULES",
     "Adaptive",
     "Constant",
+    "CosLog",
     "Cosine",
     "Exponential",
+    "FlatCosine",
     "InvScaling",
     "OneCycle",
     "Position",
@@ -227,6 +229,53 @@ class Cosine(Schedule):
 
 
 @dataclass(frozen=True)
+class CosLog(Schedule):
+    """Cosine cycles that grow longer: ``lr * (1 - cos(2 pi log2(1 + (2^c - 1) s / S))) / 2`` with c = ``cycles``.
+
+    Each of the c cycles rises from 0 to lr and falls to 0 again, and takes twice as long as the one before it.
+
+    Parameters
+    ----------
+    cycles : int, default=4
+        1 or more.
+
+    References
+    ----------
+    D. Holzmueller, L. Grinsztajn, I. Steinwart, "Better by default: strong pre-tuned MLPs and boosted trees on tabular
+    data", NeurIPS 2024, arXiv:2407.04491, section 3; there it is called coslog4.
+    """
+
+    cycles: int = hyperparameter(4, "[1, 30]")
+
+    name = "coslog"
+
+    def rates(self, learning_rate: float, position: Position) -> Rates:
+        """Return the rate of every update of the coming epoch."""
+        done = np.minimum(position.steps() / position.planned_steps, 1.0)
+        turns = np.log2(1.0 + (2.0**self.cycles - 1.0) * done)
+        return learning_rate * 0.5 * (1.0 - np.cos(2.0 * np.pi * turns))
+
+
+@dataclass(frozen=True)
+class FlatCosine(Schedule):
+    """The rate as it is for half of the training, and then half a cosine down to 0.
+
+    ``lr`` up to s = S / 2, and ``lr * (1 + cos(pi * (2 s / S - 1))) / 2`` from there on.
+
+    References
+    ----------
+    D. Holzmueller, L. Grinsztajn, I. Steinwart, arXiv:2407.04491, section 3; there it is called flat_cos.
+    """
+
+    name = "flat_cosine"
+
+    def rates(self, learning_rate: float, position: Position) -> Rates:
+        """Return the rate of every update of the coming epoch."""
+        done = np.minimum(position.steps() / position.planned_steps, 1.0)
+        return _cosine_between(learning_rate, 0.0, np.maximum(1.0, 2.0 * done) - 1.0)
+
+
+@dataclass(frozen=True)
 class OneCycle(Schedule):
     """One cycle: half a cosine up from ``lr / initial_divisor`` to lr, half a cosine down to nearly nothing.
 
@@ -313,7 +362,8 @@ class Warmup(Schedule):
 
 
 SCHEDULES: dict[str, type[Schedule]] = {
-    kind.name: kind for kind in (Constant, InvScaling, Adaptive, Exponential, Cosine, OneCycle, Warmup)
+    kind.name: kind
+    for kind in (Constant, InvScaling, Adaptive, Exponential, Cosine, CosLog, FlatCosine, OneCycle, Warmup)
 }
 
 

@@ -66,7 +66,7 @@ class Network(SpecViews, LectureNotation):
     device : str, default="auto"
         "auto", "cpu", "numpy", "cuda", "cuda:N" or "cuda-sim"; the variable ``GPUPROP_DEVICE`` overrides it.
     init : str, callable or None, default=None
-        Initial weights: "zeros", "uniform", "uniform(EPSILON)", "glorot", "he", "lecun", or
+        Initial weights: "zeros", "uniform", "uniform(EPSILON)", "glorot", "he", "lecun", "lecun_normal", or
         ``init(rng, fan_in, fan_out)``. None chooses by the activation of the layer: "he" for rectifying units,
         "glorot" otherwise.
     dropout : float or sequence of float, default=0.0

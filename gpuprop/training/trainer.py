@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,11 +21,13 @@ from gpuprop.core.parameters import Parameters
 from gpuprop.core.rule import UpdateRule
 from gpuprop.core.updates import EpochUpdates, MadeElsewhere, PausingFit, Training
 from gpuprop.errors import DeviceError, check_integer, check_real, unknown_name
+from gpuprop.maths.losses import smoothed_labels
 from gpuprop.maths.optimizers import Optimizer, get_optimizer
 from gpuprop.maths.schedules import Position, Schedule, get_schedule
 from gpuprop.model.network import Network
 from gpuprop.training.callbacks import Callback
 from gpuprop.training.divergence import explain_divergence
+from gpuprop.training.inputs_scaling import continued
 from gpuprop.training.orders import (
     RowOrders,
     check_validation,
@@ -34,7 +36,8 @@ from gpuprop.training.orders import (
     hold_out,
     in_order,
 )
-from gpuprop.training.records import Patience, Progress, append_record
+from gpuprop.training.rates import Parametrization, check_rate_factors, rate_factors
+from gpuprop.training.records import Patience, Progress, append_record, check_kept_column
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -83,8 +86,29 @@ class Trainer:
     early_stopping : int or None, default=None
         Stop after this many epochs without a lower validation loss (without validation data: training loss), and
         restore the best parameters.
+    keep_best : str or None, default=None
+        At the end, restore the parameters of the best epoch by this column of the history: "validation_loss",
+        "validation_accuracy" or "validation_r2", or one of the same names with "train"; of equal epochs the last is
+        kept. None keeps the last epoch of all, or with `early_stopping` the first one of the lowest loss.
     accumulation_steps : int, default=1
         Batches whose gradients add up to one update, as if they were one batch of ``accumulation_steps * batch_size``.
+    drop_last : bool, default=False
+        Whether an epoch leaves out the rows at the end of its order that do not fill an update.
+    learning_rate_factors : mapping of str to float, or None, default=None
+        Factors of the learning rate for groups of parameters; 0 freezes a group. The groups are "weights", "biases",
+        "W1" to "WL" and "b1" to "bL" for the weights and biases of one layer, and "scale" for the factors of a scaling
+        layer; the factors of a parameter's groups are multiplied.
+    parametrization : {"standard", "neural-tangent"}, default="standard"
+        How layers are written while they are trained: ``x W + b``, or ``x W / sqrt(fan_in) + b``, where W is trained
+        and the network holds the quotient; see `gpuprop.training.rates`. The initial weights are the network's own;
+        ``init="lecun_normal"`` are those of a standard normal W.
+    scaling_layer : bool, default=False
+        Whether to train one factor for each input, 1 at first. The first weights hold their product with the factors,
+        so that the trained network has no further layer; see `gpuprop.core.scaling_layer`.
+    label_smoothing : float, default=0.0
+        For a classifier, train on ``(1 - s) y + s / K`` in place of the targets y, for K classes (K = 2 for a single
+        output, or outputs that are labels of their own), with s in [0, 1). Validation takes the targets as they are.
+        Source: Szegedy et al., "Rethinking the Inception architecture", 2016, section 7.
     shuffle : bool, default=True
         Whether each epoch visits the rows in a new order.
     row_orders : callable or None, default=None
@@ -116,7 +140,7 @@ class Trainer:
     epochs_done, steps_done : int
         Completed epochs and updates.
     best_epoch : int or None
-        With `early_stopping`: the epoch whose parameters were restored, counted from 1.
+        With `early_stopping` or `keep_best`: the epoch whose parameters were restored, counted from 1.
     plan_reason : str or None
         One sentence that says how updates are made and why, once the first epoch has begun.
 
@@ -143,7 +167,13 @@ class Trainer:
         clip_norm: float | None = None,
         max_norm: float | None = None,
         early_stopping: int | None = None,
+        keep_best: str | None = None,
         accumulation_steps: int = 1,
+        drop_last: bool = False,
+        learning_rate_factors: Mapping[str, float] | None = None,
+        parametrization: Parametrization = "standard",
+        scaling_layer: bool = False,
+        label_smoothing: float = 0.0,
         shuffle: bool = True,
         row_orders: RowOrders | None = None,
         seed: int | None = None,
@@ -164,11 +194,27 @@ class Trainer:
         self.clip_norm = None if clip_norm is None else check_real("clip_norm", clip_norm, 0.0, open_minimum=True)
         self.max_norm = None if max_norm is None else check_real("max_norm", max_norm, 0.0, open_minimum=True)
         self.early_stopping = None if early_stopping is None else check_integer("early_stopping", early_stopping, 1)
+        metric = "accuracy" if network.is_classifier else "r2"
+        self.keep_best = check_kept_column(keep_best, metric, validated=validation is not None)
         self.accumulation_steps = check_integer("accumulation_steps", accumulation_steps, 1)
+        self.drop_last = bool(drop_last)
+        self.scaling_layer = bool(scaling_layer)
+        if self.scaling_layer and (self.max_norm is not None or self.clip_norm is not None):
+            raise ValueError("scaling_layer: does not go with max_norm and clip_norm; leave them out")
+        n_layers = network.spec.n_layers
+        self.learning_rate_factors = check_rate_factors(learning_rate_factors, n_layers, scaling_layer=scaling_layer)
+        if parametrization not in ("standard", "neural-tangent"):
+            raise unknown_name("parametrization", parametrization, ("standard", "neural-tangent"))
+        self.parametrization = parametrization
+        self.label_smoothing = check_real("label_smoothing", label_smoothing, 0.0, 1.0, open_maximum=True)
+        if self.label_smoothing and not network.loss_function.classification:
+            raise ValueError(f"label_smoothing: needs a loss of classes, got {network.loss_function.name!r}")
         self.seed = network.seed if seed is None else check_integer("seed", seed, 0)
         self.row_orders = row_orders or (counter_based_orders(self.seed) if shuffle else in_order)
         if conventions not in ("gpuprop", "scikit-learn"):
             raise unknown_name("conventions", conventions, ("gpuprop", "scikit-learn"))
+        if conventions == "scikit-learn" and self.drop_last:
+            raise ValueError("drop_last: scikit-learn's conventions train on all rows; use conventions='gpuprop'")
         self.conventions = conventions
         self.callbacks = tuple(callbacks)
         for callback in self.callbacks:
@@ -183,6 +229,7 @@ class Trainer:
         self.epochs_done = progress.epochs_done
         self.steps_done = progress.steps_done
         self._optimizer_state = progress.optimizer_state
+        self._scaling_layer = progress.scaling_layer
         self.steps_per_epoch = 0
         self.n_samples = 0
         self.best_epoch: int | None = None
@@ -202,7 +249,9 @@ class Trainer:
     @property
     def progress(self) -> Progress:
         """Where the training stands, for ``fit(..., resume_from=...)``."""
-        return Progress(self.epochs_done, self.steps_done, self._optimizer_state, self.history)
+        return Progress(
+            self.epochs_done, self.steps_done, self._optimizer_state, self.history, scaling_layer=self._scaling_layer
+        )
 
     # --- the training --------------------------------------------------------------------------------------------
 
@@ -261,7 +310,7 @@ class Trainer:
         """
         self._reset(resume_from or Progress(0, 0, {}, {}))
         run = self._begin(X, y, sample_weight)
-        patience = Patience(self.early_stopping, run.last_good)
+        patience = Patience(self.early_stopping, self.keep_best, run.last_good)
         try:
             for callback in self.callbacks:
                 callback.on_fit_begin(self)
@@ -275,7 +324,7 @@ class Trainer:
                 with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
                     record = self._epoch(run, epoch, updates, made, begin)
                     watched = record["train_loss" if run.validation is None else "validation_loss"]
-                    patience.watch(epoch + 1, watched, run.last_good)
+                    patience.watch(record, watched, run.last_good)
                     self.best_epoch = patience.best_epoch
                     for callback in self.callbacks:
                         callback.on_epoch_end(self, epoch + 1, record)
@@ -284,7 +333,7 @@ class Trainer:
         except BaseException:
             self._restore(run.last_good)
             raise
-        if self.early_stopping is not None:
+        if patience.keeps:
             self._restore(patience.parameters)
         for callback in self.callbacks:
             callback.on_fit_end(self)
@@ -300,9 +349,10 @@ class Trainer:
             validation = network.prepare(*held_out)
         elif self.validation is not None:
             validation = network.prepare(*self.validation)
-        data = network.prepare(X, y, sample_weight)
+        data = self._smoothed(network.prepare(X, y, sample_weight))
         self.n_samples = data.n_samples
-        self.steps_per_epoch = -(-data.n_samples // self._update_size)
+        n_rows = data.n_samples - (data.n_samples % self._update_size if self.drop_last else 0)
+        self.steps_per_epoch = -(-n_rows // self._update_size)
         training = Training(
             layers=network.layers,
             data=data,
@@ -313,6 +363,7 @@ class Trainer:
             watched=bool(self._step_callbacks),
             n_threads=self.n_threads,
             want=self.plan,
+            n_rows=n_rows,
         )
         return _Run(training, validation, network.host_parameters())
 
@@ -331,12 +382,29 @@ class Trainer:
         self._optimizer_state = {
             name: self._in_layout(old[name]) if name in old else self._flat() for name in self.optimizer.slots
         }
+        self._scaling_layer = (
+            continued(self._scaling_layer, self.network, self.optimizer, self.learning_rate_factors.get("scale", 1.0))
+            if self.scaling_layer
+            else None
+        )
         return UpdateRule(
             self.optimizer,
             state=self._optimizer_state,
             clip_norm=self.clip_norm,
             max_norm=self.max_norm,
+            rate_factors=rate_factors(
+                self.network.spec, self.optimizer, self.learning_rate_factors, self.parametrization
+            ),
+            scaling_layer=self._scaling_layer,
         )
+
+    def _smoothed(self, data: TrainingData) -> TrainingData:
+        """Return the training data with smoothed labels, if that is asked for."""
+        if self.label_smoothing == 0:
+            return data
+        with self.network.ops.active():
+            targets = smoothed_labels(data.targets, self.label_smoothing, self.network.loss_function)
+            return replace(data, targets=targets)
 
     def _in_layout(self, state: Array) -> Array:
         """Return an optimizer's array, from any device, in the layout of this one."""
@@ -355,7 +423,7 @@ class Trainer:
 
     def _updates_of(self, run: _Run, epoch: int) -> EpochUpdates:
         """Return the updates of an epoch, as a plan takes them."""
-        order = checked_order(self.row_orders, epoch, self.n_samples)
+        order = checked_order(self.row_orders, epoch, self.n_samples)[: run.training.rows_of_epoch]
         data = self._weighted_by_rows(run.training.data, order)
         return EpochUpdates(
             training=run.training,
@@ -383,8 +451,9 @@ class Trainer:
         self.epochs_done += 1
         self.steps_done += self.steps_per_epoch
 
-        loss = float(totals[0]) / updates.data.total_weight
-        score = updates.data.score(float(totals[1]))
+        seen = updates.data.share(float(updates.weights.sum())) if self.drop_last else updates.data
+        loss = float(totals[0]) / seen.total_weight
+        score = seen.score(float(totals[1]))
         validation_loss, validation_score = None, None
         if run.validation is not None:
             factor = float(updates.penalty_factors.mean())

@@ -27,7 +27,7 @@ from gpuprop.backends.cpu.panels import Panels, aligned, row_stride
 from gpuprop.backends.cpu.subnormals import subnormals_flushed
 from gpuprop.backends.cpu.team import Team, team_of, together
 from gpuprop.backends.cpu.tiles import TileShape, tile_shape
-from gpuprop.backends.steps import places_of, put_back, taken_out
+from gpuprop.backends.steps import Memory, places_of, put_back, taken_out
 from gpuprop.backends.threads import ThreadChoice, limited_blas
 from gpuprop.core.parameters import padded
 from gpuprop.core.plan import TrainingState
@@ -71,6 +71,8 @@ def cannot_fuse(training: Training) -> str | None:
         return "the gradients of several batches add up to one update"
     if is_sparse(training.data.inputs):
         return "the inputs are sparse"
+    if not rule.plain and rule.clip_norm is not None:
+        return "the gradient's norm is limited while parameters have learning rates of their own"
     for activation in spec.activations:
         if not loops.knows(activation, spec.loss):
             return f"there are no compiled loops for {activation.name} with the loss {spec.loss.name}"
@@ -138,7 +140,7 @@ class FusedPlan:
         )
         self._panels = panels = Panels(spec.layer_sizes, shape)
         self._packed = self._none = np.empty(0, dtype)
-        self._state_before = {name: np.empty_like(array) for name, array in rule.state.items()}
+        self._memory_before = Memory(rule)
         self._panel_parameters = aligned(panels.size, dtype)
         self._state = [aligned(panels.size, dtype) for _ in rule.optimizer.slots]
         self._called, self._position = False, 0
@@ -165,6 +167,8 @@ class FusedPlan:
                 limited=rule.max_norm is not None,
                 dropped=dropped,
                 listed=listed,
+                grouped=rule.rate_factors is not None,
+                inputs_scaled=rule.scaling_layer is not None,
             )
         )
 
@@ -196,8 +200,7 @@ class FusedPlan:
             factor=self._columns[1],
         )
         self._steps_done, self._position = epoch.steps_done, 0
-        for name, array in self._rule.state.items():
-            self._state_before[name][...] = array
+        self._memory_before.keep()
         self._work.totals[...] = 0.0
 
     def run(self, first: int, last: int) -> None:
@@ -248,6 +251,9 @@ class FusedPlan:
         given = (self._packed, *(self._rule.state[name] for name in self._rule.optimizer.slots))
         pairs = zip(given, (self._panel_parameters, *self._state), strict=True)
         self._pieces = [piece for flat, panels in pairs for piece in self._panels.pieces(flat, panels)]
+        if self._rule.scaling_layer is not None:
+            unscaled = self._rule.scaling_layer.weights.reshape(-1)
+            self._pieces += self._panels.first_layer_pieces(unscaled, self._model.scale_weights)
 
     def totals(self) -> NDArray[np.float64]:
         return self._work.totals.copy()[None, :]
@@ -263,13 +269,12 @@ class FusedPlan:
         self._position = state.position
 
     def rewind(self) -> None:
-        for name, array in self._rule.state.items():
-            array[...] = self._state_before[name]
+        self._memory_before.restore()
         self._empty_panels()
 
     def _empty_panels(self) -> None:
         """Clear the panels, including their padding, where a training that diverged may have left NaN."""
-        for panels in (self._panel_parameters, *self._state):
+        for panels in (self._panel_parameters, *self._state, self._model.scale_weights):
             panels[...] = 0
 
     def places(self) -> Iterator[tuple[str, Array]]:
@@ -311,7 +316,27 @@ def _model(spec: Spec, rule: UpdateRule, panels: Panels, hidden: list[str]) -> M
         drop_thresholds=np.array([keep_threshold(rate) for rate in spec.dropout], np.uint64),
         drop_factors=np.array([1.0 / (1.0 - rate) for rate in spec.dropout]),
         drop_key=np.array([spec.seed & 0xFFFFFFFF, (spec.seed >> 32) & 0xFFFFFFFF], np.uint64),
+        rate_factors=np.array(rule.rate_factors or (), np.float64),
+        **_scaling(rule, panels, dtype),
     )
+
+
+def _scaling(rule: UpdateRule, panels: Panels, dtype: np.dtype[Any]) -> dict[str, Any]:
+    """Return the fields of `Model` that belong to a scaling layer; without one they are empty."""
+    layer, none = rule.scaling_layer, np.empty(0, dtype)
+    if layer is None:
+        names = ("scale", "scale_first", "scale_second", "scale_sums", "scale_weights")
+        return dict.fromkeys(names, none) | {"scale_rate_factor": 1.0}
+    n_features, n_panels = len(layer.factors), -(-int(panels.units[1]) // panels.shape.width)
+    first, second = optimizer_loops.slots(rule.optimizer, layer.state, layer.factors)
+    return {
+        "scale": layer.factors,
+        "scale_first": first,
+        "scale_second": second,
+        "scale_sums": np.zeros(n_panels * n_features, dtype),
+        "scale_weights": aligned(n_features * padded(int(panels.units[1]), panels.shape.lanes), dtype),
+        "scale_rate_factor": layer.rate_factor,
+    }
 
 
 def _work(spec: Spec, n_rows: int, shape: TileShape, listed: bool, kept_gradient: int) -> Work:

@@ -55,7 +55,8 @@ class Kind(NamedTuple):
     """What the compiled code depends on; everything else are its arguments.
 
     `hidden` names the different activations of the hidden layers and tells from what their derivatives are taken;
-    `Model.codes` says which of them a layer has.
+    `Model.codes` says which of them a layer has. `grouped` says that parameters have learning rates of their own, and
+    `inputs_scaled` that there is a `gpuprop.core.scaling_layer.ScalingLayer`.
     """
 
     dtype: np.dtype[Any]
@@ -71,6 +72,8 @@ class Kind(NamedTuple):
     limited: bool
     dropped: bool
     listed: bool
+    grouped: bool
+    inputs_scaled: bool
 
 
 @by_address
@@ -131,7 +134,12 @@ OWN = ("gradient", "rows", "columns", "marks")
 
 @by_address
 class Model(NamedTuple):
-    """Weights and optimizer state in panels, where their layers begin, and the numbers that go with them."""
+    """Weights and optimizer state in panels, where their layers begin, and the numbers that go with them.
+
+    `rate_factors` are those of the rule. The fields that begin with ``scale`` belong to a scaling layer: its factors,
+    what the optimizer remembers of them, the sums for their gradient (a row for each panel, of which the first becomes
+    the total), the first weights without the factors, in panels, and the factor of the rate.
+    """
 
     units: Array
     codes: Array
@@ -152,6 +160,13 @@ class Model(NamedTuple):
     drop_thresholds: Array
     drop_factors: Array
     drop_key: Array
+    rate_factors: Array
+    scale: Array
+    scale_first: Array
+    scale_second: Array
+    scale_sums: Array
+    scale_weights: Array
+    scale_rate_factor: float
 
 
 # --- the pieces of a step --------------------------------------------------------------------------------------------
@@ -381,6 +396,7 @@ def _panel_updates(kind: Kind) -> Callable[..., int]:
     rows, lanes, width = kind.shape.rows, kind.shape.lanes, kind.shape.width
     update, add_penalty = _update(kind), joined(loops.add_penalty)
     penalised, clipped, listed = kind.penalised, kind.clipped, kind.listed
+    inputs_scaled, update_unscaled = kind.inputs_scaled, _unscaled_update(kind)
     own_block, gathered_block = (max(rows, piece // width // rows * rows) for piece in (PIECE, GATHERED_PIECE))
     asks = 2 if listed else 1
 
@@ -438,7 +454,9 @@ def _panel_updates(kind: Kind) -> Callable[..., int]:
                 piece = part(gradient, kept_at, count * wide)
                 if penalised:
                     penalty += add_penalty(part(model.parameters, begin, count * wide), piece, l1, l2)
-                if not clipped:
+                if inputs_scaled and layer == 1:
+                    update_unscaled(model, begin, piece, column // width * fan_in + first, wide, first, numbers)
+                elif not clipped:
                     update(model, begin, piece, numbers)
             work.penalties[piece_number] = penalty
         return piece_number
@@ -470,6 +488,60 @@ def _update(kind: Kind) -> Callable[..., None]:
         optimize(own, gradient, first, second, numbers)
 
     return update
+
+
+@functools.cache
+def _unscaled_update(kind: Kind) -> Callable[..., None]:
+    """Return ``update_unscaled``: the optimizer on a piece of V, from the gradient of ``W = s V``.
+
+    See `gpuprop.core.scaling_layer`. The piece's share of the gradient of s goes to ``scale_sums``, from `sums_at` on.
+    """
+    optimize, add_up = optimizer_loops.update_pass(kind.optimizer, kind.dtype), loops.dot
+
+    @spliced
+    def update_unscaled(
+        model: Model, begin: int, gradient: Array, sums_at: int, wide: int, first: int, numbers: Numbers
+    ) -> None:
+        own = part(model.scale_weights, begin, gradient.size)
+        for i in range(gradient.size // wide):
+            row, factor = part(gradient, i * wide, wide), model.scale[first + i]
+            model.scale_sums[sums_at + i] = add_up(part(own, i * wide, wide), row)
+            for j in range(wide):
+                row[j] *= factor
+        optimize(own, gradient, part(model.first, begin, own.size), part(model.second, begin, own.size), numbers)
+
+    return update_unscaled
+
+
+@functools.cache
+def _scale_update(kind: Kind) -> Callable[..., None]:
+    """Return ``update_scale``: the optimizer on the factors of the inputs, once all pieces have given their sums."""
+    optimize = optimizer_loops.update_pass(kind.optimizer, kind.dtype)
+
+    @spliced
+    def update_scale(model: Model, numbers: Numbers) -> None:
+        n_features = model.scale.size
+        total = part(model.scale_sums, 0, n_features)
+        for start in range(n_features, model.scale_sums.size, n_features):
+            sums = part(model.scale_sums, start, n_features)
+            for j in range(n_features):
+                total[j] += sums[j]
+        optimize(model.scale, total, model.scale_first, model.scale_second, numbers)
+
+    return update_scale
+
+
+@joined
+def scale_weights(model: Model, column: int, stop_column: int, lanes: int, width: int) -> None:
+    """``W = s V`` for the panels of the first layer that begin at the columns from `column` to `stop_column`."""
+    n_features, fan_out = model.units[0], model.units[1]
+    for start in range(column, stop_column, width):
+        wide = lanes if fan_out - start <= lanes else width
+        for i in range(n_features):
+            place, factor = model.weights_at[0] + start * n_features + i * wide, model.scale[i]
+            own, unscaled = part(model.parameters, place, wide), part(model.scale_weights, place, wide)
+            for j in range(wide):
+                own[j] = factor * unscaled[j]
 
 
 @functools.cache
@@ -540,6 +612,7 @@ def epoch(kind: Kind) -> Callable[..., None]:
     lanes, width, dropped, clipped, limited = (
         kind.shape.lanes, kind.shape.width, kind.dropped, kind.clipped, kind.limited
     )  # fmt: skip
+    grouped, inputs_scaled, update_scale = kind.grouped, kind.inputs_scaled, _scale_update(kind)
 
     @compiled
     def updates(
@@ -586,6 +659,12 @@ def epoch(kind: Kind) -> Callable[..., None]:
             l1, l2 = batches.penalty_factors[index] * model.l1, batches.penalty_factors[index] * model.l2
             number: Any = np.int64(-1)  # for a bare -1 Numba would compile `update_weights` once more
             for layer in range(1, top + 1):
+                if grouped:
+                    rate, factors = batches.rates[index], model.rate_factors
+                    numbers = numbers_of(rate * factors[layer - 1], step, model.hyperparameters)
+                    numbers_of_biases = for_biases(
+                        numbers_of(rate * factors[top + layer - 1], step, model.hyperparameters)
+                    )
                 number = update_weights(work, model, team, number, layer, n_rows, numbers, l1, l2)
                 if layer % team.n_threads == team.thread:
                     update_biases(work, model, layer, n_rows, numbers_of_biases)
@@ -609,6 +688,14 @@ def epoch(kind: Kind) -> Callable[..., None]:
                 flush(part(model.first, begin, last - begin))
                 flush(part(model.second, begin, last - begin))
             meet(team)  # all weights have changed
+            if inputs_scaled:
+                if team.thread == 0:
+                    rate = batches.rates[index] * model.scale_rate_factor
+                    update_scale(model, for_biases(numbers_of(rate, step, model.hyperparameters)))
+                meet(team)  # the factors have changed
+                panel, stop_panel = share((units[1] + width - 1) // width, team)
+                scale_weights(model, panel * width, min(stop_panel * width, units[1]), lanes, width)
+                meet(team)
             if team.thread == 0:
                 penalty = 0.0
                 for piece in range(number + 1):

@@ -64,6 +64,8 @@ def cannot_join(training: Training) -> str | None:
             return f"there are no compiled loops for {activation.name} with the loss {spec.loss.name}"
     if not rule.optimizer.built_in:
         return f"there is no compiled loop for the optimizer {rule.optimizer.name!r}"
+    if not rule.plain:
+        return "parameters have learning rates of their own, or the inputs trained factors"
     if rule.clip_norm is not None or rule.max_norm is not None:
         return "a limit on norms looks at all numbers of a network together"
     if training.data.scaling is not None:
@@ -345,12 +347,12 @@ class JointUpdates:
 
         A network whose parameters or totals have become infinite or NaN keeps its old parameters.
         """
-        n_samples = self._epochs[0].data.n_samples
+        n_visited = len(self._epochs[0].order)
         quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore")
         with subnormals_flushed(), quiet:
             for index in range(first, last):
                 start = index * self._size
-                n_rows = min(self._size, n_samples - start)
+                n_rows = min(self._size, n_visited - start)
                 weight = self._take_batch(start, n_rows)
                 self._forward(n_rows)
                 self._backward(n_rows, weight, index)

@@ -35,6 +35,7 @@ __all__ = [
     "activation_loop",
     "add_penalty",
     "derivative_loop",
+    "dot",
     "drop_row",
     "drop_rows",
     "forward_row",
@@ -93,7 +94,8 @@ def sum_of(row: Array) -> Number:
 
 
 @inlined_sum
-def _dot(a: Array, b: Array) -> Number:
+def dot(a: Array, b: Array) -> Number:
+    """Return the inner product of two rows, in their dtype."""
     total = a.dtype.type(0)
     for k in range(a.size):
         total += a[k] * b[k]
@@ -426,7 +428,7 @@ def row_delta(name: str, loss: str, dtype: np.dtype[Any]) -> Callable[..., None]
         def of_softmax(source: Array, parameter: float, a: Array, y: Array, out: Array) -> None:
             for k in range(out.size):
                 out[k] = gradient(a[k], y[k])
-            shared = _dot(out, a)
+            shared = dot(out, a)
             for k in range(out.size):
                 out[k] = a[k] * (out[k] - shared)
 

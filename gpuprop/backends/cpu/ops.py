@@ -158,17 +158,18 @@ class CpuOps(NumpyOps):
     def update(
         self, parameters: Parameters, gradients: Parameters, rule: UpdateRule, learning_rate: float, step: int
     ) -> None:
-        found, optimizer, state = compiled_loops(), rule.optimizer, rule.state
+        found, optimizer = compiled_loops(), rule.optimizer
         if found is None or not optimizer.built_in:
             super().update(parameters, gradients, rule, learning_rate, step)
             return
         loops, optimizers = found
-        flat, rate = parameters.flat, float(learning_rate)
+        rate = float(learning_rate)
         if rule.clip_norm is not None:
             _clip(loops, gradients.flat, rule.clip_norm, rule.scratch[0])
-        optimizers.update(optimizer, flat, gradients.flat, state, rate, step, parameters.n_weights)
+        for own, given, state, _, n_weights, factor in rule.groups(parameters, gradients):
+            optimizers.update(optimizer, own, given, state, rate * factor, step, n_weights)
         if step % FLUSH_EVERY == 0:
-            for values in (flat, *state.values()):
+            for values in (parameters.flat, *rule.state.values()):
                 optimizers.flush_subnormals(values)
         if rule.max_norm is not None:
             for weights in parameters.weights:

@@ -115,6 +115,12 @@ class Panels:
             at += fan_out
         return found
 
+    def first_layer_pieces(self, flat: Array, panels: Array) -> list[tuple[Array, Array]]:
+        """Return the pairs of `pieces` for the weights of the first layer alone; the arrays hold nothing else."""
+        fan_in, fan_out = self.units[:2].tolist()
+        alone = Panels((fan_in, fan_out), self.shape)
+        return alone.pieces(flat, panels)[:-1]  # without the biases
+
 
 @intrinsic(prefer_literal=True)
 def _turn(context, lanes, source, at, row_stride, n_rows, target, to, column_stride, n_columns):  # type: ignore[no-untyped-def]

@@ -73,7 +73,7 @@ class CudaPlan:
         self._ops, self._runtime, self._rule = ops, ops.runtime, training.rule
         self._training, self._spec, self._update_size = training, training.layers.spec, training.update_size
         part_size, data = training.part_size, training.data
-        self._parts = _parts(data.n_samples, part_size, training.update_size)
+        self._parts = _parts(training.rows_of_epoch, part_size, training.update_size)
         self._most_parts = max(len(parts) for parts in self._parts)
         with self._runtime.active():
             accumulates = part_size < training.update_size
@@ -140,7 +140,7 @@ class CudaPlan:
             self._order = ops.asarray(np.arange(self._chunks.chunk_rows), np.int32)
             places = self._chunks.buffers
         else:
-            self._order = ops.empty(data.n_samples, np.int32)
+            self._order = ops.empty(self._training.rows_of_epoch, np.int32)
             # Weights may change from epoch to epoch, so they are copied: the user's array must not change.
             places = [[data.inputs, data.targets, None if weight is None else weight.copy()]]
         self._row_weights = places[0][2]

@@ -33,9 +33,10 @@ if TYPE_CHECKING:
     from gpuprop.core.ops import Dropping, OutputLayer, Outputs
     from gpuprop.core.parameters import Parameters
     from gpuprop.core.plan import Plan
-    from gpuprop.core.rule import UpdateRule
+    from gpuprop.core.rule import Group, UpdateRule
     from gpuprop.core.updates import Training
     from gpuprop.maths.activations import Activation
+    from gpuprop.maths.optimizers import Optimizer
     from gpuprop.maths.scaling import InputScaling
 
 __all__ = ["CudaOps"]
@@ -195,31 +196,36 @@ class CudaOps(CudaArrays):
     def update(
         self, parameters: Parameters, gradients: Parameters, rule: UpdateRule, learning_rate: float, step: int
     ) -> None:
-        optimizer, state = rule.optimizer, rule.state
         xp, flat = self.runtime.xp, parameters.flat
         with self.runtime.active():
             if rule.clip_norm is not None:
                 norm = xp.sqrt(xp.square(gradients.flat.astype(np.float64)).sum())
                 factor = xp.minimum(1.0, rule.clip_norm / xp.maximum(norm, rule.clip_norm))
                 gradients.flat[...] *= factor.astype(flat.dtype)
-            if optimizer.built_in:  # the kernels know those
-                memory = xp.concatenate([*state.values(), xp.zeros(4, flat.dtype)])
-                launch.update_parameters(
-                    self.flat(flat),
-                    self.flat(memory),
-                    self.flat(gradients.flat),
-                    self.constant(slot_scalars(optimizer, learning_rate, step, 1.0), flat.dtype),
-                    0,
-                    optimizer=optimizer.name,
-                    n_weights=parameters.n_weights,
-                    stream=self.runtime.stream,
-                )
-                for index, array in enumerate(state.values()):
-                    array[...] = memory[index * flat.size : (index + 1) * flat.size]
-            else:
-                optimizer.update(flat, gradients.flat, state, learning_rate, step, rule.scratch, parameters.n_weights)
+            for group in rule.groups(parameters, gradients):
+                self._update_group(group, rule.optimizer, learning_rate * group.rate_factor, step)
             if rule.max_norm is not None:
                 limit_incoming_norms(self.flat(flat), parameters.layer_sizes, rule.max_norm, self.runtime.stream)
+
+    def _update_group(self, group: Group, optimizer: Optimizer, rate: float, step: int) -> None:
+        """Take one step of the optimizer with parameters of one learning rate."""
+        xp, flat, state = self.runtime.xp, group.parameters, group.state
+        if not optimizer.built_in:  # the kernels do not know it
+            optimizer.update(flat, group.gradients, state, rate, step, group.scratch, group.n_weights)
+            return
+        memory = xp.concatenate([*state.values(), xp.zeros(4, flat.dtype)])
+        launch.update_parameters(
+            self.flat(flat),
+            self.flat(memory),
+            self.flat(group.gradients),
+            self.constant(slot_scalars(optimizer, rate, step, 1.0), flat.dtype),
+            0,
+            optimizer=optimizer.name,
+            n_weights=group.n_weights,
+            stream=self.runtime.stream,
+        )
+        for index, array in enumerate(state.values()):
+            array[...] = memory[index * flat.size : (index + 1) * flat.size]
 
     def plan(self, trainings: Sequence[Training], *, want: str = "auto") -> Plan:
         return choose_plan(self, trainings, want)

@@ -28,6 +28,8 @@ def plan(ops: CudaArrays, trainings: Sequence[Training], want: str) -> Plan:
     fault = None
     if not training.rule.optimizer.built_in:
         fault = f"there is no kernel for the optimizer {training.rule.optimizer.name!r}"
+    elif not training.rule.plain:
+        fault = "the fused kernels know one learning rate for all parameters, and no trained factors of the inputs"
     if want == "steps" or (want == "auto" and fault is not None):
         because = "as asked for" if want == "steps" else f"because {fault}"
         return StepsPlan(training, f"steps: one kernel after the other, {because}", n_threads=training.n_threads)

@@ -165,10 +165,10 @@ class NumpyOps:
     def update(
         self, parameters: Parameters, gradients: Parameters, rule: UpdateRule, learning_rate: float, step: int
     ) -> None:
-        flat, scratch = parameters.flat, rule.scratch
         if rule.clip_norm is not None:
-            clip_by_norm(gradients.flat, rule.clip_norm, scratch[0])
-        rule.optimizer.update(flat, gradients.flat, rule.state, learning_rate, step, scratch, parameters.n_weights)
+            clip_by_norm(gradients.flat, rule.clip_norm, rule.scratch[0])
+        for own, given, state, scratch, n_weights, factor in rule.groups(parameters, gradients):
+            rule.optimizer.update(own, given, state, learning_rate * factor, step, scratch, n_weights)
         if rule.max_norm is not None:
             for weights in parameters.weights:
                 limit_incoming_norm(weights, rule.max_norm)
