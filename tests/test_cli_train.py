@@ -353,9 +353,9 @@ def test_the_old_run_survives_a_failure(
     else:
 
         def full(*arguments: object, **options: object) -> Any:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "loss.png")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.safetensors")
 
-        monkeypatch.setattr(plots, "loss_curves", full)
+        monkeypatch.setattr(gpuprop.Network, "save", full)
     result = cli.fail("train", path, *QUICK, "--seed", 1, "--overwrite", *options)
     assert result.status == (130 if failure == "interrupted at once" else 1)
     assert contents(tmp_path) == before

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpuprop.cli.pictures import reason_against_pictures
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -20,15 +22,20 @@ def record(path: Path, trainer: Trainer, part: tuple[NDArray[Any], NDArray[Any]]
     Raises
     ------
     ValueError
-        If the file's name ends neither in .gif nor in .html, or the network is too large to be drawn.
+        If the file's name ends neither in .gif nor in .html, the network is too large to be drawn, or a GIF cannot be
+        drawn here.
     """
+    from gpuprop.cli.progress import harmless
     from gpuprop.learn.live.frames import Recorder
 
     if path.suffix.lower() not in (".gif", ".html"):
         raise ValueError(f"animate: got {str(path)!r}, expected a name that ends in .gif or .html")
     Recorder.check(trainer.network)
+    against = reason_against_pictures() if path.suffix.lower() == ".gif" else ""
+    if against:
+        raise ValueError(f"animate: {against}; give a name that ends in .html, which needs no matplotlib")
     recorder = Recorder(*part)
-    trainer.callbacks += (recorder,)
+    trainer.callbacks += (harmless(recorder, "the animation"),)
     return recorder
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gpuprop.cli.device import use_device
-from gpuprop.cli.files import written_whole
+from gpuprop.cli.files import check_writable, written_whole
 from gpuprop.cli.options import Device, Header
 
 __all__ = ["register"]
@@ -43,6 +43,7 @@ def predict(
 ) -> None:
     """Load both, predict, write."""
     chosen = use_device(device)
+    check_writable(out)
 
     from gpuprop.datasets import load_features
     from gpuprop.estimators.stored_models import load_network

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gpuprop.cli.console import mark_saved, warn
 from gpuprop.cli.device import check_device
+from gpuprop.cli.files import check_writable
 from gpuprop.cli.options import (
     Device,
     Header,
@@ -25,16 +27,19 @@ from gpuprop.cli.options import (
     parse_scale,
     wrong_options,
 )
+from gpuprop.cli.pictures import draw_pictures, reason_against_pictures
 from gpuprop.maths.activations import ACTIVATIONS
 from gpuprop.maths.losses import LOSSES
 from gpuprop.maths.optimizers import OPTIMIZERS
 from gpuprop.maths.schedules import SCHEDULES
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from gpuprop.cli.progress import EpochTable
     from gpuprop.datasets import Dataset
+    from gpuprop.learn.live.frames import Recorder
     from gpuprop.model.network import Network
     from gpuprop.training.parts import Source
     from gpuprop.training.recipes import Recipe
@@ -200,14 +205,12 @@ def train(
     options = dict(locals())
     check_device(device)
 
-    from gpuprop.cli.animate import record, write_film
-    from gpuprop.cli.console import print_report
+    from gpuprop.cli.animate import record
     from gpuprop.training.from_recipe import network_for, plain_seconds_of, trainer_for
     from gpuprop.training.parts import Source
     from gpuprop.training.placement import device_for_training
     from gpuprop.training.recipes import recipe_for
     from gpuprop.training.run_folder import RunFolder
-    from gpuprop.training.scores import report_on
 
     dataset = _load(Source(data, target, labels, header), task)
     train_part, test_part = _parts(dataset, None if test is None else Source(test, target, None, header), options)
@@ -225,20 +228,28 @@ def train(
         to_move="choose another --out",
     )
     with folder:
+        if animate is not None:
+            check_writable(animate)
+        against_pictures = reason_against_pictures()
+        if against_pictures:
+            warn(f"{against_pictures}; the run will have no pictures")
         stopped = _fit(trainer, train_part, folder.staging)
         with _uninterrupted():  # after a first Ctrl-C has ended the training, a second one must not lose the model
-            _save(folder, trainer, dataset, test_part)
-    print(f"plan: {trainer.plan_reason}")
-    if trainer.best_epoch is not None and stopped is None:
-        print(
-            f"kept: epoch {trainer.best_epoch} of {trainer.epochs_done}, the one of the lowest {_watched(trainer)} loss"
-        )
-    if animate is not None and film is not None:
-        write_film(animate, film, f"{dataset.name}, {_shape(network)}")
-        print(f"animation: {animate}")
-    print(f"saved in {folder.path}: {', '.join(folder.published)}\n")
-    print_report(report_on(network, *test_part, classes=dataset.classes))
-    if isinstance(stopped, KeyboardInterrupt):
+            _save(folder, trainer)
+        try:
+            if not against_pictures:
+                draw_pictures(folder, _pictures(trainer, dataset, test_part))
+            print(f"plan: {trainer.plan_reason}")
+            if trainer.best_epoch is not None and stopped is None:
+                kept = f"{trainer.best_epoch} of {trainer.epochs_done}"
+                print(f"kept: epoch {kept}, the one of the lowest {_watched(trainer)} loss")
+            if animate is not None and film is not None:
+                _write_film(animate, film, f"{dataset.name}, {_shape(network)}")
+            print(f"saved in {folder.path}: {', '.join(folder.published)}\n")
+            _report(network, test_part, dataset.classes)
+        except KeyboardInterrupt:
+            stopped = stopped or KeyboardInterrupt()
+    if stopped is not None:
         raise KeyboardInterrupt(
             f"interrupted after {trainer.epochs_done} of {trainer.epochs} epochs; "
             f"the model of epoch {trainer.epochs_done} is saved in {folder.path}"
@@ -269,29 +280,30 @@ def _parts(dataset: Dataset, test: Source | None, options: dict[str, Any]) -> tu
 
 
 def _table(network: Network) -> EpochTable:
-    from gpuprop.cli.progress import epoch_table
+    from gpuprop.cli.progress import epoch_table, harmless
 
-    return epoch_table("accuracy" if network.is_classifier else "r2", by_epoch=network.device_.startswith("cuda:"))
+    table = epoch_table("accuracy" if network.is_classifier else "r2", by_epoch=network.device_.startswith("cuda:"))
+    return harmless(table, "the table of epochs")
 
 
-def _fit(trainer: Trainer, part: Part, live: Path) -> BaseException | None:
+def _fit(trainer: Trainer, part: Part, live: Path) -> KeyboardInterrupt | None:
     """Train, and write the files that `gpuprop watch` reads into the folder `live`.
 
     Return the interrupt if the user ended the training early, after at least one completed epoch.
     """
-    from gpuprop.cli.progress import EpochTable
+    from gpuprop.cli.progress import EpochTable, harmless
     from gpuprop.learn.live.snapshot import LiveRun
     from gpuprop.training.targets import StandardisedTargets
 
     X, y = part
-    trainer.callbacks += (LiveRun(live, X, y),)
+    trainer.callbacks += (harmless(LiveRun(live, X, y), "what `gpuprop watch` shows"),)
     targets = StandardisedTargets.of(trainer.network, y)
-    stopped: BaseException | None = None
+    stopped: KeyboardInterrupt | None = None
     try:
         trainer.fit(X, targets.values)
-    except (KeyboardInterrupt, BrokenPipeError) as interrupt:  # Ctrl-C, and the end of `gpuprop train ... | head`
+    except KeyboardInterrupt as interrupt:
         if trainer.epochs_done == 0:
-            raise type(interrupt)("interrupted before the first epoch was complete; nothing was written") from None
+            raise KeyboardInterrupt("interrupted before the first epoch was complete; nothing was written") from None
         stopped = interrupt
     finally:
         for callback in trainer.callbacks:
@@ -332,24 +344,53 @@ def _describe(
         print(f"seconds: by the host's clock; {flaw}", flush=True)
 
 
-def _save(folder: RunFolder, trainer: Trainer, dataset: Dataset, test_part: Part) -> None:
-    """Write all files of the run, then put them in their places together."""
-    from gpuprop.learn import plots
+def _save(folder: RunFolder, trainer: Trainer) -> None:
+    """Write model and history, then put them in their places together."""
     from gpuprop.model.container import MODEL_FILE_NAME
     from gpuprop.training import run_folder
 
-    network, (X, y) = trainer.network, test_part
-    network.save(folder.staging / MODEL_FILE_NAME)
+    trainer.network.save(folder.staging / MODEL_FILE_NAME)
     run_folder.write_history(folder.staging / run_folder.HISTORY, trainer.history)
-    curves = plots.loss_curves(trainer.history, title=f"{dataset.name}, {_shape(network)}")
-    curves.savefig(folder.staging / run_folder.LOSS)
-    if dataset.classes is None:
-        figure = plots.predictions(y, network.predict(X), title=f"{dataset.name}: test part")
-        figure.savefig(folder.staging / run_folder.PREDICTIONS)
-    else:
-        figure = plots.confusion_matrix(y, network.predict(X), dataset.classes, title=f"{dataset.name}: test part")
-        figure.savefig(folder.staging / run_folder.CONFUSION)
     folder.publish()
+    mark_saved()
+
+
+def _pictures(trainer: Trainer, dataset: Dataset, test_part: Part) -> dict[str, Callable[[], Figure]]:
+    """Return the functions that draw the pictures of the run, by the names of their files."""
+    from gpuprop.learn import plots
+    from gpuprop.training import run_folder
+
+    network, (X, y), classes = trainer.network, test_part, dataset.classes
+    curves = f"{dataset.name}, {_shape(network)}"
+    title = f"{dataset.name}: test part"
+    found: dict[str, Callable[[], Figure]] = {run_folder.LOSS: lambda: plots.loss_curves(trainer.history, title=curves)}
+    if classes is None:
+        found[run_folder.PREDICTIONS] = lambda: plots.predictions(y, network.predict(X), title=title)
+    else:
+        found[run_folder.CONFUSION] = lambda: plots.confusion_matrix(y, network.predict(X), classes, title=title)
+    return found
+
+
+def _report(network: Network, test_part: Part, classes: Sequence[Any] | None) -> None:
+    """Say how good the model is on the test part."""
+    from gpuprop.cli.console import print_report
+    from gpuprop.training.scores import report_on
+
+    try:
+        print_report(report_on(network, *test_part, classes=classes))
+    except Exception as error:
+        warn(f"the model is saved, but the report on the test part failed: {error or type(error).__name__}")
+
+
+def _write_film(path: Path, film: Recorder, title: str) -> None:
+    from gpuprop.cli.animate import write_film
+
+    try:
+        write_film(path, film, title)
+    except Exception as error:
+        warn(f"the model is saved, but the animation is not: {error or type(error).__name__}")
+    else:
+        print(f"animation: {path}")
 
 
 def _default_folder(dataset: Dataset) -> Path:
