@@ -500,7 +500,7 @@ def test_functions_that_their_names_do_not_tell_are_refused_before_a_file_is_tou
         loss = replace(gpuprop.losses.get_loss("squared_error"), name=name)
         with pytest.raises(ValueError, match=f"loss: got '{name}', which is not one of gpuprop's own"):
             network(loss=loss).save(tmp_path / "m.safetensors")
-    with pytest.raises(TypeError, match=r"classes: got .*2020"):  # as an integer it would be saved, and come back as one
+    with pytest.raises(TypeError, match=r"classes: got .*2020"):  # it would come back an integer
         network(classes=np.array(["2020-01-01", "2021-01-01", "2022-01-01"], "datetime64[ns]"))
     assert list(tmp_path.iterdir()) == []
 
