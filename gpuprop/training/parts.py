@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gpuprop import datasets
+from gpuprop.datasets import Dataset
+from gpuprop.datasets.bundled import BUNDLED
 from gpuprop.errors import DataError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gpuprop.datasets import Dataset
     from gpuprop.model.network import Network
 
     Part = tuple[NDArray[Any], NDArray[Any]]
@@ -103,22 +104,30 @@ def rows_for_model(network: Network, source: Source, fraction: float | None = No
     DataError
         If the data cannot be read, or do not suit the network.
     """
-    if fraction is None and source.data == "digits":  # it comes without a test part
-        fraction = TEST_FRACTION
+    if source.data in BUNDLED and (fraction is not None or source.data == "digits"):
+        # The whole data set, of which `train` holds out a share; digits comes without a test part.
+        dataset = source.load()
+        if dataset.X.shape[1] != network.layer_sizes[0] or list(network.classes or ()) not in ([], dataset.classes):
+            raise DataError(f"{source.data}: has other columns or classes than the model was trained on")
+        return datasets.split(dataset, TEST_FRACTION if fraction is None else fraction, network.seed)[1]
+    classes = list(network.classes or range(max(2, network.layer_sizes[-1]))) if network.is_classifier else None
+    X, y = datasets.load_test(
+        source.data,
+        classes=classes,
+        n_features=network.layer_sizes[0],
+        feature_names=network.feature_names,
+        target=source.target,
+        labels=source.labels,
+        header=source.header,
+    )
     if fraction is None:
-        return datasets.load_test(
-            source.data,
-            classes=network.classes or (range(max(2, network.layer_sizes[-1])) if network.is_classifier else None),
-            n_features=network.layer_sizes[0],
-            feature_names=network.feature_names,
-            target=source.target,
-            labels=source.labels,
-            header=source.header,
-        )
-    dataset = source.load("classification" if network.is_classifier else "regression")
-    classes = None if network.classes is None else list(network.classes)
-    if dataset.X.shape[1] != network.layer_sizes[0] or dataset.classes != classes:
+        return X, y
+    absent = [label for index, label in enumerate(classes or ()) if index not in y]
+    if absent:
         raise DataError(
-            f"{source.data}: has other columns or classes than the model was trained on; leave out --test-fraction"
+            f"{source.data}: has no row of class {', '.join(map(repr, absent[:8]))}, so it is not what the model was "
+            "trained on; leave out --test-fraction"
         )
-    return datasets.split(dataset, fraction, network.seed)[1]
+    # These are the rows of `train` in their order, whatever order the columns have: the same ones are held out.
+    rows = Dataset(source.data, X, y, "regression" if classes is None else "classification", classes)
+    return datasets.split(rows, fraction, network.seed)[1]
