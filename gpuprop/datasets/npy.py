@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,7 +35,8 @@ def read_array(stream: IO[bytes], n_bytes: int, name: str) -> NDArray[Any]:
     Returns
     -------
     ndarray
-        Bools, integers, floats of at most 8 bytes, or text (dtype U); native byte order, at least one element.
+        Bools, integers, floats of at most 8 bytes, or text (dtype U, or bytes, dtype S); native byte order, at least
+        one element.
 
     Raises
     ------
@@ -41,8 +44,9 @@ def read_array(stream: IO[bytes], n_bytes: int, name: str) -> NDArray[Any]:
         If the header is not that of an NPY file, the elements have another type, or their size does not fit the file.
     """
     dtype, shape = _read_header(stream, n_bytes, name)
-    if dtype.kind not in "biufU" or dtype.itemsize == 0 or (dtype.kind == "f" and dtype.itemsize > 8):
-        raise data_error(name, f"holds elements of dtype {dtype}, expected bools, integers, floats or text (dtype U)")
+    if dtype.kind not in "biufUS" or dtype.itemsize == 0 or (dtype.kind == "f" and dtype.itemsize > 8):
+        hint = "; save it with astype(str) or astype(float)" if dtype.kind == "O" else ""
+        raise data_error(name, f"holds elements of dtype {dtype}, expected bools, integers, floats or text{hint}")
     size = math.prod(shape) * dtype.itemsize
     if any(n < 0 for n in shape) or size == 0 or len(shape) > 32:
         raise data_error(name, f"declares shape {listed(shape)}, expected at least one row and one element a row")
@@ -106,7 +110,7 @@ def read_npy(path: Path, request: Request) -> Records:
             f"got an array of {array.ndim} dimension(s), expected 2 (samples x columns, one of them the target); "
             "keep samples of another shape in an NPZ file with arrays X and y",
         )
-    features, target = choose_columns(path, array.shape[1], None, request)
+    features, target = choose_columns(path, array.shape[1], request)
     refuse_nonfinite(path, array, row_place, lambda column: f"column {column + 1}")
     return Records(str(path), as_features(array[:, features]), _whole_as_integers(array[:, target]))
 
@@ -118,31 +122,111 @@ def _whole_as_integers(values: NDArray[Any]) -> NDArray[Any]:
     return values
 
 
+#: How others name the arrays of a data set: by letters, by words, and by places (``numpy.savez`` without names).
+FEATURES = ("x", "data", "images", "features", "inputs", "arr_0")
+TARGETS = ("y", "target", "targets", "labels", "label", "arr_1")
+_PART = re.compile(r"(?:^|_)(train|training|test|testing|val|valid|validation)(?:_|$)")
+
+
 def read_npz(path: Path, request: Request) -> Records:
-    """Read an NPZ file with the arrays ``X`` (n, ...) and, if the request asks for targets, ``y`` (n,) or (n, K)."""
+    """Read features (n, ...) and, if the request asks for targets, targets (n,) or (n, K) from an NPZ file.
+
+    The arrays are those that the request names, or ``X`` and ``y``, or whatever is named as others name them
+    (``FEATURES``, ``TARGETS``), in upper or lower case; a name with ``train`` in it has its test part under the same
+    name with ``test``.
+    """
     stream, n_bytes = open_file(path)
     with stream:
         try:
             with zipfile.ZipFile(stream) as archive:
-                X = _read_member(archive, "X", n_bytes, path)
-                y = _read_member(archive, "y", n_bytes, path) if request.with_target else None
+                names = [name.removesuffix(".npy") for name in archive.namelist()]
+                parts, notes = _choose_arrays(path, names, request)
+                found = {part: [_read_member(archive, key, n_bytes, path) for key in keys] for part, keys in parts}
         except DataError:
             raise
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError, ValueError) as error:
             raise data_error(path, f"is not a valid NPZ file ({error})") from None
-    _check_numeric(f"{path}[X]", X)
+    keys = dict(parts)
+    pairs = {part: _features_and_target(path, keys[part], arrays, request) for part, arrays in found.items()}
+    part = "test" if not request.with_target and "test" in pairs else next(iter(pairs))
+    X, y = pairs[part]
+    test = pairs.get("test") if request.with_target and part != "test" else None
+    return Records(str(path), X, y, notes=notes, test=None if test is None or test[1] is None else (test[0], test[1]))
+
+
+def _choose_arrays(
+    path: Path, names: Sequence[str], request: Request
+) -> tuple[list[tuple[str, list[str]]], tuple[str, ...]]:
+    """Return the names of the arrays of features and of targets for each part: the whole, or train and test."""
+    advice = "name them with --arrays X=NAME,y=NAME (in Python: arrays={'X': NAME, 'y': NAME})"
+    if request.arrays:
+        unknown = sorted(set(request.arrays) - {"X", "y"})
+        if unknown or "X" not in request.arrays or (request.with_target and "y" not in request.arrays):
+            raise data_error(path, f"got names for the arrays {listed(sorted(request.arrays))}, expected X and y")
+        wanted = [request.arrays[role] for role in ("X", "y") if role == "X" or request.with_target]
+        missing = [name for name in wanted if name not in names]
+        if missing:
+            raise data_error(path, f"has no array {listed(missing)} (arrays: {listed(names) or 'none'})")
+        return [("", wanted)], ()
+    by_part: dict[str, dict[str, list[str]]] = {}
+    for name in names:
+        part, role = _part_and_role(name)
+        if role is not None:
+            by_part.setdefault(part, {}).setdefault(role, []).append(name)
+    chosen: list[tuple[str, list[str]]] = []
+    for part in ("", "train", "test"):
+        roles = by_part.get(part, {})
+        needed = ("X", "y") if request.with_target else ("X",)
+        wanted = [[name for name in roles.get(role, []) if name == role] or roles.get(role, []) for role in needed]
+        if any(len(candidates) > 1 for candidates in wanted):
+            raise data_error(path, f"holds the arrays {listed(names)}, of which several may be meant; {advice}")
+        if all(wanted) and not (part and chosen and chosen[0][0] == ""):
+            chosen.append((part, [candidates[0] for candidates in wanted]))
+    if not chosen:
+        role = "y" if request.with_target and any("X" in roles for roles in by_part.values()) else "X"
+        raise data_error(
+            path,
+            f"holds the arrays {listed(names) or 'none'}, expected X and y: no array {role!r}, nor another of the "
+            f"usual names for it; {advice}",
+        )
+    used = [name for _, keys in chosen for name in keys]
+    rest = [name for name in names if name not in used]
+    notes = [] if used == ["X", "y"] else [f"Features and targets were read from the arrays {listed(used)}."]
+    if rest and request.with_target:
+        notes.append(f"The arrays {listed(rest)} were left out.")
+    return chosen, tuple(notes)
+
+
+def _part_and_role(name: str) -> tuple[str, str | None]:
+    """Return the part that an array belongs to, and whether it holds features (X), targets (y) or neither (None)."""
+    lower = name.casefold()
+    found = _PART.search(lower)
+    part = "" if found is None else {"tr": "train", "te": "test"}.get(found[1][:2], "validation")
+    stem = lower if found is None else _PART.sub("", lower)
+    role = "X" if stem in FEATURES else "y" if stem in TARGETS else None
+    return part, role
+
+
+def _features_and_target(
+    path: Path, keys: Sequence[str], arrays: Sequence[NDArray[Any]], request: Request
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    X, y = arrays[0], arrays[1] if len(arrays) > 1 else None
+    _check_numeric(f"{path}[{keys[0]}]", X)
     if y is not None and y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
-    if y is not None and (y.ndim > 2 or y.ndim == 0 or len(y) != len(X)):
-        raise data_error(path, f"got y of shape {y.shape}, expected {len(X)} rows, as X has, and 1 or 2 dimensions")
-    return Records(str(path), _features(path, X, request), y)
+    if y is not None and (y.ndim > 2 or y.ndim == 0 or X.ndim == 0 or len(y) != len(X)):
+        raise data_error(
+            path,
+            f"got {keys[1]} of shape {y.shape}, expected {len(X) if X.ndim else 0} rows, as {keys[0]} has, and 1 or 2 "
+            "dimensions",
+        )
+    if y is not None and y.dtype.kind == "S":
+        y = np.char.decode(y, "utf-8", "replace")
+    return _features(path, X, request), y
 
 
 def _read_member(archive: zipfile.ZipFile, key: str, n_bytes: int, path: Path) -> NDArray[Any]:
-    names = [name.removesuffix(".npy") for name in archive.namelist()]
-    if key not in names:
-        raise data_error(path, f"holds the arrays {listed(names) or 'none'}, expected X and y: no array {key!r}")
-    info = archive.infolist()[names.index(key)]
+    info = archive.infolist()[[name.removesuffix(".npy") for name in archive.namelist()].index(key)]
     name = f"{path}[{key}]"
     if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
         raise data_error(name, "got an unknown compression, expected stored or deflated, the two that numpy.savez uses")
@@ -158,7 +242,7 @@ def _read_member(archive: zipfile.ZipFile, key: str, n_bytes: int, path: Path) -
 
 
 def _check_numeric(source: object, X: NDArray[Any]) -> None:
-    if X.dtype.kind == "U":
+    if X.dtype.kind in "US":
         raise data_error(source, f"holds text (dtype {X.dtype}), expected numbers")
 
 
