@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuprop.datasets.checks import data_error, listed, refuse_nonfinite
-from gpuprop.datasets.numbers import is_number, read_numbers
+from gpuprop.datasets.numbers import MISSING, is_number, read_numbers
 from gpuprop.datasets.raw_table import is_odd_in_numbers
 from gpuprop.datasets.request import Task, row_place
 from gpuprop.errors import unknown_name
@@ -73,7 +73,7 @@ def encode_target(
     source : object
         Names the data in messages.
     values : ndarray of shape (n,) or (n, K)
-        Numbers, bools or text.
+        Numbers, bools, text (dtype U or S), or labels as a file spells them (dtype object).
     task : {"auto", "classification", "regression"}
         With ``"auto"`` the values decide, however they are stored (2, 2.0 and "2" are the same). Classes are: bools;
         text; whole numbers, if there are at most 10 different ones, or if they count 0, 1, 2, ... or 1, 2, 3, ...
@@ -86,8 +86,8 @@ def encode_target(
     y : ndarray
         int64 indices into ``classes``, or float64 for regression.
     classes : list or None
-        The sorted labels, or None for regression. Labels that are spelled as Python prints integers, floats or bools
-        have that type; all others are text as it is spelled, so that ``007`` stays ``007``.
+        The sorted labels, or None for regression. They have the type of ``values``. Those that a file spells as Python
+        prints integers, floats or bools have that type, and others stay text: ``007`` stays ``007``.
     """
     if task not in TASKS:
         raise unknown_name("task", task, TASKS)
@@ -140,6 +140,8 @@ def _from_text(source: object, values: NDArray[Any], task: str, place: Callable[
             f"got {len(spelled)} different texts as targets of {len(texts)} rows, such as {spelled[0]!r}, expected a "
             "few classes; name another target, or choose the task classification if each text is a class",
         )
+    if values.dtype.kind == "U":
+        return values
     labels = _labels(spelled.tolist())
     return np.asarray(texts.map(dict(zip(spelled, labels, strict=True))).to_numpy(dtype=np.asarray(labels).dtype))
 
@@ -152,6 +154,12 @@ def _as_numbers(source: object, texts: Any, task: str, place: Callable[[int], st
         raise data_error(source, f"got text targets such as {texts.iloc[0]!r}, expected numbers for regression")
     if task == "regression" and reading.odd.any():
         raise data_error(source, f"{place(row)}: got {texts.iloc[row]!r} as target, expected a number")
+    if reading.odd.any() and not reading.odd.all() and task == "auto" and texts[reading.odd].isin(MISSING).all():
+        raise data_error(
+            source,
+            f"{place(row)}: got {texts.iloc[row]!r} as target, expected a number, as in the other rows; fill it in or "
+            "remove the row, or choose the task classification if it is a label",
+        )
     if task == "auto" and is_odd_in_numbers(reading):
         raise data_error(
             source,

@@ -22,7 +22,7 @@ import numpy as np
 from gpuprop.datasets import first_line
 from gpuprop.datasets.checks import data_error, listed
 from gpuprop.datasets.numbers import MISSING, looks_like_number
-from gpuprop.datasets.opening import OTHERS, first_bytes, kind_by_content, open_unpacked
+from gpuprop.datasets.opening import BINARY, TEXTS, first_bytes, kind_by_content, open_unpacked
 from gpuprop.datasets.raw_table import Columns, check_names
 from gpuprop.datasets.request import Request, target_column
 from gpuprop.errors import DataError
@@ -30,7 +30,8 @@ from gpuprop.errors import DataError
 ENCODING = "utf-8-sig"  # UTF-8, with or without the byte order mark that spreadsheets write
 SEPARATORS = ",;\t|"
 BLANKS = " "  # stands for any run of blanks and tabs
-N_LOOKED_AT = 200  # rows that tell the separator and the header
+LOOKED_AT = 200  # rows that tell the separator and the header,
+CELLS_LOOKED_AT = 20_000  # but fewer of many columns
 _SEP_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 
 
@@ -110,11 +111,16 @@ def _open_text(path: Path) -> Iterator[TextIO]:
 def _look_at(path: Path) -> _Text:
     """Find the separator from the first rows."""
     with _open_text(path) as stream:
-        lines = list(islice(stream, N_LOOKED_AT + 1))
+        lines = list(islice(stream, LOOKED_AT + 1))
         is_whole = not stream.readline()
+    n_lines = max(20, CELLS_LOOKED_AT // (1 + max(lines[-1].count(s) for s in SEPARATORS + BLANKS))) if lines else 0
+    lines, is_whole = lines[:n_lines], is_whole and len(lines) <= n_lines
     first = next((line for line in lines if line.strip()), None)
     if first is None:
         raise data_error(path, "holds only blank lines, expected rows of numbers")
+    other = kind_by_content(first.lstrip().encode(), TEXTS)
+    if other is not None:
+        raise data_error(path, f"is {other}")
     said = _SEP_LINE.fullmatch(first)
     layout = Layout(said[1], lines.index(first) + 1) if said else Layout(_separator(lines, is_whole))
     rows = list(layout.rows(lines))
@@ -129,7 +135,7 @@ def _separator(lines: Sequence[str], is_whole: bool) -> str:
     best = max(SEPARATORS, key=lambda separator: found[separator])
     fits, numbers, _ = found[best]
     blanks_fit, blanks_numbers, _ = found[BLANKS]
-    if blanks_fit == 1 and (fits < 1 or (blanks_numbers == 1 and numbers < 1)):
+    if blanks_fit == 1 and (fits < 1 or (blanks_numbers == 1 and numbers < 1) or blanks_numbers > 0.5 > 5 * numbers):
         return BLANKS
     if fits > 0.5:
         return best
@@ -190,8 +196,8 @@ def _names(text: _Text, request: Request) -> tuple[str, ...]:
     if widths == {len(names) + 1} and any(fields[-1].strip() for fields in text.fields()[1:]):
         raise data_error(
             text.path,
-            f"line {text.first_rows[1][0]} has {len(names) + 1} fields, expected {len(names)}, as the line of names has "
-            f"({listed(names)}); a name is missing (R: write.csv, or write.table with col.names=NA, writes them all)",
+            f"line {text.first_rows[1][0]} has {len(names) + 1} fields, expected {len(names)}, as the line of names "
+            f"has ({listed(names)}); a name is missing (R's write.table needs col.names=NA to write them all)",
         )
     check_names(text.path, [name for name in names if name])
     return tuple(names)
@@ -240,6 +246,7 @@ def _columns(text: _Text, names: tuple[str, ...] | None, request: Request) -> Co
         notes=tuple(text.notes),
         decimal="." if text.layout.separator == "," or has_points else None,
         spelled=spelled,
+        separated="; fields stand between commas, semicolons, tabs, bars (|) or blanks",
     )
 
 
@@ -259,13 +266,14 @@ def _expected_target(text: _Text, names: tuple[str, ...] | None, request: Reques
 
 def _kept(text: _Text, frame: Any, names: tuple[str, ...] | None, request: Request) -> list[int]:
     """Return the columns to read, and note the others: those without name and values, and the index of a frame."""
-    nameless = [i for i in frame.columns if not names[i]] if names is not None else [frame.shape[1] - 1]
+    if names is not None:
+        nameless = [i for i in frame.columns if not names[i]]
+    else:
+        nameless = [] if len(request.feature_names or ()) == frame.shape[1] else [frame.shape[1] - 1]
     empty = [i for i in nameless if bool(frame[i].isna().all()) and frame.shape[1] > 1]
     if empty:
-        which = f"Column {empty[0] + 1}" if len(empty) == 1 else f"Columns {', '.join(str(i + 1) for i in empty)}"
-        text.notes.append(
-            f"{which} of {frame.shape[1]} without name and values was left out: a separator ends the lines."
-        )
+        which = ", ".join(str(i + 1) for i in empty)
+        text.notes.append(f"Column {which} of {frame.shape[1]} has neither a name nor values and was left out.")
     if names is not None and not names[0] and 0 not in empty and frame.shape[1] > 2:
         numbers = frame[0]
         if numbers.dtype.kind in "iu" and numbers.is_unique and "Unnamed: 0" not in request.known_names:
@@ -281,7 +289,7 @@ def _kind(names: tuple[str, ...] | None, index: int, request: Request) -> str | 
 
 def _is_number_or_text(column: Any) -> bool:
     """Return whether pandas made numbers or text of a column, not bools or a mixture."""
-    if column.dtype.kind in "iuf":
+    if column.dtype.kind in "iuf" or str(column.dtype) in ("str", "string"):
         return True
     return column.dtype.kind != "b" and bool(column.map(lambda cell: isinstance(cell, str), na_action="ignore").all())
 
@@ -358,7 +366,7 @@ def _title(separator: str) -> str:
 def _encoding_error(path: Path) -> DataError:
     """Return the error for a file that is not UTF-8; pandas would count from the start of a block."""
     start = first_bytes(path)
-    other = kind_by_content(start, OTHERS)
+    other = kind_by_content(start, BINARY)
     if other is not None:
         return data_error(path, f"got byte {start[0]:02x} at offset 0, expected UTF-8 text: it is {other}")
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):

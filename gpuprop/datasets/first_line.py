@@ -17,6 +17,9 @@ from gpuprop.datasets.numbers import MISSING, is_number, looks_like_number
 #: A column of one of these names is the target of a file for which no other is named.
 TARGET_NAMES = ("y", "target", "label", "class")
 
+#: What a gap may look like, also where nothing says that it is one.
+GAPS = (*MISSING, "?", "-", ".")
+
 _ADVICE = "say which with --header or --no-header (in Python: header=True or header=False)"
 
 
@@ -79,11 +82,13 @@ def _guess(first: Sequence[str], below: Sequence[Sequence[str]]) -> bool | None:
     if len(first) > 2 and list(first) == [str(i) for i in range(len(first))]:
         return True
     numbers = [field for field in first if looks_like_number(field)]
+    if not below:
+        return not numbers
     series = len(numbers) > 2 and _in_equal_steps(numbers)
     evidence = [
-        _evidence(field, [row[i].strip() for row in below if i < len(row) and row[i].strip() not in MISSING], series)
+        _evidence(field, [row[i].strip() for row in below if i < len(row) and row[i].strip() not in GAPS], series)
         for i, field in enumerate(first)
-        if field not in MISSING
+        if field not in GAPS
     ]
     for names, row in (("names!", "row!"), ("names?", "row?")):
         if names in evidence and row in evidence:
@@ -93,7 +98,7 @@ def _guess(first: Sequence[str], below: Sequence[Sequence[str]]) -> bool | None:
     if not numbers:
         return True
     # A row whose numbers all lie outside what their columns hold would be a rare one.
-    return None if series or evidence.count("outside") > 1 else False
+    return None if (series and len(below) >= 5) or evidence.count("outside") > 1 else False
 
 
 def _evidence(field: str, column: Sequence[str], series: bool) -> str:

@@ -19,6 +19,7 @@ from gpuprop.datasets.checks import (
     as_features,
     data_error,
     listed,
+    nearest,
     open_file,
     refuse_nonfinite,
     refuse_oversized,
@@ -122,89 +123,98 @@ def _whole_as_integers(values: NDArray[Any]) -> NDArray[Any]:
     return values
 
 
-#: How others name the arrays of a data set: by letters, by words, and by places (``numpy.savez`` without names).
-FEATURES = ("x", "data", "images", "features", "inputs", "arr_0")
-TARGETS = ("y", "target", "targets", "labels", "label", "arr_1")
-_PART = re.compile(r"(?:^|_)(train|training|test|testing|val|valid|validation)(?:_|$)")
+#: How others name the arrays of a data set, in lower case and without underscores: by letters, by words, and by places
+#: (``numpy.savez`` without names).
+FEATURES = ("x", "data", "images", "image", "features", "inputs", "samples", "arr0")
+TARGETS = ("y", "target", "targets", "label", "labels", "outputs", "arr1")
+PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test", "val": "val", "validation": "val"}
+ARRAYS_ADVICE = "name them with --arrays X=NAME,y=NAME (in Python: arrays={'X': NAME, 'y': NAME})"
 
 
 def read_npz(path: Path, request: Request) -> Records:
     """Read features (n, ...) and, if the request asks for targets, targets (n,) or (n, K) from an NPZ file.
 
     The arrays are those that the request names, or ``X`` and ``y``, or whatever is named as others name them
-    (``FEATURES``, ``TARGETS``), in upper or lower case; a name with ``train`` in it has its test part under the same
-    name with ``test``.
+    (``FEATURES``, ``TARGETS``), in upper or lower case. ``x_train`` or ``train_images`` is the part for training, and
+    the arrays with ``test`` in their names are the test part; predictions are made for the test part.
     """
     stream, n_bytes = open_file(path)
     with stream:
         try:
             with zipfile.ZipFile(stream) as archive:
                 names = [name.removesuffix(".npy") for name in archive.namelist()]
-                parts, notes = _choose_arrays(path, names, request)
-                found = {part: [_read_member(archive, key, n_bytes, path) for key in keys] for part, keys in parts}
+                parts = _named_arrays(path, names, request) if request.arrays else _usual_arrays(path, names, request)
+                found = [[_read_member(archive, key, n_bytes, path) for key in keys] for keys in parts]
         except DataError:
             raise
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError, ValueError) as error:
             raise data_error(path, f"is not a valid NPZ file ({error})") from None
-    keys = dict(parts)
-    pairs = {part: _features_and_target(path, keys[part], arrays, request) for part, arrays in found.items()}
-    part = "test" if not request.with_target and "test" in pairs else next(iter(pairs))
-    X, y = pairs[part]
-    test = pairs.get("test") if request.with_target and part != "test" else None
-    return Records(str(path), X, y, notes=notes, test=None if test is None or test[1] is None else (test[0], test[1]))
-
-
-def _choose_arrays(
-    path: Path, names: Sequence[str], request: Request
-) -> tuple[list[tuple[str, list[str]]], tuple[str, ...]]:
-    """Return the names of the arrays of features and of targets for each part: the whole, or train and test."""
-    advice = "name them with --arrays X=NAME,y=NAME (in Python: arrays={'X': NAME, 'y': NAME})"
-    if request.arrays:
-        unknown = sorted(set(request.arrays) - {"X", "y"})
-        if unknown or "X" not in request.arrays or (request.with_target and "y" not in request.arrays):
-            raise data_error(path, f"got names for the arrays {listed(sorted(request.arrays))}, expected X and y")
-        wanted = [request.arrays[role] for role in ("X", "y") if role == "X" or request.with_target]
-        missing = [name for name in wanted if name not in names]
-        if missing:
-            raise data_error(path, f"has no array {listed(missing)} (arrays: {listed(names) or 'none'})")
-        return [("", wanted)], ()
-    by_part: dict[str, dict[str, list[str]]] = {}
-    for name in names:
-        part, role = _part_and_role(name)
-        if role is not None:
-            by_part.setdefault(part, {}).setdefault(role, []).append(name)
-    chosen: list[tuple[str, list[str]]] = []
-    for part in ("", "train", "test"):
-        roles = by_part.get(part, {})
-        needed = ("X", "y") if request.with_target else ("X",)
-        wanted = [[name for name in roles.get(role, []) if name == role] or roles.get(role, []) for role in needed]
-        if any(len(candidates) > 1 for candidates in wanted):
-            raise data_error(path, f"holds the arrays {listed(names)}, of which several may be meant; {advice}")
-        if all(wanted) and not (part and chosen and chosen[0][0] == ""):
-            chosen.append((part, [candidates[0] for candidates in wanted]))
-    if not chosen:
-        role = "y" if request.with_target and any("X" in roles for roles in by_part.values()) else "X"
+    if request.with_target and len(parts[0]) == 1:
         raise data_error(
             path,
-            f"holds the arrays {listed(names) or 'none'}, expected X and y: no array {role!r}, nor another of the "
-            f"usual names for it; {advice}",
+            f"holds the arrays {listed(names)}, expected X and y: no array 'y', nor another of the usual names for it; "
+            f"{ARRAYS_ADVICE}",
         )
-    used = [name for _, keys in chosen for name in keys]
+    pairs = [_features_and_target(path, keys, arrays, request) for keys, arrays in zip(parts, found, strict=True)]
+    used = [name for keys in parts for name in keys]
     rest = [name for name in names if name not in used]
-    notes = [] if used == ["X", "y"] else [f"Features and targets were read from the arrays {listed(used)}."]
-    if rest and request.with_target:
+    notes = [] if used[:2] == ["X", "y"] or used == ["X"] else [f"The data are the arrays {listed(used)}."]
+    if rest and request.with_target and not request.arrays:
         notes.append(f"The arrays {listed(rest)} were left out.")
-    return chosen, tuple(notes)
+    (X, y), *more = pairs
+    test = (more[0][0], more[0][1]) if more and more[0][1] is not None else None
+    return Records(str(path), X, y, notes=tuple(notes), test=test)
 
 
-def _part_and_role(name: str) -> tuple[str, str | None]:
-    """Return the part that an array belongs to, and whether it holds features (X), targets (y) or neither (None)."""
-    lower = name.casefold()
-    found = _PART.search(lower)
-    part = "" if found is None else {"tr": "train", "te": "test"}.get(found[1][:2], "validation")
-    stem = lower if found is None else _PART.sub("", lower)
-    role = "X" if stem in FEATURES else "y" if stem in TARGETS else None
-    return part, role
+def _named_arrays(path: Path, names: Sequence[str], request: Request) -> list[list[str]]:
+    roles = ["X", "y"] if request.with_target else ["X"]
+    if not set(roles) <= set(request.arrays) <= {"X", "y"}:
+        raise data_error(path, f"got names for the arrays {listed(sorted(request.arrays))}, expected names for X and y")
+    wanted = [request.arrays[role] for role in roles]
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        raise data_error(path, f"has no array {listed(missing)}{nearest(missing[0], names)} (arrays: {listed(names)})")
+    return [wanted]
+
+
+def _usual_arrays(path: Path, names: Sequence[str], request: Request) -> list[list[str]]:
+    """Return the names of the arrays of features and of targets: of the data, and then of their test part."""
+    by_part: dict[str, dict[str, list[str]]] = {"": {}, "train": {}, "test": {}, "val": {}}
+    for name in names:
+        part, role = _part_and_role(name)
+        if role:
+            by_part[part].setdefault(role, []).append(name)
+    order = ("", "train", "test") if request.with_target else ("", "test", "train")
+    parts = [part for part in order if "X" in by_part[part]]
+    if parts[:2] == ["", "train"]:  # the whole, and its parts beside it
+        parts = [""]
+    elif not request.with_target:
+        parts = parts[:1]
+    if not parts:
+        raise data_error(
+            path,
+            f"holds the arrays {listed(names) or 'none'}, expected X and y: no array 'X', nor another of the usual "
+            f"names for it; {ARRAYS_ADVICE}",
+        )
+    chosen = []
+    for part in parts:
+        roles = ("X", "y") if request.with_target else ("X",)
+        found = [[role] if role in by_part[part].get(role, ()) else by_part[part].get(role, []) for role in roles]
+        if any(len(candidates) > 1 for candidates in found):
+            raise data_error(path, f"holds the arrays {listed(names)}, and several may be meant; {ARRAYS_ADVICE}")
+        chosen.append([name for candidates in found for name in candidates])
+    return chosen
+
+
+def _part_and_role(name: str) -> tuple[str, str]:
+    """Return the part that an array belongs to, and whether it holds features (X), targets (y) or neither ("")."""
+    stem = re.sub(r"[_\W]", "", name.casefold())
+    part = ""
+    for word in sorted(PARTS, key=len, reverse=True):
+        if stem.startswith(word) or stem.endswith(word):
+            stem, part = stem.removeprefix(word) if stem.startswith(word) else stem.removesuffix(word), PARTS[word]
+            break
+    return part, "X" if stem in FEATURES else "y" if stem in TARGETS else ""
 
 
 def _features_and_target(

@@ -23,7 +23,7 @@ COMPRESSIONS = {
     b"\x28\xb5\x2f\xfd": "zstd",
     b"PK\3\4": "zip",
 }
-OTHERS = {
+BINARY = {
     b"PAR1": "a Parquet file; name it with the ending .parquet",
     b"\x93NUMPY": "an NPY file; name it with the ending .npy",
     b"\xd0\xcf\x11\xe0": "an Excel workbook; save the sheet as CSV",
@@ -32,6 +32,15 @@ OTHERS = {
     b"\x89HDF": "an HDF5 file; write the arrays as NPZ",
     b"%PDF": "a PDF; save the table as CSV",
     b"\x89PNG": "a picture",
+}
+TEXTS = {
+    b"<!DOCTYPE": "a web page, not the data; download the file itself",
+    b"<html": "a web page, not the data; download the file itself",
+    b"version https://git-lfs": "a pointer of Git LFS, not the data; fetch them with: git lfs pull",
+    b"@relation": "an ARFF file; save it as CSV, or read it as openml:NAME",
+    b"@RELATION": "an ARFF file; save it as CSV, or read it as openml:NAME",
+    b"{": "JSON; save the table as CSV",
+    b"[{": "JSON; save the table as CSV",
 }
 ENDINGS = (".gz", ".bz2", ".xz", ".zst", ".zip")
 BROKEN = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
@@ -99,6 +108,8 @@ def _opened(path: Path, compression: str) -> Iterator[IO[bytes]]:
     if compression == "zip":
         with zipfile.ZipFile(path) as archive:
             members = [info for info in archive.infolist() if not _is_clutter(info.filename)]
+            if any(info.filename in ("[Content_Types].xml", "mimetype") for info in members):
+                raise data_error(path, "is a spreadsheet or another office file; save the sheet as CSV UTF-8")
             if len(members) != 1:
                 names = listed([info.filename for info in members]) or "none"
                 raise data_error(path, f"is a zip archive of the files {names}, expected one; unpack the one to read")

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuprop.datasets.checks import data_error, listed, refuse_nonfinite
-from gpuprop.datasets.numbers import Reading, looks_like_number, read_numbers
+from gpuprop.datasets.numbers import MISSING, Reading, looks_like_number, read_numbers
 from gpuprop.datasets.request import (
     Records,
     Request,
@@ -88,6 +88,8 @@ class Columns:
         The columns that the source itself calls nominal.
     decimal : {".", ","} or None
         The decimal mark of the file, if something but its numbers tells it.
+    separated : str
+        What to say about the separator where there is only one column.
     spelled : callable or None
         Takes indices of columns and returns them as text, as the file spells them.
     """
@@ -101,6 +103,7 @@ class Columns:
     nominal: Collection[int] = ()
     decimal: str | None = None
     spelled: Callable[[Sequence[int]], Any] | None = None
+    separated: str = ""
 
 
 def check_names(source: object, names: Iterable[str]) -> None:
@@ -115,6 +118,11 @@ def raw_table(columns: Columns, request: Request) -> RawTable:
     frame, target = columns.frame, columns.target
     if frame.shape[0] == 0 or frame.shape[1] == 0:
         raise data_error(columns.source, "has no rows of data, expected at least one")
+    if target is not None and frame.shape[1] == 1:
+        raise data_error(
+            columns.source,
+            "got 1 column(s), expected at least one feature beside the target" + columns.separated,
+        )
     names = columns.names or _names_by_place(columns.source, frame.shape[1], target, request)
     notes = list(columns.notes)
     task: Task | None = "classification" if target in columns.nominal else None
@@ -128,6 +136,10 @@ def raw_table(columns: Columns, request: Request) -> RawTable:
             task = "regression"
         frame[index] = numbers
     series = None if target is None else frame.pop(target).rename(names[target])
+    if request.with_target and series is not None and _is_text(series) and task is None:
+        spelled = series[series.isin(MISSING)].unique().tolist()
+        if spelled:
+            notes.append(f"In the target {names[target or 0]!r}, {listed(spelled)} is a label; --na makes it missing.")
     frame.columns = [name for i, name in enumerate(names) if i != target]
     _refuse_infinities(columns.source, frame, columns.place)
     return RawTable(
@@ -193,6 +205,7 @@ def _numbers_in_text(
         readings |= {i: reading for i in floats if (reading := read_numbers(texts[i], decimal)).example}
     found = {}
     for i, reading in readings.items():
+        _refuse_disagreement(columns, names[i], i, reading)
         if i != columns.target and _is_column_of_numbers(reading, kinds[i]):
             _refuse_odd_cell(columns, names[i], i, reading, kinds[i])
         if not reading.is_whole:
@@ -246,6 +259,22 @@ def _refuse_odd_cell(columns: Columns, name: str, index: int, reading: Reading, 
         columns.source,
         f"{columns.place(row)}, column {name!r}: got {cell!r}, expected a number, {why}; correct it, name it as a "
         f"missing value (--na {cell!r}), or name the column as text (--categorical {name!r})",
+    )
+
+
+def _refuse_disagreement(columns: Columns, name: str, index: int, reading: Reading) -> None:
+    """Refuse a column in which every cell is a number, but not all are written in one way."""
+    if not reading.odd.any() or np.isnan(reading.values).all():
+        return
+    cells = columns.frame[index]
+    if not all(map(looks_like_number, cells[reading.odd].unique())):
+        return
+    row, other = int(np.argmax(reading.odd)), int(np.argmin(np.isnan(reading.values)))
+    raise data_error(
+        columns.source,
+        f"{columns.place(row)}, column {name!r}: got {cells.iloc[row]!r}, but {cells.iloc[other]!r} in "
+        f"{columns.place(other)}; write all numbers of the column in one way, or name it as text "
+        f"(--categorical {name!r})",
     )
 
 
