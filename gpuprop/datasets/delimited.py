@@ -1,0 +1,390 @@
+"""Tables as text, with columns between commas, semicolons, tabs, bars or blanks; pandas parses them.
+
+What pandas cannot know is found here first: the separator and whether line 1 holds names.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from gpuprop.datasets import first_line
+from gpuprop.datasets.checks import data_error, listed
+from gpuprop.datasets.numbers import MISSING, looks_like_number
+from gpuprop.datasets.opening import BINARY, TEXTS, first_bytes, kind_by_content, open_unpacked
+from gpuprop.datasets.raw_table import Columns, check_names
+from gpuprop.datasets.request import Request, target_column
+from gpuprop.errors import DataError
+
+ENCODING = "utf-8-sig"  # UTF-8, with or without the byte order mark that spreadsheets write
+SEPARATORS = ",;\t|"
+BLANKS = " "  # stands for any run of blanks and tabs
+LOOKED_AT = 200  # rows that tell the separator and the header,
+CELLS_LOOKED_AT = 20_000  # but fewer of many columns
+_SEP_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a file of text is laid out.
+
+    Attributes
+    ----------
+    separator : str
+        One character; a blank stands for any run of blanks and tabs.
+    skipped : int
+        The number of lines above the first row: Excel's ``sep=;``.
+    """
+
+    separator: str
+    skipped: int = 0
+
+    def rows(self, stream: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+        """Yield the number of the last line and the fields of each row; skip blank lines, as pandas does."""
+        lines = iter(stream)
+        for _ in range(self.skipped):
+            next(lines, None)
+        if self.separator == BLANKS:
+            lines = (" ".join(line.split()) for line in lines)
+        reader = csv.reader(lines, delimiter=self.separator, skipinitialspace=True)
+        for fields in reader:
+            if fields and (len(fields) > 1 or fields[0].strip()):
+                yield reader.line_num + self.skipped, fields
+
+
+@dataclass(eq=False)
+class _Text:
+    """A file of text with its layout, its first rows, and what is said about it."""
+
+    path: Path
+    layout: Layout
+    first_rows: list[tuple[int, list[str]]]
+    notes: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def rows(self) -> Iterator[Iterator[tuple[int, list[str]]]]:
+        with _open_text(self.path) as stream:
+            yield self.layout.rows(stream)
+
+    def fields(self) -> list[list[str]]:
+        return [fields for _, fields in self.first_rows]
+
+
+def read_csv(path: Path, request: Request) -> Columns:
+    """Read a table from a file of text: UTF-8, plain or compressed, with or without a line of names.
+
+    The separator is the comma, semicolon, tab, bar or run of blanks with which the first rows have equally many
+    fields; a first line ``sep=;`` (Excel) says it. Whether line 1 holds names: see `first_line.decide`. In the columns
+    of features, pandas' spellings of a missing value are missing. In the target only an empty field is, because
+    ``NA`` or ``None`` may be the name of a class.
+    """
+    try:
+        text = _look_at(path)
+        names = _names(text, request) if _has_names(text, request) else None
+        return _columns(text, names, request)
+    except UnicodeDecodeError:
+        raise _encoding_error(path) from None
+    except csv.Error as error:
+        raise data_error(path, f"is not a valid CSV file: {error}") from None
+
+
+@contextmanager
+def _open_text(path: Path) -> Iterator[TextIO]:
+    with open_unpacked(path) as stream, io.TextIOWrapper(stream, encoding=ENCODING, newline="") as text:
+        yield text
+
+
+# The layout
+
+
+def _look_at(path: Path) -> _Text:
+    """Find the separator from the first rows."""
+    with _open_text(path) as stream:
+        lines = list(islice(stream, LOOKED_AT + 1))
+        is_whole = not stream.readline()
+    n_lines = max(20, CELLS_LOOKED_AT // (1 + max(lines[-1].count(s) for s in SEPARATORS + BLANKS))) if lines else 0
+    lines, is_whole = lines[:n_lines], is_whole and len(lines) <= n_lines
+    first = next((line for line in lines if line.strip()), None)
+    if first is None:
+        raise data_error(path, "holds only blank lines, expected rows of numbers")
+    other = kind_by_content(first.lstrip().encode(), TEXTS)
+    if other is not None:
+        raise data_error(path, f"is {other}")
+    said = _SEP_LINE.fullmatch(first)
+    layout = Layout(said[1], lines.index(first) + 1) if said else Layout(_separator(lines, is_whole))
+    rows = list(layout.rows(lines))
+    if not rows:
+        raise data_error(path, f"holds only the line {first.strip()!r}, expected rows of numbers")
+    return _Text(path, layout, rows if is_whole or len(rows) == 1 else rows[:-1])
+
+
+def _separator(lines: Sequence[str], is_whole: bool) -> str:
+    """Return the separator that gives the rows equally many fields; of several, the one that leaves most numbers."""
+    found = {separator: _fit(lines, separator, is_whole) for separator in SEPARATORS + BLANKS}
+    best = max(SEPARATORS, key=lambda separator: found[separator])
+    fits, numbers, _ = found[best]
+    blanks_fit, blanks_numbers, _ = found[BLANKS]
+    if blanks_fit == 1 and (fits < 1 or (blanks_numbers == 1 and numbers < 1) or blanks_numbers > 0.5 > 5 * numbers):
+        return BLANKS
+    if fits > 0.5:
+        return best
+    first = next(line for line in lines if line.strip())
+    return max(SEPARATORS, key=first.count)
+
+
+def _fit(lines: Sequence[str], separator: str, is_whole: bool) -> tuple[float, float, int]:
+    """Return the share of rows with equally many fields, the share of numbers among them, and how many they are."""
+    try:
+        rows = [fields for _, fields in Layout(separator).rows(lines)]
+    except csv.Error:
+        return 0.0, 0.0, 0
+    if not is_whole and len(rows) > 1:
+        rows = rows[:-1]  # the sample may end within a quoted line break
+    body = rows[1:] or rows
+    width, count = Counter(map(len, body)).most_common(1)[0] if body else (0, 0)
+    if width < 2:
+        return 0.0, 0.0, 0
+    same_width = len(rows[0]) == width or (len(rows[0]) == width - 1 and not any(row[-1] for row in body))
+    count += same_width and body is not rows
+    fields = [cell for row in body for cell in row if cell]
+    numbers = sum(map(looks_like_number, fields)) / max(1, len(fields))
+    return count / len(rows), numbers, width
+
+
+# Names
+
+
+def _has_names(text: _Text, request: Request) -> bool:
+    first = text.first_rows[0][1]
+    if request.header is not None:
+        is_header = request.header
+    else:
+        is_header, guessed = first_line.decide(
+            text.path, text.fields(), target=request.target, known=request.known_names
+        )
+        if guessed:
+            text.notes.append(first_line.note(is_header, first))
+    if is_header and len(text.first_rows) == 1:
+        raise data_error(
+            text.path, f"has no rows of data after line {text.first_rows[0][0]}, which holds the names; expected rows"
+        )
+    target = request.target
+    if not is_header and request.with_target and isinstance(target, str) and not re.fullmatch(r"-?\d+", target):
+        raise data_error(
+            text.path,
+            f"got target {target!r}, but the columns have no names: line 1 was taken for a row, {listed(first)}; "
+            "give the target's index (0 is the first column, -1 the last), or --header if line 1 holds names",
+        )
+    return is_header
+
+
+def _names(text: _Text, request: Request) -> tuple[str, ...]:
+    """Return the names in line 1, also for columns without one."""
+    names = [name.strip() for name in text.first_rows[0][1]]
+    widths = {len(fields) for fields in text.fields()[1:]}
+    if widths == {len(names) + 1} and any(fields[-1].strip() for fields in text.fields()[1:]):
+        raise data_error(
+            text.path,
+            f"line {text.first_rows[1][0]} has {len(names) + 1} fields, expected {len(names)}, as the line of names "
+            f"has ({listed(names)}); a name is missing (R's write.table needs col.names=NA to write them all)",
+        )
+    check_names(text.path, [name for name in names if name])
+    return tuple(names)
+
+
+# The frame
+
+
+def _columns(text: _Text, names: tuple[str, ...] | None, request: Request) -> Columns:
+    """Parse the file, and leave out columns that hold nothing."""
+    target = _expected_target(text, names, request)
+    texts = {} if target is None else {target: ("", *request.na_values)}
+    frame = _parse(text, names is not None, request, texts)
+    if names is not None and frame.shape[1] > len(names):  # each row ends with a separator, and line 1 does not
+        names = (*names, "")
+    kept = _kept(text, frame, names, request)
+    names = None if names is None else tuple(names[i] or f"Unnamed: {i}" for i in kept)
+    target = target_column(text.path, len(kept), names, request)
+    # Labels, and all but numbers, keep the spelling of the file; pandas makes bools of TRUE and true.
+    wanted = [i for i, k in enumerate(kept) if not _is_number_or_text(frame[k]) or _kind(names, i, request) == "text"]
+    wanted += [] if target is None or kept[target] in texts else [target]
+    if wanted:
+        again = {kept[i]: ("", *request.na_values) if i == target else (*MISSING, *request.na_values) for i in wanted}
+        for column, values in _parse(text, names is not None, request, again, only=True).items():
+            frame[column] = values
+    for column in set(frame.columns) - set(kept):
+        frame.pop(column)
+    frame.columns = range(len(kept))
+
+    def place(row: int) -> str:
+        with text.rows() as rows:
+            return f"line {next(islice(rows, row + (names is not None), None), (0, []))[0]}"
+
+    def spelled(columns: Sequence[int]) -> Any:
+        asked = {kept[i]: (*MISSING, *request.na_values) for i in columns}
+        found = _parse(text, names is not None, request, asked, only=True)
+        return found.rename(columns={kept[i]: i for i in columns})
+
+    has_points = any(_has_fractions(frame[i]) for i in frame.columns)
+    return Columns(
+        source=text.path,
+        frame=frame,
+        names=names,
+        target=target,
+        place=place,
+        notes=tuple(text.notes),
+        decimal="." if text.layout.separator == "," or has_points else None,
+        spelled=spelled,
+        separated="; fields stand between commas, semicolons, tabs, bars (|) or blanks",
+    )
+
+
+def _expected_target(text: _Text, names: tuple[str, ...] | None, request: Request) -> int | None:
+    """Return the target's index in the file as far as its first rows tell it; it is parsed as text at once."""
+    found = list(names or [""] * len(text.first_rows[0][1]))
+    rows = text.fields()[names is not None :]
+    held = [i for i in range(len(found)) if found[i] or any(row[i].strip() for row in rows if i < len(row))]
+    if not held:
+        return None
+    try:
+        target = target_column(text.path, len(held), names and [found[i] for i in held], request)
+    except DataError:  # the columns are not all known yet
+        return None
+    return None if target is None else held[target]
+
+
+def _kept(text: _Text, frame: Any, names: tuple[str, ...] | None, request: Request) -> list[int]:
+    """Return the columns to read, and note the others: those without name and values, and the index of a frame."""
+    if names is not None:
+        nameless = [i for i in frame.columns if not names[i]]
+    else:
+        nameless = [] if len(request.feature_names or ()) == frame.shape[1] else [frame.shape[1] - 1]
+    empty = [i for i in nameless if bool(frame[i].isna().all()) and frame.shape[1] > 1]
+    if empty:
+        which = ", ".join(str(i + 1) for i in empty)
+        text.notes.append(f"Column {which} of {frame.shape[1]} has neither a name nor values and was left out.")
+    if names is not None and not names[0] and 0 not in empty and frame.shape[1] > 2:
+        numbers = frame[0]
+        if numbers.dtype.kind in "iu" and numbers.is_unique and "Unnamed: 0" not in request.known_names:
+            text.notes.append("The first column without a name numbers the rows (the index of a data frame); left out.")
+            empty.append(0)
+    return [i for i in frame.columns if i not in empty]
+
+
+def _kind(names: tuple[str, ...] | None, index: int, request: Request) -> str | None:
+    known = names or request.feature_names or ()
+    return request.kinds.get(known[index]) if index < len(known) else None
+
+
+def _is_number_or_text(column: Any) -> bool:
+    """Return whether pandas made numbers or text of a column, not bools or a mixture."""
+    if column.dtype.kind in "iuf" or str(column.dtype) in ("str", "string"):
+        return True
+    return column.dtype.kind != "b" and bool(column.map(lambda cell: isinstance(cell, str), na_action="ignore").all())
+
+
+def _has_fractions(column: Any) -> bool:
+    if column.dtype.kind != "f":
+        return False
+    values = column.to_numpy()
+    return bool(np.any(np.trunc(values) != values, where=np.isfinite(values)))
+
+
+def _parse(
+    text: _Text, has_names: bool, request: Request, texts: Mapping[int, Sequence[str]], *, only: bool = False
+) -> Any:
+    """Let pandas parse the rows; ``texts`` are read as text and have missing values of their own."""
+    import pandas as pd
+
+    n_fields = len(text.first_rows[0][1])
+    missing: Any = [*MISSING, *request.na_values]
+    if texts:
+        missing = {i: texts.get(i, missing) for i in (texts if only else range(n_fields + 1))}
+    skipped = text.first_rows[0][0] if has_names else text.layout.skipped
+    separator = text.layout.separator
+    try:
+        with _open_text(text.path) as stream:
+            for _ in range(skipped):  # skiprows would count a quoted line break differently from csv
+                stream.readline()
+            frame = pd.read_csv(
+                stream,
+                sep=r"\s+" if separator == BLANKS else separator,
+                header=None,
+                index_col=False,
+                usecols=sorted(texts) if only else None,
+                dtype=dict.fromkeys(texts, str),
+                skipinitialspace=True,
+                keep_default_na=False,
+                na_values=missing,
+                low_memory=False,  # one type for the whole column
+            )
+    except (ValueError, OverflowError, MemoryError) as error:  # pandas' ParserError is a ValueError
+        if isinstance(error, UnicodeDecodeError | DataError):
+            raise
+        _refuse_ragged(text)
+        raise data_error(text.path, f"is not a valid CSV file: {error}") from None
+    if only:
+        return frame
+    # pandas fills short lines, which then have missing values in the last column.
+    ends_with_separator = frame.shape[1] == n_fields + 1 and bool(frame[n_fields].isna().all())
+    if ends_with_separator:
+        _refuse_ragged(text, n_fields + 1)
+    elif frame.shape[1] != n_fields or frame.iloc[:, -1].isna().any():
+        _refuse_ragged(text)
+    return frame
+
+
+def _refuse_ragged(text: _Text, n_fields: int | None = None) -> None:
+    with text.rows() as rows:
+        for row, (line, fields) in enumerate(rows):
+            expected = n_fields if n_fields is not None and row > 0 else len(text.first_rows[0][1])
+            if len(fields) != expected:
+                raise data_error(
+                    text.path,
+                    f"line {line} has {len(fields)} fields, expected {expected}, as line "
+                    f"{text.first_rows[0][0]} has (between {_title(text.layout.separator)})",
+                )
+
+
+def _title(separator: str) -> str:
+    return {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", BLANKS: "blanks"}.get(
+        separator, repr(separator)
+    )
+
+
+def _encoding_error(path: Path) -> DataError:
+    """Return the error for a file that is not UTF-8; pandas would count from the start of a block."""
+    start = first_bytes(path)
+    other = kind_by_content(start, BINARY)
+    if other is not None:
+        return data_error(path, f"got byte {start[0]:02x} at offset 0, expected UTF-8 text: it is {other}")
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data_error(
+            path, f"got byte {start[0]:02x} at offset 0, expected UTF-8: it is UTF-16; save it as CSV UTF-8"
+        )
+    offset = 0
+    with open_unpacked(path) as stream:
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        while chunk := stream.read(1 << 20):
+            held = len(decoder.getstate()[0])
+            try:
+                decoder.decode(chunk)
+            except UnicodeDecodeError as error:
+                place = offset - held + error.start
+                byte = error.object[error.start]
+                return data_error(
+                    path, f"got byte {byte:02x} at offset {place}, expected UTF-8 text; save it as UTF-8 (CSV UTF-8)"
+                )
+            offset += len(chunk)
+    return data_error(path, "ends within a letter, expected UTF-8 text; save it as UTF-8")
