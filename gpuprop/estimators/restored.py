@@ -9,14 +9,14 @@ import numpy as np
 
 from gpuprop.estimators.base import BaseMLP
 from gpuprop.estimators.classifier import MLPClassifier
-from gpuprop.estimators.described import RECORDS, label_array, restore_records
+from gpuprop.estimators.described import RECORDS, restore_records, restored_labels
 from gpuprop.estimators.ensemble import MLPEnsemble
 from gpuprop.estimators.plain_values import revived
 from gpuprop.estimators.regressor import MLPRegressor
 from gpuprop.maths.activations import Activation
 from gpuprop.model.network import Network
 
-__all__ = ["KINDS", "restore", "restore_ensemble"]
+__all__ = ["KINDS", "restore", "restore_ensemble", "restore_feature_names", "restored_labels"]
 
 #: The kinds of model file that hold an estimator.
 KINDS: dict[str, type[BaseMLP]] = {"classifier": MLPClassifier, "regressor": MLPRegressor}
@@ -45,7 +45,7 @@ def restore(
         raise ValueError(f"unknown record {sorted(unknown)[0]!r}")
     estimator.take_network(network)
     restore_records(estimator, records)
-    _restore_feature_names(estimator, described)
+    restore_feature_names(estimator, described)
     return estimator
 
 
@@ -69,15 +69,16 @@ def restore_ensemble(
         if any(not np.array_equal(member.classes_, first.classes_) for member in members):
             raise ValueError("the members have different classes")
         ensemble.classes_ = first.classes_
-    _restore_feature_names(ensemble, described)
+    restore_feature_names(ensemble, described)
     return ensemble
 
 
 def _restore_labels(classifier: MLPClassifier, labels: Mapping[str, Any]) -> None:
-    classes = label_array(labels)
+    classes = restored_labels(labels)
     classifier.learn_labels(np.array([[0] * len(classes), [1] * len(classes)]) if labels["several"] else classes)
 
 
-def _restore_feature_names(estimator: Any, described: Mapping[str, Any]) -> None:
+def restore_feature_names(estimator: Any, described: Mapping[str, Any]) -> None:
+    """Give an estimator the names of its columns, if the file has them."""
     if "feature_names" in described:
         estimator.feature_names_in_ = np.array([str(name) for name in described["feature_names"]], dtype=object)
