@@ -10,7 +10,7 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
@@ -24,6 +24,7 @@ __all__ = [
     "is_terminal",
     "mark_saved",
     "print_json",
+    "print_notes",
     "print_report",
     "print_table",
     "safe_streams",
@@ -140,6 +141,12 @@ def terminal() -> Console:
 def print_json(value: Any) -> None:
     """Print one JSON document; NaN and infinity are errors, since JSON does not have them."""
     print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """Print what was guessed when a file was read, a line for each sentence."""
+    for note in notes:
+        print(f"note: {note}")
 
 
 def print_report(report: Report) -> None:

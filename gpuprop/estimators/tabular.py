@@ -40,7 +40,7 @@ Array = NDArray[Any]
 
 #: The type and range of every parameter, in scikit-learn's notation.
 CONSTRAINTS: dict[str, list[Any]] = {
-    "preset": [str],
+    "preset": [str, TabularPreset],
     "categorical_features": ["array-like", str, None],
     "numeric_features": ["array-like", str, None],
     "date_features": ["array-like", str, None],
@@ -283,8 +283,8 @@ class TabularClassifier(ClassifierMixin, BaseTabular):  # type: ignore[misc]  # 
 
     Parameters
     ----------
-    preset : str, default="tabular"
-        The recipe, a key of `gpuprop.training.tabular_presets.PRESETS`; "tabular" is RealMLP-TD-S.
+    preset : str or TabularPreset, default="tabular"
+        The recipe: a key of `gpuprop.training.tabular_presets.PRESETS`, where "tabular" is RealMLP-TD-S, or an object.
     categorical_features, numeric_features, date_features : sequence of str, int or bool, or None, default=None
         Columns of which you know what they hold: their names, their positions, or a mask. None leaves it to the rules
         of `Columns`.
@@ -377,7 +377,7 @@ class TabularClassifier(ClassifierMixin, BaseTabular):  # type: ignore[misc]  # 
 
     def __init__(
         self,
-        preset: str = "tabular",
+        preset: str | TabularPreset = "tabular",
         *,
         categorical_features: Any = None,
         numeric_features: Any = None,
@@ -482,8 +482,8 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]  # sc
 
     Parameters
     ----------
-    preset : str, default="tabular"
-        The recipe, a key of `gpuprop.training.tabular_presets.PRESETS`; "tabular" is RealMLP-TD-S.
+    preset : str or TabularPreset, default="tabular"
+        The recipe: a key of `gpuprop.training.tabular_presets.PRESETS`, where "tabular" is RealMLP-TD-S, or an object.
     categorical_features, numeric_features, date_features : sequence of str, int or bool, or None, default=None
         Columns of which you know what they hold: their names, their positions, or a mask. None leaves it to the rules
         of `Columns`.
@@ -577,7 +577,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]  # sc
 
     def __init__(
         self,
-        preset: str = "tabular",
+        preset: str | TabularPreset = "tabular",
         *,
         categorical_features: Any = None,
         numeric_features: Any = None,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from gpuprop import datasets
 from gpuprop.datasets import Dataset
@@ -13,11 +16,23 @@ from gpuprop.errors import DataError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from gpuprop.datasets import RawTable
     from gpuprop.model.network import Network
 
     Part = tuple[NDArray[Any], NDArray[Any]]
 
-__all__ = ["TEST_FRACTION", "Source", "rows_for_model", "train_and_test_parts"]
+__all__ = [
+    "TEST_FRACTION",
+    "Source",
+    "TableParts",
+    "held_out_rows",
+    "kinds_of",
+    "rows_for_model",
+    "table_parts",
+    "targets_like",
+    "targets_of",
+    "train_and_test_parts",
+]
 
 #: Share of the rows held out for testing, where a data set has no test part of its own.
 TEST_FRACTION = 0.25
@@ -37,16 +52,77 @@ class Source:
         The labels of an IDX file.
     header : bool or None
         Whether a CSV file starts with a line of names.
+    arrays : mapping of str to str
+        The names of the arrays X and y in an NPZ file.
+    na_values : tuple of str
+        What stands for a missing value in a table, beside the usual spellings.
     """
 
     data: str
     target: str | None = None
     labels: str | None = None
     header: bool | None = None
+    arrays: Mapping[str, str] = field(default_factory=dict)
+    na_values: tuple[str, ...] = ()
 
     def load(self, task: str = "auto") -> Dataset:
-        """Return the data set."""
-        return datasets.load(self.data, target=self.target, labels=self.labels, task=task, header=self.header)
+        """Return the data set of a source of numbers."""
+        return datasets.load(
+            self.data, target=self.target, labels=self.labels, task=task, header=self.header, arrays=self.arrays
+        )
+
+    def read_table(
+        self, *, columns: Sequence[str] | None = None, kinds: Mapping[str, str] | None = None, with_target: bool = True
+    ) -> RawTable:
+        """Return the table of a source of mixed columns; see `gpuprop.datasets.read_table`."""
+        if self.labels is not None:
+            raise DataError(f"{self.data}: got a file of labels, which belongs to IDX images only; give --target")
+        if self.arrays:
+            raise DataError(f"{self.data}: got names of arrays, which belong to NPZ files only; leave them out")
+        return datasets.read_table(
+            self.data,
+            target=self.target,
+            header=self.header,
+            na_values=self.na_values,
+            columns=columns,
+            kinds=kinds,
+            with_target=with_target,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class TableParts:
+    """The rows of a table that train a model, and those that test it.
+
+    Attributes
+    ----------
+    name : str
+        A short name for the run.
+    train, test : tuple (frame, y)
+        Data frames of columns of any kind; ``y`` holds indices into `classes`, or the values of a regression.
+    classes : list of labels or None
+        As the file spells them; None for a regression.
+    target_name : str
+    notes : tuple of str
+        A sentence about each thing that was guessed.
+    target_guessed : bool
+        Whether nothing but its place made a column the target.
+    place : callable
+        Takes the number of a row in the table, and returns its name in a message; the frames' indices are such numbers.
+    """
+
+    name: str
+    train: tuple[Any, NDArray[Any]]
+    test: tuple[Any, NDArray[Any]]
+    classes: list[Any] | None
+    target_name: str
+    notes: tuple[str, ...]
+    target_guessed: bool
+    place: Callable[[int], str]
+
+    def labels(self, y: NDArray[Any]) -> NDArray[Any]:
+        """Return the labels of class indices; the values of a regression as they are."""
+        return y if self.classes is None else np.array(self.classes)[y]
 
 
 def train_and_test_parts(
@@ -78,6 +154,7 @@ def train_and_test_parts(
             feature_names=dataset.feature_names,
             target=test.target if dataset.target_name is None else dataset.target_name,
             header=test.header,
+            arrays=test.arrays,
         )
     elif fraction is None and dataset.test is not None:
         train_part, test_part = (dataset.X, dataset.y), dataset.test
@@ -86,6 +163,93 @@ def train_and_test_parts(
     if dataset.task == "regression" and len(test_part[0]) < 2:
         raise DataError(f"{dataset.name}: got one row for testing, expected at least 2: R2 needs them; add rows")
     return train_part, test_part
+
+
+def table_parts(
+    source: Source,
+    task: str = "auto",
+    *,
+    kinds: Mapping[str, str] | None = None,
+    test: Source | None = None,
+    fraction: float | None = None,
+    seed: int = 0,
+) -> TableParts:
+    """Return the rows of a table to train on and to test with; see `train_and_test_parts`.
+
+    Parameters
+    ----------
+    source : Source
+    task : {"auto", "classification", "regression"}
+    kinds : mapping of str to {"number", "text"} or None, default=None
+        What columns hold, where the user says it.
+    test, fraction, seed
+        As for `train_and_test_parts`. The test part is read as the training part was: with its names, its target, the
+        kinds of its columns and its labels.
+
+    Raises
+    ------
+    DataError
+        If a table cannot be read, or the target is none.
+    """
+    table = source.read_table(kinds=kinds)
+    if table.target_guessed and table.names_known:
+        names = [*table.frame.columns, table.target_name]
+        shown = ", ".join(map(repr, names[:20])) + (f", and {len(names) - 20} more" if len(names) > 20 else "")
+        raise DataError(f"{source.data}: does not say which column is the target; give --target NAME, one of {shown}")
+    y, classes = targets_of(table, task)
+    name = datasets.short_name(source.data)
+    if test is None:
+        rows = _numbered(name, y, classes)
+        (train, y_train), (held_out, y_test) = datasets.split(
+            rows, TEST_FRACTION if fraction is None else fraction, seed
+        )
+        train_part = (table.frame.iloc[train[:, 0]], y_train)
+        test_part = (table.frame.iloc[held_out[:, 0]], y_test)
+    else:
+        known = [*table.frame.columns, table.target_name]
+        own = replace(test, target=table.target_name if table.names_known else source.target)
+        other = own.read_table(columns=known if table.names_known else None, kinds=kinds_of(table.frame))
+        train_part, test_part = (table.frame, y), (other.frame, targets_like(other, classes))
+    if classes is None and len(test_part[0]) < 2:
+        raise DataError(f"{name}: got one row for testing, expected at least 2: R2 needs them; add rows")
+    return TableParts(
+        name,
+        train_part,
+        test_part,
+        classes,
+        str(table.target_name),
+        table.notes,
+        table.target_guessed,
+        table.place,
+    )
+
+
+def held_out_rows(table: RawTable, y: NDArray[Any], classes: list[Any] | None, fraction: float, seed: int) -> Part:
+    """Return the rows of a table, and their targets, that a training with this share and seed has held out."""
+    rows, y = datasets.split(_numbered(table.name, y, classes), fraction, seed)[1]
+    return table.frame.iloc[rows[:, 0]], y
+
+
+def kinds_of(frame: Any) -> dict[str, str]:
+    """Return for each column of a frame whether it holds numbers or text, for reading another file alike."""
+    return {name: "number" if frame[name].dtype.kind in "iuf" else "text" for name in frame.columns}
+
+
+def targets_of(table: RawTable, task: str = "auto") -> tuple[NDArray[Any], list[Any] | None]:
+    """Return the targets of a table as class indices and classes, or as numbers and None."""
+    told = table.task if task == "auto" and table.task is not None else task
+    return datasets.encode_target(table.name, table.labels(), told, table.place)
+
+
+def targets_like(table: RawTable, classes: Sequence[Any] | None) -> NDArray[Any]:
+    """Return the targets of a table as indices into classes that are known already, or as numbers."""
+    return datasets.encode_like(table.name, table.labels(), classes, table.place)
+
+
+def _numbered(name: str, y: NDArray[Any], classes: list[Any] | None) -> Dataset:
+    """Return the numbers of the rows as a data set, for a split."""
+    numbers = np.arange(len(y))[:, None]
+    return Dataset(name, numbers, y, "regression" if classes is None else "classification", classes)
 
 
 def rows_for_model(network: Network, source: Source, fraction: float | None = None) -> Part:
@@ -119,6 +283,7 @@ def rows_for_model(network: Network, source: Source, fraction: float | None = No
         target=source.target,
         labels=source.labels,
         header=source.header,
+        arrays=source.arrays,
     )
     if fraction is None:
         return X, y

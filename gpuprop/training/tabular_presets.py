@@ -47,7 +47,8 @@ class TabularPreset:
         A classifier has one output for each class, also for two.
     epochs, batch_size : int
         Where a table has fewer rows than a batch, they are one batch. Rows that do not fill one are left out.
-    learning_rate : float
+    learning_rate : float or None
+        None takes the optimizer's own default.
     schedule : Schedule or str
     optimizer : Optimizer or str
     rate_factors : mapping of str to float
@@ -65,6 +66,10 @@ class TabularPreset:
         Whether predictions of a regression are kept within the range of the training targets.
     validation_fraction : float
         Share of the rows by which the epoch is chosen whose parameters are kept.
+    dropout : tuple (input, hidden)
+    l1, l2 : float
+    early_stopping : int or None
+        Epochs that the training waits for a lower validation loss; None makes all epochs.
     """
 
     task: Task
@@ -73,7 +78,7 @@ class TabularPreset:
     loss: str = "categorical_cross_entropy"
     epochs: int = 256
     batch_size: int = 256
-    learning_rate: float = 0.04
+    learning_rate: float | None = 0.04
     schedule: Schedule | str = "coslog"
     optimizer: Optimizer | str = field(default_factory=lambda: Adam(beta_1=0.9, beta_2=0.95))
     rate_factors: Mapping[str, float] = field(default_factory=lambda: {"biases": 0.1, "scale": 6.0})
@@ -84,6 +89,10 @@ class TabularPreset:
     zero_output: bool = True
     clamped: bool = False
     validation_fraction: float = 0.2
+    dropout: tuple[float, ...] = (0.0, 0.0)
+    l1: float = 0.0
+    l2: float = 0.0
+    early_stopping: int | None = None
 
     def with_options(self, **given: Any) -> TabularPreset:
         """Return the preset with the settings that are given and not None.
@@ -100,19 +109,19 @@ class TabularPreset:
         return replace(self, **{name: value for name, value in given.items() if value is not None})
 
 
-def preset(name: str, task: Task) -> TabularPreset:
-    """Return the preset of a name.
+def preset(name: str | TabularPreset, task: Task) -> TabularPreset:
+    """Return the preset of a name; a `TabularPreset` is returned as it is.
 
     Parameters
     ----------
-    name : str
-        A key of `PRESETS`.
+    name : str or TabularPreset
+        A key of `PRESETS`, or an object.
     task : {"classification", "regression"}
 
     Raises
     ------
     ValueError
-        If there is no such preset.
+        If there is no such preset, or it is for another task.
 
     Examples
     --------
@@ -120,6 +129,10 @@ def preset(name: str, task: Task) -> TabularPreset:
     >>> preset("tabular", "regression").activation
     'mish'
     """
+    if isinstance(name, TabularPreset):
+        if name.task != task:
+            raise ValueError(f"preset: got one for a {name.task}, expected one for a {task}")
+        return name
     if name not in PRESETS:
         raise unknown_name("preset", name, PRESETS)
     if task == "classification":
@@ -161,6 +174,9 @@ def network_for_table(
         seed=seed,
         device=device,
         dtype=dtype,
+        dropout=chosen.dropout if chosen.hidden else chosen.dropout[:1],
+        l1=chosen.l1,
+        l2=chosen.l2,
         classes=classes,
     )
     rng = np.random.default_rng(np.random.SeedSequence([seed, 2]))  # the weights are drawn from [seed]
@@ -204,6 +220,7 @@ def trainer_for_table(
         "batch_size": chosen.batch_size,
         "epochs": chosen.epochs,
         "schedule": chosen.schedule,
+        "early_stopping": chosen.early_stopping,
         "keep_best": None if validation is None else f"validation_{metric}",
         "drop_last": True,
         "learning_rate_factors": {
