@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
+import pandas as pd
 import pytest
 
 import gpuprop
@@ -223,5 +223,5 @@ def test_what_only_watches_a_training_cannot_end_it(
     monkeypatch.setattr(LiveRun, "on_epoch_end", broken)
     result = cli("train", trees, *QUICK, "--target", "tree", "--out", "run")
     assert (result.status, result.err.count("gpuprop: warning: what `gpuprop watch` shows ends here: ")) == (0, 1)
-    assert gpuprop.load(tmp_path / "run").predict(np.zeros((1, 2))).shape == (1,)
+    assert gpuprop.load(tmp_path / "run").predict(pd.DataFrame({"a": [0.0], "b": [0.0]})).shape == (1,)
     assert len(read_csv(tmp_path / "run" / "history.csv")) == 2

@@ -249,9 +249,9 @@ def test_rows_for_a_model_are_those_that_were_held_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize("task", ["classification", "regression"])
 def test_the_models_columns_and_target_decide_wherever_they_stand(tmp_path: Path, task: str) -> None:
     write, names = (
-        (write_plants, ["height", "width", "species"])
+        (write_plants, ["height", "width", "label"])
         if task == "classification"
-        else (write_prices, ["area", "age", "price"])
+        else (write_prices, ["area", "age", "y"])
     )
     source = Source(str(write(tmp_path / "train.csv")))
     dataset = source.load()

@@ -238,10 +238,9 @@ class TableRun:
     def describe(self, device: str) -> None:
         """Print the target, what was guessed, and the table of columns."""
         parts, (frame, _) = self._parts, self._parts.train
-        print(
-            f"{self.name}: {len(frame) + len(parts.test[0]):,} rows, {frame.shape[1]} columns; "
-            f"target {parts.target_name!r}: {_what(parts.classes)}"
-        )
+        n_rows, n_columns = len(frame) + len(parts.test[0]), frame.shape[1]
+        columns = "1 column" if n_columns == 1 else f"{n_columns} columns"
+        print(f"{self.name}: {n_rows:,} rows, {columns}; target {parts.target_name!r}: {_what(parts.classes)}")
         print_notes(parts.notes)
         _print_columns(self._columns)
         self._begin.device = device

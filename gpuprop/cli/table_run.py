@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from gpuprop.cli.options import OptionError, parse_arrays, parse_list, wrong_options
+from gpuprop.cli.options import OptionError, parse_list, wrong_options
 from gpuprop.errors import DataError
 
 if TYPE_CHECKING:
@@ -19,6 +19,12 @@ __all__ = ["table_run"]
 
 #: What the options about columns say of them to the reader.
 _KINDS = {"categorical": "text", "numeric": "number", "date": "text"}
+#: The options that tables do not have, and why.
+_NOT_OF_TABLES = {
+    "scale": "whose columns are scaled by what they hold",
+    "labels": "but a file of labels belongs to IDX images",
+    "arrays": "but only NPZ files have arrays",
+}
 _CLASSIFIERS, _REGRESSIONS = ("categorical_cross_entropy",), ("squared_error", "absolute_error", "huber", "pinball")
 
 
@@ -26,14 +32,18 @@ def table_run(options: Mapping[str, Any]) -> tuple[TableRun, str]:
     """Return the training that the options of ``gpuprop train`` describe, and the line about its device."""
     from gpuprop.cli.runs import TableRun
     from gpuprop.estimators import TabularClassifier, TabularRegressor
+    from gpuprop.training.parts import check_columns
     from gpuprop.training.placement import device_for_training, plain_seconds
     from gpuprop.training.tabular_presets import network_for_table, trainer_for_table
 
-    if options["scale"] is not None:
-        raise OptionError("got --scale for a table, whose columns are scaled by what they hold; leave it out")
+    for name, why in _NOT_OF_TABLES.items():
+        if options[name] is not None:
+            raise OptionError(f"got --{name} for the table {options['data']}, {why}; leave it out")
     said = {name: list(parse_list(options[name])) for name in ("drop", *_KINDS)}
     parts = _parts(options, {column: kind for name, kind in _KINDS.items() for column in said[name]})
     columns = _columns(parts, said, parse_list(options["na"]))
+    if options["test"] is not None:
+        check_columns(options["test"], [kind.name for kind in columns.kinds if kind.used], columns.names, parts.test[0])
     is_classifier = parts.classes is not None
     with wrong_options():
         chosen = _preset(options, "classification" if is_classifier else "regression")
@@ -66,8 +76,8 @@ def _parts(options: Mapping[str, Any], kinds: Mapping[str, str]) -> TableParts:
     from gpuprop.training.parts import Source, table_parts
 
     data, header, na_values = options["data"], options["header"], parse_list(options["na"])
-    source = Source(data, options["target"], options["labels"], header, parse_arrays(options["arrays"]), na_values)
-    test = None if options["test"] is None else Source(options["test"], None, None, header, {}, na_values)
+    source = Source(data, options["target"], header=header, na_values=na_values)
+    test = None if options["test"] is None else replace(source, data=options["test"], target=None)
     return table_parts(
         source, options["task"], kinds=kinds, test=test, fraction=options["test_fraction"], seed=options["seed"]
     )
@@ -95,6 +105,7 @@ def _columns(parts: TableParts, said: Mapping[str, list[str]], na_values: tuple[
 def _preset(options: Mapping[str, Any], task: Task) -> TabularPreset:
     """Return the preset with the settings that the options change."""
     from gpuprop.errors import check_integer, check_real
+    from gpuprop.maths.losses import get_loss
     from gpuprop.training.tabular_presets import preset
 
     chosen = preset(options["preset"] or "tabular", task)
@@ -103,7 +114,7 @@ def _preset(options: Mapping[str, Any], task: Task) -> TabularPreset:
     if share is not None:
         check_real("validation_fraction", share, 0.0, 1.0, open_maximum=True)
     loss, allowed = options["loss"], _CLASSIFIERS if task == "classification" else _REGRESSIONS
-    if loss is not None and loss.partition("(")[0] not in allowed:
+    if loss is not None and get_loss(loss).name.partition("(")[0] not in allowed:
         raise OptionError(f"got --loss {loss!r} for a {task} on a table, expected {' or '.join(allowed)}")
     activation = options["activation"]
     given = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,7 +21,7 @@ from gpuprop.errors import DataError
 from gpuprop.estimators.cells import CellError
 from gpuprop.model.network import Network
 from gpuprop.model.predictions import prediction_columns
-from gpuprop.training.parts import Source, held_out_rows, rows_for_model, targets_like
+from gpuprop.training.parts import Source, check_columns, held_out_rows, rows_for_model, targets_like
 
 if TYPE_CHECKING:
     from gpuprop.datasets import RawTable
@@ -236,12 +236,7 @@ class TablePredictor:
         )
         kinds = {kind.name: "number" if kind.kind == "number" else "text" for kind in columns.kinds if kind.used}
         table = own.read_table(columns=columns.names, kinds=kinds, with_target=with_target)
-        missing = [name for name in kinds if name not in table.frame.columns]
-        if missing:
-            raise DataError(
-                f"{source.data}: lacks {'column' if len(missing) == 1 else 'columns'} {_listed(missing)} of the model; "
-                f"it has {_listed(table.frame.columns)}"
-            )
+        check_columns(source.data, list(kinds), columns.names, table.frame)
         return table
 
 
@@ -249,11 +244,6 @@ def _as_asked(target_name: str | None) -> str | None:
     """Return how a target is asked for: a column without a name by its index."""
     place = re.fullmatch(r"column (\d+)", target_name or "")
     return str(int(place[1]) - 1) if place else target_name
-
-
-def _listed(names: Iterable[str]) -> str:
-    shown = [repr(name) for name in names]
-    return ", ".join(shown[:20]) + (f", and {len(shown) - 20} more" if len(shown) > 20 else "")
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ __all__ = [
     "TEST_FRACTION",
     "Source",
     "TableParts",
+    "check_columns",
     "held_out_rows",
     "kinds_of",
     "rows_for_model",
@@ -75,10 +76,6 @@ class Source:
         self, *, columns: Sequence[str] | None = None, kinds: Mapping[str, str] | None = None, with_target: bool = True
     ) -> RawTable:
         """Return the table of a source of mixed columns; see `gpuprop.datasets.read_table`."""
-        if self.labels is not None:
-            raise DataError(f"{self.data}: got a file of labels, which belongs to IDX images only; give --target")
-        if self.arrays:
-            raise DataError(f"{self.data}: got names of arrays, which belong to NPZ files only; leave them out")
         return datasets.read_table(
             self.data,
             target=self.target,
@@ -193,9 +190,8 @@ def table_parts(
     """
     table = source.read_table(kinds=kinds)
     if table.target_guessed and table.names_known:
-        names = [*table.frame.columns, table.target_name]
-        shown = ", ".join(map(repr, names[:20])) + (f", and {len(names) - 20} more" if len(names) > 20 else "")
-        raise DataError(f"{source.data}: does not say which column is the target; give --target NAME, one of {shown}")
+        names = _listed([*table.frame.columns, table.target_name])
+        raise DataError(f"{source.data}: does not say which column is the target; give --target NAME, one of {names}")
     y, classes = targets_of(table, task)
     name = datasets.short_name(source.data)
     if test is None:
@@ -228,6 +224,30 @@ def held_out_rows(table: RawTable, y: NDArray[Any], classes: list[Any] | None, f
     """Return the rows of a table, and their targets, that a training with this share and seed has held out."""
     rows, y = datasets.split(_numbered(table.name, y, classes), fraction, seed)[1]
     return table.frame.iloc[rows[:, 0]], y
+
+
+def check_columns(source: str, needed: Sequence[str], names: Sequence[str], frame: Any) -> None:
+    """Raise ``DataError`` if a frame lacks columns that a model needs; the message names them all.
+
+    Parameters
+    ----------
+    source : str
+        Where the frame comes from.
+    needed, names : sequence of str
+        The columns that the model uses, and all that it was trained with.
+    frame : DataFrame
+    """
+    missing = [name for name in needed if name not in frame.columns]
+    if missing:
+        raise DataError(
+            f"{source}: lacks the {'column' if len(missing) == 1 else 'columns'} {_listed(missing)}; it has "
+            f"{_listed(frame.columns)}, and the model was trained with {_listed(names)}"
+        )
+
+
+def _listed(names: Iterable[object]) -> str:
+    shown = [repr(name) for name in names]
+    return ", ".join(shown[:20]) + (f", and {len(shown) - 20} more" if len(shown) > 20 else "")
 
 
 def kinds_of(frame: Any) -> dict[str, str]:
