@@ -462,7 +462,7 @@ def test_ctrl_c_before_the_first_epoch_writes_nothing(cli: Cli, tmp_path: Path, 
         ("--activation relu,tanh", "one for each"),
         ("--scale standard", "leave it out"),
         ("--arrays X=a", "NPZ"),
-        ("--arrays a", "X=NAME,y=NAME"),
+        ("--labels plants.csv", "IDX"),
         ("--preset tabullar", "did you mean 'tabular'"),
         ("--loss poisson", "categorical_cross_entropy"),
         ("--drop heigth", "did you mean 'height'"),
@@ -558,9 +558,6 @@ def _bad_data(kind: str, folder: Path) -> list[str]:
         labels[0] = "moss"
         other = write_csv(folder / "o.csv", ["height", "width", "label"], [X[:, 0], X[:, 1], labels])
         return [str(path), "--test", str(other)]
-    elif kind == "labels for a csv":
-        write_plants(path)
-        return [str(path), "--labels", str(path)]
     elif kind == "regression with one row to test":
         write_prices(path, n_rows=4)
     return [str(path)]
@@ -587,7 +584,6 @@ def _bad_data(kind: str, folder: Path) -> list[str]:
         "truncated",
         "test file of another width",
         "test file with an unknown class",
-        "labels for a csv",
         "regression with one row to test",
     ],
 )
