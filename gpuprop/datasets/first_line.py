@@ -109,10 +109,10 @@ def _evidence(field: str, column: Sequence[str], series: bool) -> str:
     if not looks_like_number(field):
         if numeric:
             return "names!"
+        if field.casefold() in TARGET_NAMES:
+            return "" if field in column else "names!"
         if field in column:
             return "row!"
-        if field.casefold() in TARGET_NAMES:
-            return "names!"
         if re.search(r"\d", field) and {_shape(value) for value in column} == {_shape(field)}:
             return "row?"  # a date above dates, K-1000 above K-1001
         return "names?" if len(set(column)) <= len(column) / 2 else ""
