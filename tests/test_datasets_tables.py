@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import csv
 import datetime
 import decimal
 import gzip
@@ -17,6 +18,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from gpuprop import datasets
 from gpuprop.datasets import checks, read_table
@@ -590,3 +593,56 @@ def test_the_task_follows_from_values_and_not_from_storage(tmp_path: Path, label
         data = datasets.load(tmp_path / f"a.{ending}")
         assert data.classes == classes
         assert data.task == ("regression" if classes is None else "classification")
+
+
+# What others write, in all their ways, against what pandas reads when it is told how
+
+
+@given(
+    columns=st.lists(
+        st.one_of(
+            st.lists(st.one_of(st.integers(-3000, 3000), st.none()), min_size=8, max_size=8),
+            st.lists(st.one_of(st.floats(-1e6, 1e6).map(lambda x: round(x, 2)), st.none()), min_size=8, max_size=8),
+            st.lists(st.sampled_from(["Oslo", "São Paulo", "a,b", "c;d", 'e"f', "x|y", None]), min_size=8, max_size=8),
+            st.lists(st.booleans(), min_size=8, max_size=8),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    separator=st.sampled_from(",;\t|"),
+    mark=st.sampled_from(".,"),
+    compression=st.sampled_from([None, "gzip", "bz2", "xz", "zip"]),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+    index=st.booleans(),
+)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_what_pandas_writes_is_read(
+    tmp_path: Path,
+    columns: list[list[Any]],
+    separator: str,
+    mark: str,
+    compression: Any,
+    quoting: Any,
+    index: bool,
+) -> None:
+    labels = ["007", "NA", "x", "None", "007", "x", "TRUE", "-"]
+    frame = pd.DataFrame({f"name {i}": pd.Series(values, dtype=object) for i, values in enumerate(columns)})
+    frame["label"] = labels
+    path = tmp_path / "a.csv"
+    written_as: dict[str, Any] = {"sep": separator, "decimal": mark, "quoting": quoting, "compression": compression}
+    for name in frame.columns[:-1]:
+        if frame[name].map(lambda x: isinstance(x, float), na_action="ignore").all():
+            frame[name] = frame[name].astype(float)
+    frame.to_csv(path, index=index, **written_as)
+    expected = pd.read_csv(path, sep=separator, decimal=mark, compression=compression, index_col=0 if index else None)
+    table = read_table(path)
+    assert table.target is not None
+    assert table.target.tolist() == labels
+    assert list(table.frame.columns) == list(expected.columns[:-1])
+    for name in table.frame.columns:
+        read, right = table.frame[name], expected[name]
+        assert read.isna().tolist() == right.isna().tolist()
+        if right.dtype.kind in "if":
+            np.testing.assert_allclose(read.to_numpy(float), right.to_numpy(float), rtol=1e-12)
+        else:
+            assert read.dropna().astype(str).tolist() == right.dropna().astype(str).tolist()

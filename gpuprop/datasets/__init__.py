@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from gpuprop.datasets.bundled import load_digits, load_mnist, make_xor
 from gpuprop.datasets.dataset import Dataset, encode_like, encode_target, split
-from gpuprop.datasets.loading import is_table, load, load_features, load_test, read_table
+from gpuprop.datasets.loading import is_table, load, load_features, load_test, read_table, short_name
 from gpuprop.datasets.raw_table import RawTable
 
 __all__ = [
@@ -25,5 +25,6 @@ __all__ = [
     "load_test",
     "make_xor",
     "read_table",
+    "short_name",
     "split",
 ]

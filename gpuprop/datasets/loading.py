@@ -104,7 +104,7 @@ def load(
         X_test, labels_of_test = records.test
         test = X_test, encode_like(f"{records.name} (test part)", labels_of_test, classes)
     return Dataset(
-        name=_short_name(source),
+        name=short_name(source),
         X=records.X,
         y=y,
         task="regression" if classes is None else "classification",
@@ -357,7 +357,7 @@ def _refuse_arrays(source: Source, request: Request) -> None:
         raise data_error(source, "got names of arrays, which belong to NPZ files only; leave them out")
 
 
-def _short_name(source: Source) -> str:
+def short_name(source: Source) -> str:
     """Return a name for a run: ``iris`` for ``data/iris.csv``, ``adult`` for ``openml:adult@2``."""
     if _is_openml(source):
         return str(source).removeprefix(OPENML).partition("@")[0]

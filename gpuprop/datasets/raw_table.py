@@ -69,6 +69,12 @@ class RawTable:
     task: Task | None = None
     target_guessed: bool = False
 
+    def labels(self) -> NDArray[Any]:
+        """Return the target as an array: bools, integers, floats, or text (None where it is missing)."""
+        if self.target is None:
+            raise data_error(self.name, "was read without its target, expected one for each row")
+        return _labels(self)
+
 
 @dataclass(frozen=True, eq=False)
 class Columns:
