@@ -552,6 +552,8 @@ def test_a_file_of_labels_holds_labels(tmp_path: Path) -> None:
     data = datasets.load(images)
     assert (data.task, data.classes) == ("classification", list(range(0, 240, 2)))
     assert datasets.load(images, task="regression").classes is None
+    np.savez(tmp_path / "a.npz", images=np.ones((480, 2, 2), np.uint8), labels=np.arange(480) % 120)
+    assert datasets.load(tmp_path / "a.npz").classes == list(range(120))
     labels = np.c_[np.arange(480) % 10, np.full((480, 7), 77)].astype(np.int32)  # QMNIST: class, writer, ...
     qmnist = idx(tmp_path / "q-images-idx3-ubyte", np.ones((480, 2, 2), np.uint8), 8)
     idx(tmp_path / "q-labels-idx2-int", labels, 0x0C)

@@ -149,7 +149,7 @@ def _look_at(path: Path) -> _Text:
     layout, notes = Layout(separator, skipped), []
     if comments:
         layout = _below_comments(layout, comments, body)
-        notes += [f"The first {layout.skipped} lines, which begin with #, were left out."] if layout.skipped else []
+        notes += [f"Comments were left out: the first {layout.skipped} line(s)."] if layout.skipped else []
     rows = list(layout.rows(lines))
     if not rows:
         raise data_error(path, f"holds only the line {body[0].strip()!r}, expected rows of numbers")
@@ -158,11 +158,13 @@ def _look_at(path: Path) -> _Text:
 
 def _below_comments(layout: Layout, comments: Sequence[str], body: Sequence[str]) -> Layout:
     """Skip the comments at the top, but not a last one that has a name for each column."""
-    layout_of_lines = replace(layout, skipped=0)
-    _, names = next(layout_of_lines.rows([comments[-1].lstrip("#")]), (0, []))
-    _, fields = next(layout_of_lines.rows(body))
+    in_comment = layout.separator == BLANKS  # elsewhere "# of rooms" may be a name
+    found = Layout(layout.separator, in_comment=in_comment)
+    _, names = next(found.rows(comments[-1:]), (0, []))
+    _, fields = next(Layout(layout.separator).rows(body))
     has_names = len(names) == len(fields) and not any(map(looks_like_number, names))
-    return replace(layout, skipped=layout.skipped + len(comments) - has_names, in_comment=has_names)
+    skipped = layout.skipped + len(comments) - has_names
+    return replace(layout, skipped=skipped, in_comment=has_names and in_comment)
 
 
 def _separator(lines: Sequence[str], is_whole: bool) -> str:
@@ -201,7 +203,7 @@ def _fit(lines: Sequence[str], separator: str, is_whole: bool) -> tuple[float, f
 
 
 def _has_names(text: _Text, request: Request) -> bool:
-    first = text.first_rows[0][1]
+    line, first = text.first_rows[0]
     if request.header is not None:
         is_header = request.header
     else:
@@ -209,10 +211,10 @@ def _has_names(text: _Text, request: Request) -> bool:
             text.path, text.fields(), target=request.target, known=request.known_names
         )
         if guessed:
-            text.notes.append(first_line.note(is_header, first))
+            text.notes.append(first_line.note(is_header, line, first))
     if is_header and len(text.first_rows) == 1:
         raise data_error(
-            text.path, f"has no rows of data after line {text.first_rows[0][0]}, which holds the names; expected rows"
+            text.path, f"has no rows of data after line {line}, which holds the names; expected at least one"
         )
     target = request.target
     if (

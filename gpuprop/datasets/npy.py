@@ -163,7 +163,8 @@ def read_npz(path: Path, request: Request) -> Records:
         notes.append(f"The arrays {listed(rest)} were left out.")
     (X, y), *more = pairs
     test = (more[0][0], more[0][1]) if more and more[0][1] is not None else None
-    return Records(str(path), X, y, notes=tuple(notes), test=test)
+    holds_labels = y is not None and y.dtype.kind in "iu" and y.ndim == 1 and "label" in parts[0][1].casefold()
+    return Records(str(path), X, y, notes=tuple(notes), task="classification" if holds_labels else None, test=test)
 
 
 def _named_arrays(path: Path, names: Sequence[str], request: Request) -> list[list[str]]:
