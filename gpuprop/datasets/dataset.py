@@ -95,7 +95,11 @@ def encode_target(
         values = np.char.decode(values, "utf-8", "replace")
     if values.ndim == 1 and values.dtype.kind in "OU":
         _refuse_missing(source, values, place)
-        values = _from_text(source, values, task, place)
+        numbers = _as_numbers(source, values, task, place)
+        if numbers is not None:
+            refuse_nonfinite(source, numbers, place, lambda column: "target")
+            return numbers, None
+        values, task = _as_labels(source, values, task), "classification"
     refuse_nonfinite(source, values, place, lambda column: "target")
     is_float = values.dtype.kind == "f"
     if values.ndim == 2 and (task == "classification" or (task == "auto" and not is_float)):
@@ -125,29 +129,27 @@ def _are_classes(values: NDArray[Any]) -> bool:
     return len(values) <= MANY_CLASSES or (counts and len(values) <= MAX_AUTO_CLASSES)
 
 
-def _from_text(source: object, values: NDArray[Any], task: str, place: Callable[[int], str]) -> NDArray[Any]:
-    """Return targets that are text as numbers or bools if they are spelled so, else as they are."""
-    import pandas as pd
-
-    texts = pd.Series(values, dtype=object).map(str)
-    numbers = _as_numbers(source, texts, task, place)
-    if numbers is not None:
-        return numbers
-    spelled = pd.unique(texts)
-    if task == "auto" and len(spelled) > max(MANY_CLASSES, len(texts) / 2):
+def _as_labels(source: object, values: NDArray[Any], task: str) -> NDArray[Any]:
+    """Return labels that are text as numbers or bools if a file spells them so, else as they are."""
+    spelled, indices = np.unique(values.astype(str).astype(object), return_inverse=True)
+    if task == "auto" and len(spelled) > max(MANY_CLASSES, len(values) / 2):
         raise data_error(
             source,
-            f"got {len(spelled)} different texts as targets of {len(texts)} rows, such as {spelled[0]!r}, expected a "
-            "few classes; name another target, or choose the task classification if each text is a class",
+            f"got {len(spelled)} different texts as targets of {len(values)} rows, such as {str(values[0])!r}, "
+            "expected a few classes; name another target, or choose the task classification if each text is a class",
         )
     if values.dtype.kind == "U":
         return values
-    labels = _labels(spelled.tolist())
-    return np.asarray(texts.map(dict(zip(spelled, labels, strict=True))).to_numpy(dtype=np.asarray(labels).dtype))
+    return np.asarray(_labels(spelled.tolist()))[indices]
 
 
-def _as_numbers(source: object, texts: Any, task: str, place: Callable[[int], str]) -> NDArray[Any] | None:
+def _as_numbers(
+    source: object, values: NDArray[Any], task: str, place: Callable[[int], str]
+) -> NDArray[np.float64] | None:
     """Return targets that are text as the numbers of a regression, or None if they are labels of classes."""
+    import pandas as pd
+
+    texts = pd.Series(values, dtype=object).map(str)
     reading = read_numbers(texts)
     row = int(np.argmax(reading.odd))
     if task == "regression" and reading.odd.all():
@@ -172,7 +174,7 @@ def _as_numbers(source: object, texts: Any, task: str, place: Callable[[int], st
     if task == "classification" or reading.odd.any():
         return None
     if reading.example is None:
-        has_codes = bool(texts.str.match(r"\s*[-+]?0\d").any())
+        has_codes = bool(texts.str.match(r"\s*[-+]?(?:0\d|\d{17})").any())  # 007, and more digits than a float has
         if has_codes or _are_classes(np.unique(reading.values)):
             return None
     return reading.values
@@ -188,8 +190,10 @@ def _labels(spelled: list[str]) -> list[Label]:
             continue
         if all(str(label) == text and abs(float(label)) < 2**53 for label, text in zip(labels, spelled, strict=True)):
             return labels
-    if all(map(is_number, spelled)) and len({float(text) for text in spelled}) < len(spelled):  # 1 and 1.0
-        return [float(text) for text in spelled]
+    if all(map(is_number, spelled)):
+        numbers = {float(text) for text in spelled}
+        if len(numbers) < len(spelled) and all(abs(number) < 2**53 for number in numbers):  # 1 and 1.0
+            return [float(text) for text in spelled]
     return list(spelled)
 
 

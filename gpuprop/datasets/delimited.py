@@ -12,8 +12,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice, takewhile
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -33,6 +33,7 @@ BLANKS = " "  # stands for any run of blanks and tabs
 LOOKED_AT = 200  # rows that tell the separator and the header,
 CELLS_LOOKED_AT = 20_000  # but fewer of many columns
 _SEP_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+_COMMENT = re.compile(r"#+(\s|$)")
 
 
 @dataclass(frozen=True)
@@ -44,17 +45,22 @@ class Layout:
     separator : str
         One character; a blank stands for any run of blanks and tabs.
     skipped : int
-        The number of lines above the first row: Excel's ``sep=;``.
+        The number of lines above the first row: Excel's ``sep=;``, and comments.
+    in_comment : bool
+        Whether the first row is a comment: the names, as ``numpy.savetxt`` writes them.
     """
 
     separator: str
     skipped: int = 0
+    in_comment: bool = False
 
     def rows(self, stream: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
         """Yield the number of the last line and the fields of each row; skip blank lines, as pandas does."""
         lines = iter(stream)
         for _ in range(self.skipped):
             next(lines, None)
+        if self.in_comment:
+            lines = chain([next(lines, "").lstrip("#")], lines)
         if self.separator == BLANKS:
             lines = (" ".join(line.split()) for line in lines)
         reader = csv.reader(lines, delimiter=self.separator, skipinitialspace=True)
@@ -71,6 +77,7 @@ class _Text:
     layout: Layout
     first_rows: list[tuple[int, list[str]]]
     notes: list[str] = field(default_factory=list)
+    names: tuple[str, ...] | None = None
 
     @contextmanager
     def rows(self) -> Iterator[Iterator[tuple[int, list[str]]]]:
@@ -79,6 +86,16 @@ class _Text:
 
     def fields(self) -> list[list[str]]:
         return [fields for _, fields in self.first_rows]
+
+    @property
+    def width(self) -> int:
+        """The number of fields that each row of data must have."""
+        return len(self.first_rows[0][1] if self.names is None else self.names)
+
+    @property
+    def skipped(self) -> int:
+        """The number of lines above the data."""
+        return self.layout.skipped if self.names is None else self.first_rows[0][0]
 
 
 def read_csv(path: Path, request: Request) -> Columns:
@@ -91,12 +108,13 @@ def read_csv(path: Path, request: Request) -> Columns:
     """
     try:
         text = _look_at(path)
-        names = _names(text, request) if _has_names(text, request) else None
-        return _columns(text, names, request)
+        if _has_names(text, request):
+            text.names = _names(text)
+        return _columns(text, request)
     except UnicodeDecodeError:
         raise _encoding_error(path) from None
     except csv.Error as error:
-        raise data_error(path, f"is not a valid CSV file: {error}") from None
+        raise data_error(path, f"is not a valid CSV file: {error}; is a quotation mark not closed?") from None
 
 
 @contextmanager
@@ -122,11 +140,31 @@ def _look_at(path: Path) -> _Text:
     if other is not None:
         raise data_error(path, f"is {other}")
     said = _SEP_LINE.fullmatch(first)
-    layout = Layout(said[1], lines.index(first) + 1) if said else Layout(_separator(lines, is_whole))
+    skipped = lines.index(first) + 1 if said else 0
+    comments = list(takewhile(_COMMENT.match, lines[skipped:]))
+    body = lines[skipped + len(comments) :]
+    if not any(line.strip() for line in body):
+        raise data_error(path, f"holds only the line {lines[-1].strip()!r}, expected rows of numbers")
+    separator = said[1] if said else _separator(body, is_whole)
+    layout, notes = Layout(separator, skipped), []
+    if comments:
+        layout = _below_comments(layout, comments, body)
+        notes += [f"Comments were left out: the first {layout.skipped} line(s)."] if layout.skipped else []
     rows = list(layout.rows(lines))
     if not rows:
-        raise data_error(path, f"holds only the line {first.strip()!r}, expected rows of numbers")
-    return _Text(path, layout, rows if is_whole or len(rows) == 1 else rows[:-1])
+        raise data_error(path, f"holds only the line {body[0].strip()!r}, expected rows of numbers")
+    return _Text(path, layout, rows if is_whole or len(rows) == 1 else rows[:-1], notes)
+
+
+def _below_comments(layout: Layout, comments: Sequence[str], body: Sequence[str]) -> Layout:
+    """Skip the comments at the top, but not a last one that has a name for each column."""
+    in_comment = layout.separator == BLANKS  # elsewhere "# of rooms" may be a name
+    found = Layout(layout.separator, in_comment=in_comment)
+    _, names = next(found.rows(comments[-1:]), (0, []))
+    _, fields = next(Layout(layout.separator).rows(body))
+    has_names = len(names) == len(fields) and not any(map(looks_like_number, names))
+    skipped = layout.skipped + len(comments) - has_names
+    return replace(layout, skipped=skipped, in_comment=has_names and in_comment)
 
 
 def _separator(lines: Sequence[str], is_whole: bool) -> str:
@@ -155,8 +193,7 @@ def _fit(lines: Sequence[str], separator: str, is_whole: bool) -> tuple[float, f
     width, count = Counter(map(len, body)).most_common(1)[0] if body else (0, 0)
     if width < 2:
         return 0.0, 0.0, 0
-    same_width = len(rows[0]) == width or (len(rows[0]) == width - 1 and not any(row[-1] for row in body))
-    count += same_width and body is not rows
+    count += body is not rows and len(rows[0]) in (width, width - 1)  # a line of names may lack one; see _names
     fields = [cell for row in body for cell in row if cell]
     numbers = sum(map(looks_like_number, fields)) / max(1, len(fields))
     return count / len(rows), numbers, width
@@ -166,7 +203,7 @@ def _fit(lines: Sequence[str], separator: str, is_whole: bool) -> tuple[float, f
 
 
 def _has_names(text: _Text, request: Request) -> bool:
-    first = text.first_rows[0][1]
+    line, first = text.first_rows[0]
     if request.header is not None:
         is_header = request.header
     else:
@@ -174,13 +211,18 @@ def _has_names(text: _Text, request: Request) -> bool:
             text.path, text.fields(), target=request.target, known=request.known_names
         )
         if guessed:
-            text.notes.append(first_line.note(is_header, first))
+            text.notes.append(first_line.note(is_header, line, first))
     if is_header and len(text.first_rows) == 1:
         raise data_error(
-            text.path, f"has no rows of data after line {text.first_rows[0][0]}, which holds the names; expected rows"
+            text.path, f"has no rows of data after line {line}, which holds the names; expected at least one"
         )
     target = request.target
-    if not is_header and request.with_target and isinstance(target, str) and not re.fullmatch(r"-?\d+", target):
+    if (
+        not is_header
+        and request.with_target
+        and isinstance(target, str)
+        and not re.fullmatch(r"-?\d+|column \d+", target)
+    ):
         raise data_error(
             text.path,
             f"got target {target!r}, but the columns have no names: line 1 was taken for a row, {listed(first)}; "
@@ -189,39 +231,42 @@ def _has_names(text: _Text, request: Request) -> bool:
     return is_header
 
 
-def _names(text: _Text, request: Request) -> tuple[str, ...]:
-    """Return the names in line 1, also for columns without one."""
-    names = [name.strip() for name in text.first_rows[0][1]]
-    widths = {len(fields) for fields in text.fields()[1:]}
-    if widths == {len(names) + 1} and any(fields[-1].strip() for fields in text.fields()[1:]):
-        raise data_error(
-            text.path,
-            f"line {text.first_rows[1][0]} has {len(names) + 1} fields, expected {len(names)}, as the line of names "
-            f"has ({listed(names)}); a name is missing (R's write.table needs col.names=NA to write them all)",
-        )
+def _names(text: _Text) -> tuple[str, ...]:
+    """Return the names in line 1; a column without one has the name ""."""
+    line, names = text.first_rows[0][0], [name.strip() for name in text.first_rows[0][1]]
     check_names(text.path, [name for name in names if name])
-    return tuple(names)
+    body = text.fields()[1:]
+    if {len(fields) for fields in body} != {len(names) + 1}:
+        return tuple(names)
+    if not any(fields[-1].strip() for fields in body):  # a separator ends the lines of data
+        return (*names, "")
+    row_names = [fields[0] for fields in body]
+    if text.layout.separator in (BLANKS, "\t") and len(set(row_names)) == len(row_names) > 1:
+        return ("", *names)  # as R's write.table writes names of rows
+    raise data_error(
+        text.path,
+        f"line {text.first_rows[1][0]} has {len(names) + 1} fields, expected {len(names)}, as line {line} has; "
+        f"a name is missing there ({listed(names)})",
+    )
 
 
 # The frame
 
 
-def _columns(text: _Text, names: tuple[str, ...] | None, request: Request) -> Columns:
+def _columns(text: _Text, request: Request) -> Columns:
     """Parse the file, and leave out columns that hold nothing."""
-    target = _expected_target(text, names, request)
+    target = _expected_target(text, request)
     texts = {} if target is None else {target: ("", *request.na_values)}
-    frame = _parse(text, names is not None, request, texts)
-    if names is not None and frame.shape[1] > len(names):  # each row ends with a separator, and line 1 does not
-        names = (*names, "")
-    kept = _kept(text, frame, names, request)
-    names = None if names is None else tuple(names[i] or f"Unnamed: {i}" for i in kept)
+    frame = _parse(text, request, texts)
+    kept = _kept(text, frame, request)
+    names = None if text.names is None else tuple(text.names[i] or f"Unnamed: {i}" for i in kept)
     target = target_column(text.path, len(kept), names, request)
     # Labels, and all but numbers, keep the spelling of the file; pandas makes bools of TRUE and true.
     wanted = [i for i, k in enumerate(kept) if not _is_number_or_text(frame[k]) or _kind(names, i, request) == "text"]
     wanted += [] if target is None or kept[target] in texts else [target]
     if wanted:
         again = {kept[i]: ("", *request.na_values) if i == target else (*MISSING, *request.na_values) for i in wanted}
-        for column, values in _parse(text, names is not None, request, again, only=True).items():
+        for column, values in _parse(text, request, again, only=True).items():
             frame[column] = values
     for column in set(frame.columns) - set(kept):
         frame.pop(column)
@@ -233,8 +278,7 @@ def _columns(text: _Text, names: tuple[str, ...] | None, request: Request) -> Co
 
     def spelled(columns: Sequence[int]) -> Any:
         asked = {kept[i]: (*MISSING, *request.na_values) for i in columns}
-        found = _parse(text, names is not None, request, asked, only=True)
-        return found.rename(columns={kept[i]: i for i in columns})
+        return _parse(text, request, asked, only=True).rename(columns={kept[i]: i for i in columns})
 
     has_points = any(_has_fractions(frame[i]) for i in frame.columns)
     return Columns(
@@ -250,22 +294,23 @@ def _columns(text: _Text, names: tuple[str, ...] | None, request: Request) -> Co
     )
 
 
-def _expected_target(text: _Text, names: tuple[str, ...] | None, request: Request) -> int | None:
+def _expected_target(text: _Text, request: Request) -> int | None:
     """Return the target's index in the file as far as its first rows tell it; it is parsed as text at once."""
-    found = list(names or [""] * len(text.first_rows[0][1]))
-    rows = text.fields()[names is not None :]
-    held = [i for i in range(len(found)) if found[i] or any(row[i].strip() for row in rows if i < len(row))]
+    names = text.names or ("",) * text.width
+    rows = text.fields()[text.names is not None :]
+    held = [i for i in range(text.width) if names[i] or any(row[i].strip() for row in rows if i < len(row))]
     if not held:
         return None
     try:
-        target = target_column(text.path, len(held), names and [found[i] for i in held], request)
+        target = target_column(text.path, len(held), text.names and [names[i] for i in held], request)
     except DataError:  # the columns are not all known yet
         return None
     return None if target is None else held[target]
 
 
-def _kept(text: _Text, frame: Any, names: tuple[str, ...] | None, request: Request) -> list[int]:
+def _kept(text: _Text, frame: Any, request: Request) -> list[int]:
     """Return the columns to read, and note the others: those without name and values, and the index of a frame."""
+    names = text.names
     if names is not None:
         nameless = [i for i in frame.columns if not names[i]]
     else:
@@ -279,7 +324,11 @@ def _kept(text: _Text, frame: Any, names: tuple[str, ...] | None, request: Reque
         if numbers.dtype.kind in "iu" and numbers.is_unique and "Unnamed: 0" not in request.known_names:
             text.notes.append("The first column without a name numbers the rows (the index of a data frame); left out.")
             empty.append(0)
-    return [i for i in frame.columns if i not in empty]
+    kept = [i for i in frame.columns if i not in empty]
+    unnamed = [f"Unnamed: {i}" for i in kept if names is not None and not names[i]]
+    if unnamed:
+        text.notes.append(f"The columns without a name are called {listed(unnamed)}, as pandas calls them.")
+    return kept
 
 
 def _kind(names: tuple[str, ...] | None, index: int, request: Request) -> str | None:
@@ -301,21 +350,17 @@ def _has_fractions(column: Any) -> bool:
     return bool(np.any(np.trunc(values) != values, where=np.isfinite(values)))
 
 
-def _parse(
-    text: _Text, has_names: bool, request: Request, texts: Mapping[int, Sequence[str]], *, only: bool = False
-) -> Any:
+def _parse(text: _Text, request: Request, texts: Mapping[int, Sequence[str]], *, only: bool = False) -> Any:
     """Let pandas parse the rows; ``texts`` are read as text and have missing values of their own."""
     import pandas as pd
 
-    n_fields = len(text.first_rows[0][1])
     missing: Any = [*MISSING, *request.na_values]
     if texts:
-        missing = {i: texts.get(i, missing) for i in (texts if only else range(n_fields + 1))}
-    skipped = text.first_rows[0][0] if has_names else text.layout.skipped
+        missing = {i: texts.get(i, missing) for i in (texts if only else range(text.width))}
     separator = text.layout.separator
     try:
         with _open_text(text.path) as stream:
-            for _ in range(skipped):  # skiprows would count a quoted line break differently from csv
+            for _ in range(text.skipped):  # skiprows would count a quoted line break differently from csv
                 stream.readline()
             frame = pd.read_csv(
                 stream,
@@ -333,27 +378,23 @@ def _parse(
         if isinstance(error, UnicodeDecodeError | DataError):
             raise
         _refuse_ragged(text)
-        raise data_error(text.path, f"is not a valid CSV file: {error}") from None
-    if only:
-        return frame
+        unclosed = re.search(r"EOF inside string starting at row (\d+)", str(error))
+        reason = f"a quotation mark is not closed, in row {int(unclosed[1]) + 1} of the data" if unclosed else error
+        raise data_error(text.path, f"is not a valid CSV file: {reason}") from None
     # pandas fills short lines, which then have missing values in the last column.
-    ends_with_separator = frame.shape[1] == n_fields + 1 and bool(frame[n_fields].isna().all())
-    if ends_with_separator:
-        _refuse_ragged(text, n_fields + 1)
-    elif frame.shape[1] != n_fields or frame.iloc[:, -1].isna().any():
+    if not only and (frame.shape[1] != text.width or frame.iloc[:, -1].isna().any()):
         _refuse_ragged(text)
     return frame
 
 
-def _refuse_ragged(text: _Text, n_fields: int | None = None) -> None:
+def _refuse_ragged(text: _Text) -> None:
     with text.rows() as rows:
-        for row, (line, fields) in enumerate(rows):
-            expected = n_fields if n_fields is not None and row > 0 else len(text.first_rows[0][1])
-            if len(fields) != expected:
+        for line, fields in islice(rows, int(text.names is not None), None):
+            if len(fields) != text.width:
                 raise data_error(
                     text.path,
-                    f"line {line} has {len(fields)} fields, expected {expected}, as line "
-                    f"{text.first_rows[0][0]} has (between {_title(text.layout.separator)})",
+                    f"line {line} has {len(fields)} fields, expected {text.width}, as the lines above it have "
+                    f"(between {_title(text.layout.separator)})",
                 )
 
 

@@ -62,11 +62,13 @@ def decide(
     return found, True
 
 
-def note(is_header: bool, first: Sequence[str]) -> str:
-    """Return the sentence that tells what was guessed."""
+def note(is_header: bool, line: int, first: Sequence[str]) -> str:
+    """Return the sentence that tells what was guessed about a line."""
     if is_header:
-        return f"Line 1 was taken for the names of the columns ({listed(first, 4)}); --no-header reads it as a row."
-    return f"Line 1 was taken for a row of data ({listed(first, 4)}); --header reads it as names."
+        return (
+            f"Line {line} was taken for the names of the columns ({listed(first, 4)}); --no-header reads it as a row."
+        )
+    return f"Line {line} was taken for a row of data ({listed(first, 4)}); --header reads it as names."
 
 
 def _is_index(target: str, n_columns: int) -> bool:
@@ -79,7 +81,8 @@ def _guess(first: Sequence[str], below: Sequence[Sequence[str]]) -> bool | None:
     A text above numbers is a name, and so is each of 0, 1, 2, ..., the names that pandas gives to nameless columns. A
     field that comes again below it belongs to a row, and so does a number with a fraction above numbers.
     """
-    if len(first) > 2 and list(first) == [str(i) for i in range(len(first))]:
+    named = first[1:] if not first[0] else first  # pandas' index has no name
+    if len(named) > 2 and list(named) == [str(i) for i in range(len(named))]:
         return True
     numbers = [field for field in first if looks_like_number(field)]
     if not below:
@@ -109,10 +112,10 @@ def _evidence(field: str, column: Sequence[str], series: bool) -> str:
     if not looks_like_number(field):
         if numeric:
             return "names!"
+        if field.casefold() in TARGET_NAMES:
+            return "" if field in column else "names!"
         if field in column:
             return "row!"
-        if field.casefold() in TARGET_NAMES:
-            return "names!"
         if re.search(r"\d", field) and {_shape(value) for value in column} == {_shape(field)}:
             return "row?"  # a date above dates, K-1000 above K-1001
         return "names?" if len(set(column)) <= len(column) / 2 else ""

@@ -17,7 +17,7 @@ from gpuprop.datasets.dataset import Dataset, Label, Part, encode_like, encode_t
 from gpuprop.datasets.delimited import read_csv
 from gpuprop.datasets.idx import is_idx_name, read_images
 from gpuprop.datasets.npy import read_npy, read_npz
-from gpuprop.datasets.opening import bare_name
+from gpuprop.datasets.opening import ENDINGS, bare_name, ending
 from gpuprop.datasets.raw_table import Columns, RawTable, numeric_records, raw_table
 from gpuprop.datasets.request import Records, Request, check_n_features
 
@@ -276,7 +276,7 @@ def is_table(source: Source) -> bool:
     """Return whether a source holds a table with columns (text, Parquet, OpenML), which ``read_table`` reads."""
     if _is_bundled(source):
         return False
-    return _is_openml(source) or _ending(Path(source)) in TABLES
+    return _is_openml(source) or ending(Path(source)) in TABLES
 
 
 def _targets(records: Records) -> NDArray[Any]:
@@ -302,15 +302,11 @@ def _is_openml(source: Source) -> bool:
     return isinstance(source, str) and source.startswith(OPENML)
 
 
-def _ending(path: Path) -> str:
-    return Path(bare_name(path)).suffix.lower()
-
-
 def _read_table(source: Source, request: Request) -> RawTable:
     if _is_openml(source):
         return raw_table(read_openml(str(source).removeprefix(OPENML), request), request)
     path = Path(source)
-    return raw_table(TABLES[_ending(path)](path, request), request)
+    return raw_table(TABLES[ending(path)](path, request), request)
 
 
 def _read(source: Source, request: Request) -> Records:
@@ -346,6 +342,8 @@ def _reader(source: Source) -> Callable[[Path, Request], Records]:
 def _advice(path: Path) -> str:
     if path.suffix.lower() in {".xls", ".xlsx", ".ods"}:
         return "save the sheet as CSV UTF-8"
+    if path.suffix.lower() in ENDINGS:
+        return f"name it with the ending of what it holds, such as {path.stem}.csv{path.suffix}"
     return "rename it if it is one of them"
 
 

@@ -158,12 +158,13 @@ def read_npz(path: Path, request: Request) -> Records:
     pairs = [_features_and_target(path, keys, arrays, request) for keys, arrays in zip(parts, found, strict=True)]
     used = [name for keys in parts for name in keys]
     rest = [name for name in names if name not in used]
-    notes = [] if used[:2] == ["X", "y"] or used == ["X"] else [f"The data are the arrays {listed(used)}."]
+    notes = [] if used in (["X", "y"], ["X"]) else [f"The data are the arrays {listed(used)}."]
     if rest and request.with_target and not request.arrays:
         notes.append(f"The arrays {listed(rest)} were left out.")
     (X, y), *more = pairs
     test = (more[0][0], more[0][1]) if more and more[0][1] is not None else None
-    return Records(str(path), X, y, notes=tuple(notes), test=test)
+    holds_labels = y is not None and y.dtype.kind in "iu" and y.ndim == 1 and "label" in parts[0][1].casefold()
+    return Records(str(path), X, y, notes=tuple(notes), task="classification" if holds_labels else None, test=test)
 
 
 def _named_arrays(path: Path, names: Sequence[str], request: Request) -> list[list[str]]:
@@ -184,12 +185,11 @@ def _usual_arrays(path: Path, names: Sequence[str], request: Request) -> list[li
         part, role = _part_and_role(name)
         if role:
             by_part[part].setdefault(role, []).append(name)
-    order = ("", "train", "test") if request.with_target else ("", "test", "train")
-    parts = [part for part in order if "X" in by_part[part]]
+    parts = [part for part in ("", "train", "test") if "X" in by_part[part]]
     if parts[:2] == ["", "train"]:  # the whole, and its parts beside it
         parts = [""]
-    elif not request.with_target:
-        parts = parts[:1]
+    if not request.with_target:
+        parts = parts[-1:]
     if not parts:
         raise data_error(
             path,

@@ -34,7 +34,11 @@ MISSING = (
 
 PLAIN = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?[iI]nf(?:inity)?")
 
-_MONEY = r"(?:US|A|C|NZ|HK|R)?[$¢£¥֏฿₠-₿]|USD|EUR|GBP|CHF|JPY|CNY|INR|AUD|CAD|SEK|NOK|DKK|PLN|CZK|HUF|BRL|MXN|KRW"
+#: Signs of money (Unicode's category Sc), the common letters for it, and the codes of ISO 4217 that are met most.
+_MONEY = (
+    r"(?:US|AU?|CA?|NZ|HK|NT|S|R|MX)?[$¢£¥֏؋৳฿₠-⃀]|kr\.?|Kč|Ft|zł|Rs\.?|RM|lei|Fr\.?|"
+    "USD|EUR|GBP|CHF|JPY|CNY|RMB|INR|AUD|CAD|NZD|SGD|HKD|SEK|NOK|DKK|PLN|CZK|HUF|RON|RUB|TRY|ZAR|BRL|MXN|KRW"
+)
 _WITH_UNIT = re.compile(rf"([-+]?)\s*({_MONEY})?\s*([-+]?[\d.,'\u2019\s]*\d)\s*({_MONEY}|%)?")
 _GROUPS = r"(?:\d+|[1-9]\d{{0,2}}(?:{0}\d{{3}})+)"
 _BLANK = "[ \u00a0\u2009\u202f'\u2019]"
@@ -57,7 +61,7 @@ def looks_like_number(text: str) -> bool:
 
 def _split(text: str) -> tuple[str, str, frozenset[str]] | None:
     """Return the unit, the digits with their marks, and the decimal marks under which they are a number."""
-    match = _WITH_UNIT.fullmatch(text.strip())
+    match = _WITH_UNIT.fullmatch(text.strip().replace("\u2212", "-"))  # the minus of typesetters
     if match is None:
         return None
     sign, before, digits, after = match.groups()

@@ -51,6 +51,22 @@ def bare_name(path: Path) -> str:
     return path.name[: -len(path.suffix)] if path.suffix.lower() in ENDINGS else path.name
 
 
+def ending(path: Path) -> str:
+    """Return the ending that says what a file holds, in lower case: ``.csv`` for ``iris.csv.gz``.
+
+    A zip archive that does not tell it by its own name, such as ``iris.zip``, tells it by the name of its only file.
+    """
+    found = Path(bare_name(path)).suffix.lower()
+    if not found and path.suffix.lower() == ".zip" and path.is_file():
+        try:
+            with zipfile.ZipFile(path) as archive:
+                members = [info.filename for info in archive.infolist() if not _is_clutter(info.filename)]
+        except BROKEN:
+            return found
+        return Path(members[0]).suffix.lower() if len(members) == 1 else ".csv"
+    return found
+
+
 def first_bytes(path: Path, count: int = 16) -> bytes:
     """Return the first bytes of a regular file that is not empty."""
     stream, _ = open_file(path)

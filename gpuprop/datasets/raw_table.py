@@ -116,7 +116,9 @@ def check_names(source: object, names: Iterable[str]) -> None:
     """Raise ``DataError`` if two columns have one name."""
     duplicates = sorted(name for name, count in Counter(names).items() if count > 1)
     if duplicates:
-        raise data_error(source, f"got several columns named {listed(duplicates)}, expected distinct names")
+        raise data_error(
+            source, f"got several columns named {listed(duplicates)}, expected distinct names; rename them"
+        )
 
 
 def raw_table(columns: Columns, request: Request) -> RawTable:
@@ -145,7 +147,9 @@ def raw_table(columns: Columns, request: Request) -> RawTable:
     if request.with_target and series is not None and _is_text(series) and task is None:
         spelled = series[series.isin(MISSING)].unique().tolist()
         if spelled:
-            notes.append(f"In the target {names[target or 0]!r}, {listed(spelled)} is a label; --na makes it missing.")
+            notes.append(
+                f"In the target {names[target or 0]!r}, {listed(spelled)} is a label; --na makes it a missing value."
+            )
     frame.columns = [name for i, name in enumerate(names) if i != target]
     _refuse_infinities(columns.source, frame, columns.place)
     return RawTable(
@@ -260,11 +264,18 @@ def _refuse_odd_cell(columns: Columns, name: str, index: int, reading: Reading, 
     row = int(np.argmax(reading.odd))
     cell = str(columns.frame[index].iloc[row])[:60]
     n_numbers = int((~np.isnan(reading.values)).sum())
-    why = "as the model expects" if kind == "number" else f"as in {n_numbers} other rows"
+    where, missing = (
+        f"{columns.place(row)}, {_title(name, columns.names is not None)}",
+        f"missing value (--na {cell!r})",
+    )
+    if kind == "number":
+        raise data_error(
+            columns.source, f"{where}: got {cell!r}, expected a number; correct it, or name it as a {missing}"
+        )
     raise data_error(
         columns.source,
-        f"{columns.place(row)}, column {name!r}: got {cell!r}, expected a number, {why}; correct it, name it as a "
-        f"missing value (--na {cell!r}), or name the column as text (--categorical {name!r})",
+        f"{where}: got {cell!r}, expected a number, as in {n_numbers} other rows; correct it, name it as a {missing}, "
+        f"or name the column as text (--categorical {name!r})",
     )
 
 
@@ -278,8 +289,8 @@ def _refuse_disagreement(columns: Columns, name: str, index: int, reading: Readi
     row, other = int(np.argmax(reading.odd)), int(np.argmin(np.isnan(reading.values)))
     raise data_error(
         columns.source,
-        f"{columns.place(row)}, column {name!r}: got {cells.iloc[row]!r}, but {cells.iloc[other]!r} in "
-        f"{columns.place(other)}; write all numbers of the column in one way, or name it as text "
+        f"{columns.place(row)}, {_title(name, columns.names is not None)}: got {cells.iloc[row]!r}, but "
+        f"{cells.iloc[other]!r} in {columns.place(other)}; write the column's numbers in one way, or name it as text "
         f"(--categorical {name!r})",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,7 +150,12 @@ def target_column(source: object, n_columns: int, names: Sequence[str] | None, r
     target = request.target
     if not request.with_target:
         # Input for predictions may still hold the target, which only its name can tell.
-        return list(names).index(target) if names is not None and isinstance(target, str) and target in names else None
+        if names is None:
+            is_there = request.feature_names is not None and n_columns == len(request.feature_names) + 1
+            return _place(target, n_columns) if is_there else None
+        return list(names).index(target) if isinstance(target, str) and target in names else None
+    if names is None and _place(target, n_columns) is not None:
+        return _place(target, n_columns)
     if target is None:
         return _default_target(source, n_columns, names, request.feature_names)
     if isinstance(target, str):
@@ -163,6 +169,12 @@ def target_column(source: object, n_columns: int, names: Sequence[str] | None, r
     if not -n_columns <= target < n_columns:
         raise data_error(source, f"got target index {target}, expected {-n_columns} to {n_columns - 1}")
     return target % n_columns
+
+
+def _place(target: object, n_columns: int) -> int | None:
+    """Return the index of ``"column 3"``, as nameless columns are called."""
+    found = re.fullmatch(r"column (\d+)", target) if isinstance(target, str) else None
+    return int(found[1]) - 1 if found and 1 <= int(found[1]) <= n_columns else None
 
 
 def is_target_guessed(names: Sequence[str] | None, target: int | None, request: Request) -> bool:
