@@ -143,6 +143,19 @@ def test_numbers_are_scaled_by_quartiles_or_else_by_the_range() -> None:
     assert (new[0, 3] != new[1, 3]).all()
 
 
+def test_gaps_get_an_input_if_they_say_something_of_their_own() -> None:
+    x, i = RNG.normal(size=N), np.arange(N)
+    frame = pd.DataFrame(
+        {
+            "few": np.where(i < 4, np.nan, x),
+            "some": np.where(i < 5, np.nan, x),
+            "same": np.where(i < 5, np.nan, x),
+            "other": np.where(i < 6, np.nan, x),
+        }
+    )
+    assert Columns().fit(frame).input_names == ["few", "some", "some is missing", "same", "other", "other is missing"]
+
+
 def test_categories_are_one_hot_and_two_values_share_an_input() -> None:
     frame = pd.DataFrame({"city": ["a", "b", "c", "a"] * 5, "side": ["left", "right", "left", None] * 5})
     found = Columns().fit(frame)
@@ -188,6 +201,12 @@ def test_frames_of_other_libraries() -> None:
     np.testing.assert_array_equal(found.transform(table), found.transform(frame))
     assert kinds(Columns().fit(table)) == kinds(found)
 
+    class OnlyTheProtocol:
+        def __dataframe__(self, nan_as_null: bool = False, allow_copy: bool = True) -> Any:
+            return table.__dataframe__()
+
+    np.testing.assert_array_equal(found.transform(OnlyTheProtocol()), found.transform(frame))
+
 
 def test_arrays_are_taken_at_their_word() -> None:
     counting = np.c_[np.arange(N), RNG.normal(size=N)]
@@ -207,6 +226,7 @@ def test_real_features_are_not_identifiers() -> None:
             "paid": RNG.permutation(N),
             "id": np.arange(N) + 7,
             "Unnamed: 0": np.arange(N),
+            "time": np.arange(N),
             "when": pd.date_range("2024-01-01", periods=N).strftime("%Y-%m-%d"),
         }
     )
