@@ -163,6 +163,24 @@ def test_options_say_what_columns_are(cli: Cli, shop: Path) -> None:
     assert table["zip"].split()[1:2] == ["number"]
 
 
+def test_rows_without_a_target_are_left_out_and_counted(cli: Cli, shop: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(shop / "purchases.csv")
+    frame.loc[[2, 9], "spent"] = np.nan
+    frame.loc[12, "income"] = np.nan
+    frame.to_csv(tmp_path / "gaps.csv", index=False)
+    note = "note: 2 rows have no target and were left out (line 4 is the first)."
+    out = cli.run("train", "gaps.csv", "--target", "spent", *QUICK).out
+    assert note in out.splitlines()
+    assert "gaps: 398 rows" in out
+    out = cli.run("evaluate", shop / "run", "gaps.csv").out
+    assert note in out.splitlines()
+    assert "gaps.csv: 398 rows" in out
+    cli.run("predict", shop / "run", "gaps.csv", "--out", "p.csv")
+    assert len(read_csv(tmp_path / "p.csv")) == 400
+    frame.assign(spent=np.nan).to_csv(tmp_path / "none.csv", index=False)
+    assert "no row with a target in column 'spent'" in cli.fail("evaluate", shop / "run", "none.csv").err
+
+
 # --- names, targets, labels ------------------------------------------------------------------------------------
 
 

@@ -360,7 +360,10 @@ def _what(classes: Sequence[Any] | None) -> str:
 def _print_columns(columns: Columns) -> None:
     """Print what each column is and what is done with it."""
     rows = columns.table()
-    cells = [(row.name, row.kind, f"{row.missing:.1%}" if row.missing else "", row.treatment) for row in rows]
+    cells = [
+        (" ".join(row.name.split()), row.kind, f"{row.missing:.1%}" if row.missing else "", row.treatment)
+        for row in rows
+    ]
     print_table(("column", "kind", "missing", "what is done"), cells[:_MOST_COLUMNS], right=(2,))
     rest = [row.kind for row in rows[_MOST_COLUMNS:]]
     if rest:

@@ -21,7 +21,7 @@ from gpuprop.errors import DataError
 from gpuprop.estimators.cells import CellError
 from gpuprop.model.network import Network
 from gpuprop.model.predictions import prediction_columns
-from gpuprop.training.parts import Source, check_columns, held_out_rows, rows_for_model, targets_like
+from gpuprop.training.parts import Source, check_columns, held_out_rows, rows_for_model, targets_like, with_targets
 
 if TYPE_CHECKING:
     from gpuprop.datasets import RawTable
@@ -180,7 +180,7 @@ class TablePredictor:
 
     def rows(self, source: Source, fraction: float | None = None) -> Rows:
         """Return rows and targets; the model's own names decide which columns they are."""
-        table = self._read(source, with_target=True)
+        table = with_targets(self._read(source, with_target=True))
         classes = None if self.classes is None else list(self.classes)
         y = targets_like(table, classes)
         frame = table.frame

@@ -33,6 +33,7 @@ __all__ = [
     "targets_like",
     "targets_of",
     "train_and_test_parts",
+    "with_targets",
 ]
 
 #: Share of the rows held out for testing, where a data set has no test part of its own.
@@ -192,6 +193,7 @@ def table_parts(
     if table.target_guessed and table.names_known:
         names = _listed([*table.frame.columns, table.target_name])
         raise DataError(f"{source.data}: does not say which column is the target; give --target NAME, one of {names}")
+    table = with_targets(table)
     y, classes = targets_of(table, task)
     name = datasets.short_name(source.data)
     if test is None:
@@ -204,7 +206,7 @@ def table_parts(
     else:
         known = [*table.frame.columns, table.target_name]
         own = replace(test, target=table.target_name if table.names_known else source.target)
-        other = own.read_table(columns=known if table.names_known else None, kinds=kinds_of(table.frame))
+        other = with_targets(own.read_table(columns=known if table.names_known else None, kinds=kinds_of(table.frame)))
         train_part, test_part = (table.frame, y), (other.frame, targets_like(other, classes))
     if classes is None and len(test_part[0]) < 2:
         raise DataError(f"{name}: got one row for testing, expected at least 2: R2 needs them; add rows")
@@ -217,6 +219,31 @@ def table_parts(
         table.notes,
         table.target_guessed,
         table.place,
+    )
+
+
+def with_targets(table: RawTable) -> RawTable:
+    """Return the table without the rows that have no target; a note says how many these were.
+
+    Raises
+    ------
+    DataError
+        If no row has a target.
+    """
+    if table.target is None or table.target.notna().all():
+        return table
+    known = table.target.notna().to_numpy(bool)
+    rows, first = np.flatnonzero(known), int(np.argmin(known))
+    if not len(rows):
+        raise DataError(f"{table.name}: has no row with a target in column {table.target_name!r}, expected some")
+    n_others = len(known) - len(rows)
+    what = "1 row has no target and was" if n_others == 1 else f"{n_others:,} rows have no target and were"
+    return replace(
+        table,
+        frame=table.frame.iloc[rows].reset_index(drop=True),
+        target=table.target.iloc[rows].reset_index(drop=True),
+        notes=(*table.notes, f"{what} left out ({table.place(first)} is the first)."),
+        place=lambda row: table.place(int(rows[row])),
     )
 
 
