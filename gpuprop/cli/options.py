@@ -50,8 +50,8 @@ Target = Annotated[
     typer.Option(
         "--target",
         metavar="NAME|INDEX",
-        help="The target column of a table or NPY file.  [default: the model's; else the column named y, target, label "
-        "or class; the last, where the columns have no names]",
+        help="The target column of a table or NPY file.  [default: that of the model or of OpenML; else the column named "
+        "y, target, label or class; where columns have no names, the last]",
     ),
 ]
 Labels = Annotated[
@@ -62,7 +62,10 @@ Labels = Annotated[
 ]
 Header = Annotated[
     bool | None,
-    typer.Option("--header/--no-header", help="Whether a CSV file starts with a line of names.  [default: detected]"),
+    typer.Option(
+        "--header/--no-header",
+        help="Whether a CSV file starts with a line of names.  [default: what line 1 and the lines below it tell]",
+    ),
 ]
 
 

@@ -78,7 +78,7 @@ def train(
         typer.Option(
             metavar="auto|classification|regression",
             help="auto: the values decide. Classes are text, bools, and whole numbers if there are at most 10 or if "
-            "they count 0, 1, 2, ...",
+            "they count 0, 1, 2, ...; other numbers are a regression.",
         ),
     ] = "auto",
     header: Header = None,
@@ -122,9 +122,9 @@ def train(
         Any,
         typer.Option(
             metavar="standard|none|divide:N",
-            help="How the inputs are scaled; the scaling is saved with the model. standard brings each column of the "
-            "training part to mean 0 and deviation 1.  [default: by data; divide:255 for 8-bit images, standard for "
-            "other files]",
+            help="How the inputs are scaled, but for tables; the scaling is saved with the model. standard brings each "
+            "column of the training part to mean 0 and deviation 1.  [default: by data; divide:255 for 8-bit images, "
+            "standard for other arrays]",
             parser=parse_scale,
         ),
     ] = None,
