@@ -50,7 +50,7 @@ Target = Annotated[
     typer.Option(
         "--target",
         metavar="NAME|INDEX",
-        help="The target column of a table or NPY file.  [default: that of the model or of OpenML; else the column named "
+        help="The target column of a table or NPY file.  [default: the model's or OpenML's; else the column named "
         "y, target, label or class; where columns have no names, the last]",
     ),
 ]
