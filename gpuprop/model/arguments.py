@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from gpuprop.core.embedding import InputEmbedding
 from gpuprop.errors import check_integer, check_real
 from gpuprop.maths.activations import Activation, get_activation
 
@@ -16,6 +17,7 @@ __all__ = [
     "check_classes",
     "check_dropout",
     "check_dtype",
+    "check_embedding",
     "check_feature_names",
     "check_hidden_activations",
     "check_layer_sizes",
@@ -57,6 +59,17 @@ def check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     if found not in (np.float32, np.float64) or not found.isnative:
         raise ValueError(f"dtype: got {dtype!r}, expected 'float32' or 'float64'")
     return found
+
+
+def check_embedding(embedding: InputEmbedding | Mapping[str, Any] | None, n_inputs: int) -> InputEmbedding | None:
+    """Return an embedding whose outputs are the inputs of the first layer, or None."""
+    if isinstance(embedding, Mapping):
+        embedding = InputEmbedding.from_config(embedding)
+    if embedding is not None and not isinstance(embedding, InputEmbedding):
+        raise TypeError(f"embedding: got {embedding!r}, expected an InputEmbedding or None")
+    if embedding is not None and embedding.n_outputs != n_inputs:
+        raise ValueError(f"embedding: gives {embedding.n_outputs} numbers, expected {n_inputs}, as layer_sizes[0] says")
+    return embedding
 
 
 def check_seed(seed: int | None) -> int:
