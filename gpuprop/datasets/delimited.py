@@ -193,7 +193,8 @@ def _fit(lines: Sequence[str], separator: str, is_whole: bool) -> tuple[float, f
     width, count = Counter(map(len, body)).most_common(1)[0] if body else (0, 0)
     if width < 2:
         return 0.0, 0.0, 0
-    count += body is not rows and len(rows[0]) in (width, width - 1)  # a line of names may lack one; see _names
+    widths = {width, width - 1} if width > 2 else {width}  # a line of names may lack one; see _names
+    count += body is not rows and len(rows[0]) in widths
     fields = [cell for row in body for cell in row if cell]
     numbers = sum(map(looks_like_number, fields)) / max(1, len(fields))
     return count / len(rows), numbers, width

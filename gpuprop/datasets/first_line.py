@@ -76,10 +76,11 @@ def _is_index(target: str, n_columns: int) -> bool:
 
 
 def _guess(first: Sequence[str], below: Sequence[Sequence[str]]) -> bool | None:
-    """Compare each field with the column below it; strong evidence outweighs weak, and a contradiction tells nothing.
+    """Compare each field with the column below it; a contradiction tells nothing.
 
     A text above numbers is a name, and so is each of 0, 1, 2, ..., the names that pandas gives to nameless columns. A
-    field that comes again below it belongs to a row, and so does a number with a fraction above numbers.
+    field that comes again below it belongs to a row, and so does a number with a fraction above numbers. Where neither
+    is, a text above few different ones is probably a name, and a number like those below it is probably none.
     """
     named = first[1:] if not first[0] else first  # pandas' index has no name
     if len(named) > 2 and list(named) == [str(i) for i in range(len(named))]:
@@ -87,17 +88,20 @@ def _guess(first: Sequence[str], below: Sequence[Sequence[str]]) -> bool | None:
     numbers = [field for field in first if looks_like_number(field)]
     if not below:
         return not numbers
-    series = len(numbers) > 2 and _in_equal_steps(numbers)
+    series = numbers[:2] == ["0", "1"] if len(numbers) == 2 else len(numbers) > 2 and _in_equal_steps(numbers)
     evidence = [
         _evidence(field, [row[i].strip() for row in below if i < len(row) and row[i].strip() not in GAPS], series)
         for i, field in enumerate(first)
         if field not in GAPS
     ]
-    for names, row in (("names!", "row!"), ("names?", "row?")):
-        if names in evidence and row in evidence:
-            return None
-        if names in evidence or row in evidence:
-            return names in evidence
+    if "names!" in evidence:
+        return None if "row!" in evidence or "number" in evidence else True
+    if "row!" in evidence:
+        return False
+    if "names?" in evidence:
+        return None if "row?" in evidence or "number" in evidence else True
+    if "row?" in evidence or "number" in evidence:
+        return False
     if not numbers:
         return True
     # A row whose numbers all lie outside what their columns hold would be a rare one.
@@ -105,7 +109,11 @@ def _guess(first: Sequence[str], below: Sequence[Sequence[str]]) -> bool | None:
 
 
 def _evidence(field: str, column: Sequence[str], series: bool) -> str:
-    """Return what a field of line 1 is, by the column below it: names or row, surely (!) or probably (?)."""
+    """Return what a field of line 1 is, by the column below it.
+
+    That is a part of names or of a row, surely (!) or probably (?); a number like those below it; a number outside what
+    they are; or nothing that tells.
+    """
     if not column:
         return ""
     numeric = all(map(looks_like_number, column))
@@ -131,7 +139,7 @@ def _evidence(field: str, column: Sequence[str], series: bool) -> str:
     if not is_number(field) or not values:
         return ""
     if min(values) <= float(field) <= max(values):
-        return "row?"
+        return "number"
     return "outside" if len(values) >= 20 else ""
 
 
