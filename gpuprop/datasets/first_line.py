@@ -29,6 +29,7 @@ def decide(
     *,
     target: str | int | None = None,
     known: Sequence[str] = (),
+    missing: Sequence[str] = (),
 ) -> tuple[bool, bool]:
     """Return whether line 1 holds names, and whether that was guessed.
 
@@ -42,6 +43,8 @@ def decide(
         The target column as the user names it. A text that is not an index, or no valid one, can only be a name.
     known : sequence of str
         The names of a model's columns.
+    missing : sequence of str
+        What stands for a missing value, beside the usual spellings.
 
     Raises
     ------
@@ -54,7 +57,7 @@ def decide(
     shared = [name for name in known if name in first]
     if shared and (len(shared) == len(known) or not all(map(is_number, shared))):
         return True, False
-    found = _guess(first, rows[1:])
+    found = _guess(first, rows[1:], {*GAPS, *missing})
     if found is None and known and not any(map(is_number, known)) and all(map(is_number, first)):
         return False, False
     if found is None:
@@ -75,7 +78,7 @@ def _is_index(target: str, n_columns: int) -> bool:
     return target.removeprefix("-").isdecimal() and -n_columns <= int(target) < n_columns
 
 
-def _guess(first: Sequence[str], below: Sequence[Sequence[str]]) -> bool | None:
+def _guess(first: Sequence[str], below: Sequence[Sequence[str]], gaps: set[str]) -> bool | None:
     """Compare each field with the column below it; a contradiction tells nothing.
 
     A text above numbers is a name, and so is each of 0, 1, 2, ..., the names that pandas gives to nameless columns. A
@@ -90,9 +93,9 @@ def _guess(first: Sequence[str], below: Sequence[Sequence[str]]) -> bool | None:
         return not numbers
     series = numbers[:2] == ["0", "1"] if len(numbers) == 2 else len(numbers) > 2 and _in_equal_steps(numbers)
     evidence = [
-        _evidence(field, [row[i].strip() for row in below if i < len(row) and row[i].strip() not in GAPS], series)
+        _evidence(field, [row[i].strip() for row in below if i < len(row) and row[i].strip() not in gaps], series)
         for i, field in enumerate(first)
-        if field not in GAPS
+        if field not in gaps
     ]
     if "names!" in evidence:
         return None if "row!" in evidence or "number" in evidence else True

@@ -81,8 +81,8 @@ class Reading:
         NaN where a cell is missing or is no number.
     odd : ndarray of bool
         The cells that are there and are no numbers.
-    example : str or None
-        A number that is written in another way than Python's, or None if there is none.
+    example : tuple of str and float, or None
+        A cell that is written in another way than Python writes numbers, and its value; None if there is none.
     decimal : str or None
         The decimal mark that the numbers tell; None if they have neither fractions nor marks.
     ambiguous : str or None
@@ -91,7 +91,7 @@ class Reading:
 
     values: NDArray[np.float64]
     odd: NDArray[np.bool_]
-    example: str | None = None
+    example: tuple[str, float] | None = None
     decimal: str | None = None
     ambiguous: str | None = None
 
@@ -140,7 +140,7 @@ def read_numbers(texts: Any, decimal: str | None = None) -> Reading:
     return Reading(
         _floats(cells, numbers),
         ~missing & ~cells.isin(set(numbers)).to_numpy(bool),
-        next((cell for cell in numbers if numbers[cell] != cell), None),
+        next(((cell, float(number)) for cell, number in numbers.items() if number != cell), None),
         told_mark,
         ambiguous,
     )

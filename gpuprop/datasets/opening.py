@@ -141,8 +141,11 @@ def _opened(path: Path, compression: str) -> Iterator[IO[bytes]]:
             raise data_error(
                 path, "is compressed with zstd, which needs: pip install zstandard (or unpack it: unzstd FILE)"
             ) from None
-        with zstandard.open(path, "rb") as stream:
-            yield stream
+        try:
+            with zstandard.open(path, "rb") as stream:
+                yield stream
+        except zstandard.ZstdError as error:
+            raise OSError(str(error)) from None
         return
     openers: dict[str, Callable[[Path], Any]] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
     with openers[compression](path) as stream:
