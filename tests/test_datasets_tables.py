@@ -94,7 +94,7 @@ def test_aligned_columns_as_numpy_and_r_write_them(tmp_path: Path) -> None:
     np.savetxt(stream, X, header="a b y")
     table = read_table(written(tmp_path / "a.txt", stream.getvalue()))
     assert (list(table.frame.columns), table.target_name) == (["a", "b"], "y")
-    np.testing.assert_array_equal(table.frame.to_numpy(), X[:, :2])
+    np.testing.assert_allclose(table.frame.to_numpy(), X[:, :2], rtol=1e-15)
     lines = [f'"{i + 1}" {line.replace(",", " ")}' for i, line in enumerate(LINES)]
     table = read_table(written(tmp_path / "b.txt", '"a" "b" "c" "kind"', *lines))  # R's names of rows have no name
     assert_trees(table, ["a", "b", "c"])

@@ -80,10 +80,10 @@ def kind_by_content(start: bytes, kinds: dict[bytes, str]) -> str | None:
 
 
 class _Bounded(io.RawIOBase):
-    """A stream of unpacked bytes that ends with an error before they fill the memory."""
+    """A stream of unpacked bytes that ends with an error before they fill the memory, or if there are too few."""
 
-    def __init__(self, path: Path, stream: IO[bytes]) -> None:
-        self._path, self._stream, self._count = path, stream, 0
+    def __init__(self, path: Path, stream: IO[bytes], least: int) -> None:
+        self._path, self._stream, self._least, self._count = path, stream, least, 0
 
     def readable(self) -> bool:
         return True
@@ -92,6 +92,8 @@ class _Bounded(io.RawIOBase):
         data = self._stream.read(len(buffer))
         self._count += len(data)
         refuse_oversized(self._path, self._count)
+        if len(buffer) and not data and self._count < self._least:
+            raise EOFError
         buffer[: len(data)] = data
         return len(data)
 
@@ -112,7 +114,10 @@ def open_unpacked(path: Path) -> Iterator[IO[bytes]]:
             yield plain
         return
     try:
-        with _opened(path, compression) as stream, io.BufferedReader(_Bounded(path, stream)) as unpacked:
+        with (
+            _opened(path, compression) as (stream, least),
+            io.BufferedReader(_Bounded(path, stream, least)) as unpacked,
+        ):
             yield cast("IO[bytes]", unpacked)
     except BROKEN as error:
         reason = "they end too early" if isinstance(error, EOFError) else error
@@ -120,7 +125,8 @@ def open_unpacked(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _opened(path: Path, compression: str) -> Iterator[IO[bytes]]:
+def _opened(path: Path, compression: str) -> Iterator[tuple[IO[bytes], int]]:
+    """Open a compressed file; yield a stream and how many bytes it must give, where its reader does not check that."""
     if compression == "zip":
         with zipfile.ZipFile(path) as archive:
             members = [info for info in archive.infolist() if not _is_clutter(info.filename)]
@@ -132,7 +138,7 @@ def _opened(path: Path, compression: str) -> Iterator[IO[bytes]]:
             if members[0].flag_bits & 1:
                 raise data_error(path, "is a zip archive with a password; unpack it first")
             with archive.open(members[0]) as member:
-                yield member
+                yield member, 0
         return
     if compression == "zstd":
         try:
@@ -142,14 +148,15 @@ def _opened(path: Path, compression: str) -> Iterator[IO[bytes]]:
                 path, "is compressed with zstd, which needs: pip install zstandard (or unpack it: unzstd FILE)"
             ) from None
         try:
+            size = zstandard.frame_content_size(first_bytes(path, 18))
             with zstandard.open(path, "rb") as stream:
-                yield stream
+                yield stream, size
         except zstandard.ZstdError as error:
             raise OSError(str(error)) from None
         return
     openers: dict[str, Callable[[Path], Any]] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
     with openers[compression](path) as stream:
-        yield stream
+        yield stream, 0
 
 
 def _is_clutter(name: str) -> bool:
