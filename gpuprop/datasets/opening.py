@@ -79,6 +79,13 @@ def kind_by_content(start: bytes, kinds: dict[bytes, str]) -> str | None:
     return next((kind for magic, kind in kinds.items() if start.startswith(magic)), None)
 
 
+def hint(start: bytes) -> str:
+    """Return ``"; it is a web page, ..."`` if the first bytes of a file say that it is something else, or ""."""
+    known = {**BINARY, **TEXTS, b"PK\3\4": "a zip archive, as NPZ files are", b"\x1f\x8b": "gzip-compressed; unpack it"}
+    kind = next((kind for magic, kind in known.items() if start and magic.startswith(start[: len(magic)])), None)
+    return f"; it is {kind}" if kind and len(start) > 1 else ""
+
+
 class _Bounded(io.RawIOBase):
     """A stream of unpacked bytes that ends with an error before they fill the memory, or if there are too few."""
 
@@ -132,6 +139,8 @@ def _opened(path: Path, compression: str) -> Iterator[tuple[IO[bytes], int]]:
             members = [info for info in archive.infolist() if not _is_clutter(info.filename)]
             if any(info.filename in ("[Content_Types].xml", "mimetype") for info in members):
                 raise data_error(path, "is a spreadsheet or another office file; save the sheet as CSV UTF-8")
+            if members and all(info.filename.endswith(".npy") for info in members):
+                raise data_error(path, "is an NPZ file; name it with the ending .npz")
             if len(members) != 1:
                 names = listed([info.filename for info in members]) or "none"
                 raise data_error(path, f"is a zip archive of the files {names}, expected one; unpack the one to read")
