@@ -153,6 +153,11 @@ def test_bundled_data_for_another_model() -> None:
         (np.array(["b", "a", "b"]), ["a", "b"]),
         (np.array(["b", "a", "b"], object), ["a", "b"]),
         (np.arange(100, dtype=np.uint8), list(range(100))),
+        (np.arange(100) + 1, list(range(1, 101))),
+        (np.array([20, 10, 5]), [5, 10, 20]),
+        (np.array([1.0, 0.0]), [0.0, 1.0]),
+        (np.array([b"b", b"a"]), ["a", "b"]),
+        (np.array(["2", "1"]), ["1", "2"]),
     ],
 )
 def test_auto_takes_these_for_classes(values: np.ndarray[Any, Any], classes: list[Any]) -> None:
@@ -164,7 +169,54 @@ def test_auto_takes_these_for_classes(values: np.ndarray[Any, Any], classes: lis
 
 
 @pytest.mark.parametrize(
-    "values", [np.arange(101), np.array([0.0, 1.0]), np.array([[0.5, 1.0]]), np.array([2, 2, 2], np.float32)]
+    ("spelled", "classes"),
+    [
+        (["2", "10", "2"], [2, 10]),
+        (["2.0", "1.0", "2.0"], [1.0, 2.0]),
+        (["1", "1.0", "2"], [1.0, 2.0]),  # one class, spelled in two ways
+        (["1.00", "2.00"], ["1.00", "2.00"]),
+        (["True", "False"], [False, True]),
+        (["TRUE", "FALSE"], ["FALSE", "TRUE"]),
+        (["007", "042"], ["007", "042"]),
+        (["01", "02", "1A"], ["01", "02", "1A"]),
+        (["0", "1", "3+"] * 9, ["0", "1", "3+"]),
+        (["yes", "no", "NA", "None"], ["NA", "None", "no", "yes"]),
+        ([str(10**20), str(10**20 + 1)], [str(10**20), str(10**20 + 1)]),
+    ],
+)
+def test_labels_keep_the_spelling_of_a_file(spelled: list[str], classes: list[Any]) -> None:
+    y, found = encode_target("data", np.array(spelled, object))
+    assert [(type(label), label) for label in found or []] == [(type(label), label) for label in classes]
+    named = [str(classes[i]) for i in y]
+    assert named == spelled or [float(a) for a in named] == [float(b) for b in spelled]
+    # Every later file that spells them so has the same classes.
+    np.testing.assert_array_equal(encode_like("data", np.array(spelled[::-1], object), classes), y[::-1])
+
+
+@pytest.mark.parametrize(
+    ("spelled", "numbers"),
+    [
+        ([str(30000 + 2711 * i) for i in range(30)], [30000 + 2711 * i for i in range(30)]),
+        (["0.5", "1.5", "0.5"], [0.5, 1.5, 0.5]),
+        (["1,5", "2,5", "3,0"], [1.5, 2.5, 3.0]),
+        (["$1,200", "$990"], [1200, 990]),
+    ],
+)
+def test_numbers_as_text_are_numbers(spelled: list[str], numbers: list[float]) -> None:
+    y, classes = encode_target("data", np.array(spelled, object))
+    assert (y.tolist(), classes) == (numbers, None)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.arange(101),
+        np.arange(11) + 2,
+        np.arange(12)[[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11]],
+        np.array([0.0, 1.5]),
+        np.array([[0.5, 1.0]]),
+        np.array([2, 2, 2], np.float32),
+    ],
 )
 def test_auto_takes_these_for_numbers(values: np.ndarray[Any, Any]) -> None:
     y, classes = encode_target("data", values)
@@ -189,6 +241,19 @@ def test_the_task_can_be_said() -> None:
         (np.array([-np.inf, 1.0]), "regression", r"row 1, target: got -inf"),
         (np.eye(3, dtype=int), "auto", r"shape \(3, 3\), expected one class per row, shape \(3,\)"),
         (np.eye(3), "classification", r"argmax"),
+        (
+            np.array(["1"] * 30 + ["?"], object),
+            "auto",
+            r"row 31: got '\?' as target, expected a number, as in 30 other",
+        ),
+        (np.array(["1", "2", "NA"], object), "auto", r"row 3: got 'NA' as target, expected a number"),
+        (np.array(["1", "2", "x"], object), "regression", r"row 3: got 'x' as target, expected a number"),
+        (np.array(["1", None], object), "auto", r"row 2: got no target; fill it in, or remove the row"),
+        (
+            np.array([f"n{i}" for i in range(20)], object),
+            "auto",
+            r"20 different texts as targets of 20 rows, such as 'n0'",
+        ),
     ],
 )
 def test_impossible_targets(values: np.ndarray[Any, Any], task: str, message: str) -> None:
@@ -213,6 +278,11 @@ def test_unknown_task_suggests_the_nearest() -> None:
         (np.array([1, 0]), [False, True], [1, 0]),
         (np.array(["True"]), [False, True], [1]),
         (np.array(["c"]), ["a", "b", "c"], [2]),
+        (np.array(["1.0", "2"], object), [1, 2], [0, 1]),
+        (np.array(["TRUE", "false"], object), [False, True], [1, 0]),
+        (np.array(["042", "007"], object), ["007", "042"], [1, 0]),
+        (np.array([2.0, 1.0]), ["1", "2"], [1, 0]),
+        (np.array([b"b"]), ["a", "b"], [1]),
     ],
 )
 def test_labels_meet_known_classes(values: np.ndarray[Any, Any], classes: Sequence[Any], expected: list[int]) -> None:
@@ -222,6 +292,10 @@ def test_labels_meet_known_classes(values: np.ndarray[Any, Any], classes: Sequen
 def test_an_unseen_label_is_an_error() -> None:
     with pytest.raises(DataError, match=r"^data: row 3: got class 'c', expected one of 'a', 'b'$"):
         encode_like("data", np.array(["a", "b", "c"]), ["a", "b"])
+    with pytest.raises(DataError, match=r"^data: row 1: got class '7', expected one of '007', '042'$"):
+        encode_like("data", np.array(["7"], object), ["007", "042"])
+    with pytest.raises(DataError, match=r"^data: row 2: got no target"):
+        encode_like("data", np.array(["a", None], object), ["a", "b"])
     with pytest.raises(DataError, match=r"row 2, target: got a missing value or NaN"):
         encode_like("data", np.array([0.0, np.nan]), [0, 1])
     with pytest.raises(DataError, match=r"shape \(2, 2\)"):
@@ -272,7 +346,7 @@ def test_split_for_regression() -> None:
 @pytest.mark.parametrize(
     ("y", "fraction", "message"),
     [
-        ([0, 0, 1, 1, 2], 0.4, r"got a single row of class 2, expected at least 2"),
+        ([0, 0, 1, 1, 2], 0.4, r"got a single row of class 2, expected at least 2.*--task regression"),
         ([0, 0, 1, 1], 0.25, r"got 4 rows, split into 3 and 1, expected at least 2 in each part"),
         ([0, 0, 1, 1], 0.75, r"split into 1 and 3"),
     ],

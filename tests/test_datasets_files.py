@@ -175,13 +175,11 @@ def test_gz_that_promises_too_much_is_refused_before_it_is_unpacked(tmp_path: Pa
     refused(path, r"declares 281474976710656 bytes \(65536 x 65536 x 65536 of uint8\)", read_idx)
 
 
-def test_gz_in_name_only(tmp_path: Path) -> None:
-    path = tmp_path / "a.idx.gz"
-    path.write_bytes(idx_bytes(np.ones((2, 2), np.uint8)))
-    refused(path, "is not a valid gzip file", read_idx)
-    path = tmp_path / "a.idx"
-    path.write_bytes(gzip.compress(idx_bytes(np.ones((2, 2), np.uint8))))
-    refused(path, "got bytes 1f 8b at offset 0", read_idx)
+def test_gzip_is_seen_from_the_bytes(tmp_path: Path) -> None:
+    array = np.arange(4, dtype=np.uint8).reshape(2, 2)
+    for name, data in (("a.idx.gz", idx_bytes(array)), ("a.idx", gzip.compress(idx_bytes(array)))):
+        (tmp_path / name).write_bytes(data)
+        np.testing.assert_array_equal(read_idx(tmp_path / name), array)
 
 
 def write_idx(path: Path, array: np.ndarray[Any, Any]) -> Path:
@@ -393,7 +391,12 @@ def test_npz_targets_of_several_shapes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "options", "message"),
     [
-        ({"x_train": np.ones((2, 2))}, {}, r"holds the arrays 'x_train', expected X and y: no array 'X'"),
+        (
+            {"x_train": np.ones((2, 2))},
+            {},
+            r"holds the arrays 'x_train', expected X and y: no array 'y'.*--arrays X=NAME",
+        ),
+        ({"a": np.ones((2, 2))}, {}, r"holds the arrays 'a', expected X and y: no array 'X'"),
         ({"X": np.ones((2, 2))}, {}, r"no array 'y'"),
         ({"X": np.ones((2, 2)), "y": np.ones(3)}, {}, r"y of shape \(3,\), expected 2 rows"),
         ({"X": np.ones((2, 2)), "y": np.float64(3)}, {}, r"y of shape \(\)"),
@@ -549,7 +552,7 @@ def test_csv_numbers_are_those_of_the_file(tmp_path: Path, array: np.ndarray[Any
     [
         ("a,b\n1,2\n3\n", r"line 3 has 1 fields, expected 2"),
         ("a,b\n1,2\n3,4,5\n", r"line 3 has 3 fields, expected 2"),
-        ("a,b\n1,2,\n3,4,\n", r"line 2 has 3 fields, expected 2"),
+        ("a,b\n1,2,\n3,4\n", r"line 2 has 3 fields, expected 2"),
         ("a,b\n1,2,5\n", r"line 2 has 3 fields, expected 2"),
         ("a,b,c\n1,2\n", r"line 2 has 2 fields, expected 3"),
         ("a,b\n\n1,x\n,y\n", r"line 4, column 'a': got a missing value or NaN, expected a finite number"),
@@ -562,7 +565,6 @@ def test_csv_numbers_are_those_of_the_file(tmp_path: Path, array: np.ndarray[Any
         ("1,red,x\n2,blue,y\n", r"line 1, column 2: got 'red', expected a number"),
         ('a,b\n"1\n2",x\n3,y\n', r"line 3, column 'a': got '1\\n2', expected a number"),
         ("a,a,c\n1,2,x\n", r"got several columns named 'a'"),
-        (",a,b\n0,1,x\n1,2,y\n", r"column 1 has no name; name it, or write the file without its index"),
         ("a,b\n", r"no rows of data"),
         ("\n\n", r"holds only blank lines"),
         ("a\n1\n2\n", r"got 1 column\(s\), expected at least one feature"),
@@ -682,10 +684,9 @@ def test_parquet(tmp_path: Path) -> None:
         ({"a": ["u", "v"], "y": [0, 1]}, r"row 1, column 'a': got 'u', expected a number"),
         (
             {"a": pd.to_datetime(["2020-01-01"] * 2), "y": [0, 1]},
-            r"column 'a' holds datetime64\[.*\], expected numbers",
+            r"row 1, column 'a': got '2020-01-01', expected a number",
         ),
         ({"a": [1, 2], "y": ["u", None]}, r"row 2, column 'y': got a missing value, expected a target"),
-        ({"a": [1, 2], "y": [b"u", b"v"]}, r"column 'y' holds values such as b'u'"),
         ({"a": [[1], [2]], "y": [0, 1]}, r"column 'a'.*expected"),
         ({"a": [], "y": []}, r"no rows of data"),
     ],

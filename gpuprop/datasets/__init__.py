@@ -1,22 +1,30 @@
 """Data sets: the ones that come with gpuprop, and readers for the user's own files.
 
-The command line calls ``load``, which takes a name (``mnist``, ``digits``, ``xor``), ``openml:NAME`` or a file, and
-returns a ``Dataset``. Heavy packages are imported only when a function needs them.
+``read_table`` takes a table of any columns, from a file or ``openml:NAME``, and returns a ``RawTable``. ``load`` takes
+a name (``mnist``, ``digits``, ``xor``) or any source of numbers, and returns a ``Dataset``. Heavy packages are imported
+only when a function needs them.
 """
 
 from __future__ import annotations
 
 from gpuprop.datasets.bundled import load_digits, load_mnist, make_xor
-from gpuprop.datasets.dataset import Dataset, split
-from gpuprop.datasets.loading import load, load_features, load_test
+from gpuprop.datasets.dataset import Dataset, encode_like, encode_target, split
+from gpuprop.datasets.loading import is_table, load, load_features, load_test, read_table, short_name
+from gpuprop.datasets.raw_table import RawTable
 
 __all__ = [
     "Dataset",
+    "RawTable",
+    "encode_like",
+    "encode_target",
+    "is_table",
     "load",
     "load_digits",
     "load_features",
     "load_mnist",
     "load_test",
     "make_xor",
+    "read_table",
+    "short_name",
     "split",
 ]

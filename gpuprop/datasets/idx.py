@@ -23,10 +23,13 @@ from gpuprop.datasets.checks import (
     refuse_nonfinite,
     refuse_oversized,
 )
+from gpuprop.datasets.opening import hint
 from gpuprop.datasets.request import Records, Request, check_n_features, row_place
 
 DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 CHUNK = 1 << 20
+GZIP = b"\x1f\x8b"
+QMNIST_COLUMNS = 8  # class, then where in the NIST databases the digit stands (github.com/facebookresearch/qmnist)
 
 
 def is_idx_name(path: Path) -> bool:
@@ -35,7 +38,7 @@ def is_idx_name(path: Path) -> bool:
 
 
 def read_idx(path: Path) -> NDArray[Any]:
-    """Read an IDX file; one whose name ends in ``.gz`` must be gzip-compressed.
+    """Read an IDX file, plain or gzip-compressed, which its first bytes tell.
 
     Returns
     -------
@@ -49,7 +52,9 @@ def read_idx(path: Path) -> NDArray[Any]:
     """
     stream, n_bytes = open_file(path)
     with stream:
-        return parse_idx(stream, n_bytes, str(path), compressed=path.name.lower().endswith(".gz"))
+        compressed = stream.read(2) == GZIP
+        stream.seek(0)
+        return parse_idx(stream, n_bytes, str(path), compressed=compressed)
 
 
 def parse_idx(stream: BinaryIO, n_bytes: int, name: str, *, compressed: bool) -> NDArray[Any]:
@@ -69,7 +74,10 @@ def _parse(stream: BinaryIO | gzip.GzipFile, name: str, largest: int) -> NDArray
     """Read header and elements; a header that declares more than ``largest`` bytes cannot be true."""
     magic = _read_exactly(stream, 4, 0, name, "the IDX magic number")
     if magic[:2] != b"\0\0":
-        raise data_error(name, f"got bytes {magic[:2].hex(' ')} at offset 0, expected 00 00, the start of an IDX file")
+        raise data_error(
+            name,
+            f"got bytes {magic[:2].hex(' ')} at offset 0, expected 00 00, the start of an IDX file{hint(magic)}",
+        )
     if magic[2] not in DTYPES:
         known = ", ".join(f"{code:02x}" for code in DTYPES)
         raise data_error(name, f"got IDX type code {magic[2]:02x} at offset 2, expected one of {known}")
@@ -122,8 +130,9 @@ def _fill(stream: BinaryIO | gzip.GzipFile, values: NDArray[np.uint8]) -> int:
 def read_images(path: Path, request: Request) -> Records:
     """Read an IDX file of samples and, if the request asks for targets, the IDX file of their labels.
 
-    Without ``request.labels``, the labels are read from the file beside it that is named as in MNIST:
-    ``train-labels-idx1-ubyte`` for ``train-images-idx3-ubyte``.
+    Without ``request.labels``, the labels are read from the file beside it that is named as in MNIST
+    (``train-labels-idx1-ubyte`` for ``train-images-idx3-ubyte``) or QMNIST (``...-labels-idx2-int``). Whole numbers in
+    a file of labels are classes, however many there are; of QMNIST's eight columns the first holds them.
     """
     images = read_idx(path)
     if images.ndim < 2:
@@ -133,19 +142,39 @@ def read_images(path: Path, request: Request) -> Records:
     X = as_features(images)
     check_n_features(path, X.shape[1], request)
     refuse_nonfinite(path, X, row_place, lambda column: f"element {column + 1}")
-    return Records(str(path), X, _read_labels(path, len(X), request) if request.with_target else None)
+    if not request.with_target:
+        return Records(str(path), X, None)
+    labels, notes = _read_labels(path, len(X), request)
+    return Records(str(path), X, labels, notes=notes, task="classification" if labels.dtype.kind in "iu" else None)
 
 
-def _read_labels(images: Path, n_images: int, request: Request) -> NDArray[Any]:
-    beside = images.with_name(images.name.replace("images", "labels").replace("idx3", "idx1"))
-    path = request.labels or (beside if beside != images and beside.exists() else None)
+def _read_labels(images: Path, n_images: int, request: Request) -> tuple[NDArray[Any], tuple[str, ...]]:
+    path = request.labels or next((beside for beside in _labels_beside(images) if beside.exists()), None)
     if path is None:
-        raise data_error(images, "got no file of labels; give their IDX file as labels")
-    labels = read_idx(path)
+        raise data_error(images, "got no file of labels; give their IDX file with --labels (in Python: labels=...)")
+    labels, notes = read_idx(path), []
+    if labels.ndim == 2 and labels.shape[1] in (1, QMNIST_COLUMNS) and labels.dtype.kind == "i":
+        if labels.shape[1] > 1:
+            notes.append(f"{path.name}: the first of its {labels.shape[1]} columns was taken for the labels (QMNIST).")
+        labels = labels[:, 0]
     if labels.ndim != 1:
-        raise data_error(path, f"got {labels.ndim} dimensions at offset 3, expected 1, the labels; is it the images?")
+        raise data_error(
+            path,
+            f"got {labels.ndim} dimensions at offset 3, expected 1, the labels; it holds "
+            f"{' x '.join(map(str, labels.shape))} numbers: is it the images?",
+        )
     if len(labels) != n_images:
         raise data_error(
             path, f"got {len(labels)} labels at offset 4, expected {n_images}, one for each sample of {images}"
         )
-    return labels
+    return labels, tuple(notes)
+
+
+def _labels_beside(images: Path) -> list[Path]:
+    """Return where the labels of a file of images may be, compressed or not."""
+    name = images.name.replace("images", "labels")
+    if name == images.name:
+        return []
+    names = [name.replace("idx3", "idx1"), name.replace("idx3-ubyte", "idx2-int")]
+    names += [n.removesuffix(".gz") if n.endswith(".gz") else f"{n}.gz" for n in names]
+    return [images.with_name(n) for n in names]

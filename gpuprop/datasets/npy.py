@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,10 +19,12 @@ from gpuprop.datasets.checks import (
     as_features,
     data_error,
     listed,
+    nearest,
     open_file,
     refuse_nonfinite,
     refuse_oversized,
 )
+from gpuprop.datasets.opening import hint
 from gpuprop.datasets.request import Records, Request, check_n_features, choose_columns, row_place
 from gpuprop.errors import DataError
 
@@ -33,7 +37,8 @@ def read_array(stream: IO[bytes], n_bytes: int, name: str) -> NDArray[Any]:
     Returns
     -------
     ndarray
-        Bools, integers, floats of at most 8 bytes, or text (dtype U); native byte order, at least one element.
+        Bools, integers, floats of at most 8 bytes, or text (dtype U, or bytes, dtype S); native byte order, at least
+        one element.
 
     Raises
     ------
@@ -41,8 +46,9 @@ def read_array(stream: IO[bytes], n_bytes: int, name: str) -> NDArray[Any]:
         If the header is not that of an NPY file, the elements have another type, or their size does not fit the file.
     """
     dtype, shape = _read_header(stream, n_bytes, name)
-    if dtype.kind not in "biufU" or dtype.itemsize == 0 or (dtype.kind == "f" and dtype.itemsize > 8):
-        raise data_error(name, f"holds elements of dtype {dtype}, expected bools, integers, floats or text (dtype U)")
+    if dtype.kind not in "biufUS" or dtype.itemsize == 0 or (dtype.kind == "f" and dtype.itemsize > 8):
+        hint = "; save it with astype(str) or astype(float)" if dtype.kind == "O" else ""
+        raise data_error(name, f"holds elements of dtype {dtype}, expected bools, integers, floats or text{hint}")
     size = math.prod(shape) * dtype.itemsize
     if any(n < 0 for n in shape) or size == 0 or len(shape) > 32:
         raise data_error(name, f"declares shape {listed(shape)}, expected at least one row and one element a row")
@@ -66,7 +72,9 @@ def read_array(stream: IO[bytes], n_bytes: int, name: str) -> NDArray[Any]:
 def _read_header(stream: IO[bytes], n_bytes: int, name: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
     start = stream.read(12)
     if start[:6] != npy_format.MAGIC_PREFIX:
-        raise data_error(name, f"got bytes {start[:6].hex(' ')} at offset 0, expected 93 4e 55 4d 50 59 (NPY)")
+        raise data_error(
+            name, f"got bytes {start[:6].hex(' ')} at offset 0, expected 93 4e 55 4d 50 59 (NPY){hint(start)}"
+        )
     version = tuple(start[6:8])
     if version not in {(1, 0), (2, 0)}:
         raise data_error(name, f"got NPY version {start[6:8].hex(' ')} at offset 6, expected 01 00 or 02 00")
@@ -106,7 +114,7 @@ def read_npy(path: Path, request: Request) -> Records:
             f"got an array of {array.ndim} dimension(s), expected 2 (samples x columns, one of them the target); "
             "keep samples of another shape in an NPZ file with arrays X and y",
         )
-    features, target = choose_columns(path, array.shape[1], None, request)
+    features, target = choose_columns(path, array.shape[1], request)
     refuse_nonfinite(path, array, row_place, lambda column: f"column {column + 1}")
     return Records(str(path), as_features(array[:, features]), _whole_as_integers(array[:, target]))
 
@@ -118,31 +126,123 @@ def _whole_as_integers(values: NDArray[Any]) -> NDArray[Any]:
     return values
 
 
+#: How others name the arrays of a data set, in lower case and without underscores: by letters, by words, and by places
+#: (``numpy.savez`` without names).
+FEATURES = ("x", "data", "images", "image", "features", "inputs", "samples", "arr0")
+TARGETS = ("y", "target", "targets", "label", "labels", "outputs", "arr1")
+PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test", "val": "val", "validation": "val"}
+ARRAYS_ADVICE = "name them with --arrays X=NAME,y=NAME (in Python: arrays={'X': NAME, 'y': NAME})"
+
+
 def read_npz(path: Path, request: Request) -> Records:
-    """Read an NPZ file with the arrays ``X`` (n, ...) and, if the request asks for targets, ``y`` (n,) or (n, K)."""
+    """Read features (n, ...) and, if the request asks for targets, targets (n,) or (n, K) from an NPZ file.
+
+    The arrays are those that the request names, or ``X`` and ``y``, or whatever is named as others name them
+    (``FEATURES``, ``TARGETS``), in upper or lower case. ``x_train`` or ``train_images`` is the part for training, and
+    the arrays with ``test`` in their names are the test part; predictions are made for the test part.
+    """
     stream, n_bytes = open_file(path)
     with stream:
+        start = stream.read(16)
         try:
             with zipfile.ZipFile(stream) as archive:
-                X = _read_member(archive, "X", n_bytes, path)
-                y = _read_member(archive, "y", n_bytes, path) if request.with_target else None
+                names = [name.removesuffix(".npy") for name in archive.namelist()]
+                parts = _named_arrays(path, names, request) if request.arrays else _usual_arrays(path, names, request)
+                found = [[_read_member(archive, key, n_bytes, path) for key in keys] for keys in parts]
         except DataError:
             raise
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError, ValueError) as error:
-            raise data_error(path, f"is not a valid NPZ file ({error})") from None
-    _check_numeric(f"{path}[X]", X)
+            raise data_error(
+                path, f"is not a valid NPZ file ({error}){'' if start[:2] == b'PK' else hint(start)}"
+            ) from None
+    if request.with_target and len(parts[0]) == 1:
+        raise data_error(
+            path,
+            f"holds the arrays {listed(names)}, expected X and y: no array 'y', nor another of the usual names for it; "
+            f"{ARRAYS_ADVICE}",
+        )
+    pairs = [_features_and_target(path, keys, arrays, request) for keys, arrays in zip(parts, found, strict=True)]
+    used = [name for keys in parts for name in keys]
+    rest = [name for name in names if name not in used]
+    notes = [] if used in (["X", "y"], ["X"]) else [f"The data are the arrays {listed(used)}."]
+    if rest and request.with_target and not request.arrays:
+        notes.append(f"The arrays {listed(rest)} were left out.")
+    (X, y), *more = pairs
+    test = (more[0][0], more[0][1]) if more and more[0][1] is not None else None
+    holds_labels = y is not None and y.dtype.kind in "iu" and y.ndim == 1 and "label" in parts[0][1].casefold()
+    return Records(str(path), X, y, notes=tuple(notes), task="classification" if holds_labels else None, test=test)
+
+
+def _named_arrays(path: Path, names: Sequence[str], request: Request) -> list[list[str]]:
+    roles = ["X", "y"] if request.with_target else ["X"]
+    if not set(roles) <= set(request.arrays) <= {"X", "y"}:
+        raise data_error(path, f"got names for the arrays {listed(sorted(request.arrays))}, expected names for X and y")
+    wanted = [request.arrays[role] for role in roles]
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        raise data_error(path, f"has no array {listed(missing)}{nearest(missing[0], names)} (arrays: {listed(names)})")
+    return [wanted]
+
+
+def _usual_arrays(path: Path, names: Sequence[str], request: Request) -> list[list[str]]:
+    """Return the names of the arrays of features and of targets: of the data, and then of their test part."""
+    by_part: dict[str, dict[str, list[str]]] = {"": {}, "train": {}, "test": {}, "val": {}}
+    for name in names:
+        part, role = _part_and_role(name)
+        if role:
+            by_part[part].setdefault(role, []).append(name)
+    parts = [part for part in ("", "train", "test") if "X" in by_part[part]]
+    if parts[:2] == ["", "train"]:  # the whole, and its parts beside it
+        parts = [""]
+    if not request.with_target:
+        parts = parts[-1:]
+    if not parts:
+        raise data_error(
+            path,
+            f"holds the arrays {listed(names) or 'none'}, expected X and y: no array 'X', nor another of the usual "
+            f"names for it; {ARRAYS_ADVICE}",
+        )
+    chosen = []
+    for part in parts:
+        roles = ("X", "y") if request.with_target else ("X",)
+        found = [[role] if role in by_part[part].get(role, ()) else by_part[part].get(role, []) for role in roles]
+        if any(len(candidates) > 1 for candidates in found):
+            raise data_error(path, f"holds the arrays {listed(names)}, and several may be meant; {ARRAYS_ADVICE}")
+        chosen.append([name for candidates in found for name in candidates])
+    return chosen
+
+
+def _part_and_role(name: str) -> tuple[str, str]:
+    """Return the part that an array belongs to, and whether it holds features (X), targets (y) or neither ("")."""
+    stem = re.sub(r"[_\W]", "", name.casefold())
+    part = ""
+    for word in sorted(PARTS, key=len, reverse=True):
+        if stem.startswith(word) or stem.endswith(word):
+            stem, part = stem.removeprefix(word) if stem.startswith(word) else stem.removesuffix(word), PARTS[word]
+            break
+    return part, "X" if stem in FEATURES else "y" if stem in TARGETS else ""
+
+
+def _features_and_target(
+    path: Path, keys: Sequence[str], arrays: Sequence[NDArray[Any]], request: Request
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    X, y = arrays[0], arrays[1] if len(arrays) > 1 else None
+    _check_numeric(f"{path}[{keys[0]}]", X)
     if y is not None and y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
-    if y is not None and (y.ndim > 2 or y.ndim == 0 or len(y) != len(X)):
-        raise data_error(path, f"got y of shape {y.shape}, expected {len(X)} rows, as X has, and 1 or 2 dimensions")
-    return Records(str(path), _features(path, X, request), y)
+    if y is not None and (y.ndim > 2 or y.ndim == 0 or X.ndim == 0 or len(y) != len(X)):
+        raise data_error(
+            path,
+            f"got {keys[1]} of shape {y.shape}, expected {len(X) if X.ndim else 0} rows, as {keys[0]} has, and 1 or 2 "
+            "dimensions",
+        )
+    if y is not None and y.dtype.kind == "S":
+        y = np.char.decode(y, "utf-8", "replace")
+    return _features(path, X, request), y
 
 
 def _read_member(archive: zipfile.ZipFile, key: str, n_bytes: int, path: Path) -> NDArray[Any]:
-    names = [name.removesuffix(".npy") for name in archive.namelist()]
-    if key not in names:
-        raise data_error(path, f"holds the arrays {listed(names) or 'none'}, expected X and y: no array {key!r}")
-    info = archive.infolist()[names.index(key)]
+    info = archive.infolist()[[name.removesuffix(".npy") for name in archive.namelist()].index(key)]
     name = f"{path}[{key}]"
     if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
         raise data_error(name, "got an unknown compression, expected stored or deflated, the two that numpy.savez uses")
@@ -158,7 +258,7 @@ def _read_member(archive: zipfile.ZipFile, key: str, n_bytes: int, path: Path) -
 
 
 def _check_numeric(source: object, X: NDArray[Any]) -> None:
-    if X.dtype.kind == "U":
+    if X.dtype.kind in "US":
         raise data_error(source, f"holds text (dtype {X.dtype}), expected numbers")
 
 
