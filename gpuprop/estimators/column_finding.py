@@ -1,0 +1,144 @@
+"""Which kind of column the cells of a column make."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpuprop.errors import DataError
+from gpuprop.estimators.cells import Cells, Moments, Numbers, Spelled, as_moments, as_numbers, as_spelled, dates_in
+from gpuprop.estimators.column_kinds import Boolean, Category, Date, Kind, Number, Text, Unused, truth_values, turns
+
+__all__ = ["Found", "find"]
+
+#: Fewer values than this are a category however few rows have them, and fewer rows than this identify nothing.
+FEW = 9
+#: A value of a text of many values needs this many rows to get an input of its own: with fewer, a network only learns
+#: those rows by heart.
+FREQUENT = 5
+#: The least number of rows in which whole numbers that count up are taken for the number of the row.
+_ROWS_THAT_COUNT = 20
+#: Names under which tables keep the number of the row: the last word of a name, and whole names.
+_LAST_WORDS = ("id", "ids", "idx", "uuid", "guid", "pk")
+_NAMES = ("", "index", "key", "nr", "no", "#", "row", "rowid", "rowname", "rownames", "rownum")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A column that was found, and where it is left out as an identifier, the column that it would be otherwise."""
+
+    kind: Kind
+    otherwise: Kind | None = None
+
+
+def find(name: str, cells: Cells, asked: str | None, *, most: int, named: bool) -> Found:
+    """Return the kind of a column.
+
+    Parameters
+    ----------
+    name : str
+    cells : Cells
+    asked : {"number", "category", "date", "drop"} or None
+        What the user said that the column holds.
+    most : int
+        The most inputs that a category may take.
+    named : bool
+        Whether columns have names. Without names the table is an array, in which nothing is taken for an identifier.
+
+    Raises
+    ------
+    CellError
+        If a cell is not what the user said.
+    """
+    missing = float(cells.missing.mean())
+    if asked == "drop":
+        return Found(Unused(name, missing, "left out", "as asked"))
+    if missing == 1:
+        return Found(Unused(name, missing, "constant", "it is empty"))
+    if _is_constant(cells):
+        return Found(Unused(name, missing, "constant", "all its values are equal"))
+    kind = _kind(name, cells, asked, missing, most)
+    reason = _identifies(kind, cells) if named and asked is None else ""
+    return Found(Unused(name, missing, "identifier", reason), kind) if reason else Found(kind)
+
+
+def _kind(name: str, cells: Cells, asked: str | None, missing: float, most: int) -> Kind:
+    if asked == "number":
+        as_numbers(name, cells)
+        return Number(name, missing, missing > 0)
+    if asked == "date":
+        return _date(name, as_moments(name, cells), missing)
+    if asked == "category":
+        return _category(name, as_spelled(cells), missing, most)
+    if isinstance(cells, Numbers):
+        return Number(name, missing, missing > 0)
+    if isinstance(cells, Moments):
+        return _date(name, cells, missing)
+    if cells.reread:  # the other cells are numbers perhaps
+        try:
+            as_numbers(name, cells)
+        except DataError:
+            pass
+        else:
+            return Number(name, missing, missing > 0)
+    truths = truth_values(cells)
+    if truths is not None:
+        return Boolean(name, missing, truths)
+    moments = dates_in(cells)
+    return _category(name, cells, missing, most) if moments is None else _date(name, moments, missing)
+
+
+def _date(name: str, moments: Moments, missing: float) -> Date:
+    known = moments.days[~moments.missing]
+    days = np.floor(known)
+    # In dates that are all of one day of the month, the weekday says nothing that the date does not.
+    varied = {part: len(np.unique(turns(known, part))) > 1 for part in ("month", "weekday", "hour")}
+    of_month = days.astype(np.int64).astype("datetime64[D]")
+    varied["weekday"] &= len(np.unique(of_month - of_month.astype("datetime64[M]"))) > 1
+    parts = tuple(part for part, one in varied.items() if one)
+    return Date(name, missing, moments.format, parts, missing > 0)
+
+
+def _category(name: str, cells: Spelled, missing: float, most: int) -> Kind:
+    """Return a category, or where there are too many values for one, what the frequent ones make."""
+    counts = cells.counts()
+    if len(counts) < FEW or (len(counts) <= most and 2 * len(counts) <= counts.sum()):
+        return Category(name, missing, tuple(sorted(cells.spellings)))
+    by_count = sorted(zip(-counts, cells.spellings, strict=True))
+    frequent = tuple(value for count, value in by_count[:most] if -count >= FREQUENT)
+    if not frequent:
+        reason = f"text of {len(counts)} values, none of which {FREQUENT} rows have"
+        return Unused(name, missing, "text", reason)
+    return Text(name, missing, tuple(sorted(frequent)), rest=True)
+
+
+def _is_constant(cells: Cells) -> bool:
+    """Whether all cells are equal, none missing; a gap would tell rows apart."""
+    if cells.missing.any():
+        return False
+    values = cells.codes if isinstance(cells, Spelled) else cells.values if isinstance(cells, Numbers) else cells.days
+    return bool((values == values[0]).all())
+
+
+def _identifies(kind: Kind, cells: Cells) -> str:
+    """Return why the column only names the rows, or "" if it does not."""
+    if isinstance(cells, Spelled):
+        alone = len(cells.spellings) >= FEW and bool((cells.counts() == 1).all())
+        return "every row has a value of its own" if alone and isinstance(kind, Category | Unused) else ""
+    if not isinstance(cells, Numbers) or not cells.whole or cells.missing.any() or len(cells.values) < FEW:
+        return ""
+    values = cells.values
+    if len(values) >= _ROWS_THAT_COUNT and values[0] in (0, 1) and bool((np.diff(values) == 1).all()):
+        return "it counts the rows"
+    if _names_rows(kind.name) and len(np.unique(values)) == len(values):
+        return "every row has a number of its own"
+    return ""
+
+
+def _names_rows(name: str) -> bool:
+    """Whether a column of this name, such as "customer_id", "PassengerId" or pandas' "Unnamed: 0", numbers the rows."""
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+|\d+", name)
+    whole = name.strip().lower()
+    return whole in _NAMES or whole.startswith("unnamed:") or (bool(words) and words[-1].lower() in _LAST_WORDS)
