@@ -226,6 +226,18 @@ class Columns:
             for kind in self.kinds
         ]
 
+    def __str__(self) -> str:
+        """Return the table as text, a line for each column."""
+        rows = [("column", "kind", "missing", "what is done")]
+        rows += [
+            (row.name, row.kind, f"{row.missing:.1%}" if row.missing else "", row.treatment) for row in self.table()
+        ]
+        widths = [max(len(row[i]) for row in rows) for i in range(3)]
+        return "\n".join(
+            f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {missing:>{widths[2]}}  {treatment}"
+            for name, kind, missing, treatment in rows
+        )
+
     def transform(self, X: Any) -> NDArray[np.float32]:
         """Return the inputs of the network.
 
