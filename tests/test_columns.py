@@ -37,16 +37,17 @@ def titanic_like() -> pd.DataFrame:
 
 def weather_like() -> pd.DataFrame:
     """Dates as text of two spellings and as datetimes, truth values, durations."""
-    days = pd.date_range("2023-01-01", periods=N, freq="7D")
+    n = 150
+    days = pd.date_range("2023-01-01", periods=n, freq="7D")
     return pd.DataFrame(
         {
             "date": days.strftime("%Y-%m-%d"),
             "american": days.strftime("%m/%d/%Y"),
-            "time": days + pd.to_timedelta(np.arange(N) % 24, unit="h"),
-            "rain": np.arange(N) % 3 == 0,
-            "sure": ["Yes", "no"] * (N // 2),
-            "length": pd.to_timedelta(np.arange(N) % 7, unit="h"),
-            "year": np.arange(N) + 1950,
+            "time": days + pd.to_timedelta(np.arange(n) % 24, unit="h"),
+            "rain": np.arange(n) % 3 == 0,
+            "sure": ["Yes", "no"] * (n // 2),
+            "length": pd.to_timedelta(np.arange(n) % 7, unit="h"),
+            "year": np.arange(n) + 1950,
         }
     )
 
@@ -91,7 +92,7 @@ def test_the_kinds_of_a_record_of_the_weather() -> None:
         "length": "number",
         "year": "number",
     }
-    # All days are seven days apart, so that the weekday says nothing; of the times, only `time` has an hour.
+    # All days are seven days apart, so that there is no weekday to speak of; only `time` has an hour.
     circles = {name.split(" ")[1] for name in found.input_names if ": " in name}
     assert circles == {"month", "hour"}
     days = (pd.to_datetime(weather_like()["date"]) - pd.Timestamp("1970-01-01")) / pd.Timedelta(days=1)
@@ -101,6 +102,19 @@ def test_the_kinds_of_a_record_of_the_weather() -> None:
     inputs = found.transform(weather_like())
     for name in ("date", "american"):
         np.testing.assert_allclose(inputs[:, found.input_names.index(name)], expected, rtol=1e-6)
+
+
+def test_seasons_need_a_record_over_time() -> None:
+    def circles(days: Any) -> set[str]:
+        found = Columns().fit(pd.DataFrame({"day": days, "x": RNG.normal(size=len(days))}))
+        return {name.split()[1] for name in found.input_names if ": " in name}
+
+    assert circles(pd.date_range("2020-01-01", periods=800)) == {"month", "weekday"}
+    assert circles(pd.date_range("2024-01-01", periods=200)) == {"weekday"}
+    assert circles(pd.date_range("2012-01-01", periods=60, freq="MS")) == {"month"}
+    births = pd.Timestamp("1960-01-01") + pd.to_timedelta(RNG.integers(0, 15000, 100), unit="D")
+    assert circles(births) == set()
+    assert circles(pd.date_range("2024-01-01", periods=60, freq="h")) == {"hour"}
 
 
 def test_months_weekdays_and_hours_go_in_circles() -> None:
@@ -134,10 +148,11 @@ def test_categories_are_one_hot_and_two_values_share_an_input() -> None:
     found = Columns().fit(frame)
     city, side = found.kinds
     cells = pd.DataFrame({"city": ["b", "d", None, " c "], "side": ["right", "left", None, "up"]})
-    from gpuprop.estimators.cells import read
+    from gpuprop.estimators.cells import Missing, read
 
-    assert city.encode(read("city", cells["city"])).tolist() == [[0, 1, 0], [0, 0, 0], [0, 0, 0], [0, 0, 1]]
-    assert side.encode(read("side", cells["side"])).tolist() == [[1], [-1], [0], [0]]
+    none = Missing.of(())
+    assert city.encode(read("city", cells["city"], none)).tolist() == [[0, 1, 0], [0, 0, 0], [0, 0, 0], [0, 0, 1]]
+    assert side.encode(read("side", cells["side"], none)).tolist() == [[1], [-1], [0], [0]]
 
 
 def test_a_category_of_numbers_knows_them_in_every_type() -> None:

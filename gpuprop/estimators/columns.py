@@ -10,7 +10,7 @@ tabular data", NeurIPS 2024, arXiv 2407.04491.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gpuprop.errors import unknown_name
-from gpuprop.estimators.cells import CellError, Cells, read
+from gpuprop.estimators.cells import CellError, Cells, Missing, read_columns
 from gpuprop.estimators.column_finding import find
 from gpuprop.estimators.column_kinds import Kind, Unused, kind_from_plain
 
@@ -120,8 +120,9 @@ class Columns:
     - text: text of more than `max_categories` values, or where a value has not even two rows on average. Values of 5
       rows or more are one-hot, and all others share one input. (Hashing was not chosen: what one row in a thousand
       says, a network learns by heart.)
-    - date: days, and the place in year, week and day as sine and cosine, where it varies. Text is read as dates where
-      all of it is spelled in one of the usual ways.
+    - date: days, and the place in the year, the week and the day as sine and cosine. Year and week need a record over
+      time, of two years or two weeks: at least half of the months, or days, from the first to the last occur. Text is
+      read as dates where all of it is spelled in one of the usual ways.
     - identifier: text of which every row has its own, whole numbers that count from 0 or 1, and different whole numbers
       under a name such as "customer_id". It is left out, unless no other column remains. Arrays have no names, and no
       column of theirs is taken for an identifier.
@@ -151,6 +152,7 @@ class Columns:
     ) -> None:
         spelled = tuple(value for value in missing_values if not pd.isna(value))
         self.asked = Asked(categorical_features, numeric_features, date_features, drop, spelled)
+        self._missing = Missing.of(spelled)
         self.max_categories = max_categories
 
     # --- finding ---------------------------------------------------------------------------------------------------
@@ -186,7 +188,7 @@ class Columns:
             )
         _refuse_duplicates(names)
         said = self.asked.of_columns(names, self.named)
-        cells = [self._read(name, frame.iloc[:, i]) for i, name in enumerate(names)]
+        cells = read_columns(names, frame, self._missing)
         found = [
             find(name, own, said.get(name), most=self.max_categories, named=self.named)
             for name, own in zip(names, cells, strict=True)
@@ -196,9 +198,6 @@ class Columns:
         self.kinds: tuple[Kind, ...] = tuple(one.kind for one in found)
         self._take_scaling(*_scaling(_encoded(self.kinds, cells)))
         return self
-
-    def _read(self, name: str, column: Any) -> Cells:
-        return read(name, column, self.asked.missing_values)
 
     def _take_scaling(self, center: Array, factor: Array) -> None:
         self._center, self._factor = center, factor
@@ -258,25 +257,27 @@ class Columns:
         ValueError
             If columns are missing; the message names them all.
         """
-        frame = as_frame(X)
-        series = self._series_of(frame)
         used = [kind for kind in self.kinds if kind.used]
-        raw = _encoded(used, [self._read(kind.name, series(kind.name)) for kind in used], len(frame))[:, self._kept]
+        frame = self._used_part(as_frame(X), [kind.name for kind in used])
+        cells = read_columns([kind.name for kind in used], frame, self._missing)
+        raw = _encoded(used, cells, len(frame))[:, self._kept]
         with np.errstate(over="ignore"):
             scaled = (raw - self._center[self._kept]) * self._factor[self._kept]
         scaled[np.isnan(scaled)] = 0.0
         np.clip(scaled, -FAR, FAR, out=scaled)
         return np.asarray(scaled / np.sqrt(1 + (scaled / 3) ** 2), np.float32)
 
-    def _series_of(self, frame: Any) -> Callable[[str], Any]:
-        """Return the function that gives the Series of a column, after checking that all are there."""
+    def _used_part(self, frame: Any, used: list[str]) -> Any:
+        """Return the columns that are used, in the order of `used`, after checking that all are there."""
         own, given = self.names, _names(frame)
         if not (self.named and _has_names(frame)):
             if len(given) != len(own):
                 raise ValueError(f"X has {len(given)} features, but Columns is expecting {len(own)} features as input")
-            return lambda name: frame.iloc[:, own.index(name)]
-        used = [kind.name for kind in self.kinds if kind.used]
-        missing = [name for name in used if name not in given]
+            return frame if len(used) == len(own) else frame.iloc[:, [own.index(name) for name in used]]
+        if given == used:
+            return frame
+        places = {name: i for i, name in enumerate(given)}
+        missing = [name for name in used if name not in places]
         if missing:
             some = "column" if len(missing) == 1 else "columns"
             raise ValueError(
@@ -284,7 +285,7 @@ class Columns:
                 "give all columns of the training but those that are left out, in any order"
             )
         _refuse_duplicates([name for name in given if name in set(used)])
-        return lambda name: frame.iloc[:, given.index(name)]
+        return frame.iloc[:, [places[name] for name in used]]
 
     # --- files -----------------------------------------------------------------------------------------------------
 

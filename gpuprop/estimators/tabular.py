@@ -18,7 +18,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, _check_y, check_array, check_is_fitted, validate_data
 
-from gpuprop.arrays import to_host
+from gpuprop.arrays import on_gpu, to_host
 from gpuprop.core.updates import PausingFit
 from gpuprop.estimators.columns import Columns, as_frame, is_frame
 from gpuprop.estimators.held_out import splits
@@ -692,7 +692,7 @@ def _as_array(values: Any) -> Any:
 
     NumPy would make text of numbers beside text.
     """
-    values = to_host(values)
+    values = to_host(values) if on_gpu(values) else values
     if isinstance(values, pd.Series | pd.Index) and not isinstance(values.dtype, np.dtype):
         objects = values.to_numpy(dtype=object, na_value=np.nan)
         kind = pd.api.types.infer_dtype(objects, skipna=False)
