@@ -139,12 +139,16 @@ class BaseTabular(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
                 device=self.device,
             )
             trainers.append(self._trainer(chosen, network, held_out))
-        errors = train_together([_run(trainer, train) for trainer, (train, _) in zip(trainers, pairs, strict=True)])
-        for error in errors:
+        ended: list[Trainer] = []
+        runs = [_run(trainer, train, ended) for trainer, (train, _) in zip(trainers, pairs, strict=True)]
+        for error in train_together(runs):
             if error is not None:
                 raise error
         self.networks_: list[Network] = [trainer.network for trainer in trainers]
-        self.best_epochs_ = [trainer.best_epoch or trainer.epochs_done for trainer in trainers]
+        self.best_epochs_ = [
+            trainer.epochs_done if trainer.best_epoch is None or trainer not in ended else trainer.best_epoch
+            for trainer in trainers
+        ]
         self.plan_ = trainers[0].plan_reason
         self.history_ = _joined([trainer.history for trainer in trainers])
 
@@ -662,10 +666,11 @@ class _Printer(Callback):
             print(f"epoch {epoch} of {trainer.epochs}: {figures}")
 
 
-def _run(trainer: Trainer, train: Samples) -> PausingFit:
-    """Train; Ctrl-C ends the training with the parameters of the last complete epoch."""
+def _run(trainer: Trainer, train: Samples, ended: list[Trainer]) -> PausingFit:
+    """Train; add a training that came to its end to `ended`. Ctrl-C leaves the last complete epoch's parameters."""
     try:
         yield from trainer.training(*train.arrays())
+        ended.append(trainer)
     except KeyboardInterrupt:
         warnings.warn(f"training interrupted by the user after {trainer.epochs_done} epochs", stacklevel=2)
 
@@ -676,7 +681,7 @@ def _joined(histories: list[dict[str, list[Any]]]) -> dict[str, list[Any]]:
         return histories[0]
     joined: dict[str, list[Any]] = {"network": []}
     for number, history in enumerate(histories, start=1):
-        joined["network"] += [number] * len(history["epoch"])
+        joined["network"] += [number] * len(history.get("epoch", ()))
         for column, values in history.items():
             joined.setdefault(column, []).extend(values)
     return joined
