@@ -143,6 +143,19 @@ def test_numbers_are_scaled_by_quartiles_or_else_by_the_range() -> None:
     assert (new[0, 3] != new[1, 3]).all()
 
 
+def test_gaps_get_an_input_if_they_say_something_of_their_own() -> None:
+    x, i = RNG.normal(size=N), np.arange(N)
+    frame = pd.DataFrame(
+        {
+            "few": np.where(i < 4, np.nan, x),
+            "some": np.where(i < 5, np.nan, x),
+            "same": np.where(i < 5, np.nan, x),
+            "other": np.where(i < 6, np.nan, x),
+        }
+    )
+    assert Columns().fit(frame).input_names == ["few", "some", "some is missing", "same", "other", "other is missing"]
+
+
 def test_categories_are_one_hot_and_two_values_share_an_input() -> None:
     frame = pd.DataFrame({"city": ["a", "b", "c", "a"] * 5, "side": ["left", "right", "left", None] * 5})
     found = Columns().fit(frame)
@@ -207,6 +220,7 @@ def test_real_features_are_not_identifiers() -> None:
             "paid": RNG.permutation(N),
             "id": np.arange(N) + 7,
             "Unnamed: 0": np.arange(N),
+            "time": np.arange(N),
             "when": pd.date_range("2024-01-01", periods=N).strftime("%Y-%m-%d"),
         }
     )

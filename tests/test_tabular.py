@@ -183,6 +183,7 @@ def test_labels_keep_type_and_spelling(labels: Any, tmp_path: Path) -> None:
     assert set(predicted.tolist()) <= set(expected)
     classifier.save(tmp_path)
     again = gpuprop.load(tmp_path, device="cpu")
+    assert isinstance(again, TabularClassifier)
     assert again.classes_.dtype == classifier.classes_.dtype
     assert again.predict(frame).tolist() == predicted.tolist()
 
@@ -387,6 +388,7 @@ def test_a_regression_with_folds_comes_out_of_its_file(tmp_path: Path) -> None:
     regressor = TabularRegressor(**SMALL | {"cv": 2, "epochs": 3, "missing_values": ["?", -1]}).fit(frame, targets)
     regressor.save(tmp_path)
     again = gpuprop.load(tmp_path, device="cpu")
+    assert isinstance(again, TabularRegressor)
     np.testing.assert_array_equal(again.predict(frame), regressor.predict(frame))
     assert len(again.networks_) == 2
 

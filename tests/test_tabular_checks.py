@@ -8,7 +8,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from gpuprop import TabularClassifier, TabularRegressor
 
 #: Small networks: the checks are about conventions, and fit some hundred times.
-SMALL = {"hidden_layer_sizes": (16,), "epochs": 30, "device": "cpu", "plan": "steps"}
+SMALL: dict[str, Any] = {"hidden_layer_sizes": (16,), "epochs": 30, "device": "cpu", "plan": "steps"}
 
 #: What does not hold, and why.
 EXCEPTIONS = {

@@ -16,12 +16,15 @@ __all__ = ["Found", "find"]
 
 #: Fewer values than this are a category however few rows have them, and fewer rows than this identify nothing.
 FEW = 9
-#: A value of a text of many values needs this many rows to get an input of its own: with fewer, a network only learns
-#: those rows by heart.
+#: A value of a text of many values, and the gaps of a column, need this many rows to get an input of their own: with
+#: fewer, a network only learns those rows by heart.
 FREQUENT = 5
 #: The least number of rows in which whole numbers that count up are taken for the number of the row.
 _ROWS_THAT_COUNT = 20
-#: Names under which tables keep the number of the row: the last word of a name, and whole names.
+#: Last words of names under which whole numbers that count up are moments, and not the number of the row.
+_MOMENTS = ("time", "t", "year", "month", "week", "day", "hour", "minute", "second", "date", "step", "trend", "age")
+#: Names under which tables keep the number of the row: the last word, as in "customer_id" and "PassengerId", and whole
+#: names; pandas calls an index without a name "Unnamed: 0".
 _LAST_WORDS = ("id", "ids", "idx", "uuid", "guid", "pk")
 _NAMES = ("", "index", "key", "nr", "no", "#", "row", "rowid", "rowname", "rownames", "rownum")
 
@@ -67,23 +70,20 @@ def find(name: str, cells: Cells, asked: str | None, *, most: int, named: bool) 
 
 def _kind(name: str, cells: Cells, asked: str | None, missing: float, most: int) -> Kind:
     if asked == "number":
-        as_numbers(name, cells)
-        return Number(name, missing, missing > 0)
+        return Number(name, missing, _has_gaps(as_numbers(name, cells)))
     if asked == "date":
         return _date(name, as_moments(name, cells), missing)
     if asked == "category":
         return _category(name, as_spelled(cells), missing, most)
     if isinstance(cells, Numbers):
-        return Number(name, missing, missing > 0)
+        return Number(name, missing, _has_gaps(cells))
     if isinstance(cells, Moments):
         return _date(name, cells, missing)
     if cells.reread:  # the other cells are numbers perhaps
         try:
-            as_numbers(name, cells)
+            return Number(name, missing, _has_gaps(as_numbers(name, cells)))
         except DataError:
             pass
-        else:
-            return Number(name, missing, missing > 0)
     truths = truth_values(cells)
     if truths is not None:
         return Boolean(name, missing, truths)
@@ -101,7 +101,12 @@ def _date(name: str, moments: Moments, missing: float) -> Date:
         "hour": True,
     }
     parts = tuple(part for part, one in recurs.items() if one and len(np.unique(turns(known, part))) > 1)
-    return Date(name, missing, moments.format, parts, missing > 0)
+    return Date(name, missing, moments.format, parts, _has_gaps(moments))
+
+
+def _has_gaps(cells: Cells) -> bool:
+    """Whether the gaps of a column get an input."""
+    return bool(min(cells.missing.sum(), (~cells.missing).sum()) >= FREQUENT)
 
 
 def _is_a_record(periods: NDArray[np.int64], least: int) -> bool:
@@ -143,15 +148,12 @@ def _identifies(kind: Kind, cells: Cells) -> str:
     if not isinstance(cells, Numbers) or not cells.whole or cells.missing.any() or len(cells.values) < FEW:
         return ""
     values = cells.values
-    if len(values) >= _ROWS_THAT_COUNT and values[0] in (0, 1) and bool((np.diff(values) == 1).all()):
+    words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+|\d+", kind.name)] or [""]
+    counts_up = len(values) >= _ROWS_THAT_COUNT and values[0] in (0, 1) and bool((np.diff(values) == 1).all())
+    if counts_up and words[-1] not in _MOMENTS:
         return "it counts the rows"
-    if _names_rows(kind.name) and len(np.unique(values)) == len(values):
+    name = kind.name.strip().lower()
+    speaks = name in _NAMES or name.startswith("unnamed:") or words[-1] in _LAST_WORDS
+    if speaks and len(np.unique(values)) == len(values):
         return "every row has a number of its own"
     return ""
-
-
-def _names_rows(name: str) -> bool:
-    """Whether a column of this name, such as "customer_id", "PassengerId" or pandas' "Unnamed: 0", numbers the rows."""
-    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+|\d+", name)
-    whole = name.strip().lower()
-    return whole in _NAMES or whole.startswith("unnamed:") or (bool(words) and words[-1].lower() in _LAST_WORDS)

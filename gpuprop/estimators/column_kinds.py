@@ -48,7 +48,7 @@ class _Kind:
 
 @dataclass(frozen=True)
 class Number(_Kind):
-    """Numbers: one input, and where the training rows had gaps another one, 1 for a gap and 0 otherwise."""
+    """Numbers: one input, and for `gaps` another one, 1 for a gap and 0 otherwise."""
 
     kind: ClassVar[str] = "number"
 
@@ -155,8 +155,8 @@ class Text(Category):
 class Date(_Kind):
     """Moments: days since 1970-01-01, and the `parts` that go in circles, each as sine and cosine.
 
-    Parts are "month" (the place in the year), "weekday" and "hour" (the place in the day). Where the training rows had
-    gaps there is another input, 1 for a gap and 0 otherwise.
+    Parts are "month" (the place in the year), "weekday" and "hour" (the place in the day). For `gaps` there is another
+    input, 1 for a gap and 0 otherwise.
     """
 
     kind: ClassVar[str] = "date"

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from gpuprop.errors import unknown_name
 from gpuprop.estimators.cells import CellError, Cells, Missing, read_columns
 from gpuprop.estimators.column_finding import find
-from gpuprop.estimators.column_kinds import Kind, Unused, kind_from_plain
+from gpuprop.estimators.column_kinds import Date, Kind, Number, Unused, kind_from_plain
 
 __all__ = ["CellError", "ColumnRow", "Columns", "as_frame", "is_frame"]
 
@@ -112,8 +112,8 @@ class Columns:
 
     Notes
     -----
-    - number: a column of numbers. A gap becomes the median; a column that had gaps in training gets a second input,
-      which says where.
+    - number: a column of numbers. A gap becomes the median; a column that had gaps in 5 rows of the training or more
+      gets a second input, which says where, unless another column has the same.
     - boolean: truth values, or text such as yes and no: 1 and -1, and 0 for a gap.
     - category: other text, and every column of pandas' dtype "category": one-hot, or -1 and 1 for two values. A gap,
       and a value that training has not seen, is 0 everywhere.
@@ -196,7 +196,10 @@ class Columns:
         if not any(one.kind.used for one in found):  # better an identifier than nothing
             found = [replace(one, kind=one.otherwise or one.kind) for one in found]
         self.kinds: tuple[Kind, ...] = tuple(one.kind for one in found)
-        self._take_scaling(*_scaling(_encoded(self.kinds, cells)))
+        raw = _encoded(self.kinds, cells)
+        center, factor = _scaling(raw)
+        factor[_repeated_gaps(self.kinds, raw)] = 0.0
+        self._take_scaling(center, factor)
         return self
 
     def _take_scaling(self, center: Array, factor: Array) -> None:
@@ -397,6 +400,20 @@ def _encoded(kinds: Sequence[Kind], cells: Sequence[Cells], n_rows: int | None =
     n_rows = len(cells[0].missing) if n_rows is None else n_rows
     parts = [kind.encode(own) for kind, own in zip(kinds, cells, strict=True) if kind.used]
     return np.concatenate(parts, axis=1) if parts else np.zeros((n_rows, 1))
+
+
+def _repeated_gaps(kinds: Sequence[Kind], raw: Array) -> list[int]:
+    """Return the inputs that say where gaps are, and say the same as another one before."""
+    seen: set[bytes] = set()
+    repeated, end = [], 0
+    for kind in kinds:
+        end += len(kind.inputs())
+        if isinstance(kind, Number | Date) and kind.gaps:
+            gaps = raw[:, end - 1].tobytes()
+            if gaps in seen:
+                repeated.append(end - 1)
+            seen.add(gaps)
+    return repeated
 
 
 def _scaling(raw: Array) -> tuple[Array, Array]:
