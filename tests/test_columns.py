@@ -201,6 +201,12 @@ def test_frames_of_other_libraries() -> None:
     np.testing.assert_array_equal(found.transform(table), found.transform(frame))
     assert kinds(Columns().fit(table)) == kinds(found)
 
+    class OnlyTheProtocol:
+        def __dataframe__(self, nan_as_null: bool = False, allow_copy: bool = True) -> Any:
+            return table.__dataframe__()
+
+    np.testing.assert_array_equal(found.transform(OnlyTheProtocol()), found.transform(frame))
+
 
 def test_arrays_are_taken_at_their_word() -> None:
     counting = np.c_[np.arange(N), RNG.normal(size=N)]

@@ -10,6 +10,7 @@ tabular data", NeurIPS 2024, arXiv 2407.04491.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
@@ -347,7 +348,9 @@ def as_frame(X: Any) -> Any:
     if is_frame(X):
         if hasattr(X, "to_pandas"):
             return X.to_pandas()
-        return pd.api.interchange.from_dataframe(X)
+        with warnings.catch_warnings():  # pandas 3 deprecates the protocol, which is all that some frames have
+            warnings.simplefilter("ignore")
+            return pd.api.interchange.from_dataframe(X)
     array = np.asarray(X)
     if array.ndim != 2:
         raise ValueError(f"X: got shape {array.shape}, expected a data frame or an array (n_samples, n_features)")
