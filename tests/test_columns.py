@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -176,6 +177,42 @@ def test_a_category_of_numbers_knows_them_in_every_type() -> None:
     wanted = found.transform(frame)
     for other in (floats, texts, frame.astype({"zone": "category"}), frame.astype({"zone": "Int64"})):
         np.testing.assert_array_equal(found.transform(other), wanted)
+
+
+def test_a_category_knows_its_values_in_a_file_of_digits_only() -> None:
+    frame = pd.DataFrame({"zip": ["007", "042", "1A", "1.50"] * 5})
+    found = Columns().fit(frame)
+    numbers = found.transform(pd.DataFrame({"zip": [7, 42, 1.5, 8]}))
+    np.testing.assert_array_equal(numbers[:3], found.transform(pd.DataFrame({"zip": ["007", "042", "1.50"]})))
+    np.testing.assert_array_equal(numbers[3:], found.transform(pd.DataFrame({"zip": [None]})))
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        (pd.cut(pd.Series(np.linspace(0, 1, N)), 4), "category"),
+        (pd.Series(pd.date_range("2024-01-01", periods=N, freq="h")).dt.time, "number"),
+        (pd.Series(pd.date_range("2024-01-01", periods=N)).dt.date, "date"),
+        (pd.Series(pd.date_range("2024-01-01", periods=N, tz="Asia/Tokyo")), "date"),
+        (pd.Series(pd.period_range("2024-01", periods=N, freq="M")), "date"),
+        (pd.Series(pd.date_range("2024-01-01", periods=N)).astype("timestamp[us][pyarrow]"), "date"),
+        (pd.Series(pd.date_range("2024-01-01", periods=N)).dt.date.astype("date32[pyarrow]"), "date"),
+        (pd.Series([True, None, False] * (N // 3)), "boolean"),
+        (pd.Series([1, None, 3] * (N // 3), dtype="Int8"), "number"),
+        (pd.Series([Decimal("1.5"), None, Decimal(2)] * (N // 3)), "number"),
+        (pd.Series([Decimal("1.5"), Decimal(2)] * (N // 2)).astype(pd.ArrowDtype(pa.decimal128(9, 2))), "number"),
+        (
+            pd.Series(["a", "b", None] * (N // 3)).astype(pd.ArrowDtype(pa.dictionary(pa.int32(), pa.string()))),
+            "category",
+        ),
+        (pd.Series([b"a", b"b", b"c"] * (N // 3)), "category"),
+    ],
+)
+def test_every_type_of_cell_has_a_kind(cells: Any, kind: str) -> None:
+    frame = pd.DataFrame({"cells": cells})
+    found = Columns().fit(frame)
+    assert kinds(found) == {"cells": kind}
+    assert np.isfinite(found.transform(frame)).all()
 
 
 @pytest.mark.parametrize("dtype", ["object", "str", "string", "category", "string[pyarrow]"])

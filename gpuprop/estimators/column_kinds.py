@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuprop.estimators.cells import Cells, Spelled, as_moments, as_numbers, as_spelled
+from gpuprop.estimators.cells import Cells, Numbers, Spelled, as_moments, as_numbers, as_spelled, spelling_of
 
 __all__ = ["KINDS", "Boolean", "Category", "Date", "Kind", "Number", "Unused", "kind_from_plain", "truth_values"]
 
@@ -132,6 +132,8 @@ class Category(_Kind):
         """Return the inputs before scaling, (n_samples, n_inputs)."""
         spelled = as_spelled(cells)
         places = {value: i for i, value in enumerate(self.values)}
+        if isinstance(cells, Numbers):  # "007" of the training may have become 7 in another file
+            places = {_number_in(value): i for value, i in places.items()} | places
         of_spelling = np.array([places.get(one, -1 - self.rest) for one in spelled.spellings], np.intp)
         chosen = np.append(of_spelling, -1)[spelled.codes]
         if self.in_one:
@@ -266,6 +268,14 @@ def turns(days: Array, part: str) -> Array:
     length = (month + 1).astype("datetime64[D]") - month.astype("datetime64[D]")
     through = (date - month.astype("datetime64[D]")) / length
     return np.where(known, (month.astype(np.int64) % 12 + through) / 12, np.nan)
+
+
+def _number_in(text: str) -> str:
+    """Return the spelling of the number that `text` stands for, or `text` itself."""
+    try:
+        return spelling_of(float(text))
+    except (ValueError, OverflowError):  # no number, or none that is finite
+        return text
 
 
 def _with_gaps(inputs: Array, missing: NDArray[np.bool_], gaps: bool) -> Array:

@@ -179,7 +179,7 @@ class Columns:
         ValueError
             If an option names a column that is not there, or two columns have one name.
         TypeError
-            If a cell is neither number, truth value, text nor moment.
+            If a cell is a list or another object that stands for no value.
         """
         frame = as_frame(X)
         names, self.named = _names(frame), _has_names(frame)
