@@ -304,6 +304,21 @@ def test_options_win_over_the_preset(capsys: pytest.CaptureFixture[str]) -> None
     assert default.networks_[0].hidden_activations[0].name == "selu"
 
 
+def test_an_interrupted_training_leaves_its_last_epoch() -> None:
+    class Impatient(gpuprop.Callback):
+        def on_epoch_begin(self, trainer: Any, epoch: int) -> None:
+            if epoch == 4:
+                raise KeyboardInterrupt
+
+    frame, y = passengers()
+    classifier = TabularClassifier(**SMALL | {"callbacks": [Impatient()], "n_networks": 2})
+    with pytest.warns(UserWarning, match="training interrupted by the user after 3 epochs"):
+        classifier.fit(frame, y)
+    assert classifier.best_epochs_ == [3, 3]
+    assert classifier.history_["epoch"] == [1, 2, 3] * 2
+    assert classifier.predict(frame).shape == (N,)
+
+
 def test_equal_seeds_give_equal_bits() -> None:
     frame, y = passengers()
     first, second = (TabularClassifier(**SMALL | {"n_networks": 2}).fit(frame, y).predict_proba(frame) for _ in "ab")

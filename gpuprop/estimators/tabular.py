@@ -108,6 +108,10 @@ class BaseTabular(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
             If a cell is not what an option says that its column holds, or is infinite.
         ValueError
             If X and y do not fit together, or an option does not fit X.
+
+        Notes
+        -----
+        Ctrl-C ends the training with a warning; the networks then have the parameters of their last complete epoch.
         """
         if (X_val is None) != (y_val is None):
             raise ValueError("got only one of X_val and y_val; pass both, or none")
@@ -308,11 +312,17 @@ class TabularClassifier(ClassifierMixin, BaseTabular):  # type: ignore[misc]  # 
         The share of the rows by which the best epoch is chosen, at random but the same share of each class; 0 keeps the
         last epoch. None takes the preset's: 0.2.
     hidden_layer_sizes : array_like of int, int or None, default=None
+        Units of each hidden layer; None takes the preset's: (256, 256, 256).
     activation : str, Activation or None, default=None
+        Of the hidden layers, see `gpuprop.activations.ACTIVATIONS`; None takes the preset's: "selu".
     learning_rate : float or None, default=None
-    batch_size, epochs : int or None, default=None
+        The highest rate of the preset's schedule; None takes the preset's: 0.04.
+    batch_size : int or None, default=None
+        Rows of an update; None takes the preset's: 256, or all where there are fewer.
+    epochs : int or None, default=None
+        Passes over the rows; None takes the preset's: 256.
     label_smoothing : float or None, default=None
-        None takes the preset's: (256, 256, 256), "selu", 0.04, 256, 256 and 0.1.
+        The share of each training target that is spread evenly over all classes; None takes the preset's: 0.1.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, by which the sample weights are multiplied; "balanced" weighs each class by the inverse
         of its frequency.
@@ -344,6 +354,7 @@ class TabularClassifier(ClassifierMixin, BaseTabular):  # type: ignore[misc]  # 
     plan_ : str
         A sentence that says by which path the fit made its updates, and why. A model file does not hold it.
     n_features_in_, n_outputs_ : int
+        The number of columns in X, and of outputs of each network.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         The names of the columns, if X had names.
 
@@ -507,10 +518,15 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]  # sc
         The share of the rows by which the best epoch is chosen, at random; 0 keeps the last epoch. None takes the
         preset's: 0.2.
     hidden_layer_sizes : array_like of int, int or None, default=None
+        Units of each hidden layer; None takes the preset's: (256, 256, 256).
     activation : str, Activation or None, default=None
+        Of the hidden layers, see `gpuprop.activations.ACTIVATIONS`; None takes the preset's: "mish".
     learning_rate : float or None, default=None
-    batch_size, epochs : int or None, default=None
-        None takes the preset's: (256, 256, 256), "mish", 0.07, 256 and 256.
+        The highest rate of the preset's schedule; None takes the preset's: 0.07.
+    batch_size : int or None, default=None
+        Rows of an update; None takes the preset's: 256, or all where there are fewer.
+    epochs : int or None, default=None
+        Passes over the rows; None takes the preset's: 256.
     clamped : bool or None, default=None
         Whether predictions are kept between the least and the largest target of the training. None takes the preset's:
         yes.
@@ -547,6 +563,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]  # sc
     plan_ : str
         A sentence that says by which path the fit made its updates, and why. A model file does not hold it.
     n_features_in_, n_outputs_ : int
+        The number of columns in X, and of outputs of each network.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         The names of the columns, if X had names.
 
