@@ -118,6 +118,36 @@ def test_seasons_need_a_record_over_time() -> None:
     assert circles(pd.date_range("2024-01-01", periods=60, freq="h")) == {"hour"}
 
 
+def test_the_kinds_of_a_list_of_credits() -> None:
+    """The columns of German credit data and of the census: categories, some with gaps of their own spelling."""
+    i = np.arange(200)
+    frame = pd.DataFrame(
+        {
+            "sex": np.array(["male", "female"])[i % 2],
+            "saving_accounts": np.array(["little", "moderate", "rich", "quite rich", "?"])[i % 5],
+            "purpose": np.array([f"purpose {one}" for one in range(8)])[i % 8],
+            "occupation": np.array([" Sales", " ?", " Craft-repair"])[i % 3],
+            "credit_amount": 250 + 37 * i,
+            "job": i % 4,
+            "risk": i % 2,
+        }
+    )
+    found = Columns(missing_values=["?"]).fit(frame)
+    assert kinds(found) == {
+        "sex": "category",
+        "saving_accounts": "category",
+        "purpose": "category",
+        "occupation": "category",
+        "credit_amount": "number",
+        "job": "number",
+        "risk": "number",
+    }
+    missing = {row.name: row.missing for row in found.table() if row.missing}
+    assert missing == {"saving_accounts": 0.2, "occupation": 67 / 200}
+    assert len(found.input_names) == 1 + 4 + 8 + 1 + 3
+    assert "occupation       category    33.5%  Sales is 1, Craft-repair is -1, a gap is 0" in str(found)
+
+
 def test_months_weekdays_and_hours_go_in_circles() -> None:
     from gpuprop.estimators.column_kinds import turns
 

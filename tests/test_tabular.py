@@ -443,6 +443,8 @@ def test_life_in_a_pipeline_and_a_search() -> None:
     search = GridSearchCV(pipeline, grid, cv=2).fit(frame, y)
     assert search.best_params_ == {"tabularclassifier__learning_rate": 0.04}
     assert cross_val_score(TabularRegressor(**SMALL), frame, frame["Pclass"], cv=2).shape == (2,)
+    found = gpuprop.search(TabularClassifier(**SMALL), {"learning_rate": [1e-6, 0.04]}, frame, y, cv=2)
+    assert found.best_params_ == {"learning_rate": 0.04}
 
 
 def test_life_in_a_calibration() -> None:
