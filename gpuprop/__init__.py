@@ -31,7 +31,14 @@ if TYPE_CHECKING:
         NonFiniteLossError,
         PlanError,
     )
-    from gpuprop.estimators import MLPClassifier, MLPEnsemble, MLPRegressor, search
+    from gpuprop.estimators import (
+        MLPClassifier,
+        MLPEnsemble,
+        MLPRegressor,
+        TabularClassifier,
+        TabularRegressor,
+        search,
+    )
     from gpuprop.estimators.stored_models import load
     from gpuprop.learn import plots, trace
     from gpuprop.learn.gradient_check import check_gradients
@@ -59,6 +66,8 @@ __all__ = [
     "Network",
     "NonFiniteLossError",
     "PlanError",
+    "TabularClassifier",
+    "TabularRegressor",
     "Trainer",
     "__version__",
     "activations",
@@ -94,6 +103,8 @@ _SOURCES = {
     "Network": "model.network:Network",
     "NonFiniteLossError": "errors:NonFiniteLossError",
     "PlanError": "errors:PlanError",
+    "TabularClassifier": "estimators:TabularClassifier",
+    "TabularRegressor": "estimators:TabularRegressor",
     "Trainer": "training.trainer:Trainer",
     "activations": "maths.activations",
     "backends": "backends",

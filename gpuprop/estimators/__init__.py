@@ -1,4 +1,4 @@
-"""Estimators by scikit-learn's conventions: `MLPClassifier` and `MLPRegressor`, ensembles of them, and searches.
+"""Estimators by scikit-learn's conventions: for arrays and for tables, ensembles of them, and searches.
 
 Each name is loaded when it is first used, so that `gpuprop.load` can read a network without importing scikit-learn.
 """
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from gpuprop.estimators.ensemble import MLPEnsemble
     from gpuprop.estimators.regressor import MLPRegressor
     from gpuprop.estimators.searching import search
+    from gpuprop.estimators.tabular import TabularClassifier, TabularRegressor
 
-__all__ = ["MLPClassifier", "MLPEnsemble", "MLPRegressor", "search"]
+__all__ = ["MLPClassifier", "MLPEnsemble", "MLPRegressor", "TabularClassifier", "TabularRegressor", "search"]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
@@ -23,6 +24,8 @@ __getattr__, __dir__ = lazy_names(
         "MLPClassifier": "classifier:MLPClassifier",
         "MLPEnsemble": "ensemble:MLPEnsemble",
         "MLPRegressor": "regressor:MLPRegressor",
+        "TabularClassifier": "tabular:TabularClassifier",
+        "TabularRegressor": "tabular:TabularRegressor",
         "search": "searching:search",
     },
 )

@@ -22,24 +22,12 @@ from sklearn.utils.multiclass import (
 
 from gpuprop.arrays import namespace, on_gpu, to_host
 from gpuprop.estimators.base import BaseMLP, Role, if_stochastic
+from gpuprop.estimators.labels import check_label_objects
 from gpuprop.estimators.parameters import CONSTRAINTS, fit_method, set_parameters
 
 __all__ = ["MLPClassifier"]
 
 Array = NDArray[Any]
-
-
-def _check_objects(y: Array) -> None:
-    """Refuse labels that are objects but not text; scikit-learn would only say that their type is unknown."""
-    kinds = sorted({type(label).__name__ for label in y.flat})
-    if any(isinstance(label, str) for label in y.flat):
-        if any(not isinstance(label, str) for label in y.flat):
-            raise TypeError(f"y: got labels of the types {', '.join(kinds)}, expected text only; convert the others")
-    elif type_of_target(y) == "unknown":
-        raise ValueError(
-            f"Unknown label type: y has objects ({', '.join(kinds)}), expected numbers, truth values or text; "
-            "convert it, e.g. with y.astype(int)"
-        )
 
 
 class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-learn has no type annotations
@@ -312,7 +300,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         if y.dtype == object:
-            _check_objects(y)
+            check_label_objects(y)
         check_classification_targets(y)
         if not hasattr(self, "classes_") or (role == "fit" and not self.warm_start):
             self.learn_labels(y)

@@ -16,7 +16,15 @@ from sklearn.base import is_classifier
 
 from gpuprop.estimators.plain_values import plain
 
-__all__ = ["RECORDS", "describe", "describe_ensemble", "kind_of", "restore_records"]
+__all__ = [
+    "RECORDS",
+    "describe",
+    "describe_ensemble",
+    "described_labels",
+    "described_parameters",
+    "kind_of",
+    "restore_records",
+]
 
 #: Fitted attributes that a file holds where an estimator has them; all are numbers, or lists of numbers.
 RECORDS = (
@@ -47,7 +55,7 @@ def describe(estimator: Any) -> dict[str, Any]:
     ValueError
         If a parameter or a label is of a type that a file cannot hold.
     """
-    parameters = _parameters(estimator)
+    parameters = described_parameters(estimator)
     records = {name: getattr(estimator, name) for name in RECORDS if hasattr(estimator, name)}
     if "history_" in records:
         # No times in a file: equal runs give equal bytes.
@@ -57,19 +65,22 @@ def describe(estimator: Any) -> dict[str, Any]:
     if hasattr(estimator, "feature_names_in_"):
         described["feature_names"] = [str(name) for name in estimator.feature_names_in_]
     if is_classifier(estimator):
-        described["labels"] = _labels(estimator.classes_, several=estimator.is_multilabel)
+        described["labels"] = described_labels(estimator.classes_, several=estimator.is_multilabel)
     return described
 
 
 def describe_ensemble(ensemble: Any) -> dict[str, Any]:
     """Return the parameters of a fitted `MLPEnsemble`, and those of its `estimator`, as JSON values."""
-    described: dict[str, Any] = {"parameters": _parameters(ensemble), "estimator": _parameters(ensemble.estimator)}
+    described: dict[str, Any] = {
+        "parameters": described_parameters(ensemble),
+        "estimator": described_parameters(ensemble.estimator),
+    }
     if hasattr(ensemble, "feature_names_in_"):
         described["feature_names"] = [str(name) for name in ensemble.feature_names_in_]
     return described
 
 
-def _parameters(estimator: Any) -> dict[str, Any]:
+def described_parameters(estimator: Any) -> dict[str, Any]:
     """Return the parameters of an estimator as JSON values."""
     return {
         name: plain(name, value)
@@ -78,7 +89,8 @@ def _parameters(estimator: Any) -> dict[str, Any]:
     }
 
 
-def _labels(classes: NDArray[Any], *, several: bool) -> dict[str, Any]:
+def described_labels(classes: NDArray[Any], *, several: bool = False) -> dict[str, Any]:
+    """Return labels as JSON values, with their dtype; see `gpuprop.estimators.restored.restored_labels`."""
     values = classes.tolist()
     if not all(isinstance(label, (str, int, float, bool)) for label in values):
         raise ValueError(

@@ -18,7 +18,7 @@ from gpuprop.estimators.regressor import MLPRegressor
 from gpuprop.maths.activations import Activation
 from gpuprop.model.network import Network
 
-__all__ = ["KINDS", "restore", "restore_ensemble"]
+__all__ = ["KINDS", "restore", "restore_ensemble", "restore_feature_names", "restored_labels"]
 
 #: The kinds of model file that hold an estimator.
 KINDS: dict[str, type[BaseMLP]] = {"classifier": MLPClassifier, "regressor": MLPRegressor}
@@ -48,7 +48,7 @@ def restore(
         raise ValueError(f"unknown record {sorted(unknown)[0]!r}")
     estimator.take_network(network)
     restore_records(estimator, records)
-    _restore_feature_names(estimator, described)
+    restore_feature_names(estimator, described)
     return estimator
 
 
@@ -72,18 +72,24 @@ def restore_ensemble(
         if any(not np.array_equal(member.classes_, first.classes_) for member in members):
             raise ValueError("the members have different classes")
         ensemble.classes_ = first.classes_
-    _restore_feature_names(ensemble, described)
+    restore_feature_names(ensemble, described)
     return ensemble
 
 
-def _restore_labels(classifier: MLPClassifier, labels: Mapping[str, Any]) -> None:
+def restored_labels(labels: Mapping[str, Any]) -> NDArray[Any]:
+    """Return the labels that `gpuprop.estimators.described.described_labels` described."""
     dtype, values = labels["dtype"], [revived(value) for value in labels["values"]]
     if not re.fullmatch(_LABEL_DTYPES, dtype) or any(not isinstance(v, (str, int, float, bool)) for v in values):
         raise ValueError(f"labels of dtype {dtype!r}, expected text, numbers or booleans")
-    classes: NDArray[Any] = np.array(values, dtype=dtype)
-    classifier.learn_labels(np.array([[0] * len(values), [1] * len(values)]) if labels["several"] else classes)
+    return np.array(values, dtype=dtype)
 
 
-def _restore_feature_names(estimator: Any, described: Mapping[str, Any]) -> None:
+def _restore_labels(classifier: MLPClassifier, labels: Mapping[str, Any]) -> None:
+    classes = restored_labels(labels)
+    classifier.learn_labels(np.array([[0] * len(classes), [1] * len(classes)]) if labels["several"] else classes)
+
+
+def restore_feature_names(estimator: Any, described: Mapping[str, Any]) -> None:
+    """Give an estimator the names of its columns, if the file has them."""
     if "feature_names" in described:
         estimator.feature_names_in_ = np.array([str(name) for name in described["feature_names"]], dtype=object)

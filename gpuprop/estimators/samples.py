@@ -30,6 +30,10 @@ class Samples:
         """Return X, targets and, where there are some, weights."""
         return (self.X, self.targets) if self.weight is None else (self.X, self.targets, self.weight)
 
+    def at(self, rows: NDArray[np.intp]) -> Samples:
+        """Return some of the rows."""
+        return Samples(self.X[rows], self.targets[rows], None if self.weight is None else self.weight[rows])
+
 
 def input_dtypes(estimator: Any) -> tuple[Any, ...]:
     """Return the dtypes that X may have; an X of any other dtype is converted to the first."""

@@ -20,6 +20,7 @@ from gpuprop.model.stored_network import load_network, network_from, read_model,
 if TYPE_CHECKING:
     from gpuprop.estimators.base import BaseMLP
     from gpuprop.estimators.ensemble import MLPEnsemble
+    from gpuprop.estimators.tabular import TabularClassifier, TabularRegressor
     from gpuprop.maths.activations import Activation
     from gpuprop.model.network import Network
 
@@ -39,7 +40,7 @@ Array = NDArray[Any]
 
 def load(
     path: str | os.PathLike[str], device: str = "auto", *, activations: Iterable[Activation] = ()
-) -> Network | BaseMLP | MLPEnsemble:
+) -> Network | BaseMLP | MLPEnsemble | TabularClassifier | TabularRegressor:
     """Read a model that ``save`` of a network, estimator or ensemble wrote; ``gpuprop.load`` is this function.
 
     Parameters
@@ -53,7 +54,7 @@ def load(
 
     Returns
     -------
-    Network, MLPClassifier, MLPRegressor or MLPEnsemble
+    Network, MLPClassifier, MLPRegressor, MLPEnsemble, TabularClassifier or TabularRegressor
         With the same parameters, bit for bit.
 
     Raises
@@ -67,14 +68,21 @@ def load(
     activations = tuple(activations)
     file, tensors, metadata = read_model(path, device)
     with naming(file, "read"):
-        if metadata.get("kind") != "ensemble":
-            return _model(tensors, metadata, device, activations)
-        from gpuprop.estimators.restored import restore_ensemble
-
-        members = [_model(*member, device, activations) for member in _members(tensors, metadata)]
+        kind = metadata.get("kind")
         own = {activation.name: activation for activation in activations}
-        with refusing("metadata", "an ensemble"):
-            return restore_ensemble(members, metadata["ensemble"], own)
+        if kind == "ensemble":
+            from gpuprop.estimators.restored import restore_ensemble
+
+            members = [_model(*member, device, activations) for member in _members(tensors, metadata)]
+            with refusing("metadata", "an ensemble"):
+                return restore_ensemble(members, metadata["ensemble"], own)
+        if kind in ("tabular-classifier", "tabular-regressor"):
+            from gpuprop.estimators.tabular_restored import restore_tabular
+
+            networks = [network_from(*member, device, activations) for member in _members(tensors, metadata)]
+            with refusing("metadata", f"a {kind}"):
+                return restore_tabular(kind, networks, metadata["ensemble"], own)
+        return _model(tensors, metadata, device, activations)
 
 
 def save_ensemble(

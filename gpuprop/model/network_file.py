@@ -2,11 +2,11 @@
 
 The metadata, in the container of `gpuprop.model.container`, are::
 
-    kind             "network", "classifier", "regressor" or "ensemble"
+    kind             "network", "classifier", "regressor", "ensemble", "tabular-classifier" or "tabular-regressor"
     parameters       the keyword arguments of gpuprop.Network, with classes and input scaling
     estimator        of a classifier or regressor: its parameters, labels and records, see gpuprop.estimators.described
-    members          of an ensemble, instead of those two: kind, parameters and estimator of each
-    ensemble         of an ensemble: its own parameters
+    members          of all others, instead of those two: kind, parameters and estimator of each network
+    ensemble         of all others: what belongs to the whole, see gpuprop.estimators.described and tabular_described
 
 The tensors of a network are ``weights.0, biases.0, weights.1, ...``, and where it has some ``slopes.0, ...,
 embedding.numbers, embedding.categories``; those of an ensemble are ``member.0.weights.0, ...``.
@@ -78,7 +78,11 @@ def write_network(content: NetworkContent, path: str | os.PathLike[str]) -> None
 
 
 def write_ensemble(
-    members: Sequence[NetworkContent], path: str | os.PathLike[str], *, ensemble: Mapping[str, Any]
+    members: Sequence[NetworkContent],
+    path: str | os.PathLike[str],
+    *,
+    ensemble: Mapping[str, Any],
+    kind: str = "ensemble",
 ) -> None:
     """Write several networks to one model file; `path` and errors are those of `write_network`.
 
@@ -87,10 +91,11 @@ def write_ensemble(
     members : sequence of NetworkContent
     path : str or path
     ensemble : mapping of JSON values
-        What `gpuprop.estimators.described` says of the ensemble itself.
+        What `gpuprop.estimators` says of the ensemble itself.
+    kind : str, default="ensemble"
     """
     tensors = {f"member.{i}.{name}": array for i, member in enumerate(members) for name, array in member.arrays.items()}
-    metadata = {"kind": "ensemble", "members": [member.metadata() for member in members], "ensemble": ensemble}
+    metadata = {"kind": kind, "members": [member.metadata() for member in members], "ensemble": ensemble}
     write_file(model_file(path), tensors, metadata)
 
 

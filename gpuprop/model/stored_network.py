@@ -63,22 +63,26 @@ def save_networks(
     path: str | os.PathLike[str],
     *,
     kind: str,
-    estimators: Sequence[Mapping[str, Any]],
+    estimators: Sequence[Mapping[str, Any]] | None = None,
     ensemble: Mapping[str, Any],
 ) -> None:
-    """Write the networks of an ensemble to one model file; `path` and errors are those of `save_network`.
+    """Write several networks to one model file; `path` and errors are those of `save_network`.
 
     Parameters
     ----------
     networks : sequence of Network
     path : str or path
-    kind : {"classifier", "regressor"}
-        What each member is.
-    estimators : sequence of mappings
-        What `gpuprop.estimators.described` says of each member.
+    kind : str
+        Of the members of an ensemble, if there are `estimators`; of the whole file otherwise.
+    estimators : sequence of mappings, or None, default=None
+        What `gpuprop.estimators.described` says of each member of an ensemble; None if the members are plain networks.
     ensemble : mapping of JSON values
-        What it says of the ensemble itself.
+        What it says of the whole.
     """
+    if estimators is None:
+        members = [_content(network, "network", None) for network in networks]
+        write_ensemble(members, path, ensemble=ensemble, kind=kind)
+        return
     pairs = zip(networks, estimators, strict=True)
     write_ensemble([_content(network, kind, own) for network, own in pairs], path, ensemble=ensemble)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from gpuprop.model.network import Network
 
-__all__ = ["StandardisedTargets"]
+__all__ = ["StandardisedTargets", "mean_and_deviation"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +53,7 @@ class StandardisedTargets:
         """Return the targets that `network` is to be trained on, for the targets `y` of the training part."""
         if network.is_classifier or network.output_activation.name != "identity":
             return cls(y)
-        mean, deviation = y.mean(axis=0), y.std(axis=0)
-        # In a column with one value only, rounding errors make up the whole deviation.
-        deviation = np.where(deviation > 10 * np.finfo(np.float64).eps * np.abs(mean), deviation, 1.0)
+        mean, deviation = mean_and_deviation(y)
         return cls((y - mean) / deviation, mean, deviation)
 
     def fold(self, network: Network) -> None:
@@ -69,6 +67,13 @@ class StandardisedTargets:
         if self.mean is not None and self.deviation is not None:
             weights, biases = _last_layer(network)
             _write_last_layer(network, weights / self.deviation, (biases - self.mean) / self.deviation)
+
+
+def mean_and_deviation(y: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and standard deviation of each column of `y`; the deviation of a constant column is 1."""
+    mean, deviation = y.mean(axis=0), y.std(axis=0)
+    # In a column with one value only, rounding errors make up the whole deviation.
+    return mean, np.where(deviation > 10 * np.finfo(np.float64).eps * np.abs(mean), deviation, 1.0)
 
 
 def _last_layer(network: Network) -> tuple[NDArray[Any], NDArray[Any]]:

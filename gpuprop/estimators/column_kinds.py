@@ -1,0 +1,282 @@
+"""The kinds of columns in a table, and the inputs of a network that each becomes.
+
+Each kind turns the cells of its column into inputs before scaling: an array (n_samples, n_inputs) with NaN where there
+is nothing to say. `gpuprop.estimators.columns` scales them, and replaces NaN by 0, the median.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuprop.estimators.cells import Cells, Numbers, Spelled, as_moments, as_numbers, as_spelled, spelling_of
+
+__all__ = ["KINDS", "Boolean", "Category", "Date", "Kind", "Number", "Unused", "kind_from_plain", "truth_values"]
+
+Array = NDArray[np.float64]
+
+#: Spellings of no and yes, in lower case, in pairs.
+_TRUTHS = (("false", "true"), ("no", "yes"), ("n", "y"), ("f", "t"), ("off", "on"), ("0", "1"))
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What all kinds have.
+
+    Attributes
+    ----------
+    name : str
+        The column's name.
+    missing : float
+        The share of cells that were missing when the column was found.
+    """
+
+    kind: ClassVar[str]
+    used: ClassVar[bool] = True
+
+    name: str
+    missing: float
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the column as JSON values; see `kind_from_plain`."""
+        return {"kind": self.kind, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Number(_Kind):
+    """Numbers: one input, and for `gaps` another one, 1 for a gap and 0 otherwise."""
+
+    kind: ClassVar[str] = "number"
+
+    gaps: bool
+
+    @property
+    def treatment(self) -> str:
+        """What is done with the column, for a reader."""
+        return "scaled" + (", an input for gaps" if self.gaps else "")
+
+    def inputs(self) -> list[str]:
+        """Return the names of the inputs."""
+        return [self.name, *([f"{self.name} is missing"] if self.gaps else [])]
+
+    def encode(self, cells: Cells) -> Array:
+        """Return the inputs before scaling, (n_samples, n_inputs)."""
+        numbers = as_numbers(self.name, cells)
+        return _with_gaps(numbers.values[:, None], numbers.missing, self.gaps)
+
+
+@dataclass(frozen=True)
+class Boolean(_Kind):
+    """Truth values: one input, 1 for true, -1 for false, 0 for a gap; any usual spelling of them is understood."""
+
+    kind: ClassVar[str] = "boolean"
+
+    values: tuple[str, str]
+
+    @property
+    def treatment(self) -> str:
+        """What is done with the column, for a reader."""
+        no, yes = self.values
+        return f"{yes} is 1, {no} is -1" + (", a gap is 0" if self.missing else "")
+
+    def inputs(self) -> list[str]:
+        """Return the names of the inputs."""
+        return [self.name]
+
+    def encode(self, cells: Cells) -> Array:
+        """Return the inputs before scaling, (n_samples, 1)."""
+        spelled = as_spelled(cells)
+        signs = {word: sign for pair in _TRUTHS for word, sign in zip(pair, (-1.0, 1.0), strict=True)}
+        values = [signs.get(spelling.lower(), 0.0) for spelling in spelled.spellings]
+        return np.append(np.array(values, np.float64), 0.0)[spelled.codes][:, None]
+
+
+@dataclass(frozen=True)
+class Category(_Kind):
+    """Values without an order: one input for each of `values`, 1 where the cell has it and 0 otherwise.
+
+    Two values share one input, -1 and 1. A gap is 0 everywhere; so is a value that was not seen in training, unless
+    `rest` says that all values but the frequent ones share an input.
+    """
+
+    kind: ClassVar[str] = "category"
+
+    values: tuple[str, ...]
+    rest: bool = False
+
+    @property
+    def in_one(self) -> bool:
+        """Whether both values share one input."""
+        return len(self.values) == 2 and not self.rest
+
+    @property
+    def treatment(self) -> str:
+        """What is done with the column, for a reader."""
+        if self.in_one:
+            return f"{self.values[1]} is 1, {self.values[0]} is -1" + (", a gap is 0" if self.missing else "")
+        if self.rest:
+            return f"one-hot, its {len(self.values)} frequent values and an input for all others"
+        return f"one-hot, {len(self.values)} value{'s' if len(self.values) > 1 else ''}"
+
+    def inputs(self) -> list[str]:
+        """Return the names of the inputs."""
+        if self.in_one:
+            return [f"{self.name}={self.values[1]}"]
+        return [f"{self.name}={value}" for value in self.values] + ([f"{self.name} has another value"] * self.rest)
+
+    def encode(self, cells: Cells) -> Array:
+        """Return the inputs before scaling, (n_samples, n_inputs)."""
+        spelled = as_spelled(cells)
+        places = {value: i for i, value in enumerate(self.values)}
+        if isinstance(cells, Numbers):  # "007" of the training may have become 7 in another file
+            places = {_number_in(value): i for value, i in places.items()} | places
+        of_spelling = np.array([places.get(one, -1 - self.rest) for one in spelled.spellings], np.intp)
+        chosen = np.append(of_spelling, -1)[spelled.codes]
+        if self.in_one:
+            return np.asarray(np.array([-1.0, 1.0, 0.0])[chosen][:, None], np.float64)
+        # The last row but one belongs to all other values (-2), the last row to a gap (-1).
+        width = len(self.values) + self.rest
+        rows = np.vstack(
+            [np.eye(len(self.values), width), np.eye(1, width, width - 1) * self.rest, np.zeros((1, width))]
+        )
+        return np.asarray(rows[chosen], np.float64)
+
+
+@dataclass(frozen=True)
+class Text(Category):
+    """Text of many values: those that are frequent are treated as a category, and all others share an input."""
+
+    kind: ClassVar[str] = "text"
+
+
+@dataclass(frozen=True)
+class Date(_Kind):
+    """Moments: days since 1970-01-01, and the `parts` that go in circles, each as sine and cosine.
+
+    Parts are "month" (the place in the year), "weekday" and "hour" (the place in the day). For `gaps` there is another
+    input, 1 for a gap and 0 otherwise.
+    """
+
+    kind: ClassVar[str] = "date"
+
+    format: str | None
+    parts: tuple[str, ...]
+    gaps: bool
+
+    @property
+    def treatment(self) -> str:
+        """What is done with the column, for a reader."""
+        spelled = "" if self.format in (None, "ISO8601") else f", read as {self.format}"
+        circles = f", {', '.join(self.parts)} as sine and cosine" if self.parts else ""
+        return f"days{circles}{', an input for gaps' if self.gaps else ''}{spelled}"
+
+    def inputs(self) -> list[str]:
+        """Return the names of the inputs."""
+        circles = [f"{self.name}: {part} ({wave})" for part in self.parts for wave in ("sine", "cosine")]
+        return [self.name, *circles, *([f"{self.name} is missing"] if self.gaps else [])]
+
+    def encode(self, cells: Cells) -> Array:
+        """Return the inputs before scaling, (n_samples, n_inputs)."""
+        moments = as_moments(self.name, cells, self.format)
+        angles = [2 * np.pi * turns(moments.days, part) for part in self.parts]
+        circles = [wave(angle) for angle in angles for wave in (np.sin, np.cos)]
+        return _with_gaps(np.column_stack([moments.days, *circles]), moments.missing, self.gaps)
+
+
+@dataclass(frozen=True)
+class Unused(_Kind):
+    """A column that is left out: `found` says as what ("identifier", "constant", "text", "left out"), `reason` why."""
+
+    used: ClassVar[bool] = False
+    kind: ClassVar[str] = "unused"
+
+    found: str
+    reason: str
+
+    @property
+    def treatment(self) -> str:
+        """What is done with the column, for a reader."""
+        return f"left out: {self.reason}"
+
+    def inputs(self) -> list[str]:
+        """Return the names of the inputs: none."""
+        return []
+
+    def encode(self, cells: Cells) -> Array:
+        """Return no inputs, (n_samples, 0)."""
+        return np.empty((len(cells.missing), 0))
+
+
+Kind: TypeAlias = Number | Boolean | Category | Text | Date | Unused
+
+#: All kinds by their names in files.
+KINDS: dict[str, type[Kind]] = {kind.kind: kind for kind in (Number, Boolean, Category, Text, Date, Unused)}
+
+
+def kind_from_plain(plain: Mapping[str, Any]) -> Kind:
+    """Return the column that ``to_plain`` described.
+
+    Raises
+    ------
+    TypeError, ValueError, LookupError
+        If it describes none.
+    """
+    content = dict(plain)
+    kind = KINDS[content.pop("kind")]
+    expected = {field.name: str(field.type) for field in fields(kind)}
+    if set(content) != set(expected):
+        raise ValueError(f"a {kind.kind} column has {sorted(content)}, expected {sorted(expected)}")
+    return kind(**{name: _checked(name, value, expected[name]) for name, value in content.items()})
+
+
+def _checked(name: str, value: Any, expected: str) -> Any:
+    if expected.startswith("tuple"):
+        if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) for one in value):
+            raise ValueError(f"{name} of a column is {value!r}, expected texts")
+        if len(set(value)) != len(value) or (expected == "tuple[str, str]" and len(value) != 2):
+            raise ValueError(f"{name} of a column is {value!r}, expected {expected}, all different")
+        return tuple(value)
+    known = {"str": (str,), "float": (float, int), "bool": (bool,), "str | None": (str, type(None))}
+    if not isinstance(value, known[expected]) or (isinstance(value, float) and not 0 <= value <= 1):
+        raise ValueError(f"{name} of a column is {value!r}, expected {expected}")
+    return value
+
+
+def truth_values(spelled: Spelled) -> tuple[str, str] | None:
+    """Return the spellings of false and true if the values are one of the usual pairs, or None."""
+    own = {spelling.lower(): spelling for spelling in spelled.spellings}
+    for no, yes in _TRUTHS:
+        if set(own) == {no, yes} and len(spelled.spellings) == 2:
+            return own[no], own[yes]
+    return None
+
+
+def turns(days: Array, part: str) -> Array:
+    """Return the place in the year ("month"), the week ("weekday") or the day ("hour"): from 0 to 1, NaN for a gap."""
+    whole = np.floor(days)
+    if part == "hour":
+        return days - whole
+    if part == "weekday":
+        return (whole + 3) % 7 / 7  # 1970-01-01 was a Thursday; 0 is Monday
+    known = np.isfinite(whole)
+    date = np.where(known, whole, 0).astype(np.int64).astype("datetime64[D]")
+    month = date.astype("datetime64[M]")
+    length = (month + 1).astype("datetime64[D]") - month.astype("datetime64[D]")
+    through = (date - month.astype("datetime64[D]")) / length
+    return np.where(known, (month.astype(np.int64) % 12 + through) / 12, np.nan)
+
+
+def _number_in(text: str) -> str:
+    """Return the spelling of the number that `text` stands for, or `text` itself."""
+    try:
+        return spelling_of(float(text))
+    except (ValueError, OverflowError):  # no number, or none that is finite
+        return text
+
+
+def _with_gaps(inputs: Array, missing: NDArray[np.bool_], gaps: bool) -> Array:
+    return np.column_stack([inputs, missing]) if gaps else inputs
