@@ -424,3 +424,38 @@ def test_a_damaged_description_is_refused(damage: Any) -> None:
     damage(plain)
     with pytest.raises((TypeError, ValueError, LookupError)):
         Columns.from_plain(plain)
+
+
+# --- for networks that embed their inputs ----------------------------------------------------------------------------
+
+
+def test_embedded_inputs_are_numbers_then_others_then_codes() -> None:
+    frame = pd.DataFrame(
+        {
+            "letter": list("abcdefghij") * 4,
+            "size": np.arange(40) % 7 + 0.5,
+            "grade": ["x", "y", "z", "y"] * 10,
+            "day": pd.date_range("2024-01-01", periods=40, freq="9D"),
+        }
+    )
+    frame.loc[3, "letter"] = None
+    columns = Columns(most_one_hot=8).fit(frame)
+    plain = Columns().fit(frame)
+    inputs = columns.transform(frame)
+    names = columns.input_names
+    assert names[:2] == ["size", "day"]
+    assert names[-1] == "letter (number of its value)"
+    assert [name for name in names if name.startswith("grade")] == ["grade=x", "grade=y", "grade=z"]
+    # What is not coded is as it is without codes.
+    for i, name in enumerate(names[:-1]):
+        np.testing.assert_array_equal(inputs[:, i], plain.transform(frame)[:, plain.input_names.index(name)])
+    expected = [0 if pd.isna(letter) else 1 + "abcdefghij".index(letter) for letter in frame["letter"]]
+    assert inputs[:, -1].tolist() == expected
+    assert columns.transform(frame.assign(letter="unseen"))[:, -1].tolist() == [0] * 40
+    embedding = columns.embedding()
+    assert embedding is not None
+    assert (embedding.n_numbers, embedding.n_plain, embedding.categories) == (2, inputs.shape[1] - 3, (11,))
+    assert plain.embedding() is None
+    again = Columns.from_plain(json.loads(json.dumps(columns.to_plain())))
+    np.testing.assert_array_equal(again.transform(frame), inputs)
+    assert again.embedding() == embedding

@@ -458,3 +458,19 @@ def test_a_clone_is_unfitted_and_equal(fitted: TabularClassifier) -> None:
     twin = clone(fitted)
     assert twin.get_params() == fitted.get_params()
     assert not hasattr(twin, "networks_")
+
+
+def test_the_larger_preset_learns_what_needs_its_embeddings(tmp_path: Path) -> None:
+    """A number that matters by its place in a period, and a category of twelve values: files and gaps included."""
+    rng = np.random.default_rng(3)
+    frame = pd.DataFrame({"phase": rng.uniform(-2, 2, 500), "town": rng.choice(list("abcdefghijkl"), 500)})
+    y = np.sin(6 * frame["phase"]) + frame["town"].map(lambda town: ord(town) % 3)
+    options = SMALL | {"hidden_layer_sizes": (32, 32), "epochs": 200, "batch_size": 64}
+    larger = TabularRegressor("tabular-large", **options).fit(frame[:400], y[:400])
+    assert larger.score(frame[400:], y[400:]) > 0.99
+    larger.save(tmp_path)
+    loaded = gpuprop.load(tmp_path, "cpu")
+    new = frame[400:].assign(town=["new", None] * 50)
+    for known in (loaded, pickle.loads(pickle.dumps(larger))):
+        np.testing.assert_array_equal(known.predict(new), larger.predict(new))
+        np.testing.assert_array_equal(known.predict(frame), larger.predict(frame))

@@ -19,10 +19,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from gpuprop.core.embedding import InputEmbedding
 from gpuprop.errors import unknown_name
 from gpuprop.estimators.cells import CellError, Cells, Missing, read_columns
 from gpuprop.estimators.column_finding import find
-from gpuprop.estimators.column_kinds import Date, Kind, Number, Unused, kind_from_plain
+from gpuprop.estimators.column_kinds import Category, Date, Kind, Number, Unused, kind_from_plain
 
 __all__ = ["CellError", "ColumnRow", "Columns", "as_frame", "is_frame"]
 
@@ -101,6 +102,9 @@ class Columns:
     max_categories : int, default=100
         A column of text with more values is a text of many values; only its frequent values get inputs, at most this
         many.
+    most_one_hot : int or None, default=None
+        A category of more values is one input, the number of its value, for a network that embeds it; numbers and days
+        then come first, and the numbers of values last. None makes all categories one-hot.
 
     Attributes
     ----------
@@ -150,11 +154,12 @@ class Columns:
         drop: Any = None,
         missing_values: Sequence[Any] = (),
         max_categories: int = MOST_VALUES,
+        most_one_hot: int | None = None,
     ) -> None:
         spelled = tuple(value for value in missing_values if not pd.isna(value))
         self.asked = Asked(categorical_features, numeric_features, date_features, drop, spelled)
         self._missing = Missing.of(spelled)
-        self.max_categories = max_categories
+        self.max_categories, self.most_one_hot = max_categories, most_one_hot
 
     # --- finding ---------------------------------------------------------------------------------------------------
 
@@ -207,7 +212,27 @@ class Columns:
         self._center, self._factor = center, factor
         kept = np.flatnonzero(factor)
         # A network needs an input, even where no column tells the rows apart.
-        self._kept = kept if len(kept) else np.arange(1)
+        kept = kept if len(kept) else np.arange(1)
+        self._coded: list[tuple[str, slice]] = []
+        self._n_numbers = 0
+        if self.most_one_hot is not None:
+            kept = self._sorted_for_embedding(kept, self.most_one_hot)
+        self._kept = kept
+
+    def _sorted_for_embedding(self, kept: NDArray[np.intp], most_one_hot: int) -> NDArray[np.intp]:
+        """Return the inputs that stay, numbers first, and remember those that become the number of a value."""
+        numbers, end = [], 0
+        for kind in self.kinds:
+            begin, end = end, end + len(kind.inputs())
+            if isinstance(kind, Number | Date):
+                numbers.append(begin)
+            elif isinstance(kind, Category) and len(kind.values) > most_one_hot:
+                self._coded.append((kind.name, slice(begin, end)))
+        coded = {i for _, place in self._coded for i in range(place.start, place.stop)}
+        first = [i for i in numbers if i in set(kept.tolist())]
+        self._n_numbers = len(first)
+        others = [i for i in kept.tolist() if i not in coded and i not in set(first)]
+        return np.array([*first, *others] if first or others or coded else [0], np.intp)
 
     # --- using -----------------------------------------------------------------------------------------------------
 
@@ -220,7 +245,14 @@ class Columns:
     def input_names(self) -> list[str]:
         """What each input of the network is."""
         names = [name for kind in self.kinds for name in kind.inputs()] or ["nothing"]
-        return [names[i] for i in self._kept]
+        return [names[i] for i in self._kept] + [f"{name} (number of its value)" for name, _ in self._coded]
+
+    def embedding(self) -> InputEmbedding | None:
+        """Return how a network embeds the inputs; None if all categories are one-hot."""
+        if self.most_one_hot is None:
+            return None
+        counts = tuple(place.stop - place.start + 1 for _, place in self._coded)
+        return InputEmbedding(self._n_numbers, len(self._kept) - self._n_numbers, counts)
 
     def table(self) -> list[ColumnRow]:
         """Return what was found of each column, in the order of the table."""
@@ -264,12 +296,15 @@ class Columns:
         used = [kind for kind in self.kinds if kind.used]
         frame = self._used_part(as_frame(X), [kind.name for kind in used])
         cells = read_columns([kind.name for kind in used], frame, self._missing)
-        raw = _encoded(used, cells, len(frame))[:, self._kept]
+        encoded = _encoded(used, cells, len(frame))
+        codes = [_code(encoded[:, place]) for _, place in self._coded]
+        raw = encoded[:, self._kept]
         with np.errstate(over="ignore"):
             scaled = (raw - self._center[self._kept]) * self._factor[self._kept]
         scaled[np.isnan(scaled)] = 0.0
         np.clip(scaled, -FAR, FAR, out=scaled)
-        return np.asarray(scaled / np.sqrt(1 + (scaled / 3) ** 2), np.float32)
+        clipped = scaled / np.sqrt(1 + (scaled / 3) ** 2)
+        return np.column_stack([clipped, *codes]).astype(np.float32)
 
     def _used_part(self, frame: Any, used: list[str]) -> Any:
         """Return the columns that are used, in the order of `used`, after checking that all are there."""
@@ -303,6 +338,7 @@ class Columns:
             "factor": self._factor.tolist(),
             "missing_values": [value.item() if isinstance(value, np.generic) else value for value in spelled],
             "max_categories": self.max_categories,
+            "most_one_hot": self.most_one_hot,
         }
 
     @classmethod
@@ -317,7 +353,12 @@ class Columns:
         spelled = plain["missing_values"]
         if not isinstance(spelled, (list, tuple)) or any(not isinstance(one, (str, int, float)) for one in spelled):
             raise ValueError(f"missing_values are {spelled!r}, expected texts and numbers")
-        columns = cls(missing_values=spelled, max_categories=int(plain["max_categories"]))
+        most = plain["most_one_hot"]
+        columns = cls(
+            missing_values=spelled,
+            max_categories=int(plain["max_categories"]),
+            most_one_hot=None if most is None else int(most),
+        )
         columns.kinds, columns.named = tuple(kind_from_plain(one) for one in plain["columns"]), bool(plain["named"])
         center, factor = (np.array(plain[name], np.float64) for name in ("center", "factor"))
         n_inputs = sum(len(kind.inputs()) for kind in columns.kinds) or 1
@@ -403,6 +444,11 @@ def _encoded(kinds: Sequence[Kind], cells: Sequence[Cells], n_rows: int | None =
     n_rows = len(cells[0].missing) if n_rows is None else n_rows
     parts = [kind.encode(own) for kind, own in zip(kinds, cells, strict=True) if kind.used]
     return np.concatenate(parts, axis=1) if parts else np.zeros((n_rows, 1))
+
+
+def _code(one_hot: Array) -> Array:
+    """Return the number of each row's value, counted from 1; 0 for a gap, and for a value that was not seen."""
+    return np.where(one_hot.any(axis=1), one_hot.argmax(axis=1) + 1, 0)
 
 
 def _repeated_gaps(kinds: Sequence[Kind], raw: Array) -> list[int]:
