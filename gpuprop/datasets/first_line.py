@@ -131,19 +131,21 @@ def _evidence(field: str, column: Sequence[str], series: bool) -> str:
             return "row?"  # a date above dates, K-1000 above K-1001
         return "names?" if len(set(column)) <= len(column) / 2 else ""
     if not numeric:
-        return "row!" if field in column else ""
-    if series:
-        return "names?" if _has_fraction(field) or all(map(_has_fraction, column)) else ""
-    if _has_fraction(field):
+        if field in column:
+            return "row!"
+        return "" if any(map(looks_like_number, column)) else "names?"
+    if _has_fraction(field) and not series:
         return "row!"
-    if all(map(_has_fraction, column)):
+    if all(map(_has_fraction, column)) and not _has_fraction(field):
         return "names?"
     values = [float(value) for value in column if is_number(value)]
     if not is_number(field) or not values:
         return ""
     if min(values) <= float(field) <= max(values):
-        return "number"
-    return "outside" if len(values) >= 20 else ""
+        return "" if series else "number"
+    if len(values) < 10:
+        return ""
+    return "names?" if series and all(map(_has_fraction, column)) else "outside"
 
 
 def _has_fraction(field: str) -> bool:
@@ -151,7 +153,7 @@ def _has_fraction(field: str) -> bool:
 
 
 def _shape(field: str) -> str:
-    return re.sub(r"[^\W\d_]", "a", re.sub(r"\d", "9", field))
+    return re.sub(r"[^\W\d_]", "a", re.sub(r"\d+", "9", field))
 
 
 def _in_equal_steps(fields: Sequence[str]) -> bool:
