@@ -19,6 +19,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, _check_y, check_array, check_is_fitted, validate_data
 
 from gpuprop.arrays import on_gpu, to_host
+from gpuprop.core.embedding import InputEmbedding
 from gpuprop.core.updates import PausingFit
 from gpuprop.estimators.columns import Columns, as_frame, is_frame
 from gpuprop.estimators.held_out import splits
@@ -122,7 +123,7 @@ class BaseTabular(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
         weight = None if sample_weight is None else _check_sample_weight(to_host(sample_weight), targets)
         weight = self._weigh_classes(y, weight)
         chosen = self._preset()
-        self.columns_ = self._new_columns().fit(X)
+        self.columns_ = self._new_columns(chosen).fit(X)
         if self.verbose:
             print(self.columns_)
         rows = Samples(self.columns_.transform(X), targets, weight)
@@ -137,8 +138,9 @@ class BaseTabular(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
         for train, held_out in pairs:
             network = network_for_table(
                 chosen,
-                train.X.shape[1],
+                _inputs_of(self.columns_, chosen),
                 self.n_outputs_,
+                rows=train.X,
                 seed=int(random_state.randint(np.iinfo(np.int32).max)),
                 device=self.device,
             )
@@ -193,7 +195,7 @@ class BaseTabular(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
             given["hidden"] = hidden_layer_sizes(self)
         return preset(self.preset, "classification" if is_classifier(self) else "regression").with_options(**given)
 
-    def _new_columns(self) -> Columns:
+    def _new_columns(self, chosen: TabularPreset) -> Columns:
         return Columns(
             categorical_features=self.categorical_features,
             numeric_features=self.numeric_features,
@@ -201,6 +203,7 @@ class BaseTabular(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
             drop=self.drop,
             missing_values=self.missing_values,
             max_categories=self.max_categories,
+            most_one_hot=chosen.most_one_hot,
         )
 
     # --- data ----------------------------------------------------------------------------------------------------
@@ -292,7 +295,8 @@ class TabularClassifier(ClassifierMixin, BaseTabular):  # type: ignore[misc]  # 
     Parameters
     ----------
     preset : str, default="tabular"
-        The recipe, a key of `gpuprop.training.tabular_presets.PRESETS`; "tabular" is RealMLP-TD-S.
+        The recipe, a key of `gpuprop.training.tabular_presets.PRESETS`: "tabular" is RealMLP-TD-S; "tabular-large" is
+        RealMLP-TD, which is better on the average, several times slower, and trained on the CPU.
     categorical_features, numeric_features, date_features : sequence of str, int or bool, or None, default=None
         Columns of which you know what they hold: their names, their positions, or a mask. None leaves it to the rules
         of `Columns`.
@@ -498,7 +502,8 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]  # sc
     Parameters
     ----------
     preset : str, default="tabular"
-        The recipe, a key of `gpuprop.training.tabular_presets.PRESETS`; "tabular" is RealMLP-TD-S.
+        The recipe, a key of `gpuprop.training.tabular_presets.PRESETS`: "tabular" is RealMLP-TD-S; "tabular-large" is
+        RealMLP-TD, which is better on the average, several times slower, and trained on the CPU.
     categorical_features, numeric_features, date_features : sequence of str, int or bool, or None, default=None
         Columns of which you know what they hold: their names, their positions, or a mask. None leaves it to the rules
         of `Columns`.
@@ -668,6 +673,15 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]  # sc
 
 
 # --- helpers -------------------------------------------------------------------------------------------------------
+
+
+def _inputs_of(columns: Columns, chosen: TabularPreset) -> int | InputEmbedding:
+    """Return the number of inputs, or how they are embedded."""
+    n_numbers, n_plain, codes = columns.layout
+    embedded = n_numbers if chosen.embedded_numbers else 0
+    if not embedded and not codes:
+        return n_numbers + n_plain
+    return InputEmbedding(embedded, n_numbers - embedded + n_plain, codes)
 
 
 class _Printer(Callback):
