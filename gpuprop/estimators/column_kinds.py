@@ -75,7 +75,7 @@ class Number(_Kind):
 
     def inputs(self) -> dict[str, Role]:
         """Return the names of the inputs, and what each is."""
-        return {self.name: "number"} | ({f"{self.name} is missing": "plain"} if self.gaps else {})
+        return _inputs(self.name, [], self.gaps)
 
     def encode(self, cells: Cells) -> Array:
         """Return the inputs before scaling, (n_samples, n_inputs)."""
@@ -204,9 +204,7 @@ class Date(_Kind):
     def inputs(self) -> dict[str, Role]:
         """Return the names of the inputs, and what each is."""
         circles = [f"{self.name}: {part} ({wave})" for part in self.parts for wave in ("sine", "cosine")]
-        return {self.name: "number"} | dict.fromkeys(
-            circles + ([f"{self.name} is missing"] if self.gaps else []), "plain"
-        )
+        return _inputs(self.name, circles, self.gaps)
 
     def encode(self, cells: Cells) -> Array:
         """Return the inputs before scaling, (n_samples, n_inputs)."""
@@ -305,6 +303,12 @@ def _number_in(text: str) -> str:
         return spelling_of(float(text))
     except (ValueError, OverflowError):  # no number, or none that is finite
         return text
+
+
+def _inputs(name: str, others: list[str], gaps: bool) -> dict[str, Role]:
+    """Return the inputs of a number: itself, the others that belong to it, and where its gaps are."""
+    inputs: dict[str, Role] = {name: "number"}
+    return inputs | dict.fromkeys([*others, *([f"{name} is missing"] * gaps)], "plain")
 
 
 def _with_gaps(inputs: Array, missing: NDArray[np.bool_], gaps: bool) -> Array:

@@ -212,8 +212,9 @@ class Columns:
         return self
 
     def _coded(self, kind: Kind) -> Kind:
-        many = isinstance(kind, Category) and self.most_one_hot is not None and kind.n_codes - 1 > self.most_one_hot
-        return replace(kind, coded=True) if many else kind
+        if not isinstance(kind, Category) or self.most_one_hot is None:
+            return kind
+        return replace(kind, coded=kind.n_codes - 1 > self.most_one_hot)
 
     def _take_scaling(self, center: Array, factor: Array) -> None:
         self._center, self._factor = center, factor
