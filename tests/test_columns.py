@@ -73,8 +73,8 @@ def test_the_kinds_of_a_list_of_passengers() -> None:
     missing = {row.name: row.missing for row in found.table()}
     assert missing == dict.fromkeys(missing, 0.0) | {"Age": 0.2, "Cabin": 40 / 60, "Embarked": 0.25, "Body": 1.0}
     assert found.input_names == [
-        "Sex=male",
         "Age",
+        "Sex=male",
         "Age is missing",
         *[f"Ticket={value}" for value in ("A 5", "C.A.", "PC 17")],
         "Ticket has another value",
@@ -166,6 +166,7 @@ def test_numbers_are_scaled_by_quartiles_or_else_by_the_range() -> None:
     frame = pd.DataFrame({"wide": wide, "rare": rare, "flat": flat, "gaps": np.where(np.arange(N) % 2, np.nan, wide)})
     found = Columns().fit(frame)
     assert found.input_names == ["wide", "rare", "gaps", "gaps is missing"]
+    assert found.layout == (3, 1, ())
     q25, median, q75 = np.quantile(wide, [0.25, 0.5, 0.75])
     z = np.c_[(wide - median) / (q75 - q25), 2 * (rare - 1.0) / 4.0]
     np.testing.assert_allclose(found.transform(frame)[:, :2], z / np.sqrt(1 + (z / 3) ** 2), rtol=1e-5, atol=1e-6)
@@ -184,7 +185,7 @@ def test_gaps_get_an_input_if_they_say_something_of_their_own() -> None:
             "other": np.where(i < 6, np.nan, x),
         }
     )
-    assert Columns().fit(frame).input_names == ["few", "some", "some is missing", "same", "other", "other is missing"]
+    assert Columns().fit(frame).input_names == ["few", "some", "same", "other", "some is missing", "other is missing"]
 
 
 def test_categories_are_one_hot_and_two_values_share_an_input() -> None:
@@ -207,6 +208,28 @@ def test_a_category_of_numbers_knows_them_in_every_type() -> None:
     wanted = found.transform(frame)
     for other in (floats, texts, frame.astype({"zone": "category"}), frame.astype({"zone": "Int64"})):
         np.testing.assert_array_equal(found.transform(other), wanted)
+
+
+def test_categories_of_many_values_become_codes() -> None:
+    i = np.arange(120)
+    frame = pd.DataFrame(
+        {
+            "town": np.array([f"t{one}" for one in range(12)])[i % 12],
+            "side": np.array(["left", "right", None], dtype=object)[i % 3],
+            "word": [f"w{one % 7}" if one % 2 else f"rare {one}" for one in i],
+            "x": RNG.normal(size=120),
+        }
+    )
+    found = Columns(most_one_hot=7).fit(frame)
+    assert found.input_names == ["x", "side=right", "town", "word"]
+    assert found.layout == (1, 1, (13, 9))
+    new = frame[:3].assign(town=["t0", "t11", "elsewhere"], word=["w0", "new", None])
+    order = sorted(set(frame["town"]))
+    assert found.transform(new)[:, 2].tolist() == [order.index("t0") + 1, order.index("t11") + 1, 0]
+    assert found.transform(new)[:, 3].tolist() == [1, 8, 0]
+    again = Columns.from_plain(json.loads(json.dumps(found.to_plain())))
+    assert again.layout == found.layout
+    np.testing.assert_array_equal(again.transform(new), found.transform(new))
 
 
 def test_a_category_knows_its_values_in_a_file_of_digits_only() -> None:
@@ -444,7 +467,6 @@ def test_embedded_inputs_are_numbers_then_others_then_codes() -> None:
     inputs = columns.transform(frame)
     names = columns.input_names
     assert names[:2] == ["size", "day"]
-    assert names[-1] == "letter (number of its value)"
     assert [name for name in names if name.startswith("grade")] == ["grade=x", "grade=y", "grade=z"]
     # What is not coded is as it is without codes.
     for i, name in enumerate(names[:-1]):
@@ -452,10 +474,8 @@ def test_embedded_inputs_are_numbers_then_others_then_codes() -> None:
     expected = [0 if pd.isna(letter) else 1 + "abcdefghij".index(letter) for letter in frame["letter"]]
     assert inputs[:, -1].tolist() == expected
     assert columns.transform(frame.assign(letter="unseen"))[:, -1].tolist() == [0] * 40
-    embedding = columns.embedding()
-    assert embedding is not None
-    assert (embedding.n_numbers, embedding.n_plain, embedding.categories) == (2, inputs.shape[1] - 3, (11,))
-    assert plain.embedding() is None
+    assert columns.layout == (2, inputs.shape[1] - 3, (11,))
+    assert plain.layout[2] == ()
     again = Columns.from_plain(json.loads(json.dumps(columns.to_plain())))
     np.testing.assert_array_equal(again.transform(frame), inputs)
-    assert again.embedding() == embedding
+    assert again.layout == columns.layout

@@ -56,7 +56,7 @@ def passengers(seed: int = 0) -> tuple[pd.DataFrame, Any]:
 
 @pytest.fixture(scope="module")
 def fitted() -> TabularClassifier:
-    return TabularClassifier(**SMALL).fit(*passengers())
+    return TabularClassifier(**SMALL | {"epochs": 100}).fit(*passengers())
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +221,24 @@ def test_the_best_epoch_is_kept() -> None:
     last = TabularClassifier(**SMALL | {"validation_fraction": 0}).fit(frame, y)
     assert last.best_epochs_ == [30]
     assert last.history_["validation_accuracy"] == [None] * 30
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_the_large_preset_embeds_numbers_and_categories(task: str, tmp_path: Path) -> None:
+    frame, y = passengers()
+    frame = frame.assign(Cabin=np.array([f"C{i}" for i in range(12)])[np.arange(N) % 12])
+    estimator: Any = TabularClassifier if task == "classification" else TabularRegressor
+    targets = y if task == "classification" else (y == "yes").astype(float)
+    large = estimator(**SMALL | {"preset": "tabular-large", "epochs": 60}).fit(frame, targets)
+    assert large.score(frame, targets) > (0.85 if task == "classification" else 0.5)
+    embedding = large.networks_[0].spec.embedding
+    assert (embedding.n_numbers, embedding.categories) == (3, (13,))  # Pclass, Age, Boarded; Cabin
+    large.save(tmp_path)
+    again = gpuprop.load(tmp_path, device="cpu")
+    assert isinstance(again, estimator)
+    np.testing.assert_array_equal(again.predict(frame), large.predict(frame))
+    pickled = pickle.loads(pickle.dumps(large))
+    np.testing.assert_array_equal(pickled.predict(frame), large.predict(frame))
 
 
 def test_several_networks_are_averaged() -> None:
@@ -390,7 +408,7 @@ def test_a_model_file_gives_the_same_bits(fitted: TabularClassifier, tmp_path: P
     assert again.best_epochs_ == fitted.best_epochs_
     assert again.history_["train_loss"] == fitted.history_["train_loss"]
     assert again.feature_names_in_.tolist() == fitted.feature_names_in_.tolist()
-    assert again.get_params()["epochs"] == 30
+    assert again.get_params()["epochs"] == 100
     again.save(tmp_path / "b")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     pickled = pickle.loads(pickle.dumps(fitted))

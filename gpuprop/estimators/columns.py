@@ -13,17 +13,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gpuprop.core.embedding import InputEmbedding
 from gpuprop.errors import unknown_name
 from gpuprop.estimators.cells import CellError, Cells, Missing, read_columns
 from gpuprop.estimators.column_finding import find
-from gpuprop.estimators.column_kinds import Category, Date, Kind, Number, Unused, kind_from_plain
+from gpuprop.estimators.column_kinds import Category, Date, Kind, Number, Role, Unused, kind_from_plain
 
 __all__ = ["CellError", "ColumnRow", "Columns", "as_frame", "is_frame"]
 
@@ -102,9 +101,10 @@ class Columns:
     max_categories : int, default=100
         A column of text with more values is a text of many values; only its frequent values get inputs, at most this
         many.
+
     most_one_hot : int or None, default=None
-        A category of more values is one input, the number of its value, for a network that embeds it; numbers and days
-        then come first, and the numbers of values last. None makes all categories one-hot.
+        Categories of more values are codes, behind all other inputs, for a network that embeds them; None makes all
+        categories one-hot.
 
     Attributes
     ----------
@@ -113,7 +113,7 @@ class Columns:
     named : bool
         Whether the columns have names; without names they are known by their positions.
     input_names : list of str
-        What each input of the network is, e.g. "city=Lima".
+        What each input of the network is, e.g. "city=Lima": numbers first, the codes of categories last.
 
     Notes
     -----
@@ -159,7 +159,8 @@ class Columns:
         spelled = tuple(value for value in missing_values if not pd.isna(value))
         self.asked = Asked(categorical_features, numeric_features, date_features, drop, spelled)
         self._missing = Missing.of(spelled)
-        self.max_categories, self.most_one_hot = max_categories, most_one_hot
+        self.max_categories = max_categories
+        self.most_one_hot = most_one_hot
 
     # --- finding ---------------------------------------------------------------------------------------------------
 
@@ -201,38 +202,28 @@ class Columns:
         ]
         if not any(one.kind.used for one in found):  # better an identifier than nothing
             found = [replace(one, kind=one.otherwise or one.kind) for one in found]
-        self.kinds: tuple[Kind, ...] = tuple(one.kind for one in found)
+        self.kinds: tuple[Kind, ...] = tuple(self._coded(one.kind) for one in found)
         raw = _encoded(self.kinds, cells)
         center, factor = _scaling(raw)
         factor[_repeated_gaps(self.kinds, raw)] = 0.0
+        coded = [role == "code" for kind in self.kinds for role in kind.inputs().values()] or [False]
+        center, factor = np.where(coded, 0.0, center), np.where(coded, 1.0, factor)
         self._take_scaling(center, factor)
         return self
 
+    def _coded(self, kind: Kind) -> Kind:
+        if not isinstance(kind, Category) or self.most_one_hot is None:
+            return kind
+        return replace(kind, coded=kind.n_codes - 1 > self.most_one_hot)
+
     def _take_scaling(self, center: Array, factor: Array) -> None:
         self._center, self._factor = center, factor
-        kept = np.flatnonzero(factor)
+        roles = np.array([role for kind in self.kinds for role in kind.inputs().values()] or ["plain"])
+        by_role = [np.flatnonzero((roles == role) & (factor != 0)) for role in get_args(Role)]
+        self._sizes = [len(places) for places in by_role]
+        kept = np.concatenate(by_role)
         # A network needs an input, even where no column tells the rows apart.
-        kept = kept if len(kept) else np.arange(1)
-        self._coded: list[tuple[str, slice]] = []
-        self._n_numbers = 0
-        if self.most_one_hot is not None:
-            kept = self._sorted_for_embedding(kept, self.most_one_hot)
-        self._kept = kept
-
-    def _sorted_for_embedding(self, kept: NDArray[np.intp], most_one_hot: int) -> NDArray[np.intp]:
-        """Return the inputs that stay, numbers first, and remember those that become the number of a value."""
-        numbers, end = [], 0
-        for kind in self.kinds:
-            begin, end = end, end + len(kind.inputs())
-            if isinstance(kind, Number | Date):
-                numbers.append(begin)
-            elif isinstance(kind, Category) and len(kind.values) > most_one_hot:
-                self._coded.append((kind.name, slice(begin, end)))
-        coded = {i for _, place in self._coded for i in range(place.start, place.stop)}
-        first = [i for i in numbers if i in set(kept.tolist())]
-        self._n_numbers = len(first)
-        others = [i for i in kept.tolist() if i not in coded and i not in set(first)]
-        return np.array([*first, *others] if first or others or coded else [0], np.intp)
+        self._kept = kept if len(kept) else np.arange(1)
 
     # --- using -----------------------------------------------------------------------------------------------------
 
@@ -245,14 +236,14 @@ class Columns:
     def input_names(self) -> list[str]:
         """What each input of the network is."""
         names = [name for kind in self.kinds for name in kind.inputs()] or ["nothing"]
-        return [names[i] for i in self._kept] + [f"{name} (number of its value)" for name, _ in self._coded]
+        return [names[i] for i in self._kept]
 
-    def embedding(self) -> InputEmbedding | None:
-        """Return how a network embeds the inputs; None if all categories are one-hot."""
-        if self.most_one_hot is None:
-            return None
-        counts = tuple(place.stop - place.start + 1 for _, place in self._coded)
-        return InputEmbedding(self._n_numbers, len(self._kept) - self._n_numbers, counts)
+    @property
+    def layout(self) -> tuple[int, int, tuple[int, ...]]:
+        """The inputs that are numbers, those that stay as they are, and the codes of each category behind them."""
+        n_numbers = self._sizes[0]
+        codes = tuple(kind.n_codes for kind in self.kinds if isinstance(kind, Category) and kind.coded)
+        return n_numbers, len(self._kept) - n_numbers - len(codes), codes
 
     def table(self) -> list[ColumnRow]:
         """Return what was found of each column, in the order of the table."""
@@ -296,15 +287,14 @@ class Columns:
         used = [kind for kind in self.kinds if kind.used]
         frame = self._used_part(as_frame(X), [kind.name for kind in used])
         cells = read_columns([kind.name for kind in used], frame, self._missing)
-        encoded = _encoded(used, cells, len(frame))
-        codes = [_code(encoded[:, place]) for _, place in self._coded]
-        raw = encoded[:, self._kept]
+        raw = _encoded(used, cells, len(frame))[:, self._kept]
         with np.errstate(over="ignore"):
             scaled = (raw - self._center[self._kept]) * self._factor[self._kept]
         scaled[np.isnan(scaled)] = 0.0
         np.clip(scaled, -FAR, FAR, out=scaled)
-        clipped = scaled / np.sqrt(1 + (scaled / 3) ** 2)
-        return np.column_stack([clipped, *codes]).astype(np.float32)
+        n_scaled = scaled.shape[1] - len(self.layout[2])
+        scaled[:, :n_scaled] /= np.sqrt(1 + (scaled[:, :n_scaled] / 3) ** 2)
+        return np.asarray(scaled, np.float32)
 
     def _used_part(self, frame: Any, used: list[str]) -> Any:
         """Return the columns that are used, in the order of `used`, after checking that all are there."""
@@ -444,11 +434,6 @@ def _encoded(kinds: Sequence[Kind], cells: Sequence[Cells], n_rows: int | None =
     n_rows = len(cells[0].missing) if n_rows is None else n_rows
     parts = [kind.encode(own) for kind, own in zip(kinds, cells, strict=True) if kind.used]
     return np.concatenate(parts, axis=1) if parts else np.zeros((n_rows, 1))
-
-
-def _code(one_hot: Array) -> Array:
-    """Return the number of each row's value, counted from 1; 0 for a gap, and for a value that was not seen."""
-    return np.where(one_hot.any(axis=1), one_hot.argmax(axis=1) + 1, 0)
 
 
 def _repeated_gaps(kinds: Sequence[Kind], raw: Array) -> list[int]:

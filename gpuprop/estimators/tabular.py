@@ -19,6 +19,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, _check_y, check_array, check_is_fitted, validate_data
 
 from gpuprop.arrays import on_gpu, to_host
+from gpuprop.core.embedding import InputEmbedding
 from gpuprop.core.updates import PausingFit
 from gpuprop.estimators.columns import Columns, as_frame, is_frame
 from gpuprop.estimators.held_out import splits
@@ -137,7 +138,7 @@ class BaseTabular(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
         for train, held_out in pairs:
             network = network_for_table(
                 chosen,
-                self.columns_.embedding() or train.X.shape[1],
+                _inputs_of(self.columns_, chosen),
                 self.n_outputs_,
                 rows=train.X,
                 seed=int(random_state.randint(np.iinfo(np.int32).max)),
@@ -294,8 +295,8 @@ class TabularClassifier(ClassifierMixin, BaseTabular):  # type: ignore[misc]  # 
     Parameters
     ----------
     preset : str, default="tabular"
-        The recipe, a key of `gpuprop.training.tabular_presets.PRESETS`: "tabular" is RealMLP-TD-S, and "tabular-large"
-        RealMLP-TD, whose predictions are mostly better, and whose training takes several times as long, on the CPU.
+        The recipe, a key of `gpuprop.training.tabular_presets.PRESETS`: "tabular" is RealMLP-TD-S; "tabular-large" is
+        RealMLP-TD, which is better on the average, several times slower, and trained on the CPU.
     categorical_features, numeric_features, date_features : sequence of str, int or bool, or None, default=None
         Columns of which you know what they hold: their names, their positions, or a mask. None leaves it to the rules
         of `Columns`.
@@ -501,8 +502,8 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]  # sc
     Parameters
     ----------
     preset : str, default="tabular"
-        The recipe, a key of `gpuprop.training.tabular_presets.PRESETS`: "tabular" is RealMLP-TD-S, and "tabular-large"
-        RealMLP-TD, whose predictions are mostly better, and whose training takes several times as long, on the CPU.
+        The recipe, a key of `gpuprop.training.tabular_presets.PRESETS`: "tabular" is RealMLP-TD-S; "tabular-large" is
+        RealMLP-TD, which is better on the average, several times slower, and trained on the CPU.
     categorical_features, numeric_features, date_features : sequence of str, int or bool, or None, default=None
         Columns of which you know what they hold: their names, their positions, or a mask. None leaves it to the rules
         of `Columns`.
@@ -672,6 +673,15 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]  # sc
 
 
 # --- helpers -------------------------------------------------------------------------------------------------------
+
+
+def _inputs_of(columns: Columns, chosen: TabularPreset) -> int | InputEmbedding:
+    """Return the number of inputs, or how they are embedded."""
+    n_numbers, n_plain, codes = columns.layout
+    embedded = n_numbers if chosen.embedded_numbers else 0
+    if not embedded and not codes:
+        return n_numbers + n_plain
+    return InputEmbedding(embedded, n_numbers - embedded + n_plain, codes)
 
 
 class _Printer(Callback):

@@ -72,9 +72,10 @@ class TabularPreset:
         Share of the rows by which the epoch is chosen whose parameters are kept.
     slopes : bool
         Whether hidden units have trained slopes.
+    embedded_numbers : bool
+        Whether numbers are embedded by periodic functions.
     most_one_hot : int or None
-        Numbers are embedded by periodic functions, and categories of more values than this in 8 numbers; None embeds
-        nothing, and every category is one-hot.
+        Categories of more values are embedded in 8 numbers; None makes a column of each value, whatever their number.
     dropout : float
         Share of the hidden units that is dropped at first; `decay_schedule` lowers it.
     weight_decay : float
@@ -104,6 +105,7 @@ class TabularPreset:
     clamped: bool = False
     validation_fraction: float = 0.2
     slopes: bool = False
+    embedded_numbers: bool = False
     most_one_hot: int | None = None
     dropout: float = 0.0
     weight_decay: float = 0.0
@@ -163,6 +165,7 @@ def preset(name: str, task: Task) -> TabularPreset:
         normal_biases=False,
         zero_output=False,
         slopes=True,
+        embedded_numbers=True,
         most_one_hot=8,
         dropout=0.15,
         weight_decay=0.02,
