@@ -48,7 +48,7 @@ from gpuprop.backends import get_ops
 from gpuprop.cli.console import print_table
 from gpuprop.errors import GpupropError
 from gpuprop.measure import machine
-from gpuprop.measure.bench.documents import REPORT_FORMAT, document
+from gpuprop.measure.bench.documents import REPORT_FORMAT, document, joined_reports
 from gpuprop.measure.bench.documents import Table as Shown
 from gpuprop.measure.bench.peers.comparison import environment
 from gpuprop.measure.bench.peers.tables import markdown
@@ -475,7 +475,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--again", metavar="NAMES", help="contenders whose results in the report are forgotten first")
     parser.add_argument("--seconds", action="store_true", help="keep the errors, and only time trainings again")
     parser.add_argument("--start", action="store_true", help="time fresh processes instead")
-    parser.add_argument("--read", type=Path, metavar="FILE", help="only show the results in a file of --report")
+    parser.add_argument(
+        "--read", type=Path, action="append", metavar="FILE", help="only show the results in a report; may be repeated"
+    )
     parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
     parser.add_argument("--export", type=Path, metavar="FOLDER", help="only write the tables as CSV")
     parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
@@ -495,9 +497,9 @@ def run(options: argparse.Namespace) -> int:
             print(json.dumps(result), flush=True)
         return 0
     if options.read is not None:
-        report = read_report(options.read, REPORT_FORMAT, KIND)
+        report = joined_reports(options.read, KIND)
         contenders = _named("--contenders", options.contenders, list(CONTENDERS), list(CONTENDERS))
-        show(report, contenders, _named("--tables", options.tables, list(TABLES), list(TABLES)), options.markdown)
+        show(report, contenders, _named("--tables", options.tables, list(TABLES), COMPARED), options.markdown)
         return 0
     here = [name for name, contender in CONTENDERS.items() if contender.is_here()]
     print(f"not installed: {', '.join(sorted(set(CONTENDERS) - set(here))) or 'nobody'}", file=sys.stderr)
