@@ -365,7 +365,7 @@ def error_table(results: Results) -> Shown:
     for table, errors, noise in zip(results.tables, results.errors, results.noise, strict=True):
         best = errors.min()
         cells = [
-            (f"**{error:.4f}**" if error == best else f"{error:.4f}") + ("" if np.isnan(n) else f" ± {n:.4f}")
+            (f"**{error:.3f}**" if error == best else f"{error:.3f}") + ("" if np.isnan(n) else f" ± {n:.3f}")
             for error, n in zip(errors, noise, strict=True)
         ]
         kind = "classes" if TABLES[table].is_classification else "number"

@@ -65,7 +65,7 @@ def test_a_process_that_fails_is_reported_and_the_others_go_on(
     assert script.main() == 1
     printed = capsys.readouterr()
     assert "it broke" in printed.err
-    assert "0.2500" in printed.out
+    assert "0.250" in printed.out
 
 
 def test_the_summary_is_that_of_hand_made_results(script: ModuleType) -> None:
