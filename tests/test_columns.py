@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -72,8 +73,8 @@ def test_the_kinds_of_a_list_of_passengers() -> None:
     missing = {row.name: row.missing for row in found.table()}
     assert missing == dict.fromkeys(missing, 0.0) | {"Age": 0.2, "Cabin": 40 / 60, "Embarked": 0.25, "Body": 1.0}
     assert found.input_names == [
-        "Sex=male",
         "Age",
+        "Sex=male",
         "Age is missing",
         *[f"Ticket={value}" for value in ("A 5", "C.A.", "PC 17")],
         "Ticket has another value",
@@ -117,6 +118,36 @@ def test_seasons_need_a_record_over_time() -> None:
     assert circles(pd.date_range("2024-01-01", periods=60, freq="h")) == {"hour"}
 
 
+def test_the_kinds_of_a_list_of_credits() -> None:
+    """The columns of German credit data and of the census: categories, some with gaps of their own spelling."""
+    i = np.arange(200)
+    frame = pd.DataFrame(
+        {
+            "sex": np.array(["male", "female"])[i % 2],
+            "saving_accounts": np.array(["little", "moderate", "rich", "quite rich", "?"])[i % 5],
+            "purpose": np.array([f"purpose {one}" for one in range(8)])[i % 8],
+            "occupation": np.array([" Sales", " ?", " Craft-repair"])[i % 3],
+            "credit_amount": 250 + 37 * i,
+            "job": i % 4,
+            "risk": i % 2,
+        }
+    )
+    found = Columns(missing_values=["?"]).fit(frame)
+    assert kinds(found) == {
+        "sex": "category",
+        "saving_accounts": "category",
+        "purpose": "category",
+        "occupation": "category",
+        "credit_amount": "number",
+        "job": "number",
+        "risk": "number",
+    }
+    missing = {row.name: row.missing for row in found.table() if row.missing}
+    assert missing == {"saving_accounts": 0.2, "occupation": 67 / 200}
+    assert len(found.input_names) == 1 + 4 + 8 + 1 + 3
+    assert "occupation       category    33.5%  Sales is 1, Craft-repair is -1, a gap is 0" in str(found)
+
+
 def test_months_weekdays_and_hours_go_in_circles() -> None:
     from gpuprop.estimators.column_kinds import turns
 
@@ -135,6 +166,7 @@ def test_numbers_are_scaled_by_quartiles_or_else_by_the_range() -> None:
     frame = pd.DataFrame({"wide": wide, "rare": rare, "flat": flat, "gaps": np.where(np.arange(N) % 2, np.nan, wide)})
     found = Columns().fit(frame)
     assert found.input_names == ["wide", "rare", "gaps", "gaps is missing"]
+    assert found.layout == (3, 1, ())
     q25, median, q75 = np.quantile(wide, [0.25, 0.5, 0.75])
     z = np.c_[(wide - median) / (q75 - q25), 2 * (rare - 1.0) / 4.0]
     np.testing.assert_allclose(found.transform(frame)[:, :2], z / np.sqrt(1 + (z / 3) ** 2), rtol=1e-5, atol=1e-6)
@@ -153,7 +185,7 @@ def test_gaps_get_an_input_if_they_say_something_of_their_own() -> None:
             "other": np.where(i < 6, np.nan, x),
         }
     )
-    assert Columns().fit(frame).input_names == ["few", "some", "some is missing", "same", "other", "other is missing"]
+    assert Columns().fit(frame).input_names == ["few", "some", "same", "other", "some is missing", "other is missing"]
 
 
 def test_categories_are_one_hot_and_two_values_share_an_input() -> None:
@@ -176,6 +208,64 @@ def test_a_category_of_numbers_knows_them_in_every_type() -> None:
     wanted = found.transform(frame)
     for other in (floats, texts, frame.astype({"zone": "category"}), frame.astype({"zone": "Int64"})):
         np.testing.assert_array_equal(found.transform(other), wanted)
+
+
+def test_categories_of_many_values_become_codes() -> None:
+    i = np.arange(120)
+    frame = pd.DataFrame(
+        {
+            "town": np.array([f"t{one}" for one in range(12)])[i % 12],
+            "side": np.array(["left", "right", None], dtype=object)[i % 3],
+            "word": [f"w{one % 7}" if one % 2 else f"rare {one}" for one in i],
+            "x": RNG.normal(size=120),
+        }
+    )
+    found = Columns(most_one_hot=7).fit(frame)
+    assert found.input_names == ["x", "side=right", "town", "word"]
+    assert found.layout == (1, 1, (13, 9))
+    new = frame[:3].assign(town=["t0", "t11", "elsewhere"], word=["w0", "new", None])
+    order = sorted(set(frame["town"]))
+    assert found.transform(new)[:, 2].tolist() == [order.index("t0") + 1, order.index("t11") + 1, 0]
+    assert found.transform(new)[:, 3].tolist() == [1, 8, 0]
+    again = Columns.from_plain(json.loads(json.dumps(found.to_plain())))
+    assert again.layout == found.layout
+    np.testing.assert_array_equal(again.transform(new), found.transform(new))
+
+
+def test_a_category_knows_its_values_in_a_file_of_digits_only() -> None:
+    frame = pd.DataFrame({"zip": ["007", "042", "1A", "1.50"] * 5})
+    found = Columns().fit(frame)
+    numbers = found.transform(pd.DataFrame({"zip": [7, 42, 1.5, 8]}))
+    np.testing.assert_array_equal(numbers[:3], found.transform(pd.DataFrame({"zip": ["007", "042", "1.50"]})))
+    np.testing.assert_array_equal(numbers[3:], found.transform(pd.DataFrame({"zip": [None]})))
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        (pd.cut(pd.Series(np.linspace(0, 1, N)), 4), "category"),
+        (pd.Series(pd.date_range("2024-01-01", periods=N, freq="h")).dt.time, "number"),
+        (pd.Series(pd.date_range("2024-01-01", periods=N)).dt.date, "date"),
+        (pd.Series(pd.date_range("2024-01-01", periods=N, tz="Asia/Tokyo")), "date"),
+        (pd.Series(pd.period_range("2024-01", periods=N, freq="M")), "date"),
+        (pd.Series(pd.date_range("2024-01-01", periods=N)).astype("timestamp[us][pyarrow]"), "date"),
+        (pd.Series(pd.date_range("2024-01-01", periods=N)).dt.date.astype("date32[pyarrow]"), "date"),
+        (pd.Series([True, None, False] * (N // 3)), "boolean"),
+        (pd.Series([1, None, 3] * (N // 3), dtype="Int8"), "number"),
+        (pd.Series([Decimal("1.5"), None, Decimal(2)] * (N // 3)), "number"),
+        (pd.Series([Decimal("1.5"), Decimal(2)] * (N // 2)).astype(pd.ArrowDtype(pa.decimal128(9, 2))), "number"),
+        (
+            pd.Series(["a", "b", None] * (N // 3)).astype(pd.ArrowDtype(pa.dictionary(pa.int32(), pa.string()))),
+            "category",
+        ),
+        (pd.Series([b"a", b"b", b"c"] * (N // 3)), "category"),
+    ],
+)
+def test_every_type_of_cell_has_a_kind(cells: Any, kind: str) -> None:
+    frame = pd.DataFrame({"cells": cells})
+    found = Columns().fit(frame)
+    assert kinds(found) == {"cells": kind}
+    assert np.isfinite(found.transform(frame)).all()
 
 
 @pytest.mark.parametrize("dtype", ["object", "str", "string", "category", "string[pyarrow]"])
@@ -357,3 +447,35 @@ def test_a_damaged_description_is_refused(damage: Any) -> None:
     damage(plain)
     with pytest.raises((TypeError, ValueError, LookupError)):
         Columns.from_plain(plain)
+
+
+# --- for networks that embed their inputs ----------------------------------------------------------------------------
+
+
+def test_embedded_inputs_are_numbers_then_others_then_codes() -> None:
+    frame = pd.DataFrame(
+        {
+            "letter": list("abcdefghij") * 4,
+            "size": np.arange(40) % 7 + 0.5,
+            "grade": ["x", "y", "z", "y"] * 10,
+            "day": pd.date_range("2024-01-01", periods=40, freq="9D"),
+        }
+    )
+    frame.loc[3, "letter"] = None
+    columns = Columns(most_one_hot=8).fit(frame)
+    plain = Columns().fit(frame)
+    inputs = columns.transform(frame)
+    names = columns.input_names
+    assert names[:2] == ["size", "day"]
+    assert [name for name in names if name.startswith("grade")] == ["grade=x", "grade=y", "grade=z"]
+    # What is not coded is as it is without codes.
+    for i, name in enumerate(names[:-1]):
+        np.testing.assert_array_equal(inputs[:, i], plain.transform(frame)[:, plain.input_names.index(name)])
+    expected = [0 if pd.isna(letter) else 1 + "abcdefghij".index(letter) for letter in frame["letter"]]
+    assert inputs[:, -1].tolist() == expected
+    assert columns.transform(frame.assign(letter="unseen"))[:, -1].tolist() == [0] * 40
+    assert columns.layout == (2, inputs.shape[1] - 3, (11,))
+    assert plain.layout[2] == ()
+    again = Columns.from_plain(json.loads(json.dumps(columns.to_plain())))
+    np.testing.assert_array_equal(again.transform(frame), inputs)
+    assert again.layout == columns.layout

@@ -56,7 +56,7 @@ def passengers(seed: int = 0) -> tuple[pd.DataFrame, Any]:
 
 @pytest.fixture(scope="module")
 def fitted() -> TabularClassifier:
-    return TabularClassifier(**SMALL).fit(*passengers())
+    return TabularClassifier(**SMALL | {"epochs": 100}).fit(*passengers())
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +223,24 @@ def test_the_best_epoch_is_kept() -> None:
     assert last.history_["validation_accuracy"] == [None] * 30
 
 
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_the_large_preset_embeds_numbers_and_categories(task: str, tmp_path: Path) -> None:
+    frame, y = passengers()
+    frame = frame.assign(Cabin=np.array([f"C{i}" for i in range(12)])[np.arange(N) % 12])
+    estimator: Any = TabularClassifier if task == "classification" else TabularRegressor
+    targets = y if task == "classification" else (y == "yes").astype(float)
+    large = estimator(**SMALL | {"preset": "tabular-large", "epochs": 60}).fit(frame, targets)
+    assert large.score(frame, targets) > (0.85 if task == "classification" else 0.5)
+    embedding = large.networks_[0].spec.embedding
+    assert (embedding.n_numbers, embedding.categories) == (3, (13,))  # Pclass, Age, Boarded; Cabin
+    large.save(tmp_path)
+    again = gpuprop.load(tmp_path, device="cpu")
+    assert isinstance(again, estimator)
+    np.testing.assert_array_equal(again.predict(frame), large.predict(frame))
+    pickled = pickle.loads(pickle.dumps(large))
+    np.testing.assert_array_equal(pickled.predict(frame), large.predict(frame))
+
+
 def test_several_networks_are_averaged() -> None:
     frame, y = passengers()
     new, _ = passengers(seed=1)
@@ -304,6 +322,21 @@ def test_options_win_over_the_preset(capsys: pytest.CaptureFixture[str]) -> None
     assert default.networks_[0].hidden_activations[0].name == "selu"
 
 
+def test_an_interrupted_training_leaves_its_last_epoch() -> None:
+    class Impatient(gpuprop.Callback):
+        def on_epoch_begin(self, trainer: Any, epoch: int) -> None:
+            if epoch == 4:
+                raise KeyboardInterrupt
+
+    frame, y = passengers()
+    classifier = TabularClassifier(**SMALL | {"callbacks": [Impatient()], "n_networks": 2})
+    with pytest.warns(UserWarning, match="training interrupted by the user after 3 epochs"):
+        classifier.fit(frame, y)
+    assert classifier.best_epochs_ == [3, 3]
+    assert classifier.history_["epoch"] == [1, 2, 3] * 2
+    assert classifier.predict(frame).shape == (N,)
+
+
 def test_equal_seeds_give_equal_bits() -> None:
     frame, y = passengers()
     first, second = (TabularClassifier(**SMALL | {"n_networks": 2}).fit(frame, y).predict_proba(frame) for _ in "ab")
@@ -375,7 +408,7 @@ def test_a_model_file_gives_the_same_bits(fitted: TabularClassifier, tmp_path: P
     assert again.best_epochs_ == fitted.best_epochs_
     assert again.history_["train_loss"] == fitted.history_["train_loss"]
     assert again.feature_names_in_.tolist() == fitted.feature_names_in_.tolist()
-    assert again.get_params()["epochs"] == 30
+    assert again.get_params()["epochs"] == 100
     again.save(tmp_path / "b")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     pickled = pickle.loads(pickle.dumps(fitted))
@@ -428,6 +461,8 @@ def test_life_in_a_pipeline_and_a_search() -> None:
     search = GridSearchCV(pipeline, grid, cv=2).fit(frame, y)
     assert search.best_params_ == {"tabularclassifier__learning_rate": 0.04}
     assert cross_val_score(TabularRegressor(**SMALL), frame, frame["Pclass"], cv=2).shape == (2,)
+    found = gpuprop.search(TabularClassifier(**SMALL), {"learning_rate": [1e-6, 0.04]}, frame, y, cv=2)
+    assert found.best_params_ == {"learning_rate": 0.04}
 
 
 def test_life_in_a_calibration() -> None:
@@ -441,3 +476,19 @@ def test_a_clone_is_unfitted_and_equal(fitted: TabularClassifier) -> None:
     twin = clone(fitted)
     assert twin.get_params() == fitted.get_params()
     assert not hasattr(twin, "networks_")
+
+
+def test_the_larger_preset_learns_what_needs_its_embeddings(tmp_path: Path) -> None:
+    """A number that matters by its place in a period, and a category of twelve values: files and gaps included."""
+    rng = np.random.default_rng(3)
+    frame = pd.DataFrame({"phase": rng.uniform(-2, 2, 500), "town": rng.choice(list("abcdefghijkl"), 500)})
+    y = np.sin(6 * frame["phase"]) + frame["town"].map(lambda town: ord(town) % 3)
+    options = SMALL | {"hidden_layer_sizes": (32, 32), "epochs": 200, "batch_size": 64}
+    larger = TabularRegressor("tabular-large", **options).fit(frame[:400], y[:400])
+    assert larger.score(frame[400:], y[400:]) > 0.99
+    larger.save(tmp_path)
+    loaded = gpuprop.load(tmp_path, "cpu")
+    new = frame[400:].assign(town=["new", None] * 50)
+    for known in (loaded, pickle.loads(pickle.dumps(larger))):
+        np.testing.assert_array_equal(known.predict(new), larger.predict(new))
+        np.testing.assert_array_equal(known.predict(frame), larger.predict(frame))

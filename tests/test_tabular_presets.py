@@ -7,9 +7,14 @@ Adam as published, in float64.
 
 from __future__ import annotations
 
+import itertools
 import math
+import pickle
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,8 +24,10 @@ from numpy.typing import NDArray
 import gpuprop
 from gpuprop.backends.devices import plan as choose_plan
 from gpuprop.backends.installed import loops_fault
+from gpuprop.core.embedding import InputEmbedding
 from gpuprop.core.updates import EpochUpdates
 from gpuprop.maths.optimizers import Adam
+from gpuprop.model.spec_views import check_place
 from gpuprop.training.tabular_presets import network_for_table, preset, trainer_for_table
 
 Array = NDArray[Any]
@@ -283,6 +290,138 @@ def test_an_epoch_without_its_last_rows() -> None:
 
     spoilt_history, short_history = history(spoilt), history(X[: N - rest])
     assert spoilt_history["train_loss"] == short_history["train_loss"]
+
+
+# --- the larger preset -----------------------------------------------------------------------------------------------
+
+EMBEDDING = InputEmbedding(n_numbers=3, n_plain=1, categories=(9, 4))
+MIXED = np.column_stack([X[:, :3], CLASSES == 1, np.arange(N) % 9, np.arange(N) * 3 % 4]).astype(float)
+
+
+def larger_network(activation: str = "selu", dtype: str = "float64", **options: Any) -> gpuprop.Network:
+    sizes = (EMBEDDING.n_outputs, 7, 5, 3)
+    network = gpuprop.Network(
+        sizes, hidden_activation=activation, loss="categorical_cross_entropy", slopes=True, embedding=EMBEDDING,
+        dtype=dtype, seed=0, **options,
+    )  # fmt: skip
+    for slopes in network.layers.parameters.slopes:
+        slopes[...] = np.linspace(0.5, 1.5, len(slopes))
+    return network
+
+
+@pytest.mark.parametrize("device", ["numpy", "cpu"])
+@pytest.mark.parametrize("activation", ["selu", "mish", "relu", "tanh"])
+def test_gradients_of_slopes_and_embeddings_against_finite_differences(activation: str, device: str) -> None:
+    network = larger_network(activation, device=device, l2=0.01)
+    _, gradient = network.objective(network.prepare(MIXED, CLASSES))()
+    start, expected = network.host_parameters(), np.zeros(network.n_parameters)
+    for i in range(network.n_parameters):
+        for sign in (1, -1):
+            moved = start.copy()
+            moved[i] += sign * 1e-6
+            network.set_parameters(moved)
+            expected[i] += sign * network.loss(MIXED, CLASSES) / 2e-6
+    np.testing.assert_allclose(gradient, expected, atol=5e-9)
+    assert (expected != 0).mean() > 0.95  # all categories occur
+
+
+def test_what_an_embedding_computes() -> None:
+    """The formula of the paper, number by number, and rows of the tables; codes out of range are the first row."""
+    rng = np.random.default_rng(1)
+    numbers, tables = (rng.normal(size=size) for size in EMBEDDING.sizes)
+    x = MIXED[:4].copy()
+    x[0, 4], x[1, 4] = 9, -1  # codes that training has not seen
+    out = np.empty((4, EMBEDDING.n_outputs))
+    EMBEDDING.forward(x, [numbers, tables], out)
+    f = 16
+    w1, b1, w2, b2 = np.split(numbers, np.cumsum([3 * f, 3 * f, 3 * f * 3]))
+    expected = []
+    for row in x:
+        periodic = []
+        for n, k in itertools.product(range(3), range(3)):
+            waves = [math.cos(2 * math.pi * w1[n * f + i] * row[n] + b1[n * f + i]) for i in range(f)]
+            periodic.append(sum(w2[(n * f + i) * 3 + k] * wave for i, wave in enumerate(waves)) + b2[n * 3 + k])
+        code = int(row[4]) if 0 <= row[4] < 9 else 0
+        first, second = tables[: 9 * 8].reshape(9, 8)[code], tables[9 * 8 :].reshape(4, 8)[int(row[5])]
+        expected.append([*periodic, *row[:4], *first, *second])
+    np.testing.assert_allclose(out, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_files_and_pickles_keep_slopes_and_embeddings(tmp_path: Path, dtype: str) -> None:
+    network = larger_network(dtype=dtype, device="cpu")
+    network.save(tmp_path / "model.safetensors")
+    for again in (gpuprop.load(tmp_path / "model.safetensors", "cpu"), pickle.loads(pickle.dumps(network))):
+        np.testing.assert_array_equal(again.host_parameters(), network.host_parameters())
+        np.testing.assert_array_equal(again.forward(MIXED), network.forward(MIXED))
+
+
+def test_a_device_that_cannot_compute_them_says_so() -> None:
+    elsewhere: Any = SimpleNamespace(on_host=False, device="cuda:0")
+    with pytest.raises(gpuprop.BackendUnavailableError, match="computed on the host only; use device='cpu'"):
+        check_place(larger_network(device="numpy").spec, elsewhere)
+    check_place(gpuprop.Network((2, 2), seed=0, device="numpy").spec, elsewhere)
+    with pytest.raises(ValueError, match=r"embedding: gives 29 numbers, expected 5"):
+        gpuprop.Network((5, 2), embedding=EMBEDDING)
+
+
+def test_the_fitted_start() -> None:
+    """Net inputs without biases have deviation 1, and a bias lies among the net inputs of five rows."""
+    chosen = preset("tabular-large", "classification").with_options(hidden=(40, 30))
+    network = network_for_table(chosen, EMBEDDING, 3, seed=0, rows=MIXED, device="cpu", dtype="float64")
+    for layer, biases in enumerate(network.biases):
+        net_inputs = network.net_inputs(MIXED)[layer] - biases
+        np.testing.assert_allclose(net_inputs.std(axis=0), 1, rtol=1e-9)
+        assert (-biases >= net_inputs.min(axis=0)).all()
+        assert (-biases <= net_inputs.max(axis=0)).all()
+        assert np.std(biases) > 0.1
+
+
+@pytest.mark.parametrize(("device", "plan"), [("numpy", "steps"), ("cpu", "steps")])
+def test_weight_decay_and_dropout_follow_their_schedules(device: str, plan: str) -> None:
+    """Frozen parameters change by decay alone, whose product is known; and dropout ends where its schedule is 0."""
+    network = gpuprop.Network((D, 8, 2), seed=0, device=device, dtype="float64", dropout=0.5)
+    before = [np.array(p) for p in (*network.weights, *network.biases)]
+    trainer = gpuprop.Trainer(
+        network, epochs=4, batch_size=15, learning_rate=0.1, schedule="coslog", weight_decay=0.5, plan=plan,
+        weight_decay_schedule="flat_cosine", weight_decay_factors={"W2": 3.0, "b1": 2.0, "biases": 1.0},
+        dropout_schedule="flat_cosine", learning_rate_factors={"weights": 0.0, "biases": 0.0},
+    )  # fmt: skip
+    trainer.fit(X, NUMBERS)
+    t = np.arange(20) / 20  # 5 updates an epoch
+    rates = 0.1 * (1 - np.cos(2 * np.pi * np.log2(1 + 15 * t))) / 2
+    decays = rates * 0.5 * (1 + np.cos(np.pi * (np.maximum(1, 2 * t) - 1))) / 2
+    for now, old, factor in zip((*network.weights, *network.biases), before, (1, 3, 2, 1), strict=True):
+        np.testing.assert_allclose(now, old * np.prod(1 - factor * decays), rtol=1e-9)
+    # Of frozen parameters, the losses of the epochs differ by dropout alone (and by the decay, which is known).
+    assert trainer.plan_reason is not None
+    assert "steps" in trainer.plan_reason
+
+
+def test_a_schedule_of_zero_drops_nothing() -> None:
+    @dataclass(frozen=True)
+    class Never(gpuprop.schedules.Schedule):
+        name = "never"
+
+        def rates(self, learning_rate: float, position: Any) -> Array:
+            return np.zeros(position.steps_per_epoch)
+
+    def parameters(dropout: float, schedule: Any) -> Array:
+        network = gpuprop.Network((D, 8, 2), seed=0, device="numpy", dropout=dropout)
+        return gpuprop.Trainer(network, epochs=2, dropout_schedule=schedule).fit(X, NUMBERS).network.host_parameters()
+
+    np.testing.assert_array_equal(parameters(0.5, Never()), parameters(0.0, None))
+    assert (parameters(0.5, None) != parameters(0.0, None)).any()
+
+
+@needs_loops
+def test_the_fused_loops_say_what_they_do_not_know() -> None:
+    for network, options in (
+        (larger_network(device="cpu"), {}),
+        (gpuprop.Network((6, 3), loss="categorical_cross_entropy", seed=0, device="cpu"), {"weight_decay": 0.1}),
+    ):
+        with pytest.raises(gpuprop.PlanError, match=r"plan 'fused': (the network has slopes|parameters decay apart)"):
+            gpuprop.Trainer(network, plan="fused", **options).fit(MIXED, CLASSES)
 
 
 @pytest.mark.parametrize(

@@ -73,8 +73,12 @@ class StepsPlan:
         (self._epoch,) = updates
         self._order = self._training.layers.ops.asarray(self._epoch.order, np.int32)
         # Python's own numbers: a small update takes as long as taking a few out of an array.
-        columns = (self._epoch.weights, self._epoch.rates, self._epoch.penalty_factors)
+        epoch = self._epoch
+        columns = (epoch.weights, epoch.rates, epoch.penalty_factors)
         self._weights, self._rates, self._penalty_factors = (column.tolist() for column in columns)
+        n_updates = len(self._rates)
+        self._dropout_factors = [1.0] * n_updates if epoch.dropout_factors is None else epoch.dropout_factors.tolist()
+        self._decays = [0.0] * n_updates if epoch.decays is None else epoch.decays.tolist()
         self._memory_before.keep()
         self._work.totals[...] = 0.0
         self._position = 0
@@ -90,7 +94,13 @@ class StepsPlan:
         epoch, size = self._epoch, self._training.update_size
         data, start = epoch.data, index * size
         batch = Batch(data, self._order, start, min(start + size, len(epoch.order)), self._weights[index])
-        moment = Moment(self._rates[index], epoch.steps_done + index, self._penalty_factors[index])
+        moment = Moment(
+            self._rates[index],
+            epoch.steps_done + index,
+            self._penalty_factors[index],
+            self._dropout_factors[index],
+            self._decays[index],
+        )
         step.training_step(self._training.layers, self._work, batch, self._rule, moment)
 
     def totals(self) -> NDArray[np.float64]:
@@ -126,8 +136,10 @@ class StepsPlan:
 
 def places_of(parameters: Parameters) -> Iterator[tuple[str, Array]]:
     """Yield the parameters that an update left, layer by layer."""
-    for what, arrays in (("weights", parameters.weights), ("biases", parameters.biases)):
+    kinds = (("weights", parameters.weights), ("biases", parameters.biases), ("slopes", parameters.slopes))
+    for what, arrays in kinds:
         yield from ((f"the updated {what} of layer {layer}", array) for layer, array in enumerate(arrays, start=1))
+    yield from (("the updated embeddings", array) for array in parameters.embedding)
 
 
 def taken_out(
@@ -138,10 +150,10 @@ def taken_out(
 ) -> TrainingState:
     """Return the state of a training: parameters and optimizer's memory, copied from the layout of its device."""
     layers = training.layers
-    ops, sizes, padding = layers.ops, layers.spec.layer_sizes, layers.parameters.row_padding
+    ops, layout, padding = layers.ops, layers.spec.layout, layers.parameters.row_padding
     return TrainingState(
         parameters=layers.parameters.to_host(ops),
-        optimizer={name: Parameters(flat, sizes, padding).to_host(ops) for name, flat in training.rule.state.items()},
+        optimizer={name: Parameters(flat, layout, padding).to_host(ops) for name, flat in training.rule.state.items()},
         position=position,
         totals=np.array(totals, np.float64),
         parts=parts or {},
@@ -158,7 +170,7 @@ def put_back(training: Training, state: TrainingState) -> None:
         If the state belongs to another network or optimizer.
     """
     layers, rule = training.layers, training.rule
-    ops, sizes, dtype = layers.ops, layers.spec.layer_sizes, layers.spec.dtype
+    ops, layout, dtype = layers.ops, layers.spec.layout, layers.spec.dtype
     if set(state.optimizer) != set(rule.state):
         raise ValueError(
             f"got a state with {', '.join(sorted(state.optimizer)) or 'no optimizer arrays'}, expected "
@@ -167,12 +179,12 @@ def put_back(training: Training, state: TrainingState) -> None:
     pairs = [(layers.parameters.flat, state.parameters)]
     pairs += [(rule.state[name], state.optimizer[name]) for name in rule.state]
     for own, given in pairs:
-        if given.shape != (Parameters.count(sizes),) or given.dtype != dtype:
+        if given.shape != (Parameters.count(layout),) or given.dtype != dtype:
             raise ValueError(
-                f"got a state of {given.shape} numbers in {given.dtype}, expected ({Parameters.count(sizes)},) in "
+                f"got a state of {given.shape} numbers in {given.dtype}, expected ({Parameters.count(layout)},) in "
                 f"{dtype}; go on with the network that it belongs to"
             )
-        own[...] = Parameters.on_device(ops, given, sizes).flat
+        own[...] = Parameters.on_device(ops, given, layout).flat
     scaling = dict(scaling_arrays(rule))
     if set(scaling) != set(state.scaling_layer):
         raise ValueError("got a state with a scaling layer for a training without one, or the other way round")

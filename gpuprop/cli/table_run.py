@@ -31,7 +31,7 @@ _CLASSIFIERS, _REGRESSIONS = ("categorical_cross_entropy",), ("squared_error", "
 def table_run(options: Mapping[str, Any]) -> tuple[TableRun, str]:
     """Return the training that the options of ``gpuprop train`` describe, and the line about its device."""
     from gpuprop.cli.runs import TableRun
-    from gpuprop.estimators import TabularClassifier, TabularRegressor
+    from gpuprop.estimators.tabular import TabularClassifier, TabularRegressor, inputs_of
     from gpuprop.training.parts import check_columns
     from gpuprop.training.placement import device_for_training, plain_seconds
     from gpuprop.training.tabular_presets import network_for_table, trainer_for_table
@@ -41,22 +41,20 @@ def table_run(options: Mapping[str, Any]) -> tuple[TableRun, str]:
             raise OptionError(f"got --{name} for the table {options['data']}, {why}; leave it out")
     said = {name: list(parse_list(options[name])) for name in ("drop", *_KINDS)}
     parts = _parts(options, {column: kind for name, kind in _KINDS.items() for column in said[name]})
-    columns = _columns(parts, said, parse_list(options["na"]))
-    if options["test"] is not None:
-        check_columns(options["test"], [kind.name for kind in columns.kinds if kind.used], columns.names, parts.test[0])
     is_classifier = parts.classes is not None
     with wrong_options():
         chosen = _preset(options, "classification" if is_classifier else "regression")
-        n_inputs, n_outputs = len(columns.input_names), len(parts.classes or [None])
-        n_rows = len(parts.train[0])
+    columns = _columns(parts, said, parse_list(options["na"]), chosen.most_one_hot)
+    if options["test"] is not None:
+        check_columns(options["test"], [kind.name for kind in columns.kinds if kind.used], columns.names, parts.test[0])
+    n_outputs, n_rows = len(parts.classes or [None]), len(parts.train[0])
+    with wrong_options():
+        # Made as the estimator will make it, so that a wrong option is found here; nothing is trained with it.
+        network = network_for_table(chosen, inputs_of(columns, chosen), n_outputs, device="numpy")
+        planned = trainer_for_table(chosen, network)
         batch_size = max(1, min(chosen.batch_size, n_rows))
-        seconds = plain_seconds(
-            (n_inputs, *chosen.hidden, n_outputs), batch_size, max(1, n_rows // batch_size) * chosen.epochs
-        )
+        seconds = plain_seconds(network.layer_sizes, batch_size, max(1, n_rows // batch_size) * chosen.epochs)
         device = device_for_training(options["device"], seconds, options["plan"])
-        # Made as the estimator will make them, so that a wrong option is found here; nothing is trained with them.
-        network = network_for_table(chosen, n_inputs, n_outputs, device=device.device)
-        planned = trainer_for_table(chosen, network, plan=options["plan"])
     estimator = (TabularClassifier if is_classifier else TabularRegressor)(
         chosen,
         drop=said["drop"] or None,
@@ -83,7 +81,9 @@ def _parts(options: Mapping[str, Any], kinds: Mapping[str, str]) -> TableParts:
     )
 
 
-def _columns(parts: TableParts, said: Mapping[str, list[str]], na_values: tuple[str, ...]) -> Columns:
+def _columns(
+    parts: TableParts, said: Mapping[str, list[str]], na_values: tuple[str, ...], most_one_hot: int | None
+) -> Columns:
     """Return the columns of the rows to train on, as the estimator will find them."""
     from gpuprop.estimators.columns import CellError, Columns
 
@@ -95,6 +95,7 @@ def _columns(parts: TableParts, said: Mapping[str, list[str]], na_values: tuple[
             numeric_features=said["numeric"] or None,
             date_features=said["date"] or None,
             missing_values=na_values,
+            most_one_hot=most_one_hot,
         )
         try:
             return columns.fit(frame)

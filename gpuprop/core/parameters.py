@@ -1,9 +1,9 @@
-"""`Parameters`: one flat buffer of all weights and biases, and a view of each layer's."""
+"""`Parameters`: one flat buffer of all that a network trains, and a view of each layer's part."""
 
 from __future__ import annotations
 
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from gpuprop.core.array_ops import Array, ArrayOps
 
-__all__ = ["Parameters", "padded"]
+__all__ = ["Layout", "Parameters", "padded"]
 
 #: The row padding of each backend; see `gpuprop.core.ops.Ops.row_padding`.
 ROW_PADDINGS = (1, 8)
@@ -25,53 +25,91 @@ def padded(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
 
 
+class Layout(NamedTuple):
+    """What a network's parameters are.
+
+    Attributes
+    ----------
+    layer_sizes : tuple of int
+    has_slopes : bool
+        Whether each hidden unit has a slope, see `gpuprop.core.slopes`.
+    embedding : tuple of int
+        The numbers of parameters of an `InputEmbedding`; empty without one.
+    """
+
+    layer_sizes: tuple[int, ...]
+    has_slopes: bool = False
+    embedding: tuple[int, ...] = ()
+
+    @property
+    def vectors(self) -> tuple[int, ...]:
+        """The lengths of what follows the weights: biases, slopes of the hidden layers, and embeddings."""
+        slopes = self.layer_sizes[1:-1] if self.has_slopes else ()
+        return (*self.layer_sizes[1:], *slopes, *self.embedding)
+
+
 class Parameters:
-    """One flat buffer, and the weights and biases of each layer as views of it.
+    """One flat buffer, and the parameters of each layer as views of it.
 
     All weights come first (W1, ..., WL, each row-major), then all biases, so that penalties and weight decay, which
-    spare the biases, touch one contiguous slice. A backend may pad the rows of the matrices, and the biases, with
-    zeros to a multiple of `row_padding` elements; on the host nothing is padded.
+    spare the biases, touch one contiguous slice; then slopes and embeddings, where there are some. A backend may pad
+    the rows of the matrices, and the vectors, with zeros to a multiple of `row_padding` elements; on the host nothing
+    is padded.
 
     Parameters
     ----------
-    flat : array of shape (Parameters.count(layer_sizes, row_padding),)
-    layer_sizes : tuple of int
+    flat : array of shape (Parameters.count(layout, row_padding),)
+    layout : Layout or tuple of int
+        A tuple is the layer sizes of a network without slopes and embeddings.
     row_padding : int, default=1
     """
 
-    def __init__(self, flat: Array, layer_sizes: tuple[int, ...], row_padding: int = 1) -> None:
+    def __init__(self, flat: Array, layout: Layout | tuple[int, ...], row_padding: int = 1) -> None:
         self.flat = flat
-        self.layer_sizes = layer_sizes
+        self.layout = layout = _layout(layout)
+        self.layer_sizes = layout.layer_sizes
         self.row_padding = row_padding
         self.weights: list[Array] = []
-        self.biases: list[Array] = []
         start = 0
-        for fan_in, fan_out in pairwise(layer_sizes):
+        for fan_in, fan_out in pairwise(layout.layer_sizes):
             width = padded(fan_out, row_padding)
             self.weights.append(flat[start : start + fan_in * width].reshape(fan_in, width)[:, :fan_out])
             start += fan_in * width
         self.n_weights = start
-        for fan_out in layer_sizes[1:]:
-            self.biases.append(flat[start : start + fan_out])
-            start += padded(fan_out, row_padding)
+        vectors = []
+        for length in layout.vectors:
+            vectors.append(flat[start : start + length])
+            start += padded(length, row_padding)
+        n_layers, n_slopes = len(self.weights), len(vectors) - len(self.weights) - len(layout.embedding)
+        self.biases: list[Array] = vectors[:n_layers]
+        self.slopes: list[Array] = vectors[n_layers : n_layers + n_slopes]
+        self.embedding: list[Array] = vectors[n_layers + n_slopes :]
+
+    @property
+    def arrays(self) -> list[Array]:
+        """Views of all parameters, in their order in `flat`."""
+        return [*self.weights, *self.biases, *self.slopes, *self.embedding]
 
     def segments(self) -> list[tuple[int, int]]:
-        """Return where the weights W[1] to W[L], and then the biases b[1] to b[L], begin and end in `flat`."""
+        """Return where each of `arrays` begins and ends in `flat`, its padding included."""
         widths = [padded(fan_out, self.row_padding) for fan_out in self.layer_sizes[1:]]
-        lengths = [fan_in * width for fan_in, width in zip(self.layer_sizes[:-1], widths, strict=True)] + widths
+        lengths = [fan_in * width for fan_in, width in zip(self.layer_sizes[:-1], widths, strict=True)]
+        lengths += [padded(length, self.row_padding) for length in self.layout.vectors]
         ends = list(accumulate(lengths))
         return list(zip([0, *ends[:-1]], ends, strict=True))
 
     @staticmethod
-    def count(layer_sizes: tuple[int, ...], row_padding: int = 1) -> int:
-        """Return the number of weights and biases, padding included."""
-        return sum((fan_in + 1) * padded(fan_out, row_padding) for fan_in, fan_out in pairwise(layer_sizes))
+    def count(layout: Layout | tuple[int, ...], row_padding: int = 1) -> int:
+        """Return the number of parameters, padding included."""
+        found = _layout(layout)
+        weights = sum(fan_in * padded(fan_out, row_padding) for fan_in, fan_out in pairwise(found.layer_sizes))
+        return weights + sum(padded(length, row_padding) for length in found.vectors)
 
     def repacked(self, row_padding: int) -> Parameters:
         """Return a copy with another padding; the parameters must be on the host."""
-        flat = np.zeros(self.count(self.layer_sizes, row_padding), self.flat.dtype)
-        copy = Parameters(flat, self.layer_sizes, row_padding)
-        for own, other in zip(self.weights + self.biases, copy.weights + copy.biases, strict=True):
+        flat = np.zeros(self.count(self.layout, row_padding), self.flat.dtype)
+        copy = Parameters(flat, self.layout, row_padding)
+        for own, other in zip(self.arrays, copy.arrays, strict=True):
             other[...] = own
         return copy
 
@@ -79,18 +117,18 @@ class Parameters:
         """Return a flat copy on the host, without padding."""
         if self.row_padding == 1:
             return np.array(ops.to_numpy(self.flat))
-        host = Parameters(ops.to_numpy(self.flat), self.layer_sizes, self.row_padding)
+        host = Parameters(ops.to_numpy(self.flat), self.layout, self.row_padding)
         return np.asarray(host.repacked(1).flat)
 
     @staticmethod
-    def on_device(ops: ArrayOps, flat: NDArray[Any], layer_sizes: tuple[int, ...]) -> Parameters:
+    def on_device(ops: ArrayOps, flat: NDArray[Any], layout: Layout | tuple[int, ...]) -> Parameters:
         """Return a copy on the device of a flat buffer of the host, with the backend's padding."""
         if ops.row_padding > 1:
-            flat = Parameters(flat, layer_sizes).repacked(ops.row_padding).flat
-        return Parameters(ops.asarray(flat, flat.dtype), layer_sizes, ops.row_padding)
+            flat = Parameters(flat, layout).repacked(ops.row_padding).flat
+        return Parameters(ops.asarray(flat, flat.dtype), layout, ops.row_padding)
 
     @staticmethod
-    def in_layout(ops: ArrayOps, flat: Array, layer_sizes: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    def in_layout(ops: ArrayOps, flat: Array, layout: Layout | tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Return a flat array of any backend in the layout of this one; the same object if nothing has to change.
 
         Raises
@@ -99,12 +137,17 @@ class Parameters:
             If the array does not have the size of these layers.
         """
         flat = ops.adopt(flat)
-        if flat.size == Parameters.count(layer_sizes, ops.row_padding):
+        if flat.size == Parameters.count(layout, ops.row_padding):
             return ops.asarray(flat, dtype)
         for row_padding in ROW_PADDINGS:
-            if flat.size == Parameters.count(layer_sizes, row_padding):
+            if flat.size == Parameters.count(layout, row_padding):
                 host = np.asarray(to_host(flat), dtype)
-                bare = Parameters(host, layer_sizes, row_padding).repacked(1).flat
-                return Parameters.on_device(ops, bare, layer_sizes).flat
-        expected = Parameters.count(layer_sizes)
+                bare = Parameters(host, layout, row_padding).repacked(1).flat
+                return Parameters.on_device(ops, bare, layout).flat
+        expected = Parameters.count(layout)
         raise ValueError(f"got a state of {flat.size} numbers, expected {expected}; resume with the network it is of")
+
+
+def _layout(layout: Layout | tuple[int, ...]) -> Layout:
+    """Return a layout; plain layer sizes stand for one without slopes and embeddings."""
+    return layout if isinstance(layout, Layout) else Layout(layout)

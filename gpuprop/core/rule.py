@@ -52,9 +52,11 @@ class UpdateRule:
         The gradient of all parameters together is shortened to at most this Euclidean norm.
     max_norm : float or None
         After the update the incoming weights of each unit are shortened to at most this norm.
-    rate_factors : tuple of 2 L float, or None
-        Factors of the learning rate for the weights W[1] to W[L], then for the biases b[1] to b[L]; None stands for
-        ones.
+    rate_factors : tuple of float, or None
+        Factors of the learning rate for each of ``Parameters.arrays``; None stands for ones.
+    decay_factors : tuple of float, or None
+        Before an update each of these arrays is multiplied by 1 less the update's decay times this; None stands for
+        zeros.
     scaling_layer : ScalingLayer or None
         Trained factors of the inputs.
     """
@@ -65,12 +67,22 @@ class UpdateRule:
     clip_norm: float | None = None
     max_norm: float | None = None
     rate_factors: tuple[float, ...] | None = None
+    decay_factors: tuple[float, ...] | None = None
     scaling_layer: ScalingLayer | None = None
 
     @property
     def plain(self) -> bool:
-        """Whether one learning rate serves all parameters, and the inputs have no trained factors."""
-        return self.rate_factors is None and self.scaling_layer is None
+        """Whether one learning rate serves all parameters, none decays, and the inputs have no trained factors."""
+        return self.rate_factors is None and self.decay_factors is None and self.scaling_layer is None
+
+    def decay(self, parameters: Parameters, amount: float) -> None:
+        """Bring parameters closer to zero; `amount` is the update's decay."""
+        if self.decay_factors is None:
+            return
+        for (start, stop), factor in zip(parameters.segments(), self.decay_factors, strict=True):
+            if factor:
+                own = parameters.flat[start:stop]
+                own *= 1 - amount * factor
 
     def groups(self, parameters: Parameters, gradients: Parameters) -> Iterator[Group]:
         """Yield the parameters that share a learning rate: all of them together if there are no factors."""

@@ -36,12 +36,15 @@ class ScalingLayer:
         The optimizer's memory of the factors, by the names in its ``slots``.
     rate_factor : float
         The learning rate of the factors is the training's times this.
+    decay_factor : float
+        They decay by the update's decay times this.
     """
 
     factors: Array
     weights: Array
     state: dict[str, Array]
     rate_factor: float = 1.0
+    decay_factor: float = 0.0
 
     def arrays(self) -> Iterator[tuple[str, Array]]:
         """Yield everything that updates change, each array with a name."""

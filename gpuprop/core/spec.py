@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from gpuprop.core.parameters import Layout
+
 if TYPE_CHECKING:
     import numpy as np
 
+    from gpuprop.core.embedding import InputEmbedding
     from gpuprop.maths.activations import Activation
     from gpuprop.maths.losses import Loss
 
@@ -34,6 +37,10 @@ class Spec:
         Share of units dropped from the input and from each hidden layer.
     l1, l2 : float
         Penalties ``l1 sum |W|`` and ``l2 / 2 sum W^2`` on the weights.
+    has_slopes : bool
+        Whether each hidden unit has a trained slope, see `gpuprop.core.slopes`.
+    embedding : InputEmbedding or None
+        What precedes the first layer.
     """
 
     layer_sizes: tuple[int, ...]
@@ -44,6 +51,24 @@ class Spec:
     dropout: tuple[float, ...]
     l1: float
     l2: float
+    has_slopes: bool = False
+    embedding: InputEmbedding | None = None
+
+    @property
+    def n_inputs(self) -> int:
+        """Columns of the inputs; an embedding makes more of them for the first layer."""
+        return self.layer_sizes[0] if self.embedding is None else self.embedding.n_inputs
+
+    @property
+    def layout(self) -> Layout:
+        """What the parameters are."""
+        sizes = () if self.embedding is None else self.embedding.sizes
+        return Layout(self.layer_sizes, self.has_slopes, sizes)
+
+    @property
+    def plain(self) -> bool:
+        """Whether weights and biases are all parameters, which every backend knows."""
+        return not self.has_slopes and self.embedding is None
 
     @property
     def n_layers(self) -> int:

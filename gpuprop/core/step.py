@@ -16,22 +16,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gpuprop.core.ops import Dropping, OutputLayer, Outputs
+from gpuprop.core.slopes import blend, hidden_delta_with_slopes
+from gpuprop.core.step_extras import add_embedding_gradient, embed, update_scaled
 
 if TYPE_CHECKING:
     from gpuprop.core.array_ops import Array
     from gpuprop.core.data import TrainingData
     from gpuprop.core.layers import Layers
-    from gpuprop.core.parameters import Parameters
     from gpuprop.core.rule import UpdateRule
-    from gpuprop.core.scaling_layer import ScalingLayer
     from gpuprop.core.updates import Batch, Moment
     from gpuprop.core.workspace import TrainingWorkspace, Workspace
+    from gpuprop.maths.scaling import InputScaling
 
 __all__ = [
     "forward_pass",
     "loss_and_gradients",
     "output_delta",
     "take_batch",
+    "take_inputs",
     "training_step",
 ]
 
@@ -47,38 +49,32 @@ def training_step(
 
     A batch larger than the workspace is worked through in parts whose gradients add up.
     """
-    loss_and_gradients(layers, work, batch, moment.steps_done, moment.penalty_factor)
+    loss_and_gradients(
+        layers, work, batch, moment.steps_done, moment.penalty_factor, dropout_factor=moment.dropout_factor
+    )
     if rule.scaling_layer is None:
+        rule.decay(layers.parameters, moment.decay)
         layers.ops.update(layers.parameters, work.gradients, rule, moment.learning_rate, moment.steps_done + 1)
     else:
         update_scaled(layers, work.gradients, rule, rule.scaling_layer, moment)
 
 
-def update_scaled(
-    layers: Layers, gradients: Parameters, rule: UpdateRule, scaling: ScalingLayer, moment: Moment
-) -> None:
-    """Update a network whose inputs have trained factors: V and the factors s are trained, and ``W[1] = s V``."""
-    step = moment.steps_done + 1
-    with layers.ops.active():
-        of_factors = scaling.open(layers.parameters, gradients)
-        layers.ops.update(layers.parameters, gradients, rule, moment.learning_rate, step)
-        scratch = tuple(array[: scaling.factors.size] for array in rule.scratch)
-        rate = moment.learning_rate * scaling.rate_factor
-        rule.optimizer.update(scaling.factors, of_factors, scaling.state, rate, step, scratch, n_weights=0)
-        scaling.close(layers.parameters)
-
-
 def loss_and_gradients(
-    layers: Layers, work: TrainingWorkspace, batch: Batch, dropout_step: int | None, penalty_factor: float = 1.0
+    layers: Layers,
+    work: TrainingWorkspace,
+    batch: Batch,
+    dropout_step: int | None,
+    penalty_factor: float = 1.0,
+    dropout_factor: float = 1.0,
 ) -> None:
     """Write the gradient of the batch's loss to ``work.gradients``; add loss and score to ``work.totals``."""
     data, order, start, stop, total_weight = batch
     for first in range(start, stop, work.n_rows):
         part = work.rows(min(work.n_rows, stop - first))
         take_batch(layers, part, data, order, first)
-        forward_pass(layers, part, dropout_step, first_row=first - start)
+        forward_pass(layers, part, dropout_step, first_row=first - start, dropout_factor=dropout_factor)
         output_delta(layers, part, data, total_weight)
-        hidden_deltas(layers, part)
+        hidden_deltas(layers, part, accumulate=first > start)
         accumulate_gradients(layers, part, accumulate=first > start)
     spec = layers.spec
     if spec.penalised:
@@ -89,23 +85,47 @@ def loss_and_gradients(
 def take_batch(layers: Layers, work: TrainingWorkspace, data: TrainingData, order: Array, start: int) -> None:
     """``x, y = rows of the data set``, as many as the workspace holds."""
     ops = layers.ops
-    ops.take_batch(data.inputs, order, start, data.scaling, work.a[0])
+    take_inputs(layers, work, data.inputs, data.scaling, order, start)
     ops.take_batch(data.targets, order, start, None, work.y[0])
     if data.sample_weight is not None:
         ops.take_batch(data.sample_weight, order, start, None, work.sample_weight[0])
 
 
-def forward_pass(layers: Layers, work: Workspace, dropout_step: int | None = None, first_row: int = 0) -> None:
-    """``a[l] = f_l(a[l-1] @ W[l] + b[l])`` for l = 1..L, from ``work.a[0]`` to the outputs ``work.a[L]``."""
+def take_inputs(
+    layers: Layers, work: Workspace, inputs: Array, scaling: InputScaling | None, order: Array, start: int
+) -> None:
+    """``x = rows of the inputs``, embedded if the network embeds its inputs."""
+    embedding = layers.spec.embedding
+    if embedding is None:
+        layers.ops.take_batch(inputs, order, start, scaling, work.a[0])
+    else:
+        layers.ops.take_batch(inputs, order, start, scaling, work.raw[0])
+        embed(layers, work, embedding)
+
+
+def forward_pass(
+    layers: Layers,
+    work: Workspace,
+    dropout_step: int | None = None,
+    first_row: int = 0,
+    dropout_factor: float = 1.0,
+) -> None:
+    """``a[l] = f_l(a[l-1] @ W[l] + b[l])`` for l = 1..L, from ``work.a[0]`` to the outputs ``work.a[L]``.
+
+    Units are dropped if `dropout_step` is given; their share is the spec's times `dropout_factor`.
+    """
     ops, spec, weights, biases = layers.ops, layers.spec, layers.weights, layers.biases
     for layer in range(1, spec.n_layers + 1):
         below = layer - 1
         mask = work.masks[below]
         if dropout_step is not None and mask is not None:
-            dropping = Dropping(spec.dropout[below], spec.seed, below, dropout_step, first_row)
+            dropping = Dropping(spec.dropout[below] * dropout_factor, spec.seed, below, dropout_step, first_row)
             ops.drop(work.a[below], dropping, mask, work.inputs[below])
         activation = spec.activations[layer - 1]
-        ops.forward(work.inputs[below], weights[below], biases[below], activation, work.z[layer], work.a[layer])
+        f = work.a[layer] if work.f[layer] is None else work.f[layer]
+        ops.forward(work.inputs[below], weights[below], biases[below], activation, work.z[layer], f)
+        if f is not work.a[layer]:
+            blend(work.z[layer], f, layers.parameters.slopes[below], work.a[layer])
 
 
 def output_delta(layers: Layers, work: TrainingWorkspace, data: TrainingData, total_weight: float) -> None:
@@ -118,15 +138,23 @@ def output_delta(layers: Layers, work: TrainingWorkspace, data: TrainingData, to
     layers.ops.output_delta(outputs, judged, total_weight, work.delta[top], work.totals)
 
 
-def hidden_deltas(layers: Layers, work: TrainingWorkspace) -> None:
-    """``delta[l] = (delta[l+1] @ W[l+1].T) * f_l'`` for l = L-1..1, with the weights as they still are."""
+def hidden_deltas(layers: Layers, work: TrainingWorkspace, *, accumulate: bool = False) -> None:
+    """``delta[l] = (delta[l+1] @ W[l+1].T) * f_l'`` for l = L-1..1, with the weights as they still are.
+
+    What is trained beside weights and biases, slopes and embeddings, gets its gradient here.
+    """
     ops, spec, weights = layers.ops, layers.spec, layers.weights
     for layer in range(spec.n_layers - 1, 0, -1):
+        if spec.has_slopes:
+            hidden_delta_with_slopes(layers, work, layer, accumulate=accumulate)
+            continue
         activation = spec.activations[layer - 1]
         source = activation.source(work.z[layer], work.a[layer])
         ops.hidden_delta(
             work.delta[layer + 1], weights[layer], activation, source, work.masks[layer], work.delta[layer]
         )
+    if spec.embedding is not None:
+        add_embedding_gradient(layers, work, spec.embedding, accumulate=accumulate)
 
 
 def accumulate_gradients(layers: Layers, work: TrainingWorkspace, *, accumulate: bool) -> None:

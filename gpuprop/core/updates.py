@@ -39,11 +39,26 @@ class Batch(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """What an update depends on beside its batch: learning rate, number of earlier updates, factor of the penalties."""
+    """What an update depends on beside its batch.
+
+    Attributes
+    ----------
+    learning_rate : float
+    steps_done : int
+        Earlier updates.
+    penalty_factor : float
+        Of the network's penalties.
+    dropout_factor : float
+        Of its shares of dropped units.
+    decay : float
+        See `UpdateRule.decay_factors`.
+    """
 
     learning_rate: float
     steps_done: int
     penalty_factor: float
+    dropout_factor: float = 1.0
+    decay: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +84,8 @@ class Training:
         The path that the user asked for by name, or "auto".
     n_rows : int or None
         The rows that an epoch visits; None stands for all rows of `data`.
+    varying_dropout : bool
+        Whether the share of dropped units changes from update to update.
     """
 
     layers: Layers
@@ -81,6 +98,18 @@ class Training:
     n_threads: int | None = None
     want: str = "auto"
     n_rows: int | None = None
+    varying_dropout: bool = False
+
+    @property
+    def only_steps(self) -> str | None:
+        """Why only the plan of steps can make the updates, or None if others may."""
+        if not self.layers.spec.plain:
+            return "the network has slopes or embeddings, which are trained one primitive after the other"
+        if self.rule.decay_factors is not None:
+            return "parameters decay apart from the optimizer"
+        if self.varying_dropout:
+            return "the share of dropped units changes from update to update"
+        return None
 
     @property
     def rows_of_epoch(self) -> int:
@@ -121,6 +150,9 @@ class EpochUpdates:
         For each update: the sum of its sample weights, the factor of the network's penalties, and the learning rate.
     steps_done : int
         Updates before this epoch.
+    dropout_factors, decays : ndarray of shape (updates of an epoch,), or None
+        For each update: the factor of the network's shares of dropped units (None: 1), and the decay of its parameters
+        (None: 0).
     """
 
     training: Training
@@ -130,6 +162,8 @@ class EpochUpdates:
     penalty_factors: NDArray[np.float64]
     rates: NDArray[np.float64]
     steps_done: int
+    dropout_factors: NDArray[np.float64] | None = None
+    decays: NDArray[np.float64] | None = None
 
 
 class MadeElsewhere(NamedTuple):

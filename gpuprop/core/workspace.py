@@ -29,9 +29,13 @@ class Workspace:
         Net inputs, kept only where a derivative or the loss needs them (index 0 is None).
     masks : list of L arrays or None
         Dropout's factor for each unit of ``a[l]``: 0 or ``1 / (1 - rate)``.
+    f : list of L + 1 arrays or None
+        The activations of hidden units that have slopes; a is then what is made of z and f.
+    raw : list of one array or None
+        The batch before it is embedded.
     """
 
-    _SLICED: tuple[str, ...] = ("a", "inputs", "z", "masks")
+    _SLICED: tuple[str, ...] = ("a", "inputs", "z", "masks", "f", "raw")
 
     def __init__(self, ops: ArrayOps, spec: Spec, n_rows: int, *, keep_z: bool = False) -> None:
         self.n_rows = n_rows
@@ -45,8 +49,12 @@ class Workspace:
         self.z: list[Array | None] = [None]
         for layer, activation in enumerate(spec.activations, start=1):
             # The loss of the output layer is computed from z, where it is exact; see gpuprop.maths.losses.
-            needed = keep_z or activation.derivative_of == "z" or layer == spec.n_layers
+            needed = keep_z or spec.has_slopes or activation.derivative_of == "z" or layer == spec.n_layers
             self.z.append(rows_of(spec.layer_sizes[layer]) if needed else None)
+        hidden = spec.layer_sizes[1:-1] if spec.has_slopes else ()
+        self.f: list[Array | None] = [None] * (spec.n_layers + 1)
+        self.f[1 : 1 + len(hidden)] = [rows_of(width) for width in hidden]
+        self.raw: list[Array | None] = [None if spec.embedding is None else rows_of(spec.n_inputs)]
         self._views: dict[int, Workspace] = {}
 
     def rows(self, n_rows: int) -> Any:
@@ -68,7 +76,8 @@ class TrainingWorkspace(Workspace):
     Attributes
     ----------
     delta : list of L + 1 arrays
-        ``delta[l] = dL/dz`` of layer l; index 0 is None, because the input has no delta.
+        ``delta[l] = dL/dz`` of layer l; index 0 is None, because inputs have no delta, or where they are embedded the
+        loss's derivative by ``a[0]``.
     gradients : Parameters
         The gradients, in the layout of the parameters.
     y, sample_weight : list of one array
@@ -92,8 +101,10 @@ class TrainingWorkspace(Workspace):
             None,
             *(ops.empty((n_rows, width), dtype) for width in spec.layer_sizes[1:]),
         ]
-        count = Parameters.count(spec.layer_sizes, ops.row_padding)
-        self.gradients = Parameters(ops.empty(count, dtype), spec.layer_sizes, ops.row_padding)
+        count = Parameters.count(spec.layout, ops.row_padding)
+        self.gradients = Parameters(ops.empty(count, dtype), spec.layout, ops.row_padding)
+        if spec.embedding is not None:
+            self.delta[0] = ops.empty((n_rows, spec.layer_sizes[0]), dtype)
         self.y = [ops.empty((n_rows, spec.layer_sizes[-1]), dtype)]
         self.sample_weight = [ops.empty(n_rows, dtype)]
         self.totals = ops.asarray(np.zeros(2), np.float64)

@@ -107,7 +107,11 @@ def refuse_nonfinite(
     row, column = np.argwhere(~finite.reshape(len(values), -1))[0]
     value = values.reshape(len(values), -1)[row, column]
     got = "a missing value or NaN" if np.isnan(value) else str(value)
-    raise data_error(source, f"{place(int(row))}, {column_name(int(column))}: got {got}, expected a finite number")
+    raise data_error(
+        source,
+        f"{place(int(row))}, {column_name(int(column))}: got {got}, expected a finite number; "
+        "replace it, or remove the row",
+    )
 
 
 def as_features(values: NDArray[Any]) -> NDArray[Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gpuprop.datasets.checks import check_file, data_error, listed, refuse_oversized
+from gpuprop.datasets.opening import hint
 from gpuprop.datasets.raw_table import Columns, check_names
 from gpuprop.datasets.request import Request, target_column
 from gpuprop.errors import DataError
@@ -24,8 +25,9 @@ def read_parquet(path: Path, request: Request) -> Columns:
     except ImportError:
         raise data_error(path, "Parquet needs pyarrow; install it with: pip install 'gpuprop[parquet]'") from None
     with path.open("rb") as stream:
-        if stream.read(4) != b"PAR1":
-            raise data_error(path, "got no PAR1 at offset 0, expected a Parquet file")
+        start = stream.read(16)
+        if start[:4] != b"PAR1":
+            raise data_error(path, f"got no PAR1 at offset 0, expected a Parquet file{hint(start)}")
         try:
             file = parquet.ParquetFile(stream)
             refuse_oversized(path, 8 * file.metadata.num_rows * file.metadata.num_columns)

@@ -174,8 +174,10 @@ def _as_numbers(
     if task == "classification" or reading.odd.any():
         return None
     if reading.example is None:
-        has_codes = bool(texts.str.match(r"\s*[-+]?(?:0\d|\d{17})").any())  # 007, and more digits than a float has
-        if has_codes or _are_classes(np.unique(reading.values)):
+        is_whole = bool(np.all(np.trunc(reading.values) == reading.values))
+        if is_whole and texts.str.match(r"\s*[-+]?(?:0\d|\d{17})").any():  # 007, and more digits than a float has
+            return None
+        if is_whole and _are_classes(np.unique(reading.values)):
             return None
     return reading.values
 

@@ -23,7 +23,7 @@ from gpuprop.datasets import first_line
 from gpuprop.datasets.checks import data_error, listed
 from gpuprop.datasets.numbers import MISSING, looks_like_number
 from gpuprop.datasets.opening import BINARY, TEXTS, first_bytes, kind_by_content, open_unpacked
-from gpuprop.datasets.raw_table import Columns, check_names
+from gpuprop.datasets.raw_table import Columns, check_names, names_by_place
 from gpuprop.datasets.request import Request, target_column
 from gpuprop.errors import DataError
 
@@ -135,7 +135,7 @@ def _look_at(path: Path) -> _Text:
     lines, is_whole = lines[:n_lines], is_whole and len(lines) <= n_lines
     first = next((line for line in lines if line.strip()), None)
     if first is None:
-        raise data_error(path, "holds only blank lines, expected rows of numbers")
+        raise data_error(path, "holds only blank lines, expected rows of data")
     other = kind_by_content(first.lstrip().encode(), TEXTS)
     if other is not None:
         raise data_error(path, f"is {other}")
@@ -144,7 +144,7 @@ def _look_at(path: Path) -> _Text:
     comments = list(takewhile(_COMMENT.match, lines[skipped:]))
     body = lines[skipped + len(comments) :]
     if not any(line.strip() for line in body):
-        raise data_error(path, f"holds only the line {lines[-1].strip()!r}, expected rows of numbers")
+        raise data_error(path, f"holds only the line {lines[-1].strip()!r}, expected rows of data")
     separator = said[1] if said else _separator(body, is_whole)
     layout, notes = Layout(separator, skipped), []
     if comments:
@@ -152,7 +152,7 @@ def _look_at(path: Path) -> _Text:
         notes += [f"Comments were left out: the first {layout.skipped} line(s)."] if layout.skipped else []
     rows = list(layout.rows(lines))
     if not rows:
-        raise data_error(path, f"holds only the line {body[0].strip()!r}, expected rows of numbers")
+        raise data_error(path, f"holds only the line {body[0].strip()!r}, expected rows of data")
     return _Text(path, layout, rows if is_whole or len(rows) == 1 else rows[:-1], notes)
 
 
@@ -173,7 +173,7 @@ def _separator(lines: Sequence[str], is_whole: bool) -> str:
     best = max(SEPARATORS, key=lambda separator: found[separator])
     fits, numbers, _ = found[best]
     blanks_fit, blanks_numbers, _ = found[BLANKS]
-    if blanks_fit == 1 and (fits < 1 or (blanks_numbers == 1 and numbers < 1) or blanks_numbers > 0.5 > 5 * numbers):
+    if blanks_fit == 1 and (blanks_numbers > numbers + 0.25 or (fits < 1 and blanks_numbers >= numbers)):
         return BLANKS
     if fits > 0.5:
         return best
@@ -193,7 +193,8 @@ def _fit(lines: Sequence[str], separator: str, is_whole: bool) -> tuple[float, f
     width, count = Counter(map(len, body)).most_common(1)[0] if body else (0, 0)
     if width < 2:
         return 0.0, 0.0, 0
-    count += body is not rows and len(rows[0]) in (width, width - 1)  # a line of names may lack one; see _names
+    widths = {width, width - 1} if width > 2 else {width}  # a line of names may lack one; see _names
+    count += body is not rows and len(rows[0]) in widths
     fields = [cell for row in body for cell in row if cell]
     numbers = sum(map(looks_like_number, fields)) / max(1, len(fields))
     return count / len(rows), numbers, width
@@ -208,7 +209,7 @@ def _has_names(text: _Text, request: Request) -> bool:
         is_header = request.header
     else:
         is_header, guessed = first_line.decide(
-            text.path, text.fields(), target=request.target, known=request.known_names
+            text.path, text.fields(), target=request.target, known=request.known_names, missing=request.na_values
         )
         if guessed:
             text.notes.append(first_line.note(is_header, line, first))
@@ -225,8 +226,8 @@ def _has_names(text: _Text, request: Request) -> bool:
     ):
         raise data_error(
             text.path,
-            f"got target {target!r}, but the columns have no names: line 1 was taken for a row, {listed(first)}; "
-            "give the target's index (0 is the first column, -1 the last), or --header if line 1 holds names",
+            f"got target {target!r}, but the columns have no names: line {line} was taken for a row, {listed(first)}; "
+            "give the target's index (0 is the first column, -1 the last), or --header if the line holds names",
         )
     return is_header
 
@@ -262,7 +263,10 @@ def _columns(text: _Text, request: Request) -> Columns:
     names = None if text.names is None else tuple(text.names[i] or f"Unnamed: {i}" for i in kept)
     target = target_column(text.path, len(kept), names, request)
     # Labels, and all but numbers, keep the spelling of the file; pandas makes bools of TRUE and true.
-    wanted = [i for i, k in enumerate(kept) if not _is_number_or_text(frame[k]) or _kind(names, i, request) == "text"]
+    known = names or names_by_place(text.path, len(kept), target, request)
+    wanted = [
+        i for i, k in enumerate(kept) if not _is_number_or_text(frame[k]) or request.kinds.get(known[i]) == "text"
+    ]
     wanted += [] if target is None or kept[target] in texts else [target]
     if wanted:
         again = {kept[i]: ("", *request.na_values) if i == target else (*MISSING, *request.na_values) for i in wanted}
@@ -329,11 +333,6 @@ def _kept(text: _Text, frame: Any, request: Request) -> list[int]:
     if unnamed:
         text.notes.append(f"The columns without a name are called {listed(unnamed)}, as pandas calls them.")
     return kept
-
-
-def _kind(names: tuple[str, ...] | None, index: int, request: Request) -> str | None:
-    known = names or request.feature_names or ()
-    return request.kinds.get(known[index]) if index < len(known) else None
 
 
 def _is_number_or_text(column: Any) -> bool:

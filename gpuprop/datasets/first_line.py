@@ -29,6 +29,7 @@ def decide(
     *,
     target: str | int | None = None,
     known: Sequence[str] = (),
+    missing: Sequence[str] = (),
 ) -> tuple[bool, bool]:
     """Return whether line 1 holds names, and whether that was guessed.
 
@@ -42,6 +43,8 @@ def decide(
         The target column as the user names it. A text that is not an index, or no valid one, can only be a name.
     known : sequence of str
         The names of a model's columns.
+    missing : sequence of str
+        What stands for a missing value, beside the usual spellings.
 
     Raises
     ------
@@ -54,7 +57,7 @@ def decide(
     shared = [name for name in known if name in first]
     if shared and (len(shared) == len(known) or not all(map(is_number, shared))):
         return True, False
-    found = _guess(first, rows[1:])
+    found = _guess(first, rows[1:], {*GAPS, *missing})
     if found is None and known and not any(map(is_number, known)) and all(map(is_number, first)):
         return False, False
     if found is None:
@@ -75,11 +78,12 @@ def _is_index(target: str, n_columns: int) -> bool:
     return target.removeprefix("-").isdecimal() and -n_columns <= int(target) < n_columns
 
 
-def _guess(first: Sequence[str], below: Sequence[Sequence[str]]) -> bool | None:
-    """Compare each field with the column below it; strong evidence outweighs weak, and a contradiction tells nothing.
+def _guess(first: Sequence[str], below: Sequence[Sequence[str]], gaps: set[str]) -> bool | None:
+    """Compare each field with the column below it; a contradiction tells nothing.
 
     A text above numbers is a name, and so is each of 0, 1, 2, ..., the names that pandas gives to nameless columns. A
-    field that comes again below it belongs to a row, and so does a number with a fraction above numbers.
+    field that comes again below it belongs to a row, and so does a number with a fraction above numbers. Where neither
+    is, a text above few different ones is probably a name, and a number like those below it is probably none.
     """
     named = first[1:] if not first[0] else first  # pandas' index has no name
     if len(named) > 2 and list(named) == [str(i) for i in range(len(named))]:
@@ -87,17 +91,20 @@ def _guess(first: Sequence[str], below: Sequence[Sequence[str]]) -> bool | None:
     numbers = [field for field in first if looks_like_number(field)]
     if not below:
         return not numbers
-    series = len(numbers) > 2 and _in_equal_steps(numbers)
+    series = numbers[:2] == ["0", "1"] if len(numbers) == 2 else len(numbers) > 2 and _in_equal_steps(numbers)
     evidence = [
-        _evidence(field, [row[i].strip() for row in below if i < len(row) and row[i].strip() not in GAPS], series)
+        _evidence(field, [row[i].strip() for row in below if i < len(row) and row[i].strip() not in gaps], series)
         for i, field in enumerate(first)
-        if field not in GAPS
+        if field not in gaps
     ]
-    for names, row in (("names!", "row!"), ("names?", "row?")):
-        if names in evidence and row in evidence:
-            return None
-        if names in evidence or row in evidence:
-            return names in evidence
+    if "names!" in evidence:
+        return None if "row!" in evidence or "number" in evidence else True
+    if "row!" in evidence:
+        return False
+    if "names?" in evidence:
+        return None if "row?" in evidence or "number" in evidence else True
+    if "row?" in evidence or "number" in evidence:
+        return False
     if not numbers:
         return True
     # A row whose numbers all lie outside what their columns hold would be a rare one.
@@ -105,7 +112,11 @@ def _guess(first: Sequence[str], below: Sequence[Sequence[str]]) -> bool | None:
 
 
 def _evidence(field: str, column: Sequence[str], series: bool) -> str:
-    """Return what a field of line 1 is, by the column below it: names or row, surely (!) or probably (?)."""
+    """Return what a field of line 1 is, by the column below it.
+
+    That is a part of names or of a row, surely (!) or probably (?); a number like those below it; a number outside what
+    they are; or nothing that tells.
+    """
     if not column:
         return ""
     numeric = all(map(looks_like_number, column))
@@ -120,19 +131,21 @@ def _evidence(field: str, column: Sequence[str], series: bool) -> str:
             return "row?"  # a date above dates, K-1000 above K-1001
         return "names?" if len(set(column)) <= len(column) / 2 else ""
     if not numeric:
-        return "row!" if field in column else ""
-    if series:
-        return "names?" if _has_fraction(field) or all(map(_has_fraction, column)) else ""
-    if _has_fraction(field):
+        if field in column:
+            return "row!"
+        return "" if any(map(looks_like_number, column)) else "names?"
+    if _has_fraction(field) and not series:
         return "row!"
-    if all(map(_has_fraction, column)):
+    if all(map(_has_fraction, column)) and not _has_fraction(field):
         return "names?"
     values = [float(value) for value in column if is_number(value)]
     if not is_number(field) or not values:
         return ""
     if min(values) <= float(field) <= max(values):
-        return "row?"
-    return "outside" if len(values) >= 20 else ""
+        return "" if series else "number"
+    if len(values) < 10:
+        return ""
+    return "names?" if series and all(map(_has_fraction, column)) else "outside"
 
 
 def _has_fraction(field: str) -> bool:
@@ -140,7 +153,7 @@ def _has_fraction(field: str) -> bool:
 
 
 def _shape(field: str) -> str:
-    return re.sub(r"[^\W\d_]", "a", re.sub(r"\d", "9", field))
+    return re.sub(r"[^\W\d_]", "a", re.sub(r"\d+", "9", field))
 
 
 def _in_equal_steps(fields: Sequence[str]) -> bool:

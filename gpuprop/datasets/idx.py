@@ -23,6 +23,7 @@ from gpuprop.datasets.checks import (
     refuse_nonfinite,
     refuse_oversized,
 )
+from gpuprop.datasets.opening import hint
 from gpuprop.datasets.request import Records, Request, check_n_features, row_place
 
 DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -73,7 +74,10 @@ def _parse(stream: BinaryIO | gzip.GzipFile, name: str, largest: int) -> NDArray
     """Read header and elements; a header that declares more than ``largest`` bytes cannot be true."""
     magic = _read_exactly(stream, 4, 0, name, "the IDX magic number")
     if magic[:2] != b"\0\0":
-        raise data_error(name, f"got bytes {magic[:2].hex(' ')} at offset 0, expected 00 00, the start of an IDX file")
+        raise data_error(
+            name,
+            f"got bytes {magic[:2].hex(' ')} at offset 0, expected 00 00, the start of an IDX file{hint(magic)}",
+        )
     if magic[2] not in DTYPES:
         known = ", ".join(f"{code:02x}" for code in DTYPES)
         raise data_error(name, f"got IDX type code {magic[2]:02x} at offset 2, expected one of {known}")

@@ -24,6 +24,7 @@ from gpuprop.datasets.checks import (
     refuse_nonfinite,
     refuse_oversized,
 )
+from gpuprop.datasets.opening import hint
 from gpuprop.datasets.request import Records, Request, check_n_features, choose_columns, row_place
 from gpuprop.errors import DataError
 
@@ -71,7 +72,9 @@ def read_array(stream: IO[bytes], n_bytes: int, name: str) -> NDArray[Any]:
 def _read_header(stream: IO[bytes], n_bytes: int, name: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
     start = stream.read(12)
     if start[:6] != npy_format.MAGIC_PREFIX:
-        raise data_error(name, f"got bytes {start[:6].hex(' ')} at offset 0, expected 93 4e 55 4d 50 59 (NPY)")
+        raise data_error(
+            name, f"got bytes {start[:6].hex(' ')} at offset 0, expected 93 4e 55 4d 50 59 (NPY){hint(start)}"
+        )
     version = tuple(start[6:8])
     if version not in {(1, 0), (2, 0)}:
         raise data_error(name, f"got NPY version {start[6:8].hex(' ')} at offset 6, expected 01 00 or 02 00")
@@ -140,6 +143,7 @@ def read_npz(path: Path, request: Request) -> Records:
     """
     stream, n_bytes = open_file(path)
     with stream:
+        start = stream.read(16)
         try:
             with zipfile.ZipFile(stream) as archive:
                 names = [name.removesuffix(".npy") for name in archive.namelist()]
@@ -148,7 +152,9 @@ def read_npz(path: Path, request: Request) -> Records:
         except DataError:
             raise
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError, ValueError) as error:
-            raise data_error(path, f"is not a valid NPZ file ({error})") from None
+            raise data_error(
+                path, f"is not a valid NPZ file ({error}){'' if start[:2] == b'PK' else hint(start)}"
+            ) from None
     if request.with_target and len(parts[0]) == 1:
         raise data_error(
             path,

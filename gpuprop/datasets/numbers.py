@@ -32,7 +32,7 @@ MISSING = (
     "null",
 )
 
-PLAIN = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?[iI]nf(?:inity)?")
+PLAIN = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?[iI]nf(?:inity)?", re.ASCII)
 
 #: Signs of money (Unicode's category Sc), the common letters for it, and the codes of ISO 4217 that are met most.
 _MONEY = (
@@ -81,8 +81,8 @@ class Reading:
         NaN where a cell is missing or is no number.
     odd : ndarray of bool
         The cells that are there and are no numbers.
-    example : str or None
-        A number that is written in another way than Python's, or None if there is none.
+    example : tuple of str and float, or None
+        A cell that is written in another way than Python writes numbers, and its value; None if there is none.
     decimal : str or None
         The decimal mark that the numbers tell; None if they have neither fractions nor marks.
     ambiguous : str or None
@@ -91,7 +91,7 @@ class Reading:
 
     values: NDArray[np.float64]
     odd: NDArray[np.bool_]
-    example: str | None = None
+    example: tuple[str, float] | None = None
     decimal: str | None = None
     ambiguous: str | None = None
 
@@ -119,11 +119,12 @@ def read_numbers(texts: Any, decimal: str | None = None) -> Reading:
     import pandas as pd
 
     missing = texts.isna().to_numpy(bool)
+    values = np.asarray(pd.to_numeric(texts, errors="coerce").to_numpy(np.float64, na_value=np.nan))
+    if not (np.isnan(values) & ~missing).any() and not (decimal == "," and _may_have_groups(texts)):
+        return Reading(values, np.zeros(len(values), bool))
     cells = texts.astype(object).where(~missing, None).map(str, na_action="ignore").str.strip()
     distinct = pd.unique(cells[~missing])
     plain = {cell for cell in distinct if is_number(cell)}
-    if len(plain) == len(distinct) and not (decimal == "," and all(map(_has_groups, plain))):
-        return Reading(_floats(cells, {cell: cell for cell in plain}), np.zeros(len(cells), bool))
     split = {cell: parts for cell in distinct if (parts := _split(cell)) is not None}
     units = [unit for unit, _, _ in split.values()]
     unit = max(sorted(set(units)), key=units.count, default="")
@@ -140,7 +141,7 @@ def read_numbers(texts: Any, decimal: str | None = None) -> Reading:
     return Reading(
         _floats(cells, numbers),
         ~missing & ~cells.isin(set(numbers)).to_numpy(bool),
-        next((cell for cell in numbers if numbers[cell] != cell), None),
+        next(((cell, float(number)) for cell, number in numbers.items() if number != cell), None),
         told_mark,
         ambiguous,
     )
@@ -150,9 +151,9 @@ def _is_ambiguous(digits: str) -> bool:
     return re.fullmatch(r"[-+]?[1-9]\d{0,2}[.,]\d{3}", digits) is not None
 
 
-def _has_groups(cell: str) -> bool:
-    """Return whether a point in a number can stand between thousands."""
-    return "." not in cell or re.fullmatch(r"[-+]?[1-9]\d{0,2}(?:\.\d{3})+", cell) is not None
+def _may_have_groups(texts: Any) -> bool:
+    """Return whether each point in a column of numbers can stand between thousands."""
+    return bool(texts.dropna().str.fullmatch(r"\s*[-+]?(?:\d+|[1-9]\d{0,2}(?:\.\d{3})+)\s*").all())
 
 
 def _plain(digits: str, decimal: str) -> str:

@@ -79,11 +79,18 @@ def kind_by_content(start: bytes, kinds: dict[bytes, str]) -> str | None:
     return next((kind for magic, kind in kinds.items() if start.startswith(magic)), None)
 
 
-class _Bounded(io.RawIOBase):
-    """A stream of unpacked bytes that ends with an error before they fill the memory."""
+def hint(start: bytes) -> str:
+    """Return ``"; it is a web page, ..."`` if the first bytes of a file say that it is something else, or ""."""
+    known = {**BINARY, **TEXTS, b"PK\3\4": "a zip archive, as NPZ files are", b"\x1f\x8b": "gzip-compressed; unpack it"}
+    kind = next((kind for magic, kind in known.items() if start and magic.startswith(start[: len(magic)])), None)
+    return f"; it is {kind}" if kind and len(start) > 1 else ""
 
-    def __init__(self, path: Path, stream: IO[bytes]) -> None:
-        self._path, self._stream, self._count = path, stream, 0
+
+class _Bounded(io.RawIOBase):
+    """A stream of unpacked bytes that ends with an error before they fill the memory, or if there are too few."""
+
+    def __init__(self, path: Path, stream: IO[bytes], least: int) -> None:
+        self._path, self._stream, self._least, self._count = path, stream, least, 0
 
     def readable(self) -> bool:
         return True
@@ -92,6 +99,8 @@ class _Bounded(io.RawIOBase):
         data = self._stream.read(len(buffer))
         self._count += len(data)
         refuse_oversized(self._path, self._count)
+        if len(buffer) and not data and self._count < self._least:
+            raise EOFError
         buffer[: len(data)] = data
         return len(data)
 
@@ -112,7 +121,10 @@ def open_unpacked(path: Path) -> Iterator[IO[bytes]]:
             yield plain
         return
     try:
-        with _opened(path, compression) as stream, io.BufferedReader(_Bounded(path, stream)) as unpacked:
+        with (
+            _opened(path, compression) as (stream, least),
+            io.BufferedReader(_Bounded(path, stream, least)) as unpacked,
+        ):
             yield cast("IO[bytes]", unpacked)
     except BROKEN as error:
         reason = "they end too early" if isinstance(error, EOFError) else error
@@ -120,19 +132,22 @@ def open_unpacked(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _opened(path: Path, compression: str) -> Iterator[IO[bytes]]:
+def _opened(path: Path, compression: str) -> Iterator[tuple[IO[bytes], int]]:
+    """Open a compressed file; yield a stream and how many bytes it must give, where its reader does not check that."""
     if compression == "zip":
         with zipfile.ZipFile(path) as archive:
             members = [info for info in archive.infolist() if not _is_clutter(info.filename)]
             if any(info.filename in ("[Content_Types].xml", "mimetype") for info in members):
                 raise data_error(path, "is a spreadsheet or another office file; save the sheet as CSV UTF-8")
+            if members and all(info.filename.endswith(".npy") for info in members):
+                raise data_error(path, "is an NPZ file; name it with the ending .npz")
             if len(members) != 1:
                 names = listed([info.filename for info in members]) or "none"
                 raise data_error(path, f"is a zip archive of the files {names}, expected one; unpack the one to read")
             if members[0].flag_bits & 1:
                 raise data_error(path, "is a zip archive with a password; unpack it first")
             with archive.open(members[0]) as member:
-                yield member
+                yield member, 0
         return
     if compression == "zstd":
         try:
@@ -141,12 +156,16 @@ def _opened(path: Path, compression: str) -> Iterator[IO[bytes]]:
             raise data_error(
                 path, "is compressed with zstd, which needs: pip install zstandard (or unpack it: unzstd FILE)"
             ) from None
-        with zstandard.open(path, "rb") as stream:
-            yield stream
+        try:
+            size = zstandard.frame_content_size(first_bytes(path, 18))
+            with zstandard.open(path, "rb") as stream:
+                yield stream, size
+        except zstandard.ZstdError as error:
+            raise OSError(str(error)) from None
         return
     openers: dict[str, Callable[[Path], Any]] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
     with openers[compression](path) as stream:
-        yield stream
+        yield stream, 0
 
 
 def _is_clutter(name: str) -> bool:

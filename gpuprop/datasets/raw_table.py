@@ -131,7 +131,7 @@ def raw_table(columns: Columns, request: Request) -> RawTable:
             columns.source,
             "got 1 column(s), expected at least one feature beside the target" + columns.separated,
         )
-    names = columns.names or _names_by_place(columns.source, frame.shape[1], target, request)
+    names = columns.names or names_by_place(columns.source, frame.shape[1], target, request)
     notes = list(columns.notes)
     task: Task | None = "classification" if target in columns.nominal else None
     guessed = is_target_guessed(columns.names, target, request)
@@ -165,7 +165,7 @@ def raw_table(columns: Columns, request: Request) -> RawTable:
     )
 
 
-def _names_by_place(source: object, n_columns: int, target: int | None, request: Request) -> tuple[str, ...]:
+def names_by_place(source: object, n_columns: int, target: int | None, request: Request) -> tuple[str, ...]:
     """Return names for columns without any: a model's in its order, else their places."""
     places = tuple(f"column {i + 1}" for i in range(n_columns))
     known = request.feature_names
@@ -228,9 +228,9 @@ def _numbers_in_text(
                 "decimals or between thousands, and nothing else in the file tells which; write the numbers without it",
             )
         if reading.example is not None:
-            row = int(np.argmax((frame[i].astype(object) == reading.example).to_numpy(bool)))
-            value = np.format_float_positional(reading.values[row], trim="-")
-            notes.append(f"Column {names[i]!r} was read as numbers: {reading.example!r} is {value}.")
+            cell, value = reading.example
+            shown = np.format_float_positional(value, trim="-")
+            notes.append(f"Column {names[i]!r} was read as numbers: {cell!r} is {shown}.")
         if i != columns.target or reading.example is not None:
             found[i] = reading.values
     return found

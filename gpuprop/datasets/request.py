@@ -165,6 +165,11 @@ def target_column(source: object, n_columns: int, names: Sequence[str] | None, r
             if names is None:
                 raise data_error(source, f"got target {target!r}, but the columns have no names; give an index")
             raise data_error(source, f"has no column {target!r}{nearest(target, names)} (columns: {listed(names)})")
+        if names is not None and not -n_columns <= int(target) < n_columns:
+            raise data_error(
+                source,
+                f"has no column {target!r}, and that is no index of its {n_columns} columns ({listed(names)})",
+            )
         target = int(target)
     if not -n_columns <= target < n_columns:
         raise data_error(source, f"got target index {target}, expected {-n_columns} to {n_columns - 1}")

@@ -30,6 +30,7 @@ __all__ = [
     "dates_in",
     "read",
     "read_columns",
+    "spelling_of",
 ]
 
 Array = NDArray[Any]
@@ -185,7 +186,7 @@ def read(name: str, column: Any, missing: Missing) -> Cells:
     ValueError
         If a number is infinite or complex.
     TypeError
-        If a cell is neither number, truth value, text nor moment.
+        If a cell is a list or another object that stands for no value.
     """
     dtype = column.dtype
     kinds = pd.api.types
@@ -292,7 +293,7 @@ def spelling_of(value: object) -> str:
     Raises
     ------
     TypeError
-        If `value` is neither number, truth value, text nor moment.
+        If `value` is an object that has no text.
     """
     if isinstance(value, str):
         return value.strip()
@@ -307,7 +308,9 @@ def spelling_of(value: object) -> str:
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        raise TypeError(f"argument must be a string or a number, got {type(value).__name__}") from None
+        if type(value).__str__ is object.__str__ and type(value).__repr__ is object.__repr__:
+            raise TypeError(f"argument must be a string or a number, got {type(value).__name__}") from None
+        return str(value)  # such as the intervals of pandas.cut
     return str(int(number)) if number.is_integer() else repr(number)
 
 
@@ -323,6 +326,9 @@ def _objects(name: str, column: Any, missing: Missing) -> Cells:
     if kind in _DURATIONS:
         values = np.array([pd.Timedelta(value) / pd.Timedelta(days=1) for value in distinct], np.float64)
         return Numbers(_by_code(values, codes))
+    if kind == "time":
+        hours = np.array([one.hour + one.minute / 60 + one.second / 3600 for one in distinct], np.float64)
+        return Numbers(_by_code(hours, codes))
     if kind in _MOMENTS:
         return Moments(_by_code(_days(pd.Series(distinct)), codes))
     return _merged(name, codes, distinct, hit)

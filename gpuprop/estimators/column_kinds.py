@@ -8,14 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuprop.estimators.cells import Cells, Spelled, as_moments, as_numbers, as_spelled
+from gpuprop.estimators.cells import Cells, Numbers, Spelled, as_moments, as_numbers, as_spelled, spelling_of
 
-__all__ = ["KINDS", "Boolean", "Category", "Date", "Kind", "Number", "Unused", "kind_from_plain", "truth_values"]
+__all__ = [
+    "KINDS",
+    "Boolean",
+    "Category",
+    "Date",
+    "Kind",
+    "Number",
+    "Role",
+    "Unused",
+    "kind_from_plain",
+    "truth_values",
+]
+
+#: What an input is: a number of its own meaning, one that stays as it is, or the code of a category.
+Role = Literal["number", "plain", "code"]
 
 Array = NDArray[np.float64]
 
@@ -59,9 +73,9 @@ class Number(_Kind):
         """What is done with the column, for a reader."""
         return "scaled" + (", an input for gaps" if self.gaps else "")
 
-    def inputs(self) -> list[str]:
-        """Return the names of the inputs."""
-        return [self.name, *([f"{self.name} is missing"] if self.gaps else [])]
+    def inputs(self) -> dict[str, Role]:
+        """Return the names of the inputs, and what each is."""
+        return _inputs(self.name, [], self.gaps)
 
     def encode(self, cells: Cells) -> Array:
         """Return the inputs before scaling, (n_samples, n_inputs)."""
@@ -83,9 +97,9 @@ class Boolean(_Kind):
         no, yes = self.values
         return f"{yes} is 1, {no} is -1" + (", a gap is 0" if self.missing else "")
 
-    def inputs(self) -> list[str]:
-        """Return the names of the inputs."""
-        return [self.name]
+    def inputs(self) -> dict[str, Role]:
+        """Return the names of the inputs, and what each is."""
+        return {self.name: "plain"}
 
     def encode(self, cells: Cells) -> Array:
         """Return the inputs before scaling, (n_samples, 1)."""
@@ -100,13 +114,20 @@ class Category(_Kind):
     """Values without an order: one input for each of `values`, 1 where the cell has it and 0 otherwise.
 
     Two values share one input, -1 and 1. A gap is 0 everywhere; so is a value that was not seen in training, unless
-    `rest` says that all values but the frequent ones share an input.
+    `rest` says that all values but the frequent ones share an input. A `coded` category is a single input instead, the
+    number of the value from 1, and 0 for a gap, which a network embeds.
     """
 
     kind: ClassVar[str] = "category"
 
     values: tuple[str, ...]
     rest: bool = False
+    coded: bool = False
+
+    @property
+    def n_codes(self) -> int:
+        """How many codes there are, 0 for a gap included."""
+        return len(self.values) + self.rest + 1
 
     @property
     def in_one(self) -> bool:
@@ -118,22 +139,30 @@ class Category(_Kind):
         """What is done with the column, for a reader."""
         if self.in_one:
             return f"{self.values[1]} is 1, {self.values[0]} is -1" + (", a gap is 0" if self.missing else "")
+        how = "embedded" if self.coded else "one-hot"
         if self.rest:
-            return f"one-hot, its {len(self.values)} frequent values and an input for all others"
-        return f"one-hot, {len(self.values)} value{'s' if len(self.values) > 1 else ''}"
+            return f"{how}, its {len(self.values)} frequent values and an input for all others"
+        return f"{how}, {len(self.values)} value{'s' if len(self.values) > 1 else ''}"
 
-    def inputs(self) -> list[str]:
-        """Return the names of the inputs."""
+    def inputs(self) -> dict[str, Role]:
+        """Return the names of the inputs, and what each is."""
+        if self.coded:
+            return {self.name: "code"}
         if self.in_one:
-            return [f"{self.name}={self.values[1]}"]
-        return [f"{self.name}={value}" for value in self.values] + ([f"{self.name} has another value"] * self.rest)
+            return {f"{self.name}={self.values[1]}": "plain"}
+        names = [f"{self.name}={value}" for value in self.values] + ([f"{self.name} has another value"] * self.rest)
+        return dict.fromkeys(names, "plain")
 
     def encode(self, cells: Cells) -> Array:
         """Return the inputs before scaling, (n_samples, n_inputs)."""
         spelled = as_spelled(cells)
         places = {value: i for i, value in enumerate(self.values)}
+        if isinstance(cells, Numbers):  # "007" of the training may have become 7 in another file
+            places = {_number_in(value): i for value, i in places.items()} | places
         of_spelling = np.array([places.get(one, -1 - self.rest) for one in spelled.spellings], np.intp)
         chosen = np.append(of_spelling, -1)[spelled.codes]
+        if self.coded:  # -1, a gap, is 0, and -2, all other values, comes last
+            return np.asarray(np.where(chosen < -1, self.n_codes - 1, chosen + 1)[:, None], np.float64)
         if self.in_one:
             return np.asarray(np.array([-1.0, 1.0, 0.0])[chosen][:, None], np.float64)
         # The last row but one belongs to all other values (-2), the last row to a gap (-1).
@@ -172,10 +201,10 @@ class Date(_Kind):
         circles = f", {', '.join(self.parts)} as sine and cosine" if self.parts else ""
         return f"days{circles}{', an input for gaps' if self.gaps else ''}{spelled}"
 
-    def inputs(self) -> list[str]:
-        """Return the names of the inputs."""
+    def inputs(self) -> dict[str, Role]:
+        """Return the names of the inputs, and what each is."""
         circles = [f"{self.name}: {part} ({wave})" for part in self.parts for wave in ("sine", "cosine")]
-        return [self.name, *circles, *([f"{self.name} is missing"] if self.gaps else [])]
+        return _inputs(self.name, circles, self.gaps)
 
     def encode(self, cells: Cells) -> Array:
         """Return the inputs before scaling, (n_samples, n_inputs)."""
@@ -200,9 +229,9 @@ class Unused(_Kind):
         """What is done with the column, for a reader."""
         return f"left out: {self.reason}"
 
-    def inputs(self) -> list[str]:
+    def inputs(self) -> dict[str, Role]:
         """Return the names of the inputs: none."""
-        return []
+        return {}
 
     def encode(self, cells: Cells) -> Array:
         """Return no inputs, (n_samples, 0)."""
@@ -266,6 +295,20 @@ def turns(days: Array, part: str) -> Array:
     length = (month + 1).astype("datetime64[D]") - month.astype("datetime64[D]")
     through = (date - month.astype("datetime64[D]")) / length
     return np.where(known, (month.astype(np.int64) % 12 + through) / 12, np.nan)
+
+
+def _number_in(text: str) -> str:
+    """Return the spelling of the number that `text` stands for, or `text` itself."""
+    try:
+        return spelling_of(float(text))
+    except (ValueError, OverflowError):  # no number, or none that is finite
+        return text
+
+
+def _inputs(name: str, others: list[str], gaps: bool) -> dict[str, Role]:
+    """Return the inputs of a number: itself, the others that belong to it, and where its gaps are."""
+    inputs: dict[str, Role] = {name: "number"}
+    return inputs | dict.fromkeys([*others, *([f"{name} is missing"] * gaps)], "plain")
 
 
 def _with_gaps(inputs: Array, missing: NDArray[np.bool_], gaps: bool) -> Array:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, get_args
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from gpuprop.errors import unknown_name
 from gpuprop.estimators.cells import CellError, Cells, Missing, read_columns
 from gpuprop.estimators.column_finding import find
-from gpuprop.estimators.column_kinds import Date, Kind, Number, Unused, kind_from_plain
+from gpuprop.estimators.column_kinds import Category, Date, Kind, Number, Role, Unused, kind_from_plain
 
 __all__ = ["CellError", "ColumnRow", "Columns", "as_frame", "is_frame"]
 
@@ -102,6 +102,10 @@ class Columns:
         A column of text with more values is a text of many values; only its frequent values get inputs, at most this
         many.
 
+    most_one_hot : int or None, default=None
+        Categories of more values are codes, behind all other inputs, for a network that embeds them; None makes all
+        categories one-hot.
+
     Attributes
     ----------
     kinds : tuple
@@ -109,7 +113,7 @@ class Columns:
     named : bool
         Whether the columns have names; without names they are known by their positions.
     input_names : list of str
-        What each input of the network is, e.g. "city=Lima".
+        What each input of the network is, e.g. "city=Lima": numbers first, the codes of categories last.
 
     Notes
     -----
@@ -150,11 +154,13 @@ class Columns:
         drop: Any = None,
         missing_values: Sequence[Any] = (),
         max_categories: int = MOST_VALUES,
+        most_one_hot: int | None = None,
     ) -> None:
         spelled = tuple(value for value in missing_values if not pd.isna(value))
         self.asked = Asked(categorical_features, numeric_features, date_features, drop, spelled)
         self._missing = Missing.of(spelled)
         self.max_categories = max_categories
+        self.most_one_hot = most_one_hot
 
     # --- finding ---------------------------------------------------------------------------------------------------
 
@@ -179,7 +185,7 @@ class Columns:
         ValueError
             If an option names a column that is not there, or two columns have one name.
         TypeError
-            If a cell is neither number, truth value, text nor moment.
+            If a cell is a list or another object that stands for no value.
         """
         frame = as_frame(X)
         names, self.named = _names(frame), _has_names(frame)
@@ -196,16 +202,26 @@ class Columns:
         ]
         if not any(one.kind.used for one in found):  # better an identifier than nothing
             found = [replace(one, kind=one.otherwise or one.kind) for one in found]
-        self.kinds: tuple[Kind, ...] = tuple(one.kind for one in found)
+        self.kinds: tuple[Kind, ...] = tuple(self._coded(one.kind) for one in found)
         raw = _encoded(self.kinds, cells)
         center, factor = _scaling(raw)
         factor[_repeated_gaps(self.kinds, raw)] = 0.0
+        coded = [role == "code" for kind in self.kinds for role in kind.inputs().values()] or [False]
+        center, factor = np.where(coded, 0.0, center), np.where(coded, 1.0, factor)
         self._take_scaling(center, factor)
         return self
 
+    def _coded(self, kind: Kind) -> Kind:
+        if not isinstance(kind, Category) or self.most_one_hot is None:
+            return kind
+        return replace(kind, coded=kind.n_codes - 1 > self.most_one_hot)
+
     def _take_scaling(self, center: Array, factor: Array) -> None:
         self._center, self._factor = center, factor
-        kept = np.flatnonzero(factor)
+        roles = np.array([role for kind in self.kinds for role in kind.inputs().values()] or ["plain"])
+        by_role = [np.flatnonzero((roles == role) & (factor != 0)) for role in get_args(Role)]
+        self._sizes = [len(places) for places in by_role]
+        kept = np.concatenate(by_role)
         # A network needs an input, even where no column tells the rows apart.
         self._kept = kept if len(kept) else np.arange(1)
 
@@ -221,6 +237,13 @@ class Columns:
         """What each input of the network is."""
         names = [name for kind in self.kinds for name in kind.inputs()] or ["nothing"]
         return [names[i] for i in self._kept]
+
+    @property
+    def layout(self) -> tuple[int, int, tuple[int, ...]]:
+        """The inputs that are numbers, those that stay as they are, and the codes of each category behind them."""
+        n_numbers = self._sizes[0]
+        codes = tuple(kind.n_codes for kind in self.kinds if isinstance(kind, Category) and kind.coded)
+        return n_numbers, len(self._kept) - n_numbers - len(codes), codes
 
     def table(self) -> list[ColumnRow]:
         """Return what was found of each column, in the order of the table."""
@@ -269,7 +292,9 @@ class Columns:
             scaled = (raw - self._center[self._kept]) * self._factor[self._kept]
         scaled[np.isnan(scaled)] = 0.0
         np.clip(scaled, -FAR, FAR, out=scaled)
-        return np.asarray(scaled / np.sqrt(1 + (scaled / 3) ** 2), np.float32)
+        n_scaled = scaled.shape[1] - len(self.layout[2])
+        scaled[:, :n_scaled] /= np.sqrt(1 + (scaled[:, :n_scaled] / 3) ** 2)
+        return np.asarray(scaled, np.float32)
 
     def _used_part(self, frame: Any, used: list[str]) -> Any:
         """Return the columns that are used, in the order of `used`, after checking that all are there."""
@@ -303,6 +328,7 @@ class Columns:
             "factor": self._factor.tolist(),
             "missing_values": [value.item() if isinstance(value, np.generic) else value for value in spelled],
             "max_categories": self.max_categories,
+            "most_one_hot": self.most_one_hot,
         }
 
     @classmethod
@@ -317,7 +343,12 @@ class Columns:
         spelled = plain["missing_values"]
         if not isinstance(spelled, (list, tuple)) or any(not isinstance(one, (str, int, float)) for one in spelled):
             raise ValueError(f"missing_values are {spelled!r}, expected texts and numbers")
-        columns = cls(missing_values=spelled, max_categories=int(plain["max_categories"]))
+        most = plain["most_one_hot"]
+        columns = cls(
+            missing_values=spelled,
+            max_categories=int(plain["max_categories"]),
+            most_one_hot=None if most is None else int(most),
+        )
         columns.kinds, columns.named = tuple(kind_from_plain(one) for one in plain["columns"]), bool(plain["named"])
         center, factor = (np.array(plain[name], np.float64) for name in ("center", "factor"))
         n_inputs = sum(len(kind.inputs()) for kind in columns.kinds) or 1

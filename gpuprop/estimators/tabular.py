@@ -19,6 +19,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, _check_y, check_array, check_is_fitted, validate_data
 
 from gpuprop.arrays import on_gpu, to_host
+from gpuprop.core.embedding import InputEmbedding
 from gpuprop.core.updates import PausingFit
 from gpuprop.estimators.columns import Columns, as_frame, is_frame
 from gpuprop.estimators.held_out import splits
@@ -34,7 +35,7 @@ from gpuprop.training.tabular_presets import TabularPreset, network_for_table, p
 from gpuprop.training.targets import mean_and_deviation
 from gpuprop.training.trainer import Trainer
 
-__all__ = ["BaseTabular", "TabularClassifier", "TabularRegressor"]
+__all__ = ["BaseTabular", "TabularClassifier", "TabularRegressor", "inputs_of"]
 
 Array = NDArray[Any]
 
@@ -108,6 +109,10 @@ class BaseTabular(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
             If a cell is not what an option says that its column holds, or is infinite.
         ValueError
             If X and y do not fit together, or an option does not fit X.
+
+        Notes
+        -----
+        Ctrl-C ends the training with a warning; the networks then have the parameters of their last complete epoch.
         """
         if (X_val is None) != (y_val is None):
             raise ValueError("got only one of X_val and y_val; pass both, or none")
@@ -118,7 +123,7 @@ class BaseTabular(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
         weight = None if sample_weight is None else _check_sample_weight(to_host(sample_weight), targets)
         weight = self._weigh_classes(y, weight)
         chosen = self._preset()
-        self.columns_ = self._new_columns().fit(X)
+        self.columns_ = self._new_columns(chosen).fit(X)
         if self.verbose:
             print(self.columns_)
         rows = Samples(self.columns_.transform(X), targets, weight)
@@ -133,8 +138,9 @@ class BaseTabular(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
         for train, held_out in pairs:
             network = network_for_table(
                 chosen,
-                train.X.shape[1],
+                inputs_of(self.columns_, chosen),
                 self.n_outputs_,
+                rows=train.X,
                 seed=int(random_state.randint(np.iinfo(np.int32).max)),
                 device=self.device,
             )
@@ -189,7 +195,7 @@ class BaseTabular(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
             given["hidden"] = hidden_layer_sizes(self)
         return preset(self.preset, "classification" if is_classifier(self) else "regression").with_options(**given)
 
-    def _new_columns(self) -> Columns:
+    def _new_columns(self, chosen: TabularPreset) -> Columns:
         return Columns(
             categorical_features=self.categorical_features,
             numeric_features=self.numeric_features,
@@ -197,6 +203,7 @@ class BaseTabular(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
             drop=self.drop,
             missing_values=self.missing_values,
             max_categories=self.max_categories,
+            most_one_hot=chosen.most_one_hot,
         )
 
     # --- data ----------------------------------------------------------------------------------------------------
@@ -288,7 +295,8 @@ class TabularClassifier(ClassifierMixin, BaseTabular):  # type: ignore[misc]  # 
     Parameters
     ----------
     preset : str or TabularPreset, default="tabular"
-        The recipe: a key of `gpuprop.training.tabular_presets.PRESETS`, where "tabular" is RealMLP-TD-S, or an object.
+        The recipe, an object or a key of `gpuprop.training.tabular_presets.PRESETS`: "tabular" is RealMLP-TD-S;
+        "tabular-large" is RealMLP-TD, which is better on the average, several times slower, and trained on the CPU.
     categorical_features, numeric_features, date_features : sequence of str, int or bool, or None, default=None
         Columns of which you know what they hold: their names, their positions, or a mask. None leaves it to the rules
         of `Columns`.
@@ -308,11 +316,17 @@ class TabularClassifier(ClassifierMixin, BaseTabular):  # type: ignore[misc]  # 
         The share of the rows by which the best epoch is chosen, at random but the same share of each class; 0 keeps the
         last epoch. None takes the preset's: 0.2.
     hidden_layer_sizes : array_like of int, int or None, default=None
+        Units of each hidden layer; None takes the preset's: (256, 256, 256).
     activation : str, Activation or None, default=None
+        Of the hidden layers, see `gpuprop.activations.ACTIVATIONS`; None takes the preset's: "selu".
     learning_rate : float or None, default=None
-    batch_size, epochs : int or None, default=None
+        The highest rate of the preset's schedule; None takes the preset's: 0.04.
+    batch_size : int or None, default=None
+        Rows of an update; None takes the preset's: 256, or all where there are fewer.
+    epochs : int or None, default=None
+        Passes over the rows; None takes the preset's: 256.
     label_smoothing : float or None, default=None
-        None takes the preset's: (256, 256, 256), "selu", 0.04, 256, 256 and 0.1.
+        The share of each training target that is spread evenly over all classes; None takes the preset's: 0.1.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, by which the sample weights are multiplied; "balanced" weighs each class by the inverse
         of its frequency.
@@ -344,6 +358,7 @@ class TabularClassifier(ClassifierMixin, BaseTabular):  # type: ignore[misc]  # 
     plan_ : str
         A sentence that says by which path the fit made its updates, and why. A model file does not hold it.
     n_features_in_, n_outputs_ : int
+        The number of columns in X, and of outputs of each network.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         The names of the columns, if X had names.
 
@@ -487,7 +502,8 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]  # sc
     Parameters
     ----------
     preset : str or TabularPreset, default="tabular"
-        The recipe: a key of `gpuprop.training.tabular_presets.PRESETS`, where "tabular" is RealMLP-TD-S, or an object.
+        The recipe, an object or a key of `gpuprop.training.tabular_presets.PRESETS`: "tabular" is RealMLP-TD-S;
+        "tabular-large" is RealMLP-TD, which is better on the average, several times slower, and trained on the CPU.
     categorical_features, numeric_features, date_features : sequence of str, int or bool, or None, default=None
         Columns of which you know what they hold: their names, their positions, or a mask. None leaves it to the rules
         of `Columns`.
@@ -507,10 +523,15 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]  # sc
         The share of the rows by which the best epoch is chosen, at random; 0 keeps the last epoch. None takes the
         preset's: 0.2.
     hidden_layer_sizes : array_like of int, int or None, default=None
+        Units of each hidden layer; None takes the preset's: (256, 256, 256).
     activation : str, Activation or None, default=None
+        Of the hidden layers, see `gpuprop.activations.ACTIVATIONS`; None takes the preset's: "mish".
     learning_rate : float or None, default=None
-    batch_size, epochs : int or None, default=None
-        None takes the preset's: (256, 256, 256), "mish", 0.07, 256 and 256.
+        The highest rate of the preset's schedule; None takes the preset's: 0.07.
+    batch_size : int or None, default=None
+        Rows of an update; None takes the preset's: 256, or all where there are fewer.
+    epochs : int or None, default=None
+        Passes over the rows; None takes the preset's: 256.
     clamped : bool or None, default=None
         Whether predictions are kept between the least and the largest target of the training. None takes the preset's:
         yes.
@@ -547,6 +568,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]  # sc
     plan_ : str
         A sentence that says by which path the fit made its updates, and why. A model file does not hold it.
     n_features_in_, n_outputs_ : int
+        The number of columns in X, and of outputs of each network.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         The names of the columns, if X had names.
 
@@ -651,6 +673,15 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]  # sc
 
 
 # --- helpers -------------------------------------------------------------------------------------------------------
+
+
+def inputs_of(columns: Columns, chosen: TabularPreset) -> int | InputEmbedding:
+    """Return the number of inputs, or how they are embedded."""
+    n_numbers, n_plain, codes = columns.layout
+    embedded = n_numbers if chosen.embedded_numbers else 0
+    if not embedded and not codes:
+        return n_numbers + n_plain
+    return InputEmbedding(embedded, n_numbers - embedded + n_plain, codes)
 
 
 class _Printer(Callback):

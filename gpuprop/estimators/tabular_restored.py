@@ -41,7 +41,7 @@ def restore_tabular(
     estimator.best_epochs_ = [int(epoch) for epoch in described["best_epochs"]]
     estimator.history_ = {column: list(values) for column, values in revived(described["history"]).items()}
     sizes = {network.layer_sizes for network in networks}
-    n_inputs, estimator.n_outputs_ = networks[0].layer_sizes[0], networks[0].layer_sizes[-1]
+    n_inputs, estimator.n_outputs_ = networks[0].spec.n_inputs, networks[0].layer_sizes[-1]
     if len(sizes) != 1 or n_inputs != len(estimator.columns_.input_names):
         raise ValueError(f"networks of the sizes {sorted(sizes)} for {len(estimator.columns_.input_names)} inputs")
     if len(estimator.columns_.kinds) != estimator.n_features_in_:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from gpuprop.core.embedding import InputEmbedding
 from gpuprop.errors import check_integer, check_real
 from gpuprop.maths.activations import Activation, get_activation
 from gpuprop.maths.losses import Loss
@@ -17,6 +18,7 @@ __all__ = [
     "check_classes",
     "check_dropout",
     "check_dtype",
+    "check_embedding",
     "check_feature_names",
     "check_hidden_activations",
     "check_layer_sizes",
@@ -72,6 +74,17 @@ def check_named(activations: Iterable[Activation], loss: Loss) -> None:
                 f"got two different activations named {activation.name!r}, which a model file cannot tell apart; "
                 "give one of them another name"
             )
+
+
+def check_embedding(embedding: InputEmbedding | Mapping[str, Any] | None, n_inputs: int) -> InputEmbedding | None:
+    """Return an embedding whose outputs are the inputs of the first layer, or None."""
+    if isinstance(embedding, Mapping):
+        embedding = InputEmbedding.from_config(embedding)
+    if embedding is not None and not isinstance(embedding, InputEmbedding):
+        raise TypeError(f"embedding: got {embedding!r}, expected an InputEmbedding or None")
+    if embedding is not None and embedding.n_outputs != n_inputs:
+        raise ValueError(f"embedding: gives {embedding.n_outputs} numbers, expected {n_inputs}, as layer_sizes[0] says")
+    return embedding
 
 
 def check_seed(seed: int | None) -> int:

@@ -47,14 +47,14 @@ _AnyWorkspace = TypeVar("_AnyWorkspace", Workspace, TrainingWorkspace)
 def chunks(layers: Layers, X: ArrayLike, scaling: InputScaling | None, *, keep_z: bool) -> Iterator[Workspace]:
     """Run the forward pass over all rows, a chunk at a time."""
     ops, spec = layers.ops, layers.spec
-    inputs, scaling = check_inputs(X, spec.layer_sizes[0], spec.dtype, scaling)
+    inputs, scaling = check_inputs(X, spec.n_inputs, spec.dtype, scaling)
     (data,) = ops.load(inputs)
     n_samples = inputs.shape[0]
     order = ops.asarray(np.arange(n_samples), np.int32)
     work = _room_for(spec, n_samples, lambda n_rows: Workspace(ops, spec, n_rows, keep_z=keep_z))
     for start in range(0, n_samples, work.n_rows):
         part = work.rows(min(work.n_rows, n_samples - start))
-        ops.take_batch(data, order, start, scaling, part.a[0])
+        step.take_inputs(layers, part, data, scaling, order, start)
         step.forward_pass(layers, part)
         yield part
 
@@ -71,6 +71,7 @@ def plain_outputs(layers: Layers, X: object) -> NDArray[Any] | None:
         or X.dtype != spec.dtype
         or X.ndim != 2
         or X.shape[1] != spec.layer_sizes[0]
+        or not spec.plain
         or len(X) == 0
         or not X.flags.c_contiguous
         or not layers.ops.on_host
@@ -104,11 +105,11 @@ def prepared(
     `metric` is the network's; class indices are scored as classes even if the loss is one for numbers.
     """
     ops, spec = layers.ops, layers.spec
-    sizes, dtype = spec.layer_sizes, spec.dtype
+    n_outputs, dtype = spec.layer_sizes[-1], spec.dtype
     with ops.active():
-        inputs, scaling = check_inputs(ops.adopt(X), sizes[0], dtype, scaling)
+        inputs, scaling = check_inputs(ops.adopt(X), spec.n_inputs, dtype, scaling)
         n_samples = inputs.shape[0]
-        targets, class_indices = check_targets(ops.adopt(y), n_samples, sizes[-1], dtype, spec.loss)
+        targets, class_indices = check_targets(ops.adopt(y), n_samples, n_outputs, dtype, spec.loss)
         weight = check_sample_weight(ops.adopt(sample_weight), n_samples, dtype)
         wide_weight = None if weight is None else contiguous(weight, np.dtype(np.float64))
         metric = "class" if class_indices and metric == "residual" else metric

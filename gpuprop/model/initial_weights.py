@@ -18,7 +18,7 @@ __all__ = ["initial_parameters"]
 
 
 def initial_parameters(spec: Spec, init: str | Initializer | None) -> NDArray[Any]:
-    """Draw the weights in float64, layer by layer from one stream; the biases are zero.
+    """Draw the weights in float64, layer by layer from one stream, then embeddings; biases are 0 and slopes 1.
 
     Raises
     ------
@@ -27,7 +27,7 @@ def initial_parameters(spec: Spec, init: str | Initializer | None) -> NDArray[An
     ValueError
         If `init` returns weights of a wrong shape.
     """
-    size = Parameters.count(spec.layer_sizes)
+    size = Parameters.count(spec.layout)
     try:
         flat = np.zeros(size, spec.dtype)
     except (MemoryError, ValueError):
@@ -35,10 +35,16 @@ def initial_parameters(spec: Spec, init: str | Initializer | None) -> NDArray[An
         sizes = "-".join(map(str, spec.layer_sizes))
         raise MemoryError(f"a network of {sizes} has {size:,} parameters, {gib:,.1f} GiB; use smaller layers") from None
     rng = np.random.default_rng(np.random.SeedSequence(spec.seed))
-    for weights, activation in zip(Parameters(flat, spec.layer_sizes).weights, spec.activations, strict=True):
+    parameters = Parameters(flat, spec.layout)
+    for weights, activation in zip(parameters.weights, spec.activations, strict=True):
         initializer = get_initializer(default_initializer(activation) if init is None else init)
         drawn = np.asarray(initializer(rng, *weights.shape))
         if drawn.shape != weights.shape:
             raise ValueError(f"init: got weights of shape {drawn.shape}, expected {weights.shape}")
         weights[...] = drawn
+    for slopes in parameters.slopes:
+        slopes[...] = 1
+    if spec.embedding is not None:
+        for own, drawn in zip(parameters.embedding, spec.embedding.initial(rng), strict=True):
+            own[...] = drawn
     return flat

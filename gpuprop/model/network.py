@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from gpuprop.arrays import namespace, on_gpu
 from gpuprop.backends.devices import get_ops
+from gpuprop.core.embedding import InputEmbedding
 from gpuprop.core.layers import Layers
 from gpuprop.core.parameters import Parameters
 from gpuprop.core.spec import Spec
@@ -29,6 +30,7 @@ from gpuprop.model.arguments import (
     check_classes,
     check_dropout,
     check_dtype,
+    check_embedding,
     check_feature_names,
     check_hidden_activations,
     check_layer_sizes,
@@ -37,7 +39,7 @@ from gpuprop.model.arguments import (
 )
 from gpuprop.model.initial_weights import initial_parameters
 from gpuprop.model.lecture_notation import LectureNotation
-from gpuprop.model.spec_views import SpecViews
+from gpuprop.model.spec_views import SpecViews, check_place, former_spec, kept_options
 
 if TYPE_CHECKING:
     from gpuprop.core.array_ops import Array
@@ -75,6 +77,12 @@ class Network(SpecViews, LectureNotation):
         one number for the input and for each hidden layer.
     l1, l2 : float, default=0.0
         Penalties ``l1 sum |W|`` and ``l2 / 2 sum W^2`` on the weights; part of the reported loss.
+    slopes : bool, default=False
+        Whether each hidden unit has a trained slope alpha, 1 at first: ``a = z + alpha (f(z) - z)``.
+    embedding : InputEmbedding, mapping or None, default=None
+        Trained functions that make vectors of numbers and categories before the first layer, whose inputs they give:
+        ``layer_sizes[0]`` is their `n_outputs`, and data have their `n_inputs` columns. Networks with slopes or an
+        embedding live on the host.
     input_scaling : InputScaling, mapping or None, default=None
         How inputs are scaled first; all methods take raw data.
     classes : sequence of labels or None, default=None
@@ -114,6 +122,8 @@ class Network(SpecViews, LectureNotation):
         dropout: float | Sequence[float] = 0.0,
         l1: float = 0.0,
         l2: float = 0.0,
+        slopes: bool = False,
+        embedding: InputEmbedding | Mapping[str, Any] | None = None,
         input_scaling: InputScaling | Mapping[str, Any] | None = None,
         classes: Sequence[Any] | None = None,
         feature_names: Sequence[str] | None = None,
@@ -134,9 +144,11 @@ class Network(SpecViews, LectureNotation):
             dropout=check_dropout(dropout, len(sizes) - 1),
             l1=check_real("l1", l1, 0.0),
             l2=check_real("l2", l2, 0.0),
+            has_slopes=bool(slopes),
+            embedding=check_embedding(embedding, sizes[0]),
         )
         self.classes = check_classes(classes, sizes[-1])
-        self.feature_names = check_feature_names(feature_names, sizes[0])
+        self.feature_names = check_feature_names(feature_names, spec.n_inputs)
         if target_name is not None and not isinstance(target_name, str):
             raise TypeError(f"target_name: got {target_name!r}, expected text or None")
         self.target_name = target_name
@@ -148,7 +160,8 @@ class Network(SpecViews, LectureNotation):
 
     def _placed(self, spec: Spec, flat: NDArray[Any]) -> Layers:
         """Return layers with these parameters on the network's device."""
-        return Layers(spec, self.ops, Parameters.on_device(self.ops, flat, spec.layer_sizes))
+        check_place(spec, self.ops)
+        return Layers(spec, self.ops, Parameters.on_device(self.ops, flat, spec.layout))
 
     @property
     def parameters(self) -> Array:
@@ -161,28 +174,8 @@ class Network(SpecViews, LectureNotation):
 
     def set_parameters(self, flat: NDArray[Any]) -> None:
         """Overwrite weights and biases with what `host_parameters` returned."""
-        device = Parameters.on_device(self.ops, np.asarray(flat, self.dtype), self.layer_sizes)
+        device = Parameters.on_device(self.ops, np.asarray(flat, self.dtype), self.spec.layout)
         self.parameters[...] = device.flat
-
-    @property
-    def weights(self) -> list[Array]:
-        """Views of the weight matrices, (fan_in, fan_out)."""
-        return self.layers.weights
-
-    @property
-    def biases(self) -> list[Array]:
-        """Views of the bias vectors, (fan_out,)."""
-        return self.layers.biases
-
-    @property
-    def n_parameters(self) -> int:
-        """Number of weights and biases."""
-        return Parameters.count(self.layer_sizes)
-
-    @property
-    def n_weights(self) -> int:
-        """Length of the weights in `parameters`: ``parameters[:n_weights]`` are the weights, the rest the biases."""
-        return self.layers.parameters.n_weights
 
     @property
     def device_(self) -> str:
@@ -200,8 +193,9 @@ class Network(SpecViews, LectureNotation):
 
     def move_to(self, ops: Backend, flat: NDArray[Any]) -> Network:
         """Move the network to a backend, with these parameters; the old backend may have failed and is not used."""
+        check_place(self.spec, ops)
         self.ops = self.layers.ops = ops
-        self.layers.parameters = Parameters.on_device(ops, flat, self.layer_sizes)
+        self.layers.parameters = Parameters.on_device(ops, flat, self.spec.layout)
         return self
 
     def copy(self, *, device: str | None = None, dtype: DTypeLike | None = None) -> Network:
@@ -221,16 +215,12 @@ class Network(SpecViews, LectureNotation):
         """Return the content of a copy or a pickle: the parameters once, on the host, and the device's name."""
         spec = self.spec
         state = {name: value for name, value in vars(self).items() if name not in ("ops", "layers")}
-        described = {name: getattr(spec, name) for name in ("layer_sizes", "dtype", "seed", "dropout", "l1", "l2")}
-        described |= {"layer_activations": spec.activations, "loss_function": spec.loss}
-        return state | described | {"device": self.device_, "flat": self.host_parameters()}
+        return state | {"spec": spec, "device": self.device_, "flat": self.host_parameters()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a network; if this machine lacks its GPU, it comes back on the device that ``auto`` chooses."""
         device, flat = state.pop("device"), state.pop("flat")
-        state.pop("n_layers", None)  # pickles of version 0.1 hold it
-        described = {name: state.pop(name) for name in ("layer_sizes", "dtype", "seed", "dropout", "l1", "l2")}
-        spec = Spec(activations=state.pop("layer_activations"), loss=state.pop("loss_function"), **described)
+        spec = state.pop("spec", None) or former_spec(state)
         vars(self).update(state)
         try:
             self.ops = get_ops(device)
@@ -256,7 +246,7 @@ class Network(SpecViews, LectureNotation):
         if scaling is not None and not isinstance(scaling, InputScaling):
             raise TypeError(f"input_scaling: got {scaling!r}, expected a gpuprop.InputScaling or None")
         if scaling is not None:
-            scaling.check_width(self.layer_sizes[0])
+            scaling.check_width(self.spec.n_inputs)
         self._input_scaling = scaling
 
     @property
@@ -293,6 +283,7 @@ class Network(SpecViews, LectureNotation):
             "dropout": list(self.dropout),
             "l1": self.l1,
             "l2": self.l2,
+            **kept_options(self.spec),
             "input_scaling": None if self.input_scaling is None else self.input_scaling.get_config(),
             "classes": None if self.classes is None else list(self.classes),
             "feature_names": None if self.feature_names is None else list(self.feature_names),
@@ -421,7 +412,7 @@ class Network(SpecViews, LectureNotation):
             X = self.ops.adopt(X)
             loss, gradients = evaluation.objective(self.layers, self.prepare(X, y, sample_weight), dropout_step)()
             if not on_gpu(X):
-                gradients = Parameters(gradients.to_host(self.ops), self.layer_sizes)
+                gradients = Parameters(gradients.to_host(self.ops), self.spec.layout)
             return loss, [w.copy() for w in gradients.weights], [b.copy() for b in gradients.biases]
 
     def objective(
@@ -449,5 +440,4 @@ class Network(SpecViews, LectureNotation):
         """
         from gpuprop.model.network_file import NetworkContent, write_network
 
-        weights, biases = ([self.ops.to_numpy(array) for array in arrays] for arrays in (self.weights, self.biases))
-        write_network(NetworkContent(self.get_config(), weights, biases), path)
+        write_network(NetworkContent(self.get_config(), self.named_arrays()), path)

@@ -8,8 +8,8 @@ The metadata, in the container of `gpuprop.model.container`, are::
     members          of all others, instead of those two: kind, parameters and estimator of each network
     ensemble         of all others: what belongs to the whole, see gpuprop.estimators.described and tabular_described
 
-The tensors of a network are ``weights.0, biases.0, weights.1, ...``; those of an ensemble are
-``member.0.weights.0, ...``.
+The tensors of a network are ``weights.0, biases.0, weights.1, ...``, and where it has some ``slopes.0, ...,
+embedding.numbers, embedding.categories``; those of an ensemble are ``member.0.weights.0, ...``.
 
 This module is below `gpuprop.model.network`, so that a network can save itself: it takes what it writes as data.
 """
@@ -17,17 +17,18 @@ This module is below `gpuprop.model.network`, so that a network can save itself:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from numpy.typing import NDArray
 
+from gpuprop.core.embedding import InputEmbedding
 from gpuprop.model.container import FORMAT_VERSION, model_file, write_file
-from gpuprop.model.refusals import refuse, shown
+from gpuprop.model.refusals import refuse, refusing, shown
 
-__all__ = ["NetworkContent", "check_tensors", "named_tensors", "network_config", "write_ensemble", "write_network"]
+__all__ = ["NetworkContent", "check_tensors", "network_config", "write_ensemble", "write_network"]
 
 Array = NDArray[Any]
 
@@ -40,16 +41,15 @@ class NetworkContent:
     ----------
     config : mapping of JSON values
         What ``Network.get_config`` returns.
-    weights, biases : sequence of arrays
-        Of each layer, (fan_in, fan_out) and (fan_out,), on the host.
+    arrays : mapping of str to array
+        What ``Network.named_arrays`` returns: all parameters, on the host.
     kind : {"network", "classifier", "regressor"}, default="network"
     estimator : mapping of JSON values or None, default=None
         What `gpuprop.estimators.described` says of the estimator around the network.
     """
 
     config: Mapping[str, Any]
-    weights: Sequence[Array]
-    biases: Sequence[Array]
+    arrays: Mapping[str, Array]
     kind: str = "network"
     estimator: Mapping[str, Any] | None = None
 
@@ -57,17 +57,6 @@ class NetworkContent:
         """Return everything but the tensors."""
         metadata: dict[str, Any] = {"kind": self.kind, "parameters": self.config}
         return metadata if self.estimator is None else metadata | {"estimator": self.estimator}
-
-    def tensors(self) -> Iterator[tuple[str, Array]]:
-        """Yield weights and biases with their names in a file."""
-        return named_tensors(self.weights, self.biases)
-
-
-def named_tensors(weights: Sequence[Any], biases: Sequence[Any]) -> Iterator[tuple[str, Any]]:
-    """Yield the weights and biases of all layers with their names in a file."""
-    for layer, (layer_weights, layer_biases) in enumerate(zip(weights, biases, strict=True)):
-        yield f"weights.{layer}", layer_weights
-        yield f"biases.{layer}", layer_biases
 
 
 def write_network(content: NetworkContent, path: str | os.PathLike[str]) -> None:
@@ -85,7 +74,7 @@ def write_network(content: NetworkContent, path: str | os.PathLike[str]) -> None
     ModelFileError
         If the file cannot be written.
     """
-    write_file(model_file(path), dict(content.tensors()), content.metadata())
+    write_file(model_file(path), dict(content.arrays), content.metadata())
 
 
 def write_ensemble(
@@ -105,7 +94,7 @@ def write_ensemble(
         What `gpuprop.estimators` says of the ensemble itself.
     kind : str, default="ensemble"
     """
-    tensors = {f"member.{i}.{name}": array for i, member in enumerate(members) for name, array in member.tensors()}
+    tensors = {f"member.{i}.{name}": array for i, member in enumerate(members) for name, array in member.arrays.items()}
     metadata = {"kind": kind, "members": [member.metadata() for member in members], "ensemble": ensemble}
     write_file(model_file(path), tensors, metadata)
 
@@ -151,12 +140,26 @@ def check_tensors(tensors: Mapping[str, Array], config: Mapping[str, Any]) -> No
         refuse(f"got layer_sizes {shown(sizes)}, expected a list of two or more positive integers")
     if dtype not in ("float32", "float64"):
         refuse(f"got dtype {shown(dtype)}, expected 'float32' or 'float64'")
-    if len(tensors) != 2 * (len(sizes) - 1):
+    shapes = _shapes(config, sizes)
+    if len(tensors) != len(shapes):
         refuse(f"got {len(tensors)} tensors, expected weights and biases for layer_sizes {shown(sizes)}")
-    shapes = list(pairwise(sizes))
-    for name, expected in named_tensors(shapes, [shape[1:] for shape in shapes]):
+    for name, expected in shapes.items():
         got = tensors.get(name)
         if got is None:
             refuse(f"tensor {name!r} is missing for layer_sizes {shown(sizes)}")
         if got.shape != expected or got.dtype != dtype:
             refuse(f"tensor {name!r}: got {got.dtype} {got.shape}, expected {dtype} {shown(expected)}")
+
+
+def _shapes(config: Mapping[str, Any], sizes: list[int]) -> dict[str, tuple[int, ...]]:
+    """Return the name and the shape of each tensor of a network."""
+    layers = list(pairwise(sizes))
+    shapes: dict[str, tuple[int, ...]] = {f"weights.{layer}": shape for layer, shape in enumerate(layers)}
+    shapes |= {f"biases.{layer}": shape[1:] for layer, shape in enumerate(layers)}
+    if config.get("slopes"):
+        shapes |= {f"slopes.{layer}": (width,) for layer, width in enumerate(sizes[1:-1])}
+    if config.get("embedding") is not None:
+        with refusing("parameters", "an embedding"):
+            n_numbers, n_categories = InputEmbedding.from_config(config["embedding"]).sizes
+        shapes |= {"embedding.numbers": (n_numbers,), "embedding.categories": (n_categories,)}
+    return shapes

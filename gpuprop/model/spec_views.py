@@ -1,24 +1,67 @@
-"""The properties of a network that come from its spec, under the names that a user of the network knows."""
+"""What follows from a network's spec: properties under the names that a user knows, names of arrays, refusals."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gpuprop.core.parameters import Parameters
+from gpuprop.core.spec import Spec
+from gpuprop.errors import BackendUnavailableError
+
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
 
+    from gpuprop.core.array_ops import Array, ArrayOps
     from gpuprop.core.layers import Layers
-    from gpuprop.core.spec import Spec
+    from gpuprop.core.plan import Backend
     from gpuprop.maths.activations import Activation
     from gpuprop.maths.losses import Loss
 
-__all__ = ["SpecViews"]
+__all__ = ["SpecViews", "array_names", "check_place", "former_spec", "kept_options"]
+
+
+def array_names(spec: Spec) -> list[str]:
+    """Return the name of each of a network's arrays in a model file, in the order of ``Parameters.arrays``."""
+    names = [f"{kind}.{layer}" for kind in ("weights", "biases") for layer in range(spec.n_layers)]
+    if spec.has_slopes:
+        names += [f"slopes.{layer}" for layer in range(spec.n_layers - 1)]
+    return names if spec.embedding is None else [*names, "embedding.numbers", "embedding.categories"]
+
+
+def kept_options(spec: Spec) -> dict[str, Any]:
+    """Return the constructor's arguments for slopes and embedding, if the network has them, as JSON values."""
+    options: dict[str, Any] = {"slopes": True} if spec.has_slopes else {}
+    return options if spec.embedding is None else options | {"embedding": spec.embedding.get_config()}
+
+
+def check_place(spec: Spec, ops: ArrayOps) -> None:
+    """Refuse a device that does not know what the network computes.
+
+    Raises
+    ------
+    BackendUnavailableError
+        If the network has slopes or an embedding, and the device is not the host.
+    """
+    if not (spec.plain or ops.on_host):
+        raise BackendUnavailableError(
+            f"device {ops.device!r}: networks with slopes or an input embedding are computed on the host only; "
+            "use device='cpu'"
+        )
+
+
+def former_spec(state: dict[str, Any]) -> Spec:
+    """Take a spec out of what a pickle of version 0.1 holds, which names each part of it."""
+    state.pop("n_layers", None)
+    described = {name: state.pop(name) for name in ("layer_sizes", "dtype", "seed", "dropout", "l1", "l2")}
+    return Spec(activations=state.pop("layer_activations"), loss=state.pop("loss_function"), **described)
 
 
 class SpecViews:
-    """The part of a network that never changes."""
+    """What a network computes, which never changes, and views of its parameters, which training changes."""
 
     layers: Layers
+    ops: Backend
 
     @property
     def spec(self) -> Spec:
@@ -79,3 +122,28 @@ class SpecViews:
     def l2(self) -> float:
         """The penalty's factor of ``sum W^2 / 2``."""
         return self.spec.l2
+
+    @property
+    def weights(self) -> list[Array]:
+        """Views of the weight matrices, (fan_in, fan_out)."""
+        return self.layers.weights
+
+    @property
+    def biases(self) -> list[Array]:
+        """Views of the bias vectors, (fan_out,)."""
+        return self.layers.biases
+
+    def named_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return copies on the host of all parameters, each with its name in a model file."""
+        names = array_names(self.spec)
+        return {name: self.ops.to_numpy(own) for name, own in zip(names, self.layers.parameters.arrays, strict=True)}
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of weights and biases."""
+        return Parameters.count(self.spec.layout)
+
+    @property
+    def n_weights(self) -> int:
+        """Length of the weights in `parameters`: ``parameters[:n_weights]`` are the weights, the rest the biases."""
+        return self.layers.parameters.n_weights

@@ -18,12 +18,12 @@ from gpuprop.model.network import Network
 from gpuprop.model.network_file import (
     NetworkContent,
     check_tensors,
-    named_tensors,
     network_config,
     write_ensemble,
     write_network,
 )
 from gpuprop.model.refusals import naming, refuse, refusing, shown
+from gpuprop.model.spec_views import array_names
 
 __all__ = ["load_network", "network_from", "read_model", "save_network", "save_networks"]
 
@@ -42,7 +42,7 @@ def save_network(
     Parameters
     ----------
     network : Network
-        The file gets its ``get_config()``, ``weights`` and ``biases``.
+        The file gets its ``get_config()`` and ``named_arrays()``.
     path : str or path
         The file, or an existing folder, in which the file will be ``model.safetensors``. An existing file is replaced,
         and stays as it was if anything fails.
@@ -88,9 +88,7 @@ def save_networks(
 
 
 def _content(network: Network, kind: str, estimator: Mapping[str, Any] | None) -> NetworkContent:
-    to_numpy = network.ops.to_numpy
-    weights, biases = ([to_numpy(array) for array in arrays] for arrays in (network.weights, network.biases))
-    return NetworkContent(network.get_config(), weights, biases, kind, estimator)
+    return NetworkContent(network.get_config(), network.named_arrays(), kind, estimator)
 
 
 def load_network(
@@ -124,7 +122,7 @@ def network_from(
     _insert_activations(config, activations)
     with refusing("parameters", "a network"):
         network = Network(**config, device=device, init="zeros")
-    for name, own in named_tensors(network.weights, network.biases):
+    for name, own in zip(array_names(network.spec), network.layers.parameters.arrays, strict=True):
         own[...] = network.ops.asarray(tensors[name], network.dtype)
     return network
 

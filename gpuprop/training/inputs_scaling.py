@@ -20,7 +20,12 @@ __all__ = ["continued"]
 
 
 def continued(
-    known: ScalingLayer | None, network: Network, optimizer: Optimizer, rate_factor: float = 1.0
+    known: ScalingLayer | None,
+    network: Network,
+    optimizer: Optimizer,
+    *,
+    rate_factor: float = 1.0,
+    decay_factor: float = 0.0,
 ) -> ScalingLayer:
     """Return the scaling layer of a training, on the network's device.
 
@@ -30,7 +35,7 @@ def continued(
         That of the training which is continued, on any device; None begins with ones.
     network : Network
     optimizer : Optimizer
-    rate_factor : float, default=1.0
+    rate_factor, decay_factor : float
     """
     ops, first = network.ops, network.ops.to_numpy(network.weights[0])
     if known is None:
@@ -49,4 +54,5 @@ def continued(
         weights=on_device(unscaled),
         state={name: on_device(state.get(name, np.zeros(len(first)))) for name in optimizer.slots},
         rate_factor=rate_factor,
+        decay_factor=decay_factor,
     )

@@ -1,8 +1,8 @@
 """What tables are trained with: the presets of RealMLP, the strongest multilayer perceptron that was tuned for tables.
 
 Source: D. Holzmueller, L. Grinsztajn, I. Steinwart, "Better by default: strong pre-tuned MLPs and boosted trees on
-tabular data", NeurIPS 2024, arXiv:2407.04491, section 3 and appendix A. The preset "tabular" is its RealMLP-TD-S. The
-columns of a table are prepared by `gpuprop.estimators.columns`.
+tabular data", NeurIPS 2024, arXiv:2407.04491, section 3 and appendix A. The preset "tabular" is its RealMLP-TD-S, and
+"tabular-large" its RealMLP-TD. The columns of a table are prepared by `gpuprop.estimators.columns`.
 """
 
 from __future__ import annotations
@@ -13,23 +13,28 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from gpuprop.core.embedding import InputEmbedding
 from gpuprop.errors import unknown_name
 from gpuprop.maths.optimizers import Adam, Optimizer
 from gpuprop.model.network import Network
+from gpuprop.training.rates import groups_of
 from gpuprop.training.trainer import Trainer
 
 if TYPE_CHECKING:
-    from numpy.typing import DTypeLike
+    from numpy.typing import ArrayLike, DTypeLike
 
     from gpuprop.maths.schedules import Schedule
     from gpuprop.training.callbacks import Callback
     from gpuprop.training.rates import Parametrization
 
-__all__ = ["PRESETS", "TabularPreset", "network_for_table", "preset", "trainer_for_table"]
+__all__ = ["PRESETS", "TabularPreset", "fit_start", "network_for_table", "preset", "trainer_for_table"]
 
 Task = Literal["classification", "regression"]
 
-PRESETS = {"tabular": "RealMLP-TD-S, the simpler of the two published recipes"}
+PRESETS = {
+    "tabular": "RealMLP-TD-S, the simpler of the two published recipes",
+    "tabular-large": "RealMLP-TD, with embeddings, slopes, dropout and weight decay: better, and several times slower",
+}
 """Every preset by its name, with a short description."""
 
 
@@ -66,8 +71,25 @@ class TabularPreset:
         Whether predictions of a regression are kept within the range of the training targets.
     validation_fraction : float
         Share of the rows by which the epoch is chosen whose parameters are kept.
-    dropout : tuple (input, hidden)
+    slopes : bool
+        Whether hidden units have trained slopes.
+    embedded_numbers : bool
+        Whether numbers are embedded by periodic functions.
+    most_one_hot : int or None
+        Categories of more values are embedded in 8 numbers; None makes a column of each value, whatever their number.
+    dropout : float or tuple (input, hidden)
+        Share of the hidden units that is dropped, or of the inputs and the hidden units.
+    dropout_schedule : Schedule, str or None
+        What lowers the dropout; None leaves it as it is.
+    weight_decay : float
+        Of the weights at first; `decay_schedule` lowers it.
+    decay_schedule : Schedule or str
+    decay_factors : mapping of str to float
+        Of groups of parameters, see `gpuprop.Trainer`.
+    fitted_start : bool
+        Whether initial weights and biases follow from the training rows, see `fit_start`.
     l1, l2 : float
+        Penalties, see `gpuprop.Network`.
     early_stopping : int or None
         Epochs that the training waits for a lower validation loss; None makes all epochs.
     """
@@ -89,7 +111,15 @@ class TabularPreset:
     zero_output: bool = True
     clamped: bool = False
     validation_fraction: float = 0.2
-    dropout: tuple[float, ...] = (0.0, 0.0)
+    slopes: bool = False
+    embedded_numbers: bool = False
+    most_one_hot: int | None = None
+    dropout: float | tuple[float, ...] = 0.0
+    dropout_schedule: Schedule | str | None = None
+    weight_decay: float = 0.0
+    decay_schedule: Schedule | str = "flat_cosine"
+    decay_factors: Mapping[str, float] = field(default_factory=dict)
+    fitted_start: bool = False
     l1: float = 0.0
     l2: float = 0.0
     early_stopping: int | None = None
@@ -135,18 +165,36 @@ def preset(name: str | TabularPreset, task: Task) -> TabularPreset:
         return name
     if name not in PRESETS:
         raise unknown_name("preset", name, PRESETS)
-    if task == "classification":
-        return TabularPreset(task)
-    return TabularPreset(
-        task, activation="mish", loss="squared_error", learning_rate=0.07, label_smoothing=0.0, clamped=True
+    chosen = TabularPreset(task)
+    if task == "regression":
+        chosen = chosen.with_options(
+            activation="mish", loss="squared_error", learning_rate=0.07, label_smoothing=0.0, clamped=True
+        )
+    if name == "tabular":
+        return chosen
+    # The reference decays a parameter by the square of the factor of its rate, except biases, which do not decay.
+    return chosen.with_options(
+        learning_rate=0.04 if task == "classification" else 0.2,
+        rate_factors={"biases": 0.1, "scale": 6.0, "slopes": 0.1, "number_embedding": 0.1},
+        decay_factors={"scale": 36.0, "slopes": 0.01, "number_embedding": 0.01, "category_embedding": 1.0},
+        normal_biases=False,
+        zero_output=False,
+        slopes=True,
+        embedded_numbers=True,
+        most_one_hot=8,
+        dropout=0.15,
+        dropout_schedule="flat_cosine",
+        weight_decay=0.02,
+        fitted_start=True,
     )
 
 
 def network_for_table(
     chosen: TabularPreset,
-    n_features: int,
+    n_features: int | InputEmbedding,
     n_outputs: int,
     *,
+    rows: ArrayLike | None = None,
     seed: int = 0,
     device: str = "auto",
     dtype: DTypeLike = "float32",
@@ -157,26 +205,32 @@ def network_for_table(
     Parameters
     ----------
     chosen : TabularPreset
-    n_features : int
-        Columns after their preparation.
+    n_features : int or InputEmbedding
+        Columns after their preparation, or how they are embedded.
     n_outputs : int
         The number of classes, or of target columns.
+    rows : array_like of shape (n_samples, n_features) or None, default=None
+        The prepared training rows, where the preset's start is fitted to them.
     seed : int, default=0
     device : str, default="auto"
     dtype : {"float32", "float64"}, default="float32"
     classes : sequence of labels or None, default=None
     """
+    embedding = n_features if isinstance(n_features, InputEmbedding) else None
+    on_host = chosen.slopes or embedding is not None  # kernels do not know them
     network = Network(
-        (n_features, *chosen.hidden, n_outputs),
+        (n_features if isinstance(n_features, int) else n_features.n_outputs, *chosen.hidden, n_outputs),
         hidden_activation=chosen.activation,
         loss=chosen.loss,
         init="lecun_normal" if chosen.parametrization == "neural-tangent" else None,
         seed=seed,
-        device=device,
+        device="cpu" if on_host and device == "auto" else device,
         dtype=dtype,
-        dropout=chosen.dropout if chosen.hidden else chosen.dropout[:1],
+        dropout=_dropout(chosen),
         l1=chosen.l1,
         l2=chosen.l2,
+        slopes=chosen.slopes,
+        embedding=embedding,
         classes=classes,
     )
     rng = np.random.default_rng(np.random.SeedSequence([seed, 2]))  # the weights are drawn from [seed]
@@ -185,7 +239,40 @@ def network_for_table(
             bias[...] = network.ops.asarray(rng.standard_normal(bias.shape), network.dtype)
     if chosen.zero_output:
         network.weights[-1][...] = 0
+    if chosen.fitted_start and rows is not None:
+        fit_start(network, rows, rng)
     return network
+
+
+def fit_start(network: Network, X: ArrayLike, rng: np.random.Generator) -> None:
+    """Fit the initial weights and biases of a network to data, layer by layer.
+
+    The weights of each unit are divided by the standard deviation of its net inputs over the rows. Then its bias
+    becomes minus a convex combination of the net inputs of five random rows, so that its kink lies among the data.
+
+    Parameters
+    ----------
+    network : Network
+        On the host; its biases are not read.
+    X : array_like of shape (n_samples, n_features)
+    rng : numpy.random.Generator
+
+    Notes
+    -----
+    Holzmueller, Grinsztajn, Steinwart, arXiv:2407.04491, section 3 (there: "he+5"); Steinwart, "A sober look at neural
+    network initializations", arXiv:1903.11482.
+    """
+    for layer, (weights, biases) in enumerate(zip(network.weights, network.biases, strict=True)):
+        biases[...] = 0
+        net_inputs = network.net_inputs(X)[layer]
+        deviation = net_inputs.std(axis=0)
+        deviation[deviation == 0] = 1
+        weights /= deviation
+        n_units = len(biases)
+        rows = rng.integers(0, len(net_inputs), (5, n_units))
+        shares = rng.exponential(size=(5, n_units))
+        chosen = net_inputs[rows, np.arange(n_units)] / deviation
+        biases[...] = -(shares / shares.sum(axis=0) * chosen).sum(axis=0)
 
 
 def trainer_for_table(
@@ -220,16 +307,31 @@ def trainer_for_table(
         "batch_size": chosen.batch_size,
         "epochs": chosen.epochs,
         "schedule": chosen.schedule,
-        "early_stopping": chosen.early_stopping,
         "keep_best": None if validation is None else f"validation_{metric}",
         "drop_last": True,
-        "learning_rate_factors": {
-            name: factor for name, factor in chosen.rate_factors.items() if chosen.scaling_layer or name != "scale"
-        },
+        "learning_rate_factors": _known(chosen.rate_factors, network, chosen),
         "parametrization": chosen.parametrization,
         "scaling_layer": chosen.scaling_layer,
         "label_smoothing": chosen.label_smoothing if network.loss_function.classification else 0.0,
+        "weight_decay": chosen.weight_decay,
+        "weight_decay_schedule": chosen.decay_schedule,
+        "weight_decay_factors": _known(chosen.decay_factors, network, chosen),
+        "dropout_schedule": chosen.dropout_schedule if any(network.dropout) else None,
+        "early_stopping": chosen.early_stopping,
     }
     return Trainer(
         network, validation=validation, callbacks=callbacks, plan=plan, n_threads=n_threads, **(settings | options)
     )
+
+
+def _dropout(chosen: TabularPreset) -> float | tuple[float, ...]:
+    """Return the dropout of a network that has these hidden layers, or none."""
+    if chosen.hidden:
+        return chosen.dropout
+    return chosen.dropout[:1] if isinstance(chosen.dropout, tuple) else 0.0
+
+
+def _known(factors: Mapping[str, float], network: Network, chosen: TabularPreset) -> dict[str, float]:
+    """Return the factors of groups that the network has."""
+    own = {name for names in groups_of(network.spec) for name in names} | ({"scale"} if chosen.scaling_layer else set())
+    return {name: factor for name, factor in factors.items() if name in own}

@@ -36,7 +36,7 @@ from gpuprop.training.orders import (
     hold_out,
     in_order,
 )
-from gpuprop.training.rates import Parametrization, check_rate_factors, rate_factors
+from gpuprop.training.rates import Parametrization, check_factors, decay_factors, rate_factors
 from gpuprop.training.records import Patience, Progress, append_record, check_kept_column
 
 if TYPE_CHECKING:
@@ -96,8 +96,9 @@ class Trainer:
         Whether an epoch leaves out the rows at the end of its order that do not fill an update.
     learning_rate_factors : mapping of str to float, or None, default=None
         Factors of the learning rate for groups of parameters; 0 freezes a group. The groups are "weights", "biases",
-        "W1" to "WL" and "b1" to "bL" for the weights and biases of one layer, and "scale" for the factors of a scaling
-        layer; the factors of a parameter's groups are multiplied.
+        "W1" to "WL" and "b1" to "bL" for the weights and biases of one layer, "scale" for the factors of a scaling
+        layer, and "slopes", "number_embedding" and "category_embedding" where the network has them; the factors of a
+        parameter's groups are multiplied.
     parametrization : {"standard", "neural-tangent"}, default="standard"
         How layers are written while they are trained: ``x W + b``, or ``x W / sqrt(fan_in) + b``, where W is trained
         and the network holds the quotient; see `gpuprop.training.rates`. The initial weights are the network's own;
@@ -109,6 +110,15 @@ class Trainer:
         For a classifier, train on ``(1 - s) y + s / K`` in place of the targets y, for K classes (K = 2 for a single
         output, or outputs that are labels of their own), with s in [0, 1). Validation takes the targets as they are.
         Source: Szegedy et al., "Rethinking the Inception architecture", 2016, section 7.
+    weight_decay : float, default=0.0
+        Before each update the weights are multiplied by ``1 - rate * weight_decay``, whatever the optimizer (Loshchilov
+        and Hutter, arXiv:1711.05101), where rate is the update's learning rate without the factors of groups.
+    weight_decay_schedule : str, Schedule or None, default=None
+        Varies `weight_decay` as `schedule` varies the rate.
+    weight_decay_factors : mapping of str to float, or None, default=None
+        Factors of the decay for groups of parameters; without them weights have 1, and all others 0.
+    dropout_schedule : str, Schedule or None, default=None
+        Varies the network's shares of dropped units as `schedule` varies the rate.
     shuffle : bool, default=True
         Whether each epoch visits the rows in a new order.
     row_orders : callable or None, default=None
@@ -174,6 +184,10 @@ class Trainer:
         parametrization: Parametrization = "standard",
         scaling_layer: bool = False,
         label_smoothing: float = 0.0,
+        weight_decay: float = 0.0,
+        weight_decay_schedule: str | Schedule | None = None,
+        weight_decay_factors: Mapping[str, float] | None = None,
+        dropout_schedule: str | Schedule | None = None,
         shuffle: bool = True,
         row_orders: RowOrders | None = None,
         seed: int | None = None,
@@ -201,8 +215,15 @@ class Trainer:
         self.scaling_layer = bool(scaling_layer)
         if self.scaling_layer and (self.max_norm is not None or self.clip_norm is not None):
             raise ValueError("scaling_layer: does not go with max_norm and clip_norm; leave them out")
-        n_layers = network.spec.n_layers
-        self.learning_rate_factors = check_rate_factors(learning_rate_factors, n_layers, scaling_layer=scaling_layer)
+        self.learning_rate_factors = check_factors(
+            "learning_rate_factors", learning_rate_factors, network.spec, scaling=self.scaling_layer
+        )
+        self.weight_decay = check_real("weight_decay", weight_decay, 0.0)
+        self.weight_decay_schedule = get_schedule(weight_decay_schedule)
+        self.weight_decay_factors = check_factors(
+            "weight_decay_factors", weight_decay_factors, network.spec, scaling=self.scaling_layer
+        )
+        self.dropout_schedule = None if dropout_schedule is None else get_schedule(dropout_schedule)
         if parametrization not in ("standard", "neural-tangent"):
             raise unknown_name("parametrization", parametrization, ("standard", "neural-tangent"))
         self.parametrization = parametrization
@@ -364,6 +385,7 @@ class Trainer:
             n_threads=self.n_threads,
             want=self.plan,
             n_rows=n_rows,
+            varying_dropout=self.dropout_schedule is not None and any(network.dropout),
         )
         return _Run(training, validation, network.host_parameters())
 
@@ -383,7 +405,13 @@ class Trainer:
             name: self._in_layout(old[name]) if name in old else self._flat() for name in self.optimizer.slots
         }
         self._scaling_layer = (
-            continued(self._scaling_layer, self.network, self.optimizer, self.learning_rate_factors.get("scale", 1.0))
+            continued(
+                self._scaling_layer,
+                self.network,
+                self.optimizer,
+                rate_factor=self.learning_rate_factors.get("scale", 1.0),
+                decay_factor=self.weight_decay_factors.get("scale", 0.0) if self.weight_decay else 0.0,
+            )
             if self.scaling_layer
             else None
         )
@@ -395,6 +423,7 @@ class Trainer:
             rate_factors=rate_factors(
                 self.network.spec, self.optimizer, self.learning_rate_factors, self.parametrization
             ),
+            decay_factors=decay_factors(self.network.spec, self.weight_decay_factors) if self.weight_decay else None,
             scaling_layer=self._scaling_layer,
         )
 
@@ -409,7 +438,7 @@ class Trainer:
     def _in_layout(self, state: Array) -> Array:
         """Return an optimizer's array, from any device, in the layout of this one."""
         network = self.network
-        return Parameters.in_layout(network.ops, state, network.layer_sizes, network.dtype)
+        return Parameters.in_layout(network.ops, state, network.spec.layout, network.dtype)
 
     @property
     def _part_size(self) -> int:
@@ -425,14 +454,19 @@ class Trainer:
         """Return the updates of an epoch, as a plan takes them."""
         order = checked_order(self.row_orders, epoch, self.n_samples)[: run.training.rows_of_epoch]
         data = self._weighted_by_rows(run.training.data, order)
+        rates = self._scheduled(self.schedule, self.learning_rate, epoch)
         return EpochUpdates(
             training=run.training,
             data=data,
             order=order,
             weights=self._batch_weights(data, order),
             penalty_factors=self._penalty_factors(run.training.data, order),
-            rates=self._rates(epoch),
+            rates=rates,
             steps_done=self.steps_done,
+            dropout_factors=self._scheduled(self.dropout_schedule, 1.0, epoch) if self.dropout_schedule else None,
+            decays=rates * self._scheduled(self.weight_decay_schedule, self.weight_decay, epoch)
+            if self.weight_decay
+            else None,
         )
 
     def _epoch(
@@ -472,8 +506,8 @@ class Trainer:
         append_record(self.history, record)
         return record
 
-    def _rates(self, epoch: int) -> NDArray[np.float64]:
-        """Return the learning rate of each update of the epoch."""
+    def _scheduled(self, schedule: Schedule, value: float, epoch: int) -> NDArray[np.float64]:
+        """Return what a schedule makes of the learning rate, or of another number, for each update of the epoch."""
         position = Position(
             epoch=epoch,
             step=self.steps_done,
@@ -483,7 +517,7 @@ class Trainer:
             n_samples=self.n_samples,
             train_losses=self.history.get("train_loss", ()),
         )
-        return self.schedule.rates(self.learning_rate, position)
+        return schedule.rates(value, position)
 
     def _weighted_by_rows(self, data: TrainingData, order: NDArray[np.int32]) -> TrainingData:
         """Under scikit-learn's conventions, rescale the weights so that each batch's sum is its number of rows.

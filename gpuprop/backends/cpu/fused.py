@@ -71,6 +71,8 @@ def cannot_fuse(training: Training) -> str | None:
         return "the gradients of several batches add up to one update"
     if is_sparse(training.data.inputs):
         return "the inputs are sparse"
+    if training.only_steps is not None:
+        return training.only_steps
     if not rule.plain and rule.clip_norm is not None:
         return "the gradient's norm is limited while parameters have learning rates of their own"
     for activation in spec.activations:

@@ -64,6 +64,8 @@ def cannot_join(training: Training) -> str | None:
             return f"there are no compiled loops for {activation.name} with the loss {spec.loss.name}"
     if not rule.optimizer.built_in:
         return f"there is no compiled loop for the optimizer {rule.optimizer.name!r}"
+    if training.only_steps is not None:
+        return training.only_steps
     if not rule.plain:
         return "parameters have learning rates of their own, or the inputs trained factors"
     if rule.clip_norm is not None or rule.max_norm is not None:

@@ -28,6 +28,8 @@ def plan(ops: CudaArrays, trainings: Sequence[Training], want: str) -> Plan:
     fault = None
     if not training.rule.optimizer.built_in:
         fault = f"there is no kernel for the optimizer {training.rule.optimizer.name!r}"
+    elif training.only_steps is not None:
+        fault = training.only_steps
     elif not training.rule.plain:
         fault = "the fused kernels know one learning rate for all parameters, and no trained factors of the inputs"
     if want == "steps" or (want == "auto" and fault is not None):

@@ -189,15 +189,24 @@ def selu(dt: Any, e: Any) -> tuple[Scalar, Scalar]:
 
 @_form("z")
 def mish(dt: Any, e: Any) -> tuple[Scalar, Scalar]:
-    """``z t``, and ``t + z logistic(z) (1 - t^2)``, with ``t = tanh(softplus(z))``."""
-    one, tanh, softplus, logistic = dt(1), e.tanh, e.softplus, e.logistic
+    """``z t``, and ``t + z logistic(z) (1 - t^2)``, with ``t = tanh(softplus(z))``, by one exponential w = exp(z).
+
+    With n = w (w + 2): ``t = n / (n + 2)`` and ``logistic(z) (1 - t^2) = 4 w (w + 1) / (n + 2)^2``. From z = 20 on, t
+    is 1 in float64, too.
+    """
+    one, two, four, limit, exp = dt(1), dt(2), dt(4), dt(20), e.exp
 
     def f(z, p):
-        return z * tanh(softplus(z))
+        w = exp(limit if z > limit else z)
+        n = w * (w + two)
+        return z * (n / (n + two))
 
     def derivative(z, p):
-        t = tanh(softplus(z))
-        return t + z * logistic(z) * (one - t * t)
+        x = limit if z > limit else z
+        w = exp(x)
+        n = w * (w + two)
+        inverse = one / (n + two)
+        return inverse * (n + x * (four * w * (w + one)) * inverse)
 
     return f, derivative
 
