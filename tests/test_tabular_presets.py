@@ -416,12 +416,12 @@ def test_a_schedule_of_zero_drops_nothing() -> None:
 
 @needs_loops
 def test_the_fused_loops_say_what_they_do_not_know() -> None:
-    for network, options in (
-        (larger_network(device="cpu"), {}),
-        (gpuprop.Network((6, 3), loss="categorical_cross_entropy", seed=0, device="cpu"), {"weight_decay": 0.1}),
-    ):
-        with pytest.raises(gpuprop.PlanError, match=r"plan 'fused': (the network has slopes|parameters decay apart)"):
-            gpuprop.Trainer(network, plan="fused", **options).fit(MIXED, CLASSES)
+    larger = larger_network(device="cpu")
+    plain = gpuprop.Network((6, 3), loss="categorical_cross_entropy", seed=0, device="cpu")
+    with pytest.raises(gpuprop.PlanError, match=r"plan 'fused': the network has slopes"):
+        gpuprop.Trainer(larger, plan="fused").fit(MIXED, CLASSES)
+    with pytest.raises(gpuprop.PlanError, match=r"plan 'fused': parameters decay apart"):
+        gpuprop.Trainer(plain, plan="fused", weight_decay=0.1).fit(MIXED, CLASSES)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ Source: Holzmueller, Grinsztajn, Steinwart, "Better by default", NeurIPS 2024, a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpuprop.maths.activations import get_activation
 
@@ -39,7 +39,9 @@ def hidden_delta_with_slopes(layers: Layers, work: TrainingWorkspace, layer: int
     """
     ops, activation, slopes = layers.ops, layers.spec.activations[layer - 1], layers.parameters.slopes[layer - 1]
     above, weights, mask = work.delta[layer + 1], layers.weights[layer], work.masks[layer]
-    z, f, delta, gradient = work.z[layer], work.f[layer], work.delta[layer], work.gradients.slopes[layer - 1]
+    z: Any = work.z[layer]
+    f: Any = work.f[layer]
+    delta, gradient = work.delta[layer], work.gradients.slopes[layer - 1]
     ops.hidden_delta(above, weights, IDENTITY, work.a[layer], mask, delta)  # d, the derivative by the layer's output
     own = (delta * (f - z)).sum(axis=0)
     gradient[...] = gradient + own if accumulate else own
