@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 import gpuprop
+from gpuprop.core.embedding import InputEmbedding
 from gpuprop.errors import ModelFileError
 from gpuprop.model.container import DTYPES, FORMAT_VERSION, MAX_HEADER_BYTES, read_file, write_file
 from gpuprop.model.stored_network import load_network
@@ -434,6 +435,9 @@ def network(**options: Any) -> gpuprop.Network:
 
 
 NETWORKS: dict[str, dict[str, Any]] = {
+    "numbers embedded": {"layer_sizes": (7, 5, 3), "embedding": InputEmbedding(1, 3), "slopes": True},
+    "categories embedded": {"layer_sizes": (9, 3), "embedding": InputEmbedding(0, 1, (4,))},
+    "nothing embedded": {"layer_sizes": (3, 2), "embedding": InputEmbedding(0, 3)},
     "defaults": {},
     "float64": {"dtype": "float64"},
     "one layer": {"layer_sizes": (1, 1)},
@@ -458,7 +462,8 @@ def test_a_network_survives(tmp_path: Path, case: str) -> None:
     assert after.device_ == "numpy"
     assert after.parameters.dtype == before.parameters.dtype
     assert after.parameters.tobytes() == before.parameters.tobytes()
-    X = np.random.default_rng(0).normal(size=(4, before.layer_sizes[0]))
+    n_inputs = before.layer_sizes[0] if before.spec.embedding is None else before.spec.embedding.n_inputs
+    X = np.random.default_rng(0).normal(size=(4, n_inputs))
     before.weights[0][0, 0] = after.weights[0][0, 0] = 0.5
     np.testing.assert_array_equal(after.forward(X), before.copy(device="numpy").forward(X))
     # And the file of the loaded network is the same file.

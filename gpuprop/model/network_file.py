@@ -162,4 +162,4 @@ def _shapes(config: Mapping[str, Any], sizes: list[int]) -> dict[str, tuple[int,
         with refusing("parameters", "an embedding"):
             n_numbers, n_categories = InputEmbedding.from_config(config["embedding"]).sizes
         shapes |= {"embedding.numbers": (n_numbers,), "embedding.categories": (n_categories,)}
-    return shapes
+    return {name: shape for name, shape in shapes.items() if 0 not in shape}  # a file holds no empty tensors

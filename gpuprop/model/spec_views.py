@@ -134,9 +134,9 @@ class SpecViews:
         return self.layers.biases
 
     def named_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return copies on the host of all parameters, each with its name in a model file."""
-        names = array_names(self.spec)
-        return {name: self.ops.to_numpy(own) for name, own in zip(names, self.layers.parameters.arrays, strict=True)}
+        """Return copies on the host of all parameters, each with its name in a model file; none is empty."""
+        named = zip(array_names(self.spec), self.layers.parameters.arrays, strict=True)
+        return {name: self.ops.to_numpy(own) for name, own in named if own.size}
 
     @property
     def n_parameters(self) -> int:

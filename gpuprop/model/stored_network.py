@@ -123,7 +123,8 @@ def network_from(
     with refusing("parameters", "a network"):
         network = Network(**config, device=device, init="zeros")
     for name, own in zip(array_names(network.spec), network.layers.parameters.arrays, strict=True):
-        own[...] = network.ops.asarray(tensors[name], network.dtype)
+        if own.size:
+            own[...] = network.ops.asarray(tensors[name], network.dtype)
     return network
 
 
