@@ -289,6 +289,22 @@ def test_options_of_the_training_reach_the_estimator(cli: Cli, shop: Path, tmp_p
     np.testing.assert_allclose(rates, 0.05 * 0.95 ** np.arange(3))
 
 
+def test_the_larger_preset(cli: Cli, shop: Path, tmp_path: Path) -> None:
+    out = cli.run("train", shop / "purchases.csv", "--target", "spent", *QUICK, "--preset", "tabular-large").out
+    score = out.splitlines()[-1]
+    held_out = ("--test-fraction", 0.25)
+    assert cli.run("evaluate", "gpuprop-purchases", shop / "purchases.csv", *held_out).last_line == score
+
+
+def test_a_model_that_no_file_could_hold_is_refused_before_the_training(
+    cli: Cli, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpuprop.model.container.MAX_HEADER_BYTES", 1000)
+    result = cli.fail("train", shop / "purchases.csv", "--target", "spent", *QUICK)
+    assert (result.status, "--drop" in result.err) == (1, True)
+    assert not (tmp_path / "gpuprop-purchases").exists()
+
+
 def test_another_optimizer_has_its_own_rate(cli: Cli, shop: Path) -> None:
     out = cli.run("train", shop / "purchases.csv", "--target", "spent", *QUICK, "--optimizer", "adamw").out
     assert "training: adamw, rate 0.001 (coslog)" in out

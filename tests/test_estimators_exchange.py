@@ -148,6 +148,20 @@ def test_what_a_file_cannot_hold_is_refused(tmp_path: Any) -> None:
     assert not (tmp_path / "another").exists()
 
 
+def test_records_of_very_many_epochs_fit_into_a_file(tmp_path: Any) -> None:
+    model, X = fitted("one output")
+    n_epochs = 300_000  # of which all records would take more than the metadata of a file may
+    model.loss_curve_ = [1.0 / 3 / (i + 1) for i in range(n_epochs)]
+    model.history_ = {"epoch": list(range(1, n_epochs + 1)), "train_loss": model.loss_curve_}
+    model.save(tmp_path / "m")
+    restored = gpuprop.load(tmp_path / "m")
+    assert isinstance(restored, MLPRegressor)
+    assert restored.loss_curve_[-1] == model.loss_curve_[-1]
+    assert restored.history_["epoch"][-1] == n_epochs
+    assert 1000 <= len(restored.loss_curve_) == len(restored.history_["epoch"]) < n_epochs
+    np.testing.assert_array_equal(restored.predict(X), model.predict(X))
+
+
 LABELS = {
     "text": st.text(st.characters(exclude_characters="\0"), max_size=5),  # NumPy's text does not end in NUL
     "int8": st.integers(-128, 127),

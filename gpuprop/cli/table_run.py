@@ -47,6 +47,7 @@ def table_run(options: Mapping[str, Any]) -> tuple[TableRun, str]:
     columns = _columns(parts, said, parse_list(options["na"]), chosen.most_one_hot)
     if options["test"] is not None:
         check_columns(options["test"], [kind.name for kind in columns.kinds if kind.used], columns.names, parts.test[0])
+    _check_storable(parts, columns)
     n_outputs, n_rows = len(parts.classes or [None]), len(parts.train[0])
     with wrong_options():
         # Made as the estimator will make it, so that a wrong option is found here; nothing is trained with it.
@@ -101,6 +102,19 @@ def _columns(
             return columns.fit(frame)
         except CellError as error:
             raise DataError(f"{parts.name}: {error.at(parts.place(frame.index[error.row]))}") from None
+
+
+def _check_storable(parts: TableParts, columns: Columns) -> None:
+    """Refuse a table whose names and categories would not fit into the metadata of a model file."""
+    from gpuprop.model import container
+
+    size = container.header_bytes({"columns": columns.to_plain(), "names": columns.names, "classes": parts.classes})
+    most = container.MAX_HEADER_BYTES // 4 * 3  # the rest is for everything else
+    if size > most:
+        raise DataError(
+            f"{parts.name}: names and categories take {size:,} bytes of a model file, expected at most {most:,}; leave "
+            "columns of long text out with --drop"
+        )
 
 
 def _preset(options: Mapping[str, Any], task: Task) -> TabularPreset:

@@ -23,6 +23,7 @@ __all__ = [
     "describe_ensemble",
     "described_labels",
     "described_parameters",
+    "kept_history",
     "kind_of",
     "restore_records",
     "restored_labels",
@@ -40,6 +41,8 @@ RECORDS = (
     "history_",
     "_no_improvement_count",
 )
+#: The most epochs of which a file holds the records: the last ones.
+MOST_EPOCHS = 10_000
 #: Parameters that a file does not hold; it describes the `estimator` of an ensemble separately.
 _NOT_STORED = ("callbacks", "device", "n_threads", "plan", "estimator")
 _LABEL_DTYPES = r"(int|uint)(8|16|32|64)|float(16|32|64)|bool|object|str"
@@ -61,10 +64,9 @@ def describe(estimator: Any) -> dict[str, Any]:
     parameters = described_parameters(estimator)
     records = {name: getattr(estimator, name) for name in RECORDS if hasattr(estimator, name)}
     if "history_" in records:
-        # No times in a file: equal runs give equal bytes.
-        records["history_"] = {column: rows for column, rows in records["history_"].items() if column != "seconds"}
+        records["history_"] = kept_history(records["history_"])
     described: dict[str, Any] = {"parameters": parameters}
-    described["records"] = {name: plain(name, value) for name, value in records.items()}
+    described["records"] = {name: plain(name, _last(value)) for name, value in records.items()}
     if hasattr(estimator, "feature_names_in_"):
         described["feature_names"] = [str(name) for name in estimator.feature_names_in_]
     if is_classifier(estimator):
@@ -81,6 +83,16 @@ def describe_ensemble(ensemble: Any) -> dict[str, Any]:
     if hasattr(ensemble, "feature_names_in_"):
         described["feature_names"] = [str(name) for name in ensemble.feature_names_in_]
     return described
+
+
+def kept_history(history: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a file holds of a history: no times, so that equal runs give equal bytes, and the last epochs."""
+    return {column: _last(rows) for column, rows in history.items() if column != "seconds"}
+
+
+def _last(record: Any) -> Any:
+    """Return the end of a record of very many epochs, which would not fit into a file's metadata."""
+    return record[-MOST_EPOCHS:] if isinstance(record, (list, tuple)) else record
 
 
 def described_parameters(estimator: Any) -> dict[str, Any]:

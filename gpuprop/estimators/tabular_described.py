@@ -11,7 +11,7 @@ from typing import Any
 
 from sklearn.base import is_classifier
 
-from gpuprop.estimators.described import described_labels, described_parameters
+from gpuprop.estimators.described import described_labels, described_parameters, kept_history
 from gpuprop.estimators.plain_values import plain
 from gpuprop.model.stored_network import save_networks
 
@@ -28,13 +28,11 @@ def save_tabular(estimator: Any, path: str | Path) -> None:
 
 
 def _described(estimator: Any) -> dict[str, Any]:
-    # No times in a file: equal fits give equal bytes.
-    history = {column: values for column, values in estimator.history_.items() if column != "seconds"}
     described: dict[str, Any] = {
         "parameters": described_parameters(estimator),
         "columns": estimator.columns_.to_plain(),
         "n_features": estimator.n_features_in_,
-        "history": plain("history_", history),
+        "history": plain("history_", kept_history(estimator.history_)),
         "best_epochs": estimator.best_epochs_,
     }
     if hasattr(estimator, "feature_names_in_"):

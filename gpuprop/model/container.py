@@ -30,7 +30,16 @@ from numpy.typing import NDArray
 
 from gpuprop.model.refusals import RefusedError, naming, one_line, refuse, shown
 
-__all__ = ["DTYPES", "FORMAT_VERSION", "MAX_HEADER_BYTES", "MODEL_FILE_NAME", "model_file", "read_file", "write_file"]
+__all__ = [
+    "DTYPES",
+    "FORMAT_VERSION",
+    "MAX_HEADER_BYTES",
+    "MODEL_FILE_NAME",
+    "header_bytes",
+    "model_file",
+    "read_file",
+    "write_file",
+]
 
 Array = NDArray[Any]
 
@@ -105,6 +114,11 @@ def write_file(path: str | os.PathLike[str], tensors: Mapping[str, Array], metad
         _flush_folder(target.parent)
 
 
+def header_bytes(metadata: Mapping[str, Any]) -> int:
+    """Return how many bytes of a header these metadata take, of which there may be `MAX_HEADER_BYTES` in all."""
+    return len(json.dumps(_to_json(metadata)))
+
+
 def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]]:
     """Read what `write_file` wrote.
 
@@ -159,9 +173,9 @@ def _encode(tensors: Mapping[str, Array], metadata: Mapping[str, Any]) -> bytes:
     described["sha256"] = _digest(arrays, described)
     # One metadata key, because safetensors writes several in no fixed order; it sorts tensors by type and name.
     content = bytes(save(arrays, metadata={_METADATA_KEY: _to_json(described)}))
-    header_bytes = int.from_bytes(content[:8], "little")
-    if header_bytes > MAX_HEADER_BYTES:
-        raise ValueError(f"got {header_bytes} bytes of metadata, expected at most {MAX_HEADER_BYTES}; shorten it")
+    n_bytes = int.from_bytes(content[:8], "little")
+    if n_bytes > MAX_HEADER_BYTES:
+        raise ValueError(f"got {n_bytes} bytes of metadata, expected at most {MAX_HEADER_BYTES}; shorten it")
     return content
 
 
