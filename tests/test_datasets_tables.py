@@ -413,6 +413,9 @@ def test_missing_values(tmp_path: Path) -> None:
     assert table.target is not None
     assert table.target.fillna("gap").tolist() == ["None", "NA", "x", "gap", "None", "x"]
     assert any("'None', 'NA' is a label" in note for note in table.notes)
+    numbers = read_table(path, target="n", na_values=["?"]).target  # among numbers no class is called NA
+    assert numbers is not None
+    assert numbers.isna().tolist() == expected["n"].isna().tolist()
     target = read_table(path, na_values=["?", "-", "NA"]).target
     assert target is not None
     assert target.isna().tolist() == [False, True, False, True, False, False]
