@@ -166,6 +166,10 @@ def test_hints_say_what_is_wrong(tmp_path: Path, name: str, content: bytes, mess
     refused(tmp_path / name, message)
 
 
+def test_built_in_data_are_no_table() -> None:
+    refused("mnist", "holds no table with columns")
+
+
 def test_archives_that_hold_no_table(tmp_path: Path) -> None:
     for names, message in (
         (["a.csv", "b.csv"], r"is a zip archive of the files 'a\.csv', 'b\.csv', expected one"),

@@ -261,7 +261,8 @@ def read_table(
     ([1.5, 2.5], ['yes', 'no'], ("Column 'km' was read as numbers: '1,5' is 1.5.",))
     """
     if not is_table(source):
-        _reader(source)
+        if not _is_bundled(source):
+            _reader(source)
         raise data_error(source, f"holds no table with columns; expected {', '.join(TABLES)} or {OPENML}NAME")
     request = Request(
         target=target,
