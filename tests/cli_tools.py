@@ -83,14 +83,32 @@ def plants(n_rows: int = 60, n_classes: int = 3, seed: int = 0) -> tuple[NDArray
 
 def write_plants(path: Path, **options: int) -> Path:
     X, labels = plants(**options)
-    return write_csv(path, ["height", "width", "species"], [X[:, 0].tolist(), X[:, 1].tolist(), labels])
+    return write_csv(path, ["height", "width", "label"], [X[:, 0].tolist(), X[:, 1].tolist(), labels])
+
+
+def save_plants(path: Path, **options: int) -> Path:
+    """Write the same rows as arrays in an NPZ file, which a network is trained on by the recipes for arrays."""
+    X, labels = plants(**options)
+    np.savez(path, X=X, y=np.array(labels))
+    return path
+
+
+def save_prices(path: Path, **options: int) -> Path:
+    """Write the rows of `write_prices` as arrays in an NPZ file."""
+    X, y = prices(**options)
+    np.savez(path, X=X, y=y)
+    return path
+
+
+def prices(n_rows: int = 80, seed: int = 0) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return a regression whose targets are far from 0 and large."""
+    X = np.random.default_rng(seed).normal(size=(n_rows, 2))
+    return X, 30_000.0 * X[:, 0] - 9_000.0 * X[:, 1] + 250_000.0
 
 
 def write_prices(path: Path, n_rows: int = 80, seed: int = 0) -> Path:
-    """Write a regression whose targets are far from 0 and large."""
-    X = np.random.default_rng(seed).normal(size=(n_rows, 2))
-    y = 30_000.0 * X[:, 0] - 9_000.0 * X[:, 1] + 250_000.0
-    return write_csv(path, ["area", "age", "price"], [X[:, 0].tolist(), X[:, 1].tolist(), y.tolist()])
+    X, y = prices(n_rows, seed)
+    return write_csv(path, ["area", "age", "y"], [X[:, 0].tolist(), X[:, 1].tolist(), y.tolist()])
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

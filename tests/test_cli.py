@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, r2_score
+from sklearn.model_selection import train_test_split
 
 import gpuprop
-from gpuprop import datasets
 from gpuprop.__main__ import main
 from tests.cli_tools import SPECIES, Cli, contents, plants, read_csv, write_csv, write_plants, write_prices
 
@@ -35,7 +36,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with plants.csv, prices.csv, and a run of each."""
     folder = tmp_path_factory.mktemp("runs")
     plants_csv, prices_csv = write_plants(folder / "plants.csv"), write_prices(folder / "prices.csv")
-    for data, options in ((plants_csv, ["--seed", "5", "--epochs", "6"]), (prices_csv, [])):
+    quick = ["--hidden", "16", "--epochs", "40"]
+    for data, options in ((plants_csv, ["--seed", "5", "--epochs", "9", "--hidden", "9,5"]), (prices_csv, quick)):
         out = str(folder / data.stem)
         assert main(["train", str(data), *options, "--device", "numpy", "--out", out]) == 0  # nothing to compile
     return folder
@@ -113,10 +115,8 @@ def test_whatever_goes_wrong_is_one_line(capsys: pytest.CaptureFixture[str], mon
 
 
 def test_evaluate_a_classifier(cli: Cli, runs: Path) -> None:
-    X, labels = plants()
-    network = gpuprop.load(runs / "plants")
-    assert network.classes is not None
-    score = accuracy_score(labels, [network.classes[index] for index in network.predict(X)])
+    frame = pd.read_csv(runs / "plants.csv")
+    score = accuracy_score(frame["label"], gpuprop.load(runs / "plants", device="numpy").predict(frame))
     result = cli.run("evaluate", runs / "plants", runs / "plants.csv")
     assert result.last_line == f"test accuracy: {score:.4f}"
     assert all(name in result.out for name in SPECIES)
@@ -128,14 +128,14 @@ def test_evaluate_the_rows_that_train_held_out(cli: Cli, runs: Path) -> None:
     result = cli.run("evaluate", runs / "plants", runs / "plants.csv", "--test-fraction", 0.25, "--json")
     figures = json.loads(result.out)
     assert figures["n_samples"] == 15
-    dataset = datasets.load(runs / "plants.csv")
-    _, (X, y) = datasets.split(dataset, 0.25, seed=5)
-    assert figures["accuracy"] == accuracy_score(y, gpuprop.load(runs / "plants").predict(X))
+    frame = pd.read_csv(runs / "plants.csv")
+    _, test = train_test_split(frame, test_size=0.25, random_state=5, stratify=frame["label"])
+    assert figures["accuracy"] == accuracy_score(test["label"], gpuprop.load(runs / "plants").predict(test))
 
 
 def test_evaluate_a_regression(cli: Cli, runs: Path) -> None:
-    table = np.loadtxt(runs / "prices.csv", delimiter=",", skiprows=1)
-    score = r2_score(table[:, 2], gpuprop.load(runs / "prices").predict(table[:, :2])[:, 0])
+    frame = pd.read_csv(runs / "prices.csv")
+    score = r2_score(frame["y"], gpuprop.load(runs / "prices").predict(frame))
     assert cli.run("evaluate", runs / "prices", runs / "prices.csv").last_line == f"test R2: {score:.4f}"
     figures = json.loads(cli.run("evaluate", runs / "prices", runs / "prices.csv", "--json").out)
     assert figures["r2"] == pytest.approx(score)
@@ -149,7 +149,7 @@ def test_evaluate_digits_takes_the_rows_that_train_holds_out(cli: Cli) -> None:
 
 def test_columns_are_found_by_their_names(cli: Cli, runs: Path, tmp_path: Path) -> None:
     X, labels = plants()
-    path = write_csv(tmp_path / "p.csv", ["width", "species", "height"], [X[:, 1].tolist(), labels, X[:, 0].tolist()])
+    path = write_csv(tmp_path / "p.csv", ["width", "label", "height"], [X[:, 1].tolist(), labels, X[:, 0].tolist()])
     expected = cli.run("evaluate", runs / "plants", runs / "plants.csv").last_line
     assert cli.run("evaluate", runs / "plants", path).last_line == expected
 
@@ -182,7 +182,7 @@ def test_evaluate_and_predict_refuse(cli: Cli, runs: Path, tmp_path: Path, flaw:
         data = tmp_path / "one.npz"
         np.savez(data, X=X[:, :1], y=np.zeros(9, int))
     elif flaw == "class":
-        data = write_csv(tmp_path / "c.csv", ["height", "width", "species"], [X[:, 0], X[:, 1], ["moss"] * 9])
+        data = write_csv(tmp_path / "c.csv", ["height", "width", "label"], [X[:, 0], X[:, 1], ["moss"] * 9])
     else:
         data = runs / "prices.csv"
     (tmp_path / "out.csv").write_text("mine")
@@ -200,13 +200,14 @@ def test_predict_labels_and_probabilities(cli: Cli, runs: Path, tmp_path: Path) 
     X, _ = plants(7, seed=3)
     path = write_csv(tmp_path / "new.csv", ["width", "height"], [X[:, 1].tolist(), X[:, 0].tolist()])
     cli.run("predict", runs / "plants", path, "--out", "p.csv")
-    network = gpuprop.load(runs / "plants")
-    assert network.classes is not None
+    classifier = gpuprop.load(runs / "plants")
+    assert isinstance(classifier, gpuprop.TabularClassifier)
     rows = read_csv(tmp_path / "p.csv")
     assert list(rows[0]) == ["prediction", "p_grass", "p_rush", "p_sedge"]
-    assert [row["prediction"] for row in rows] == [network.classes[index] for index in network.predict(X)]
-    written = np.array([[row[f"p_{label}"] for label in network.classes] for row in rows], dtype=np.float32)
-    np.testing.assert_array_equal(written, network.forward(X))  # no digit is lost
+    frame = pd.DataFrame(X, columns=["height", "width"])
+    assert [row["prediction"] for row in rows] == classifier.predict(frame).tolist()
+    written = np.array([[row[f"p_{label}"] for label in classifier.classes_] for row in rows], dtype=np.float64)
+    np.testing.assert_array_equal(written, classifier.predict_proba(frame))  # no digit is lost
 
 
 def test_predict_of_two_classes_has_both_probabilities(cli: Cli, tmp_path: Path) -> None:
@@ -225,11 +226,11 @@ def test_predict_of_two_classes_has_both_probabilities(cli: Cli, tmp_path: Path)
 def test_predict_numbers(cli: Cli, runs: Path, tmp_path: Path) -> None:
     # The file still holds the column that the model was trained to predict; the model knows its name.
     cli.run("predict", runs / "prices", runs / "prices.csv", "--out", "p.csv")
-    X = np.loadtxt(runs / "prices.csv", delimiter=",", skiprows=1)[:, :2]
+    frame = pd.read_csv(runs / "prices.csv")
     rows = read_csv(tmp_path / "p.csv")
     assert list(rows[0]) == ["prediction"]
-    written = np.array([row["prediction"] for row in rows], dtype=np.float32)
-    np.testing.assert_array_equal(written, gpuprop.load(runs / "prices").predict(X)[:, 0])
+    written = np.array([row["prediction"] for row in rows], dtype=np.float64)
+    np.testing.assert_array_equal(written, gpuprop.load(runs / "prices").predict(frame))
 
 
 def test_predict_several_outputs(cli: Cli, tmp_path: Path) -> None:
@@ -247,14 +248,20 @@ def test_outputs_that_are_no_probabilities_are_not_called_so(cli: Cli, tmp_path:
     assert list(read_csv(tmp_path / "p.csv")[0]) == ["prediction"]
 
 
-def test_predict_drops_no_column_silently(cli: Cli, runs: Path, tmp_path: Path) -> None:
+def test_a_model_of_a_table_leaves_other_columns_alone_and_a_plain_network_refuses_them(
+    cli: Cli, runs: Path, tmp_path: Path
+) -> None:
     header, *lines = (runs / "plants.csv").read_text().splitlines()
-    wider = "\n".join([header + ",garden", *(line + ",1" for line in lines)])
+    wider = "\n".join([f"garden,{header}", *(f"1,{line}" for line in lines)])
     (tmp_path / "wider.csv").write_text(wider)
-    result = cli.fail("predict", runs / "plants", "wider.csv", "--out", "p.csv")
+    cli.run("predict", runs / "plants", "wider.csv", "--out", "wider-p.csv")
+    cli.run("predict", runs / "plants", runs / "plants.csv", "--out", "p.csv")
+    assert (tmp_path / "p.csv").read_bytes() == (tmp_path / "wider-p.csv").read_bytes()
+    gpuprop.Network((2, 3), feature_names=["height", "width"], target_name="label", seed=0).save(tmp_path / "m")
+    result = cli.fail("predict", "m", "wider.csv", "--out", "p2.csv")
     assert (result.status, "'garden'" in result.err) == (1, True)
-    assert "species" not in result.err  # the model's own target
-    assert list(contents(tmp_path)) == ["wider.csv"]
+    assert "label" not in result.err  # the model's own target
+    assert not (tmp_path / "p2.csv").exists()
 
 
 @pytest.mark.parametrize("place", ["a folder", "no folder", "below a file"])
@@ -262,7 +269,7 @@ def test_predict_to_an_impossible_place(cli: Cli, runs: Path, tmp_path: Path, pl
     (tmp_path / "file").write_text("mine")
     (tmp_path / "folder").mkdir()
     out = {"a folder": "folder", "no folder": "nowhere/p.csv", "below a file": "file/p.csv"}[place]
-    result = cli.fail("predict", runs / "prices", runs / "prices.csv", "--target", "price", "--out", out)
+    result = cli.fail("predict", runs / "prices", runs / "prices.csv", "--target", "y", "--out", out)
     assert result.status == 1
     assert result.err.startswith(f"gpuprop: error: {out}: cannot be written: ")
     assert contents(tmp_path) == {"file": b"mine"}
@@ -271,7 +278,7 @@ def test_predict_to_an_impossible_place(cli: Cli, runs: Path, tmp_path: Path, pl
 def test_predict_replaces_its_file_whole_or_not_at_all(
     cli: Cli, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = ("predict", runs / "prices", runs / "prices.csv", "--target", "price", "--out", "p.csv")
+    arguments = ("predict", runs / "prices", runs / "prices.csv", "--target", "y", "--out", "p.csv")
     (tmp_path / "p.csv").write_text("old")
 
     def interrupted(*arguments: Any, **options: Any) -> Any:
@@ -320,7 +327,7 @@ def test_gradcheck_of_a_small_network(cli: Cli, loss: str) -> None:
 
 
 def test_gradcheck_of_a_model(cli: Cli, runs: Path) -> None:
-    result = cli.run("gradcheck", runs / "plants", "--data", runs / "plants.csv", "--target", "species")
+    result = cli.run("gradcheck", runs / "plants", "--data", runs / "plants.csv", "--target", "label")
     assert "20 rows" in result.out
     assert "gradient check: passed" in result.last_line
     assert cli.run("gradcheck", runs / "prices", "--data", runs / "prices.csv", "--rows", 5).status == 0

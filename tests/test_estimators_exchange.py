@@ -9,6 +9,8 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from sklearn import neural_network
 from sklearn.base import clone
 from sklearn.datasets import make_classification, make_multilabel_classification, make_regression
@@ -144,6 +146,45 @@ def test_what_a_file_cannot_hold_is_refused(tmp_path: Any) -> None:
     with pytest.raises(ValueError, match=r"solver: got .*Own"):
         model.save(tmp_path / "another")
     assert not (tmp_path / "another").exists()
+
+
+LABELS = {
+    "text": st.text(st.characters(exclude_characters="\0"), max_size=5),  # NumPy's text does not end in NUL
+    "int8": st.integers(-128, 127),
+    "int64": st.integers(-(2**63), 2**63 - 1),
+    "uint64": st.integers(0, 2**64 - 1),
+    "float16": st.integers(-2000, 2000).map(float),
+    "float32": st.floats(width=32, allow_nan=False, allow_infinity=False).map(round).map(float),
+    "datetime64[D]": st.integers(0, 10_000),
+    "datetime64[ns]": st.integers(0, 10_000),
+    "timedelta64[ns]": st.integers(0, 10_000),
+}
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(data=st.data(), kind=st.sampled_from(sorted(LABELS)))
+def test_labels_come_back_as_they_were_or_are_refused(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, kind: str
+) -> None:
+    labels = data.draw(st.lists(LABELS[kind], min_size=2, max_size=4, unique=True))
+    classes = np.array(labels, dtype=str if kind == "text" else kind)
+    assume(len(set(classes.tolist())) == len(labels))
+    path = tmp_path_factory.mktemp("labels") / "m.safetensors"
+    X = np.arange(12.0).reshape(-1, 1)
+    y = classes[np.arange(12) % len(classes)]
+    model = MLPClassifier((2,), max_iter=1, device="numpy", random_state=0)
+    model.fit(X, y)
+    if kind.endswith("]"):
+        with pytest.raises(ValueError, match=r"classes_: got labels .* of dtype (datetime|timedelta)64"):
+            model.save(path)
+        assert not path.exists()
+        return
+    model.save(path)
+    restored = gpuprop.load(path, device="numpy")
+    assert isinstance(restored, MLPClassifier)
+    assert restored.classes_.dtype == np.unique(y).dtype
+    assert restored.classes_.tolist() == np.unique(y).tolist()
+    assert restored.predict(X).tolist() == model.predict(X).tolist()
 
 
 HOSTILE = {

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -488,6 +489,20 @@ def test_an_activation_of_ones_own_is_handed_in(tmp_path: Path) -> None:
     assert after.hidden_activations[0] is cube
     X = np.random.default_rng(0).normal(size=(4, 7))
     np.testing.assert_array_equal(after.forward(X), before.forward(X))
+
+
+def test_functions_that_their_names_do_not_tell_are_refused_before_a_file_is_touched(tmp_path: Path) -> None:
+    cube = gpuprop.Activation("own", lambda z: z**3, lambda z: 3 * z**2, derivative_of="z")
+    square = gpuprop.Activation("own", lambda z: z**2, lambda z: 2 * z, derivative_of="z")
+    with pytest.raises(ValueError, match="two different activations named 'own'"):
+        network(hidden_activation=[cube, square]).save(tmp_path / "m.safetensors")
+    for name in ("mine", "absolute_error"):
+        loss = replace(gpuprop.losses.get_loss("squared_error"), name=name)
+        with pytest.raises(ValueError, match=f"loss: got '{name}', which is not one of gpuprop's own"):
+            network(loss=loss).save(tmp_path / "m.safetensors")
+    with pytest.raises(TypeError, match=r"classes: got .*2020"):  # it would come back an integer
+        network(classes=np.array(["2020-01-01", "2021-01-01", "2022-01-01"], "datetime64[ns]"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_wrong_device_is_no_flaw_of_the_file(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from gpuprop.training.recipes import BUILT_IN, Recipe, recipe_for
 from gpuprop.training.run_folder import FILES, RunFolder, RunFolderError, write_history
 from gpuprop.training.scores import report_on
 from gpuprop.training.targets import StandardisedTargets
-from tests.cli_tools import contents, plants, read_csv, write_plants, write_prices
+from tests.cli_tools import contents, plants, read_csv, write_csv, write_plants, write_prices
 
 SMALL = Recipe(hidden=(3,), epochs=2, batch_size=7, lr=0.01, scale="standard", dropout=(0.1, 0.2))
 
@@ -246,6 +246,25 @@ def test_rows_for_a_model_are_those_that_were_held_out(tmp_path: Path) -> None:
     assert len(rows_for_model(network, source)[0]) == 60
 
 
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_the_models_columns_and_target_decide_wherever_they_stand(tmp_path: Path, task: str) -> None:
+    write, names = (
+        (write_plants, ["height", "width", "label"])
+        if task == "classification"
+        else (write_prices, ["area", "age", "y"])
+    )
+    source = Source(str(write(tmp_path / "train.csv")))
+    dataset = source.load()
+    train, test = train_and_test_parts(dataset, fraction=0.25, seed=4)
+    network = network_for(dataset, train, SMALL, seed=4, device="numpy")
+    columns = list(zip(*(row.values() for row in read_csv(tmp_path / "train.csv")), strict=True))
+    # A number stands last, so that the last column would pass for the target of a regression.
+    other = write_csv(tmp_path / "other.csv", [names[i] for i in (2, 1, 0)], [columns[i] for i in (2, 1, 0)])
+    held_out = rows_for_model(network, Source(str(other)), 0.25)
+    assert_array_equal(held_out[0], test[0])
+    assert_array_equal(held_out[1], test[1])
+
+
 def test_a_test_file_leaves_all_rows_for_training(tmp_path: Path) -> None:
     dataset = Source(str(write_plants(tmp_path / "plants.csv"))).load()
     other = Source(str(write_plants(tmp_path / "other.csv", n_rows=9, seed=3)))
@@ -265,7 +284,7 @@ def test_the_part_that_a_data_set_comes_with() -> None:
 def test_rows_of_another_data_set_are_refused(tmp_path: Path) -> None:
     dataset = classification(3)
     network = network_for(dataset, (dataset.X, dataset.y), SMALL, device="numpy")
-    with pytest.raises(DataError, match="other columns or classes"):
+    with pytest.raises(DataError, match=r"no row of class 'grass'.*leave out --test-fraction"):
         rows_for_model(network, Source(str(write_plants(tmp_path / "two.csv", n_classes=2))), 0.25)
     one_row = Source(str(write_prices(tmp_path / "few.csv", n_rows=4))).load("regression")
     with pytest.raises(DataError, match="expected at least 2"):

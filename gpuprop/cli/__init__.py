@@ -6,13 +6,13 @@ A command imports its modules when it runs, so that ``gpuprop --help`` and wrong
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, cast
 
 import typer
 
+from gpuprop.cli.console import Stream, safe_streams, warn
 from gpuprop.errors import GpupropError
 
 __all__ = ["application", "main"]
@@ -68,14 +68,23 @@ def _root(
 
 def main(argv: Sequence[str]) -> int:
     """Run the command line `argv`, print any error as one line on stderr, and return the exit status."""
-    try:
+    with safe_streams() as output:
         status = _answer(list(argv))
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader has gone (`gpuprop info | head -1`). Python would complain once more when it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+        output.flush()
+        if output.fault is not None and status == 0:
+            return _unprinted(output, output.fault)
     return status
+
+
+def _unprinted(output: Stream, fault: OSError) -> int:
+    """Return the exit status of a command that succeeded, but could not print all it had to say."""
+    reason = f"standard output cannot be written: {fault.strerror or fault}"
+    if output.results_are_saved:
+        warn(f"{reason}; the results are saved, but not all was printed")
+        return 0
+    if isinstance(fault, BrokenPipeError):  # the reader has seen enough, as in `gpuprop info | head -1`
+        return FAILED
+    return _complain(reason, FAILED)
 
 
 def _answer(argv: list[str]) -> int:
@@ -90,8 +99,6 @@ def _answer(argv: list[str]) -> int:
         return _complain(error.format_message(), WRONG_OPTIONS)
     except (KeyboardInterrupt, typer.Abort) as interrupt:
         return _complain(str(interrupt) or "interrupted", INTERRUPTED)
-    except BrokenPipeError:
-        raise
     except OSError as error:
         place = "" if error.filename is None else f"{error.filename}: "
         return _complain(f"{place}{error.strerror or error}", FAILED)

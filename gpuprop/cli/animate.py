@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from gpuprop.cli.pictures import reason_against_pictures
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from gpuprop.learn.live.frames import Recorder
-    from gpuprop.training.trainer import Trainer
 
-__all__ = ["record", "write_film"]
+__all__ = ["check_animation", "write_film"]
 
 
-def record(path: Path, trainer: Trainer, part: tuple[NDArray[Any], NDArray[Any]]) -> Recorder:
-    """Return the callback that records the training; it has been added to those of the trainer.
+def check_animation(path: Path) -> None:
+    """Refuse a file that no animation can be written to.
 
     Raises
     ------
     ValueError
-        If the file's name ends neither in .gif nor in .html, or the network is too large to be drawn.
+        If the file's name ends neither in .gif nor in .html, or a GIF cannot be drawn here.
     """
-    from gpuprop.learn.live.frames import Recorder
-
     if path.suffix.lower() not in (".gif", ".html"):
         raise ValueError(f"animate: got {str(path)!r}, expected a name that ends in .gif or .html")
-    Recorder.check(trainer.network)
-    recorder = Recorder(*part)
-    trainer.callbacks += (recorder,)
-    return recorder
+    against = reason_against_pictures() if path.suffix.lower() == ".gif" else ""
+    if against:
+        raise ValueError(f"animate: {against}; give a name that ends in .html, which needs no matplotlib")
 
 
 def write_film(path: Path, recorder: Recorder, title: str) -> None:

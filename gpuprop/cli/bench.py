@@ -198,13 +198,14 @@ class _Output:
         code: Sequence[dict[str, Any]] = (),
     ) -> None:  # fmt: skip
         """Print the tables or the JSON document, and write the report."""
-        from gpuprop.cli.console import print_json, print_table
+        from gpuprop.cli.console import mark_saved, print_json, print_table
         from gpuprop.measure.bench import documents
         from gpuprop.measure.report_file import write_report
 
         found = documents.document(kind, self._device, entries, no_times_because=self.flaw or "", **(more or {}))
         if self._report is not None:
             write_report(self._report, found)
+            mark_saved()
         if self._json:
             print_json(found)
             return

@@ -90,6 +90,7 @@ def peers(
     json: Json = False,
 ) -> None:
     """Measure or read, then show."""
+    from gpuprop.cli.console import mark_saved
     from gpuprop.measure.bench import documents
     from gpuprop.measure.bench.peers import comparison
     from gpuprop.measure.bench.peers.configs import CONFIGS
@@ -124,6 +125,7 @@ def peers(
     document = documents.document("peers", _machine(), entries, rounds=turns, refused=refused)
     if report is not None:
         write_report(report, document)
+        mark_saved()
     _show(document, picture, markdown, json)
     if refused:
         raise GpupropError(f"{len(refused)} of the comparisons were refused; the first: {refused[0]}")

@@ -1,21 +1,126 @@
-"""Printing: colours, bars and rules on a terminal; plain aligned lines, without one escape code, everywhere else."""
+"""Printing: colours, bars and rules on a terminal; plain aligned lines, without one escape code, everywhere else.
+
+A display never stops a command. While a command runs, standard output and error are `Stream` objects, which print with
+replacements what the encoding lacks, and stop printing when the other end has gone or is full; see `safe_streams`.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from gpuprop.training.scores import Report
 
-__all__ = ["is_terminal", "print_json", "print_report", "print_table", "terminal"]
+__all__ = [
+    "Stream",
+    "is_terminal",
+    "mark_saved",
+    "print_json",
+    "print_notes",
+    "print_report",
+    "print_table",
+    "safe_streams",
+    "terminal",
+    "warn",
+]
 
 _LEGIBLE = 24
 """The least number of characters that a folded column of text keeps."""
+
+
+class Stream:
+    """A standard stream to which writing never fails.
+
+    A character that the encoding lacks is written as its number, as Python's
+    error handler "backslashreplace" does. After the first write that the system refuses, nothing more is written.
+
+    Parameters
+    ----------
+    stream : text stream or None
+        None is what Python has for a stream that was closed before it started (``gpuprop ... >&-``).
+
+    Attributes
+    ----------
+    fault : OSError or None
+        Why nothing more is written.
+    results_are_saved : bool
+        Whether what the command was asked for is in a file already, so that the display is only a copy of it.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        self.results_are_saved = False
+        self.fault: OSError | None = None
+        if stream is None:
+            self.fault = OSError(errno.EBADF, "it is closed")
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        if self._stream is not None and self.fault is None:
+            try:
+                try:
+                    self._stream.write(text)
+                except UnicodeEncodeError as error:
+                    self._stream.write(text.encode(error.encoding, "backslashreplace").decode(error.encoding))
+            except (OSError, ValueError) as error:  # ValueError: the stream has been closed
+                self._fail(error)
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand what was written to the system."""
+        if self._stream is not None and self.fault is None:
+            try:
+                self._stream.flush()
+            except (OSError, ValueError) as error:
+                self._fail(error)
+
+    def isatty(self) -> bool:
+        """Return whether this is a terminal that still takes what is written."""
+        return self._stream is not None and self.fault is None and self._stream.isatty()
+
+    def _fail(self, error: Exception) -> None:
+        self.fault = error if isinstance(error, OSError) else OSError(errno.EBADF, str(error))
+        with suppress(OSError, ValueError):
+            # Python would complain once more when it flushes the stream at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        if self._stream is None and name == "fileno":
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def safe_streams() -> Iterator[Stream]:
+    """Put `Stream` objects in the places of standard output and standard error; the value is standard output."""
+    before = sys.stdout, sys.stderr
+    output, error = Stream(sys.stdout), Stream(sys.stderr)
+    sys.stdout, sys.stderr = cast("TextIO", output), cast("TextIO", error)
+    try:
+        yield output
+    finally:
+        output.flush()
+        error.flush()
+        sys.stdout, sys.stderr = before
+
+
+def mark_saved() -> None:
+    """Say that the results of the command are in a file: a display that fails is then a warning, and no error."""
+    if isinstance(sys.stdout, Stream):
+        sys.stdout.results_are_saved = True
+
+
+def warn(message: object) -> None:
+    """Print a warning as one line on standard error."""
+    print(f"gpuprop: warning: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
 
 
 def is_terminal() -> bool:
@@ -36,6 +141,12 @@ def terminal() -> Console:
 def print_json(value: Any) -> None:
     """Print one JSON document; NaN and infinity are errors, since JSON does not have them."""
     print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """Print what was guessed when a file was read, a line for each sentence."""
+    for note in notes:
+        print(f"note: {note}")
 
 
 def print_report(report: Report) -> None:

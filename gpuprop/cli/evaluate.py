@@ -8,14 +8,26 @@ from typing import Annotated
 import typer
 
 from gpuprop.cli.device import use_device
-from gpuprop.cli.options import Device, Header, Json, Labels, Target, check_test_fraction
+from gpuprop.cli.options import (
+    Arrays,
+    Device,
+    Header,
+    Json,
+    Labels,
+    MissingValues,
+    Target,
+    check_test_fraction,
+    parse_arrays,
+    parse_list,
+)
 
 __all__ = ["register"]
 
 _HELP = """Evaluate the model in DIR (or a model file) on DATA, which must have targets too.
 
 All rows of a file count, also those that the model was trained on; --test-fraction takes only the rows that train held
-out. The rows of mnist are its test part, those of digits are the rows that train holds out.
+out. The rows of mnist are its test part, those of digits are the rows that train holds out. Columns and target are
+found by the names that the model knows, in any order and among others.
 
 \b
 Examples:
@@ -36,6 +48,8 @@ def evaluate(
     target: Target = None,
     labels: Labels = None,
     header: Header = None,
+    na: MissingValues = None,
+    arrays: Arrays = None,
     test_fraction: Annotated[
         float | None,
         typer.Option(metavar="F", help="Take only the rows that train held out with this share and the model's seed."),
@@ -47,17 +61,21 @@ def evaluate(
     chosen = use_device(device)
     check_test_fraction(test_fraction)
 
-    from gpuprop.cli.console import print_json, print_report
-    from gpuprop.estimators.stored_models import load_network
-    from gpuprop.training.parts import Source, rows_for_model
-    from gpuprop.training.scores import report_on
+    from gpuprop.cli.console import print_json, print_notes, print_report
+    from gpuprop.estimators.predictors import load_predictor
+    from gpuprop.training.parts import Source
+    from gpuprop.training.scores import report_of
 
-    network = load_network(model, device)
-    X, y = rows_for_model(network, Source(data, target, labels, header), test_fraction)
-    report = report_on(network, X, y, classes=network.classes)
+    predictor = load_predictor(model, device)
+    source = Source(data, target, labels, header, parse_arrays(arrays), parse_list(na))
+    rows = predictor.rows(source, test_fraction)
+    assert rows.y is not None
+    report = report_of(rows.y, predictor.predict(rows), predictor.classes)
     if json:
-        print_json({"model": str(model), "data": data, "device": network.device_, **report.figures})
+        found = {"model": str(model), "data": data, "device": predictor.network.device_, "notes": list(rows.notes)}
+        print_json({**found, **report.figures})
         return
-    print(f"{model}: {network!r} on {data}: {len(X):,} rows")
+    print(f"{model}: {predictor.describe()} on {data}: {len(rows.X):,} rows")
+    print_notes(rows.notes)
     print(chosen)
     print_report(report)

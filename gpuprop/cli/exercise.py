@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from gpuprop.cli.console import mark_saved
 from gpuprop.cli.options import OptionError
 
 __all__ = ["register"]
@@ -77,5 +78,6 @@ def _write(path: Path, text: str) -> None:
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
+        mark_saved()
     except FileExistsError as error:
         raise GpupropError(f"{path}: exists already; choose another --out, or check it with --check {path}") from error

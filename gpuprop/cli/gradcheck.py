@@ -122,9 +122,8 @@ def gradcheck(
 
 
 def _model_and_data(model: Path, source: Source, n_rows: int) -> tuple[Network, NDArray[Any], NDArray[Any]]:
-    from gpuprop.estimators.stored_models import load_network
-    from gpuprop.training.parts import rows_for_model
+    from gpuprop.estimators.predictors import load_predictor
 
-    network = load_network(model, "numpy")
-    X, y = rows_for_model(network, source)
+    predictor = load_predictor(model, "numpy")
+    network, (X, y) = predictor.network, predictor.network_rows(source)
     return network, X[:n_rows], y[:n_rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -11,18 +12,24 @@ import typer
 from gpuprop.errors import GpupropError
 
 __all__ = [
+    "Arrays",
     "Device",
     "Header",
     "Json",
     "Labels",
+    "MissingValues",
     "OptionError",
     "Target",
+    "check_task",
     "check_test_fraction",
+    "check_test_parts",
     "known_names",
     "one_of",
     "parse_activation",
+    "parse_arrays",
     "parse_dropout",
     "parse_hidden",
+    "parse_list",
     "parse_scale",
     "wrong_options",
 ]
@@ -41,7 +48,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and 
 Target = Annotated[
     str | None,
     typer.Option(
-        "--target", metavar="NAME|INDEX", help="The target column of a CSV, Parquet or NPY file.  [default: the last]"
+        "--target",
+        metavar="NAME|INDEX",
+        help="The target column of a table or NPY file.  [default: the model's or OpenML's; else the column named "
+        "y, target, label or class; where columns have no names, the last]",
     ),
 ]
 Labels = Annotated[
@@ -52,7 +62,10 @@ Labels = Annotated[
 ]
 Header = Annotated[
     bool | None,
-    typer.Option("--header/--no-header", help="Whether a CSV file starts with a line of names.  [default: detected]"),
+    typer.Option(
+        "--header/--no-header",
+        help="Whether a CSV file starts with a line of names.  [default: what line 1 and the lines below it tell]",
+    ),
 ]
 
 
@@ -62,6 +75,22 @@ class OptionError(typer.BadParameter):
     def format_message(self) -> str:
         """Return the message as it is: it already names the value."""
         return self.message
+
+
+MissingValues = Annotated[
+    str | None,
+    typer.Option(
+        "--na",
+        metavar="TEXT,...",
+        help='What stands for a missing value in a table, such as "?,-"; empty cells, NA, NaN and null do anyhow.',
+    ),
+]
+Arrays = Annotated[
+    str | None,
+    typer.Option(
+        "--arrays", metavar="X=NAME,y=NAME", help="The arrays of an NPZ file.  [default: found by the usual names]"
+    ),
+]
 
 
 @contextmanager
@@ -81,6 +110,25 @@ def check_test_fraction(fraction: float | None) -> None:
         raise OptionError(f"--test-fraction: got {fraction}, expected a number above 0 and below 1")
 
 
+def check_task(task: str) -> None:
+    """Refuse a task that does not exist."""
+    from gpuprop.datasets.dataset import TASKS
+    from gpuprop.errors import unknown_name
+
+    with wrong_options():
+        if task not in TASKS:
+            raise unknown_name("task", task, TASKS)
+
+
+def check_test_parts(test: str | None, fraction: float | None) -> None:
+    """Refuse two test parts, and a share that is none."""
+    check_test_fraction(fraction)
+    if test is not None and fraction is not None:
+        raise OptionError(
+            "got --test and --test-fraction, expected one of them: a test file leaves nothing to hold out"
+        )
+
+
 def known_names(option: str, names: Iterable[str], known: Iterable[str]) -> list[str]:
     """Return the names, without spaces around them; one that is not known is an `OptionError`."""
     stripped, allowed = [name.strip() for name in names], list(known)
@@ -88,6 +136,24 @@ def known_names(option: str, names: Iterable[str], known: Iterable[str]) -> list
         if name not in allowed:
             raise OptionError(f"got {option} {name!r}, expected one or more of {', '.join(allowed)}")
     return stripped
+
+
+def parse_list(text: str | None) -> tuple[str, ...]:
+    """``'a, b,"c, d"'`` -> ("a", "b", "c, d"): names between commas, as in a line of a CSV file."""
+    if not text:
+        return ()
+    (fields,) = csv.reader([text], skipinitialspace=True)
+    return tuple(field.strip() for field in fields if field.strip())
+
+
+def parse_arrays(text: str | None) -> dict[str, str]:
+    """``"X=images,y=labels"`` -> {"X": "images", "y": "labels"}."""
+    if text is None:
+        return {}
+    pairs = {part.partition("=")[0].strip(): part.partition("=")[2].strip() for part in text.split(",")}
+    if not set(pairs) <= {"X", "y"} or not all(pairs.values()):
+        raise OptionError(f"--arrays: got {text!r}, expected X=NAME,y=NAME: the names of arrays in the NPZ file")
+    return pairs
 
 
 def parse_hidden(text: str) -> tuple[int, ...]:

@@ -9,17 +9,17 @@ from typing import Annotated
 import typer
 
 from gpuprop.cli.device import use_device
-from gpuprop.cli.files import written_whole
-from gpuprop.cli.options import Device, Header
+from gpuprop.cli.files import check_writable, written_whole
+from gpuprop.cli.options import Arrays, Device, Header, MissingValues, parse_arrays, parse_list
 
 __all__ = ["register"]
 
 _HELP = """Predict each row of INPUT with the model in DIR (or a model file) and write a CSV file.
 
 The file of a classifier has the column prediction (labels) and a probability p_CLASS for each class; the file of a
-regression has prediction, or prediction_1, prediction_2, ... for several outputs. Columns are found by their names if
-the model and INPUT have names. INPUT may still have the column that the model was trained to predict. No other column
-is dropped silently; --target names one to leave out.
+regression has prediction, or prediction_1, prediction_2, ... for several outputs. Labels are spelled as in the
+training. Columns are found by their names if the model and INPUT have names. INPUT may still have the column that the
+model was trained to predict; a model of a table also leaves other columns of INPUT alone.
 
 \b
 Examples:
@@ -39,27 +39,26 @@ def predict(
     out: Annotated[Path, typer.Option(metavar="FILE", help="The CSV file to write.", show_default=False)],
     target: Annotated[str | None, typer.Option(metavar="NAME", help="A column of INPUT to leave out.")] = None,
     header: Header = None,
+    na: MissingValues = None,
+    arrays: Arrays = None,
     device: Device = "auto",
 ) -> None:
     """Load both, predict, write."""
     chosen = use_device(device)
+    check_writable(out)
 
-    from gpuprop.datasets import load_features
-    from gpuprop.estimators.stored_models import load_network
-    from gpuprop.model.predictions import prediction_columns
+    from gpuprop.cli.console import print_notes
+    from gpuprop.estimators.predictors import load_predictor
+    from gpuprop.training.parts import Source
 
-    network = load_network(model, device)
-    X = load_features(
-        data,
-        n_features=network.layer_sizes[0],
-        feature_names=network.feature_names,
-        target=target or network.target_name,
-        header=header,
-    )
-    columns = prediction_columns(network, X)
+    predictor = load_predictor(model, device)
+    source = Source(data, target, None, header, parse_arrays(arrays), parse_list(na))
+    rows = predictor.features(source)
+    columns = predictor.columns(rows)
     with written_whole(out) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
+    print_notes(rows.notes)
     print(chosen)
-    print(f"{out}: {len(X):,} predictions")
+    print(f"{out}: {len(rows.X):,} predictions")

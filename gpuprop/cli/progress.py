@@ -3,19 +3,46 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from gpuprop.cli.console import is_terminal, terminal
+from gpuprop.cli.console import is_terminal, terminal, warn
 from gpuprop.training.callbacks import Callback
 
 if TYPE_CHECKING:
     from gpuprop.training.trainer import Trainer
 
-__all__ = ["EpochTable", "LiveEpochTable", "LiveUpdateTable", "epoch_table"]
+__all__ = ["EpochTable", "LiveEpochTable", "LiveUpdateTable", "epoch_table", "harmless"]
 
 _WIDTHS = (9, 10, 10, 10, 10, 10, 8)
 _REFRESH_SECONDS = 0.1
+_HOOKS = ("on_fit_begin", "on_epoch_begin", "on_step_end", "on_epoch_end", "on_fit_end")
+
+_Shown = TypeVar("_Shown", bound=Callback)
+
+
+def harmless(callback: _Shown, what: str) -> _Shown:
+    """Return the callback, which only shows a training, so changed that it cannot end one.
+
+    The first error in one of its hooks is a warning that names `what` it shows, and after it no hook does anything.
+    """
+    broken: list[Exception] = []
+
+    def guarded(hook: Callable[..., None]) -> Callable[..., None]:
+        def call(*arguments: Any) -> None:
+            if broken:
+                return
+            try:
+                hook(*arguments)
+            except Exception as error:
+                broken.append(error)
+                warn(f"{what} ends here: {error or type(error).__name__}")
+
+        return call
+
+    for name in _HOOKS:
+        setattr(callback, name, guarded(getattr(callback, name)))
+    return callback
 
 
 def epoch_table(metric: str, *, by_epoch: bool = False) -> EpochTable:

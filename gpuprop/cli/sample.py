@@ -39,11 +39,10 @@ def subject_and_sample(
 
 
 def _model_and_sample(model: Path, row: int, source: Source) -> tuple[Network, NDArray[Any], NDArray[Any]]:
-    from gpuprop.estimators.stored_models import load_network
-    from gpuprop.training.parts import rows_for_model
+    from gpuprop.estimators.predictors import load_predictor
 
-    network = load_network(model, "numpy")
-    X, y = rows_for_model(network, source)
+    predictor = load_predictor(model, "numpy")
+    network, (X, y) = predictor.network, predictor.network_rows(source)
     if row >= len(X):
         raise OptionError(f"--sample: got {row}, expected 0 to {len(X) - 1}: {source.data} has {len(X):,} rows")
     return network, X[row : row + 1], y[row : row + 1]

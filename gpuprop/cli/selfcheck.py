@@ -57,7 +57,7 @@ def selfcheck(
     json: Json = False,
 ) -> None:
     """Run the cases, print the table, and exit with 1 on failure."""
-    from gpuprop.cli.console import print_json
+    from gpuprop.cli.console import mark_saved, print_json
 
     chosen = use_device(device)
     from gpuprop.backends import get_ops
@@ -81,6 +81,7 @@ def selfcheck(
     found = check.report() | {"timings": _timings(check, ops)}
     if report is not None:
         write_report(report, found)
+        mark_saved()
     if json:
         print_json(found)
     else:

@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gpuprop.cli.animate import check_animation
+from gpuprop.cli.console import mark_saved, warn
 from gpuprop.cli.device import check_device
+from gpuprop.cli.files import check_writable
 from gpuprop.cli.options import (
+    Arrays,
     Device,
     Header,
     Labels,
-    OptionError,
+    MissingValues,
     Target,
-    check_test_fraction,
+    check_task,
+    check_test_parts,
     one_of,
     parse_activation,
     parse_dropout,
@@ -25,31 +30,26 @@ from gpuprop.cli.options import (
     parse_scale,
     wrong_options,
 )
+from gpuprop.cli.pictures import draw_pictures, reason_against_pictures
+from gpuprop.cli.runs import pictures, shape
 from gpuprop.maths.activations import ACTIVATIONS
 from gpuprop.maths.losses import LOSSES
 from gpuprop.maths.optimizers import OPTIMIZERS
 from gpuprop.maths.schedules import SCHEDULES
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from gpuprop.cli.progress import EpochTable
-    from gpuprop.datasets import Dataset
-    from gpuprop.model.network import Network
-    from gpuprop.training.parts import Source
-    from gpuprop.training.recipes import Recipe
+    from gpuprop.cli.runs import Run
+    from gpuprop.learn.live.frames import Recorder
     from gpuprop.training.run_folder import RunFolder
-    from gpuprop.training.trainer import Trainer
-
-    Part = tuple[NDArray[Any], NDArray[Any]]
 
 __all__ = ["register"]
 
-_HELP = """Train a network on DATA: mnist, digits, xor, openml:NAME, or a file (CSV, NPY, NPZ, IDX, Parquet).
+_HELP = """Train a network on DATA: mnist, digits, xor, openml:NAME, or a file (CSV, Parquet, NPY, NPZ, IDX).
 
 The folder --out gets model.safetensors, history.csv, loss.png and confusion.png (predictions.png for a regression).
-Each built-in data set has its own values for defaults marked "by data"; those for a file follow from its number of
-rows.
+A table (CSV, Parquet, OpenML) may have columns of text, dates and gaps; what each column is, and what is done with it,
+is shown before the training. Defaults marked "by data" are those of the preset for a table; a built-in data set has its
+own, and those of other files follow from their number of rows.
 
 \b
 Examples:
@@ -77,10 +77,34 @@ def train(
         str,
         typer.Option(
             metavar="auto|classification|regression",
-            help="auto: text, bools, and integers of at most 100 distinct values are classes.",
+            help="auto: the values decide. Classes are text, bools, and whole numbers if there are at most 10 or if "
+            "they count 0, 1, 2, ...; other numbers are a regression.",
         ),
     ] = "auto",
     header: Header = None,
+    drop: Annotated[
+        str | None, typer.Option("--drop", metavar="NAME,...", help="Columns of a table to leave out.")
+    ] = None,
+    categorical: Annotated[
+        str | None,
+        typer.Option(
+            "--categorical",
+            metavar="NAME,...",
+            help="Columns of a table that are categories, also if they hold numbers.",
+        ),
+    ] = None,
+    numeric: Annotated[
+        str | None, typer.Option("--numeric", metavar="NAME,...", help="Columns of a table that are numbers.")
+    ] = None,
+    date: Annotated[
+        str | None, typer.Option("--date", metavar="NAME,...", help="Columns of a table that are dates.")
+    ] = None,
+    na: MissingValues = None,
+    arrays: Arrays = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The recipe for a table; the options below change it.  [default: tabular]"),
+    ] = None,
     test: Annotated[str | None, typer.Option(metavar="FILE", help="A file with the test part.")] = None,
     test_fraction: Annotated[
         float | None,
@@ -98,9 +122,9 @@ def train(
         Any,
         typer.Option(
             metavar="standard|none|divide:N",
-            help="How the inputs are scaled; the scaling is saved with the model. standard brings each column of the "
-            "training part to mean 0 and deviation 1.  [default: by data; divide:255 for 8-bit images, standard for "
-            "other files]",
+            help="How the inputs are scaled, but for tables; the scaling is saved with the model. standard brings each "
+            "column of the training part to mean 0 and deviation 1.  [default: by data; divide:255 for 8-bit images, "
+            "standard for other arrays]",
             parser=parse_scale,
         ),
     ] = None,
@@ -200,168 +224,101 @@ def train(
     options = dict(locals())
     check_device(device)
 
-    from gpuprop.cli.animate import record, write_film
-    from gpuprop.cli.console import print_report
-    from gpuprop.training.from_recipe import network_for, plain_seconds_of, trainer_for
-    from gpuprop.training.parts import Source
-    from gpuprop.training.placement import device_for_training
-    from gpuprop.training.recipes import recipe_for
+    from gpuprop import datasets
+    from gpuprop.cli.array_run import array_run
+    from gpuprop.cli.table_run import table_run
     from gpuprop.training.run_folder import RunFolder
-    from gpuprop.training.scores import report_on
 
-    dataset = _load(Source(data, target, labels, header), task)
-    train_part, test_part = _parts(dataset, None if test is None else Source(test, target, None, header), options)
-    with wrong_options():
-        recipe = recipe_for(data, train_part[0], batch_size).with_options(options)
-        chosen = device_for_training(device, plain_seconds_of(dataset, train_part, recipe), plan)
-        network = network_for(dataset, train_part, recipe, loss=loss, seed=seed, device=chosen.device)
-        trainer = trainer_for(network, recipe, len(train_part[0]), [_table(network)], plan=plan)
-        film = None if animate is None else record(animate, trainer, train_part)
-    _describe(dataset, train_part, test_part, trainer, recipe, chosen.reason)
+    check_task(task)
+    check_test_parts(test, test_fraction)
+    run, chosen = (table_run if datasets.is_table(data) else array_run)(options)
+    film = None
+    if animate is not None:
+        with wrong_options():
+            check_animation(animate)
+            film = run.recorder()
+    run.describe(chosen)
     folder = RunFolder(
-        out or _default_folder(dataset),
-        overwrite=overwrite,
-        to_overwrite="add --overwrite",
+        out or _default_folder(run.name),
+        overwrite=overwrite and not run.target_guessed,
+        to_overwrite=(
+            "the target of this run was only guessed, so it replaces no other: name it with --target"
+            if overwrite and run.target_guessed
+            else "add --overwrite"
+        ),
         to_move="choose another --out",
     )
     with folder:
-        stopped = _fit(trainer, train_part, folder.staging)
+        if animate is not None:
+            check_writable(animate)
+        against_pictures = reason_against_pictures()
+        if against_pictures:
+            warn(f"{against_pictures}; the run will have no pictures")
+        stopped = run.fit(folder.staging, film)
         with _uninterrupted():  # after a first Ctrl-C has ended the training, a second one must not lose the model
-            _save(folder, trainer, dataset, test_part)
-    print(f"plan: {trainer.plan_reason}")
-    if trainer.best_epoch is not None and stopped is None:
-        print(
-            f"kept: epoch {trainer.best_epoch} of {trainer.epochs_done}, the one of the lowest {_watched(trainer)} loss"
-        )
-    if animate is not None and film is not None:
-        write_film(animate, film, f"{dataset.name}, {_shape(network)}")
-        print(f"animation: {animate}")
-    print(f"saved in {folder.path}: {', '.join(folder.published)}\n")
-    print_report(report_on(network, *test_part, classes=dataset.classes))
-    if isinstance(stopped, KeyboardInterrupt):
+            _save(folder, run)
+        try:
+            if not against_pictures:
+                draw_pictures(folder, pictures(run))
+            _say_end(run, stopped is None)
+            if animate is not None and film is not None:
+                _write_film(animate, film, f"{run.name}, {shape(run.trainer.network)}")
+            print(f"saved in {folder.path}: {', '.join(folder.published)}\n")
+            _report(run)
+        except KeyboardInterrupt:
+            stopped = stopped or KeyboardInterrupt()
+    if stopped is not None:
+        trainer = run.trainer
         raise KeyboardInterrupt(
             f"interrupted after {trainer.epochs_done} of {trainer.epochs} epochs; "
             f"the model of epoch {trainer.epochs_done} is saved in {folder.path}"
         )
 
 
-def _load(source: Source, task: str) -> Dataset:
-    from gpuprop.datasets.dataset import TASKS
-    from gpuprop.errors import unknown_name
-
-    with wrong_options():
-        if task not in TASKS:
-            raise unknown_name("task", task, TASKS)
-    return source.load(task)
-
-
-def _parts(dataset: Dataset, test: Source | None, options: dict[str, Any]) -> tuple[Part, Part]:
-    """Return the rows to train on and the rows to test with."""
-    from gpuprop.training.parts import train_and_test_parts
-
-    fraction = options["test_fraction"]
-    check_test_fraction(fraction)
-    if test is not None and fraction is not None:
-        raise OptionError(
-            "got --test and --test-fraction, expected one of them: a test file leaves nothing to hold out"
-        )
-    return train_and_test_parts(dataset, test, fraction, options["seed"])
-
-
-def _table(network: Network) -> EpochTable:
-    from gpuprop.cli.progress import epoch_table
-
-    return epoch_table("accuracy" if network.is_classifier else "r2", by_epoch=network.device_.startswith("cuda:"))
-
-
-def _fit(trainer: Trainer, part: Part, live: Path) -> BaseException | None:
-    """Train, and write the files that `gpuprop watch` reads into the folder `live`.
-
-    Return the interrupt if the user ended the training early, after at least one completed epoch.
-    """
-    from gpuprop.cli.progress import EpochTable
-    from gpuprop.learn.live.snapshot import LiveRun
-    from gpuprop.training.targets import StandardisedTargets
-
-    X, y = part
-    trainer.callbacks += (LiveRun(live, X, y),)
-    targets = StandardisedTargets.of(trainer.network, y)
-    stopped: BaseException | None = None
-    try:
-        trainer.fit(X, targets.values)
-    except (KeyboardInterrupt, BrokenPipeError) as interrupt:  # Ctrl-C, and the end of `gpuprop train ... | head`
-        if trainer.epochs_done == 0:
-            raise type(interrupt)("interrupted before the first epoch was complete; nothing was written") from None
-        stopped = interrupt
-    finally:
-        for callback in trainer.callbacks:
-            if isinstance(callback, EpochTable):
-                callback.close()
-    targets.fold(trainer.network)
-    return stopped
-
-
-def _describe(
-    dataset: Dataset, train_part: Part, test_part: Part, trainer: Trainer, recipe: Recipe, chosen: str
-) -> None:
-    """Print data, network, training and device in a few lines."""
-    from gpuprop.measure.machine import clock_fault
-    from gpuprop.training.orders import rows_held_out
-
-    network = trainer.network
-    n_rows, n_features = train_part[0].shape
-    share = trainer.validation
-    n_validation = rows_held_out(share, n_rows) if isinstance(share, float) else 0
-    what = f"{len(dataset.classes)} classes" if dataset.classes else f"regression, {network.layer_sizes[-1]} target(s)"
-    print(
-        f"{dataset.name}: {n_rows - n_validation:,} rows for training, {n_validation:,} for validation, "
-        f"{len(test_part[0]):,} for testing; {n_features} features, {what}"
-    )
-    hidden = ", ".join(dict.fromkeys(a.name for a in network.hidden_activations))
-    print(
-        f"network: {_shape(network)}, {hidden + ', ' if hidden else ''}"
-        f"{network.output_activation.name} + {network.loss_function.name}, {network.n_parameters:,} parameters"
-    )
-    print(
-        f"training: {trainer.optimizer.name}, rate {trainer.learning_rate:g} ({recipe.schedule}), "
-        f"{trainer.epochs} epochs in batches of {trainer.batch_size}, scale {recipe.scale}, seed {network.seed}"
-    )
-    print(chosen, flush=True)
-    flaw = clock_fault(network.ops)
-    if flaw:
-        print(f"seconds: by the host's clock; {flaw}", flush=True)
-
-
-def _save(folder: RunFolder, trainer: Trainer, dataset: Dataset, test_part: Part) -> None:
-    """Write all files of the run, then put them in their places together."""
-    from gpuprop.learn import plots
+def _save(folder: RunFolder, run: Run) -> None:
+    """Write model and history, then put them in their places together."""
     from gpuprop.model.container import MODEL_FILE_NAME
     from gpuprop.training import run_folder
 
-    network, (X, y) = trainer.network, test_part
-    network.save(folder.staging / MODEL_FILE_NAME)
-    run_folder.write_history(folder.staging / run_folder.HISTORY, trainer.history)
-    curves = plots.loss_curves(trainer.history, title=f"{dataset.name}, {_shape(network)}")
-    curves.savefig(folder.staging / run_folder.LOSS)
-    if dataset.classes is None:
-        figure = plots.predictions(y, network.predict(X), title=f"{dataset.name}: test part")
-        figure.savefig(folder.staging / run_folder.PREDICTIONS)
-    else:
-        figure = plots.confusion_matrix(y, network.predict(X), dataset.classes, title=f"{dataset.name}: test part")
-        figure.savefig(folder.staging / run_folder.CONFUSION)
+    run.save(folder.staging / MODEL_FILE_NAME)
+    run_folder.write_history(folder.staging / run_folder.HISTORY, run.history)
     folder.publish()
+    mark_saved()
 
 
-def _default_folder(dataset: Dataset) -> Path:
-    return Path("gpuprop-" + re.sub(r"[^\w.+-]+", "-", dataset.name))
+def _say_end(run: Run, complete: bool) -> None:
+    """Say how the updates were made, and which epoch was kept."""
+    trainer = run.trainer
+    print(f"plan: {trainer.plan_reason}")
+    kept = run.kept()
+    if kept and complete:
+        print(f"kept: epoch {trainer.best_epoch} of {trainer.epochs_done}, {kept}")
 
 
-def _shape(network: Network) -> str:
-    return "-".join(map(str, network.layer_sizes))
+def _report(run: Run) -> None:
+    """Say how good the model is on the test part."""
+    from gpuprop.cli.console import print_report
+    from gpuprop.training.scores import report_of
+
+    try:
+        print_report(report_of(*run.test_part(), run.classes))
+    except Exception as error:
+        warn(f"the model is saved, but the report on the test part failed: {error or type(error).__name__}")
 
 
-def _watched(trainer: Trainer) -> str:
-    return "training" if trainer.validation is None else "validation"
+def _write_film(path: Path, film: Recorder, title: str) -> None:
+    from gpuprop.cli.animate import write_film
+
+    try:
+        write_film(path, film, title)
+    except Exception as error:
+        warn(f"the model is saved, but the animation is not: {error or type(error).__name__}")
+    else:
+        print(f"animation: {path}")
+
+
+def _default_folder(name: str) -> Path:
+    return Path("gpuprop-" + re.sub(r"[^\w.+-]+", "-", name))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ builds estimators from descriptions.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import is_classifier
 
-from gpuprop.estimators.plain_values import plain
+from gpuprop.estimators.plain_values import plain, revived
 
 __all__ = [
     "RECORDS",
@@ -24,6 +25,7 @@ __all__ = [
     "described_parameters",
     "kind_of",
     "restore_records",
+    "restored_labels",
 ]
 
 #: Fitted attributes that a file holds where an estimator has them; all are numbers, or lists of numbers.
@@ -40,6 +42,7 @@ RECORDS = (
 )
 #: Parameters that a file does not hold; it describes the `estimator` of an ensemble separately.
 _NOT_STORED = ("callbacks", "device", "n_threads", "plan", "estimator")
+_LABEL_DTYPES = r"(int|uint)(8|16|32|64)|float(16|32|64)|bool|object|str"
 
 
 def kind_of(estimator: Any) -> str:
@@ -90,14 +93,41 @@ def described_parameters(estimator: Any) -> dict[str, Any]:
 
 
 def described_labels(classes: NDArray[Any], *, several: bool = False) -> dict[str, Any]:
-    """Return labels as JSON values, with their dtype; see `gpuprop.estimators.restored.restored_labels`."""
-    values = classes.tolist()
-    if not all(isinstance(label, (str, int, float, bool)) for label in values):
-        raise ValueError(
-            f"classes_: got labels {values[:3]}, expected text, numbers or booleans; a file holds no others"
-        )
+    """Return labels as JSON values, from which `restored_labels` makes equal ones.
+
+    Raises
+    ------
+    ValueError
+        If a file cannot hold them.
+    """
     dtype = "str" if classes.dtype.kind == "U" else classes.dtype.name
-    return {"dtype": dtype, "values": [plain("classes_", label) for label in values], "several": several}
+    values = classes.tolist()
+    try:
+        described = {"dtype": dtype, "values": [plain("classes_", label) for label in values], "several": several}
+        same = restored_labels(described).tolist() == values
+    except (TypeError, ValueError):
+        same = False
+    if not same:
+        shown = ", ".join(map(repr, values[:3]))
+        raise ValueError(
+            f"classes_: got labels {shown} of dtype {classes.dtype}, expected text, numbers or booleans; "
+            "a file holds no others"
+        )
+    return described
+
+
+def restored_labels(described: Mapping[str, Any]) -> NDArray[Any]:
+    """Return the labels that `described_labels` described.
+
+    Raises
+    ------
+    TypeError, ValueError, LookupError
+        If the description is not one.
+    """
+    dtype, values = described["dtype"], [revived(value) for value in described["values"]]
+    if not re.fullmatch(_LABEL_DTYPES, dtype) or any(not isinstance(v, (str, int, float, bool)) for v in values):
+        raise ValueError(f"labels of dtype {dtype!r}, expected text, numbers or booleans")
+    return np.array(values, dtype=dtype)
 
 
 def restore_records(estimator: Any, records: Mapping[str, Any]) -> None:

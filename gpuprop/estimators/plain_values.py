@@ -16,6 +16,7 @@ import numpy as np
 from gpuprop.maths.activations import Activation
 from gpuprop.maths.optimizers import OPTIMIZERS, Optimizer
 from gpuprop.maths.schedules import SCHEDULES, Schedule
+from gpuprop.training.tabular_presets import TabularPreset
 
 __all__ = ["plain", "revived"]
 
@@ -42,6 +43,8 @@ def plain(name: str, value: Any) -> Any:
         return np.dtype(value).name
     if isinstance(value, Activation):
         return {"activation": value.name}
+    if isinstance(value, TabularPreset):
+        return {"preset": {field.name: plain(name, getattr(value, field.name)) for field in fields(value)}}
     for kind, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
         if type(value) in known.values():
             settings = {field.name: plain(name, getattr(value, field.name)) for field in fields(value)}
@@ -77,6 +80,7 @@ def revived(value: Any, activations: Mapping[str, Activation] | None = None) -> 
         "activation": lambda name: (activations or {}).get(name, name),
         "optimizer": lambda pair: _known(OPTIMIZERS, pair),
         "schedule": lambda pair: _known(SCHEDULES, pair),
+        "preset": lambda settings: TabularPreset(**{field: revived(value) for field, value in settings.items()}),
     }
     return makers[kind](content)
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpuprop.estimators.base import BaseMLP
 from gpuprop.estimators.classifier import MLPClassifier
-from gpuprop.estimators.described import RECORDS, restore_records
+from gpuprop.estimators.described import RECORDS, restore_records, restored_labels
 from gpuprop.estimators.ensemble import MLPEnsemble
 from gpuprop.estimators.plain_values import revived
 from gpuprop.estimators.regressor import MLPRegressor
@@ -22,7 +20,6 @@ __all__ = ["KINDS", "restore", "restore_ensemble", "restore_feature_names", "res
 
 #: The kinds of model file that hold an estimator.
 KINDS: dict[str, type[BaseMLP]] = {"classifier": MLPClassifier, "regressor": MLPRegressor}
-_LABEL_DTYPES = r"(int|uint)(8|16|32|64)|float(32|64)|bool|object|str"
 
 
 def restore(
@@ -74,14 +71,6 @@ def restore_ensemble(
         ensemble.classes_ = first.classes_
     restore_feature_names(ensemble, described)
     return ensemble
-
-
-def restored_labels(labels: Mapping[str, Any]) -> NDArray[Any]:
-    """Return the labels that `gpuprop.estimators.described.described_labels` described."""
-    dtype, values = labels["dtype"], [revived(value) for value in labels["values"]]
-    if not re.fullmatch(_LABEL_DTYPES, dtype) or any(not isinstance(v, (str, int, float, bool)) for v in values):
-        raise ValueError(f"labels of dtype {dtype!r}, expected text, numbers or booleans")
-    return np.array(values, dtype=dtype)
 
 
 def _restore_labels(classifier: MLPClassifier, labels: Mapping[str, Any]) -> None:

@@ -35,13 +35,13 @@ from gpuprop.training.tabular_presets import TabularPreset, network_for_table, p
 from gpuprop.training.targets import mean_and_deviation
 from gpuprop.training.trainer import Trainer
 
-__all__ = ["BaseTabular", "TabularClassifier", "TabularRegressor"]
+__all__ = ["BaseTabular", "TabularClassifier", "TabularRegressor", "inputs_of"]
 
 Array = NDArray[Any]
 
 #: The type and range of every parameter, in scikit-learn's notation.
 CONSTRAINTS: dict[str, list[Any]] = {
-    "preset": [str],
+    "preset": [str, TabularPreset],
     "categorical_features": ["array-like", str, None],
     "numeric_features": ["array-like", str, None],
     "date_features": ["array-like", str, None],
@@ -138,7 +138,7 @@ class BaseTabular(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
         for train, held_out in pairs:
             network = network_for_table(
                 chosen,
-                _inputs_of(self.columns_, chosen),
+                inputs_of(self.columns_, chosen),
                 self.n_outputs_,
                 rows=train.X,
                 seed=int(random_state.randint(np.iinfo(np.int32).max)),
@@ -294,9 +294,9 @@ class TabularClassifier(ClassifierMixin, BaseTabular):  # type: ignore[misc]  # 
 
     Parameters
     ----------
-    preset : str, default="tabular"
-        The recipe, a key of `gpuprop.training.tabular_presets.PRESETS`: "tabular" is RealMLP-TD-S; "tabular-large" is
-        RealMLP-TD, which is better on the average, several times slower, and trained on the CPU.
+    preset : str or TabularPreset, default="tabular"
+        The recipe, an object or a key of `gpuprop.training.tabular_presets.PRESETS`: "tabular" is RealMLP-TD-S;
+        "tabular-large" is RealMLP-TD, which is better on the average, several times slower, and trained on the CPU.
     categorical_features, numeric_features, date_features : sequence of str, int or bool, or None, default=None
         Columns of which you know what they hold: their names, their positions, or a mask. None leaves it to the rules
         of `Columns`.
@@ -396,7 +396,7 @@ class TabularClassifier(ClassifierMixin, BaseTabular):  # type: ignore[misc]  # 
 
     def __init__(
         self,
-        preset: str = "tabular",
+        preset: str | TabularPreset = "tabular",
         *,
         categorical_features: Any = None,
         numeric_features: Any = None,
@@ -501,9 +501,9 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]  # sc
 
     Parameters
     ----------
-    preset : str, default="tabular"
-        The recipe, a key of `gpuprop.training.tabular_presets.PRESETS`: "tabular" is RealMLP-TD-S; "tabular-large" is
-        RealMLP-TD, which is better on the average, several times slower, and trained on the CPU.
+    preset : str or TabularPreset, default="tabular"
+        The recipe, an object or a key of `gpuprop.training.tabular_presets.PRESETS`: "tabular" is RealMLP-TD-S;
+        "tabular-large" is RealMLP-TD, which is better on the average, several times slower, and trained on the CPU.
     categorical_features, numeric_features, date_features : sequence of str, int or bool, or None, default=None
         Columns of which you know what they hold: their names, their positions, or a mask. None leaves it to the rules
         of `Columns`.
@@ -603,7 +603,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]  # sc
 
     def __init__(
         self,
-        preset: str = "tabular",
+        preset: str | TabularPreset = "tabular",
         *,
         categorical_features: Any = None,
         numeric_features: Any = None,
@@ -675,7 +675,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]  # sc
 # --- helpers -------------------------------------------------------------------------------------------------------
 
 
-def _inputs_of(columns: Columns, chosen: TabularPreset) -> int | InputEmbedding:
+def inputs_of(columns: Columns, chosen: TabularPreset) -> int | InputEmbedding:
     """Return the number of inputs, or how they are embedded."""
     n_numbers, n_plain, codes = columns.layout
     embedded = n_numbers if chosen.embedded_numbers else 0

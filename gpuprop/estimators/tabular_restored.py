@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from gpuprop.estimators.columns import Columns
+from gpuprop.estimators.described import restored_labels
 from gpuprop.estimators.plain_values import revived
-from gpuprop.estimators.restored import restore_feature_names, restored_labels
+from gpuprop.estimators.restored import restore_feature_names
 from gpuprop.estimators.tabular import TabularClassifier, TabularRegressor
 from gpuprop.estimators.tabular_described import TABULAR_KINDS
 from gpuprop.maths.activations import Activation

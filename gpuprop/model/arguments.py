@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike
 from gpuprop.core.embedding import InputEmbedding
 from gpuprop.errors import check_integer, check_real
 from gpuprop.maths.activations import Activation, get_activation
+from gpuprop.maths.losses import Loss
 
 __all__ = [
     "check_classes",
@@ -21,6 +22,7 @@ __all__ = [
     "check_feature_names",
     "check_hidden_activations",
     "check_layer_sizes",
+    "check_named",
     "check_seed",
 ]
 
@@ -59,6 +61,19 @@ def check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     if found not in (np.float32, np.float64) or not found.isnative:
         raise ValueError(f"dtype: got {dtype!r}, expected 'float32' or 'float64'")
     return found
+
+
+def check_named(activations: Iterable[Activation], loss: Loss) -> None:
+    """Raise ``ValueError`` for functions that a model file, which holds their names, could not tell to a reader."""
+    if not loss.built_in:
+        raise ValueError(f"loss: got {loss.name!r}, which is not one of gpuprop's own; a model file holds no others")
+    by_name: dict[str, Activation] = {}
+    for activation in activations:
+        if by_name.setdefault(activation.name, activation) != activation:
+            raise ValueError(
+                f"got two different activations named {activation.name!r}, which a model file cannot tell apart; "
+                "give one of them another name"
+            )
 
 
 def check_embedding(embedding: InputEmbedding | Mapping[str, Any] | None, n_inputs: int) -> InputEmbedding | None:
@@ -102,7 +117,10 @@ def check_classes(classes: Sequence[Any] | None, n_outputs: int) -> tuple[Any, .
     """Return the labels of the classes as plain Python values, or None."""
     if classes is None:
         return None
-    labels = tuple(label.item() if isinstance(label, np.generic) else label for label in classes)
+    # A date of NumPy would give an integer.
+    labels = tuple(
+        label.item() if isinstance(label, np.generic) and label.dtype.kind in "biufU" else label for label in classes
+    )
     expected = 2 if n_outputs == 1 else n_outputs
     if len(labels) != expected:
         raise ValueError(f"classes: got {len(labels)} labels, expected {expected} for {n_outputs} output(s)")

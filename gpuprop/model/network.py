@@ -34,6 +34,7 @@ from gpuprop.model.arguments import (
     check_feature_names,
     check_hidden_activations,
     check_layer_sizes,
+    check_named,
     check_seed,
 )
 from gpuprop.model.initial_weights import initial_parameters
@@ -263,7 +264,15 @@ class Network(SpecViews, LectureNotation):
         return self.metric != "residual"
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments as JSON values, for model files; not the parameters, not the device."""
+        """Return the constructor's arguments as JSON values, for model files; not the parameters, not the device.
+
+        Raises
+        ------
+        ValueError
+            If the names of loss and activations do not say what they are: a loss that is not gpuprop's own, or two
+            activations of your own under one name.
+        """
+        check_named((*self.hidden_activations, self.output_activation), self.loss_function)
         return {
             "layer_sizes": list(self.layer_sizes),
             "hidden_activation": [activation.name for activation in self.hidden_activations],

@@ -1,4 +1,4 @@
-"""The folder of a run: claimed before training starts, filled all at once when everything is there."""
+"""The folder of a run: claimed before training starts, filled when the model is there; pictures follow it."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class RunFolder:
     """A claim on the folder `path` for the files of a run.
 
     Entering makes the folder, and in it a hidden folder of this process, which proves that files can be written there.
-    Files go to `staging`, and `publish` moves them to their places, so that the files of an earlier run stay until all
-    new ones are complete. Leaving without `publish` changes nothing.
+    Files go to `staging`, and `publish` moves them to their places, so that the files of an earlier run stay until the
+    new model is complete. `publish` may be called again with further files. Leaving without `publish` changes nothing.
 
     Parameters
     ----------
@@ -96,14 +96,14 @@ class RunFolder:
         self._remove_folders()
 
     def publish(self) -> None:
-        """Move the files in `staging` to their places, and remove those of an earlier run that have no successor."""
+        """Move the files in `staging` to their places; the first time, remove all other files of an earlier run."""
         new = {file.name for file in self.staging.iterdir()}
-        self.published = [name for name in FILES if name in new]
         for name in FILES:
             if name in new:
                 (self.staging / name).replace(self.path / name)
-            else:
+            elif not self.published:
                 (self.path / name).unlink(missing_ok=True)
+        self.published += [name for name in FILES if name in new and name not in self.published]
 
     def _make_folders(self) -> None:
         self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from gpuprop.model.network import Network
 
-__all__ = ["Report", "report_on"]
+__all__ = ["Report", "report_of", "report_on"]
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,24 @@ def report_on(network: Network, X: NDArray[Any], y: NDArray[Any], classes: Seque
     classes : sequence or None, default=None
         What the indices stand for; None calls them 0, 1, ...
     """
-    predicted = network.predict(X)
-    if network.is_classifier:
-        return _of_classes(y, predicted, classes or list(range(max(2, network.layer_sizes[-1]))))
-    return _of_numbers(y.reshape(len(y), -1), predicted)
+    if network.is_classifier and not classes:
+        classes = list(range(max(2, network.layer_sizes[-1])))
+    return report_of(y, network.predict(X), classes if network.is_classifier else None)
+
+
+def report_of(y: NDArray[Any], predicted: NDArray[Any], classes: Sequence[Any] | None) -> Report:
+    """Compare predictions with the truth.
+
+    Parameters
+    ----------
+    y, predicted : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        True and predicted class indices, or values.
+    classes : sequence or None
+        What the indices stand for; None for values.
+    """
+    if classes is not None:
+        return _of_classes(y, predicted, classes)
+    return _of_numbers(y.reshape(len(y), -1), predicted.reshape(len(y), -1))
 
 
 def _of_classes(y: NDArray[Any], predicted: NDArray[Any], classes: Sequence[Any]) -> Report:

@@ -52,7 +52,8 @@ class TabularPreset:
         A classifier has one output for each class, also for two.
     epochs, batch_size : int
         Where a table has fewer rows than a batch, they are one batch. Rows that do not fill one are left out.
-    learning_rate : float
+    learning_rate : float or None
+        None takes the optimizer's own default.
     schedule : Schedule or str
     optimizer : Optimizer or str
     rate_factors : mapping of str to float
@@ -76,8 +77,10 @@ class TabularPreset:
         Whether numbers are embedded by periodic functions.
     most_one_hot : int or None
         Categories of more values are embedded in 8 numbers; None makes a column of each value, whatever their number.
-    dropout : float
-        Share of the hidden units that is dropped at first; `decay_schedule` lowers it.
+    dropout : float or tuple (input, hidden)
+        Share of the hidden units that is dropped, or of the inputs and the hidden units.
+    dropout_schedule : Schedule, str or None
+        What lowers the dropout; None leaves it as it is.
     weight_decay : float
         Of the weights at first; `decay_schedule` lowers it.
     decay_schedule : Schedule or str
@@ -85,6 +88,10 @@ class TabularPreset:
         Of groups of parameters, see `gpuprop.Trainer`.
     fitted_start : bool
         Whether initial weights and biases follow from the training rows, see `fit_start`.
+    l1, l2 : float
+        Penalties, see `gpuprop.Network`.
+    early_stopping : int or None
+        Epochs that the training waits for a lower validation loss; None makes all epochs.
     """
 
     task: Task
@@ -93,7 +100,7 @@ class TabularPreset:
     loss: str = "categorical_cross_entropy"
     epochs: int = 256
     batch_size: int = 256
-    learning_rate: float = 0.04
+    learning_rate: float | None = 0.04
     schedule: Schedule | str = "coslog"
     optimizer: Optimizer | str = field(default_factory=lambda: Adam(beta_1=0.9, beta_2=0.95))
     rate_factors: Mapping[str, float] = field(default_factory=lambda: {"biases": 0.1, "scale": 6.0})
@@ -107,11 +114,15 @@ class TabularPreset:
     slopes: bool = False
     embedded_numbers: bool = False
     most_one_hot: int | None = None
-    dropout: float = 0.0
+    dropout: float | tuple[float, ...] = 0.0
+    dropout_schedule: Schedule | str | None = None
     weight_decay: float = 0.0
     decay_schedule: Schedule | str = "flat_cosine"
     decay_factors: Mapping[str, float] = field(default_factory=dict)
     fitted_start: bool = False
+    l1: float = 0.0
+    l2: float = 0.0
+    early_stopping: int | None = None
 
     def with_options(self, **given: Any) -> TabularPreset:
         """Return the preset with the settings that are given and not None.
@@ -128,19 +139,19 @@ class TabularPreset:
         return replace(self, **{name: value for name, value in given.items() if value is not None})
 
 
-def preset(name: str, task: Task) -> TabularPreset:
-    """Return the preset of a name.
+def preset(name: str | TabularPreset, task: Task) -> TabularPreset:
+    """Return the preset of a name; a `TabularPreset` is returned as it is.
 
     Parameters
     ----------
-    name : str
-        A key of `PRESETS`.
+    name : str or TabularPreset
+        A key of `PRESETS`, or an object.
     task : {"classification", "regression"}
 
     Raises
     ------
     ValueError
-        If there is no such preset.
+        If there is no such preset, or it is for another task.
 
     Examples
     --------
@@ -148,6 +159,10 @@ def preset(name: str, task: Task) -> TabularPreset:
     >>> preset("tabular", "regression").activation
     'mish'
     """
+    if isinstance(name, TabularPreset):
+        if name.task != task:
+            raise ValueError(f"preset: got one for a {name.task}, expected one for a {task}")
+        return name
     if name not in PRESETS:
         raise unknown_name("preset", name, PRESETS)
     chosen = TabularPreset(task)
@@ -168,6 +183,7 @@ def preset(name: str, task: Task) -> TabularPreset:
         embedded_numbers=True,
         most_one_hot=8,
         dropout=0.15,
+        dropout_schedule="flat_cosine",
         weight_decay=0.02,
         fitted_start=True,
     )
@@ -210,7 +226,9 @@ def network_for_table(
         seed=seed,
         device="cpu" if on_host and device == "auto" else device,
         dtype=dtype,
-        dropout=chosen.dropout if chosen.hidden else 0.0,
+        dropout=_dropout(chosen),
+        l1=chosen.l1,
+        l2=chosen.l2,
         slopes=chosen.slopes,
         embedding=embedding,
         classes=classes,
@@ -298,11 +316,19 @@ def trainer_for_table(
         "weight_decay": chosen.weight_decay,
         "weight_decay_schedule": chosen.decay_schedule,
         "weight_decay_factors": _known(chosen.decay_factors, network, chosen),
-        "dropout_schedule": chosen.decay_schedule if any(network.dropout) else None,
+        "dropout_schedule": chosen.dropout_schedule if any(network.dropout) else None,
+        "early_stopping": chosen.early_stopping,
     }
     return Trainer(
         network, validation=validation, callbacks=callbacks, plan=plan, n_threads=n_threads, **(settings | options)
     )
+
+
+def _dropout(chosen: TabularPreset) -> float | tuple[float, ...]:
+    """Return the dropout of a network that has these hidden layers, or none."""
+    if chosen.hidden:
+        return chosen.dropout
+    return chosen.dropout[:1] if isinstance(chosen.dropout, tuple) else 0.0
 
 
 def _known(factors: Mapping[str, float], network: Network, chosen: TabularPreset) -> dict[str, float]:

@@ -63,10 +63,10 @@ class RunReader:
 
     def _from_model(self, history: dict[str, list[float | None]]) -> dict[str, Any]:
         """Return the part of a snapshot that a finished run's model still gives."""
-        from gpuprop.estimators.stored_models import load_network
+        from gpuprop.estimators.predictors import load_predictor
 
         try:
-            network = load_network(self.folder, "numpy")
+            network = load_predictor(self.folder, "numpy").network
         except (GpupropError, OSError):
             return {}
         done = len(history.get("epoch", ()))

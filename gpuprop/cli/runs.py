@@ -1,0 +1,394 @@
+"""What ``gpuprop train`` trains: a network on arrays, or an estimator on a table; both have what a command needs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gpuprop.cli.console import print_notes, print_table, warn
+from gpuprop.cli.progress import epoch_table, harmless
+from gpuprop.training.callbacks import Callback
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from gpuprop.cli.progress import EpochTable
+    from gpuprop.datasets import Dataset
+    from gpuprop.estimators.columns import Columns
+    from gpuprop.estimators.tabular import BaseTabular
+    from gpuprop.learn.live.frames import Recorder
+    from gpuprop.model.network import Network
+    from gpuprop.training.parts import TableParts
+    from gpuprop.training.recipes import Recipe
+    from gpuprop.training.trainer import Trainer
+
+    Part = tuple[NDArray[Any], NDArray[Any]]
+
+__all__ = ["ArrayRun", "Run", "TableRun"]
+
+_MOST_COLUMNS = 40
+"""The most columns of a table that are listed one by one."""
+_WATCHED = 500
+"""The rows in which `gpuprop watch` looks for mistakes, and of which an animation shows some."""
+
+
+class Run(Protocol):
+    """A training, from its description to its predictions.
+
+    Attributes
+    ----------
+    name : str
+    classes : sequence of labels or None
+        None for a regression.
+    target_guessed : bool
+        Whether nothing but its place made a column the target.
+    """
+
+    name: str
+    classes: Sequence[Any] | None
+    target_guessed: bool
+
+    @property
+    def trainer(self) -> Trainer:
+        """The trainer, which knows how far the training has come; there once it has begun."""
+
+    @property
+    def history(self) -> dict[str, list[Any]]:
+        """The columns of the history file."""
+
+    def describe(self, device: str) -> None:
+        """Print what is known before the training; `device` is the line about the device."""
+
+    def recorder(self) -> Recorder:
+        """Return the callback that records an animation, after a check of the network's size."""
+
+    def fit(self, live: Path, film: Recorder | None) -> KeyboardInterrupt | None:
+        """Train, and write the files of `gpuprop watch` into the folder `live`.
+
+        Return the interrupt if the user ended the training early, after at least one completed epoch.
+        """
+
+    def save(self, path: Path) -> None:
+        """Write the model file."""
+
+    def kept(self) -> str:
+        """Return which epoch was kept and why, or an empty string if it was the last one."""
+
+    def test_part(self) -> Part:
+        """Return the true targets of the test part, and the predictions."""
+
+
+def pictures(run: Run) -> dict[str, Callable[[], Figure]]:
+    """Return the functions that draw the pictures of a run, by the names of their files."""
+    from gpuprop.learn import plots
+    from gpuprop.training import run_folder
+
+    classes, title = run.classes, f"{run.name}: test part"
+    found: dict[str, Callable[[], Figure]] = {
+        run_folder.LOSS: lambda: plots.loss_curves(run.history, title=f"{run.name}, {shape(run.trainer.network)}")
+    }
+    if classes is None:
+        found[run_folder.PREDICTIONS] = lambda: plots.predictions(*run.test_part(), title=title)
+    else:
+        found[run_folder.CONFUSION] = lambda: plots.confusion_matrix(*run.test_part(), classes, title=title)
+    return found
+
+
+def shape(network: Network) -> str:
+    """Return the sizes of a network's layers, such as 784-128-10."""
+    return "-".join(map(str, network.layer_sizes))
+
+
+class ArrayRun:
+    """The training of a network on arrays of numbers.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    train_part, test_part : tuple (X, y)
+    trainer : Trainer
+    recipe : Recipe
+    target_guessed : bool
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        train_part: Part,
+        test_part: Part,
+        trainer: Trainer,
+        recipe: Recipe,
+        target_guessed: bool,
+    ) -> None:
+        self.name, self.target_guessed = dataset.name, target_guessed
+        self.classes: Sequence[Any] | None = dataset.classes
+        self._trainer = trainer
+        self._dataset, self._recipe = dataset, recipe
+        self._train_part, self._test_part = train_part, test_part
+
+    @property
+    def trainer(self) -> Trainer:
+        """The trainer."""
+        return self._trainer
+
+    @property
+    def history(self) -> dict[str, list[Any]]:
+        """The columns of the history file."""
+        return self.trainer.history
+
+    def describe(self, device: str) -> None:
+        """Print data, network, training and device in a few lines."""
+        from gpuprop.training.orders import rows_held_out
+
+        n_rows, n_features = self._train_part[0].shape
+        share = self.trainer.validation
+        n_validation = rows_held_out(share, n_rows) if isinstance(share, float) else 0
+        n_outputs = self.trainer.network.layer_sizes[-1]
+        what = f"{len(self.classes)} classes" if self.classes else f"regression, {n_outputs} target(s)"
+        if self._dataset.target_name is not None:
+            what = f"target {self._dataset.target_name!r}: {what}"
+        print(
+            f"{self.name}: {n_rows - n_validation:,} rows for training, {n_validation:,} for validation, "
+            f"{len(self._test_part[0]):,} for testing; {n_features} features, {what}"
+        )
+        print_notes(self._dataset.notes)
+        more = f"scale {self._recipe.scale}, seed {self.trainer.network.seed}"
+        _print_training(self.trainer, self._recipe.schedule, more)
+        _print_device(device, self.trainer.network)
+
+    def recorder(self) -> Recorder:
+        """Return the callback that records an animation."""
+        from gpuprop.learn.live.frames import Recorder
+
+        Recorder.check(self.trainer.network)
+        return Recorder(*self._train_part)
+
+    def fit(self, live: Path, film: Recorder | None) -> KeyboardInterrupt | None:
+        """Train the network; a regression learns standardised targets, and answers in the units of the data."""
+        from gpuprop.training.targets import StandardisedTargets
+
+        trainer, (X, y) = self.trainer, self._train_part
+        table = _table(trainer.network)
+        trainer.callbacks += _onlookers(table, live, X, y, film)
+        targets = StandardisedTargets.of(trainer.network, y)
+        stopped: KeyboardInterrupt | None = None
+        try:
+            trainer.fit(X, targets.values)
+        except KeyboardInterrupt as interrupt:
+            if trainer.epochs_done == 0:
+                raise _too_early() from None
+            stopped = interrupt
+        finally:
+            table.close()
+        targets.fold(trainer.network)
+        return stopped
+
+    def save(self, path: Path) -> None:
+        """Write the network."""
+        self.trainer.network.save(path)
+
+    def kept(self) -> str:
+        """Return which epoch was kept, and why."""
+        if self.trainer.best_epoch is None:
+            return ""
+        watched = "training" if self.trainer.validation is None else "validation"
+        return f"the one of the lowest {watched} loss"
+
+    def test_part(self) -> Part:
+        """Return the true targets of the test part, and the network's predictions."""
+        X, y = self._test_part
+        return y, self.trainer.network.predict(X)
+
+
+class TableRun:
+    """The training of an estimator on a table.
+
+    Parameters
+    ----------
+    parts : TableParts
+    estimator : TabularClassifier or TabularRegressor
+        Not fitted.
+    columns : Columns
+        Those of the rows for training, fitted: they are shown before the training.
+    planned : Trainer
+        A trainer that differs from the estimator's only in that it will not train: it describes the training.
+    """
+
+    def __init__(self, parts: TableParts, estimator: BaseTabular, columns: Columns, planned: Trainer) -> None:
+        self.name = parts.name
+        self.classes: Sequence[Any] | None = parts.classes
+        self.target_guessed = parts.target_guessed
+        self._parts, self._estimator, self._columns = parts, estimator, columns
+        self._begin = _Begin(parts, planned, estimator.random_state)
+
+    @property
+    def trainer(self) -> Trainer:
+        """The trainer of the estimator's network; before the training, the one that describes it."""
+        return self._begin.trainer
+
+    @property
+    def history(self) -> dict[str, list[Any]]:
+        """The columns of the history file."""
+        history: dict[str, list[Any]] = self._estimator.history_
+        return history
+
+    def describe(self, device: str) -> None:
+        """Print the target, what was guessed, and the table of columns."""
+        parts, (frame, _) = self._parts, self._parts.train
+        n_rows, n_columns = len(frame) + len(parts.test[0]), frame.shape[1]
+        columns = "1 column" if n_columns == 1 else f"{n_columns} columns"
+        print(f"{self.name}: {n_rows:,} rows, {columns}; target {parts.target_name!r}: {_what(parts.classes)}")
+        print_notes(parts.notes)
+        _print_columns(self._columns)
+        self._begin.device = device
+
+    def recorder(self) -> Recorder:
+        """Return the callback that records an animation of the network on the inputs that the columns become."""
+        from gpuprop.learn.live.frames import Recorder
+
+        Recorder.check(self.trainer.network)
+        return Recorder(*self._watched())
+
+    def fit(self, live: Path, film: Recorder | None) -> KeyboardInterrupt | None:
+        """Fit the estimator."""
+        frame, y = self._parts.train
+        table = _table(self.trainer.network)
+        callbacks = [self._begin, *_onlookers(table, live, *self._watched(), film)]
+        self._estimator.set_params(callbacks=callbacks)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                self._estimator.fit(frame, self._parts.labels(y))
+            finally:
+                table.close()
+        stopped: KeyboardInterrupt | None = None
+        for message in dict.fromkeys(str(one.message) for one in caught):
+            if message.startswith("training interrupted by the user"):  # as scikit-learn's fits, this one returns
+                stopped = KeyboardInterrupt()
+            else:
+                warn(message)
+        if stopped is not None and self.trainer.epochs_done == 0:
+            raise _too_early()
+        return stopped
+
+    def save(self, path: Path) -> None:
+        """Write the estimator."""
+        self._estimator.save(path)
+
+    def kept(self) -> str:
+        """Return which epoch was kept, and why."""
+        keep_best = self.trainer.keep_best
+        if keep_best is None:
+            return "" if self.trainer.best_epoch is None else "the one of the lowest training loss"
+        of = "lowest" if keep_best.endswith("loss") else "highest"
+        return f"the last one of the {of} {keep_best.replace('_', ' ')}"
+
+    def test_part(self) -> Part:
+        """Return the true targets of the test part, and the estimator's predictions."""
+        from gpuprop.estimators.predictors import Rows, TablePredictor
+
+        frame, y = self._parts.test
+        return y, TablePredictor(self._estimator).predict(Rows(frame))
+
+    def _watched(self) -> Part:
+        """Return the inputs and targets of the first rows, as the network takes them."""
+        frame, y = self._parts.train
+        y = y[:_WATCHED]
+        if self.classes is None:
+            y = (y - y.mean()) / (y.std() or 1.0)  # about as the estimator standardises them
+        return self._columns.transform(frame.iloc[:_WATCHED]), y
+
+
+class _Begin(Callback):
+    """Describe a training of a table when it begins, and give its network the names that a file keeps.
+
+    Attributes
+    ----------
+    trainer : Trainer
+    device : str
+        The line about the device.
+    """
+
+    def __init__(self, parts: TableParts, planned: Trainer, seed: int) -> None:
+        self._parts, self._seed, self.trainer, self.device = parts, seed, planned, ""
+
+    def on_fit_begin(self, trainer: Trainer) -> None:
+        """Print rows, network, training and device."""
+        self.trainer = trainer
+        trainer.network.target_name = self._parts.target_name
+        trainer.network.classes = None if self._parts.classes is None else tuple(self._parts.classes)
+        n_rows, n_test = len(self._parts.train[0]), len(self._parts.test[0])
+        print(
+            f"{self._parts.name}: {trainer.n_samples:,} rows for training, {n_rows - trainer.n_samples:,} for "
+            f"validation, {n_test:,} for testing"
+        )
+        _print_training(trainer, str(getattr(trainer.schedule, "name", trainer.schedule)), f"seed {self._seed}")
+        _print_device(self.device, trainer.network)
+
+
+def _too_early() -> KeyboardInterrupt:
+    return KeyboardInterrupt("interrupted before the first epoch was complete; nothing was written")
+
+
+def _table(network: Network) -> EpochTable:
+    return epoch_table("accuracy" if network.is_classifier else "r2", by_epoch=network.device_.startswith("cuda:"))
+
+
+def _onlookers(
+    table: EpochTable, live: Path, X: NDArray[Any], y: NDArray[Any], film: Recorder | None
+) -> tuple[Callback, ...]:
+    """Return the callbacks that show a training; none of them can end it."""
+    from gpuprop.learn.live.snapshot import LiveRun
+
+    shown = (
+        harmless(table, "the table of epochs"),
+        harmless(LiveRun(live, X, y), "what `gpuprop watch` shows"),
+    )
+    return shown if film is None else (*shown, harmless(film, "the animation"))
+
+
+def _what(classes: Sequence[Any] | None) -> str:
+    if classes is None:
+        return "a regression"
+    shown = ", ".join(map(repr, classes[:5])) + (", ..." if len(classes) > 5 else "")
+    return f"{len(classes)} classes ({shown})"
+
+
+def _print_columns(columns: Columns) -> None:
+    """Print what each column is and what is done with it."""
+    rows = columns.table()
+    cells = [
+        (" ".join(row.name.split()), row.kind, f"{row.missing:.1%}" if row.missing else "", row.treatment)
+        for row in rows
+    ]
+    print_table(("column", "kind", "missing", "what is done"), cells[:_MOST_COLUMNS], right=(2,))
+    rest = [row.kind for row in rows[_MOST_COLUMNS:]]
+    if rest:
+        kinds = ", ".join(f"{rest.count(kind)} of the kind {kind}" for kind in dict.fromkeys(rest))
+        print(f"and {len(rest)} more columns: {kinds}")
+    print(flush=True)
+
+
+def _print_training(trainer: Trainer, schedule: str, more: str) -> None:
+    network = trainer.network
+    hidden = ", ".join(dict.fromkeys(a.name for a in network.hidden_activations))
+    print(
+        f"network: {shape(network)}, {hidden + ', ' if hidden else ''}"
+        f"{network.output_activation.name} + {network.loss_function.name}, {network.n_parameters:,} parameters"
+    )
+    print(
+        f"training: {trainer.optimizer.name}, rate {trainer.learning_rate:g} ({schedule}), "
+        f"{trainer.epochs} epochs in batches of {trainer.batch_size}, {more}"
+    )
+
+
+def _print_device(device: str, network: Network) -> None:
+    from gpuprop.measure.machine import clock_fault
+
+    print(device, flush=True)
+    flaw = clock_fault(network.ops)
+    if flaw:
+        print(f"seconds: by the host's clock; {flaw}", flush=True)
