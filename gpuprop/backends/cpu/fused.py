@@ -323,7 +323,7 @@ def _model(spec: Spec, rule: UpdateRule, panels: Panels, hidden: list[str]) -> M
     )
 
 
-def _factors(spec: Spec, rule: UpdateRule) -> dict[str, Array]:
+def _factors(spec: Spec, rule: UpdateRule) -> dict[str, Any]:
     """Return the factors of rates and gradients as fields of `Model`; they are empty where there are none."""
     n_arrays = 2 * spec.n_layers if rule.grouped else 0
     return {
