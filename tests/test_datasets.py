@@ -281,6 +281,7 @@ def test_unknown_task_suggests_the_nearest() -> None:
         (np.array(["1.0", "2"], object), [1, 2], [0, 1]),
         (np.array(["TRUE", "false"], object), [False, True], [1, 0]),
         (np.array(["042", "007"], object), ["007", "042"], [1, 0]),
+        (np.array([True, False]), ["FALSE", "TRUE", "UNKNOWN"], [1, 0]),
         (np.array([2.0, 1.0]), ["1", "2"], [1, 0]),
         (np.array([b"b"]), ["a", "b"], [1]),
     ],

@@ -166,6 +166,10 @@ def test_hints_say_what_is_wrong(tmp_path: Path, name: str, content: bytes, mess
     refused(tmp_path / name, message)
 
 
+def test_built_in_data_are_no_table() -> None:
+    refused("mnist", "holds no table with columns")
+
+
 def test_archives_that_hold_no_table(tmp_path: Path) -> None:
     for names, message in (
         (["a.csv", "b.csv"], r"is a zip archive of the files 'a\.csv', 'b\.csv', expected one"),
@@ -413,6 +417,9 @@ def test_missing_values(tmp_path: Path) -> None:
     assert table.target is not None
     assert table.target.fillna("gap").tolist() == ["None", "NA", "x", "gap", "None", "x"]
     assert any("'None', 'NA' is a label" in note for note in table.notes)
+    numbers = read_table(path, target="n", na_values=["?"]).target  # among numbers no class is called NA
+    assert numbers is not None
+    assert numbers.isna().tolist() == expected["n"].isna().tolist()
     target = read_table(path, na_values=["?", "-", "NA"]).target
     assert target is not None
     assert target.isna().tolist() == [False, True, False, True, False, False]

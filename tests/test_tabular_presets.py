@@ -40,7 +40,8 @@ N, D, SIZE, EPOCHS = 75, 6, 16, 4
 X = RNG.normal(size=(N, D))
 CLASSES = (X[:, 0] * X[:, 1] > 0).astype(int) + (X[:, 2] > 1)
 NUMBERS = np.column_stack([np.sin(X[:, 0]), X[:, 1] * X[:, 3]])
-#: As small as its interval allows in effect, because the reference divides by it before the square root of fan_in.
+#: Without an epsilon: the paper adds it to the root of the corrected second moment, and gpuprop, as scikit-learn, to
+#: the root of the second moment as it is.
 ADAM = Adam(beta_1=0.9, beta_2=0.95, epsilon=1e-30)
 
 

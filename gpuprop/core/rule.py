@@ -54,6 +54,8 @@ class UpdateRule:
         After the update the incoming weights of each unit are shortened to at most this norm.
     rate_factors : tuple of float, or None
         Factors of the learning rate for each of ``Parameters.arrays``; None stands for ones.
+    gradient_factors : tuple of float, or None
+        Factors of the gradient of each of these arrays; None stands for ones.
     decay_factors : tuple of float, or None
         Before an update each of these arrays is multiplied by 1 less the update's decay times this; None stands for
         zeros.
@@ -67,13 +69,19 @@ class UpdateRule:
     clip_norm: float | None = None
     max_norm: float | None = None
     rate_factors: tuple[float, ...] | None = None
+    gradient_factors: tuple[float, ...] | None = None
     decay_factors: tuple[float, ...] | None = None
     scaling_layer: ScalingLayer | None = None
 
     @property
     def plain(self) -> bool:
         """Whether one learning rate serves all parameters, none decays, and the inputs have no trained factors."""
-        return self.rate_factors is None and self.decay_factors is None and self.scaling_layer is None
+        return not self.grouped and self.decay_factors is None and self.scaling_layer is None
+
+    @property
+    def grouped(self) -> bool:
+        """Whether parameters have rates or gradients of their own."""
+        return self.rate_factors is not None or self.gradient_factors is not None
 
     def decay(self, parameters: Parameters, amount: float) -> None:
         """Bring parameters closer to zero; `amount` is the update's decay."""
@@ -85,17 +93,27 @@ class UpdateRule:
                 own *= 1 - amount * factor
 
     def groups(self, parameters: Parameters, gradients: Parameters) -> Iterator[Group]:
-        """Yield the parameters that share a learning rate: all of them together if there are no factors."""
+        """Yield the parameters that share a learning rate: all of them together if there are no factors.
+
+        Gradients are multiplied by their factors.
+        """
         flat, given = parameters.flat, gradients.flat
-        if self.rate_factors is None:
+        if not self.grouped:
             yield Group(flat, given, self.state, self.scratch, parameters.n_weights, 1.0)
             return
-        for (start, stop), factor in zip(parameters.segments(), self.rate_factors, strict=True):
+        segments = parameters.segments()
+        ones = (1.0,) * len(segments)
+        for (start, stop), rate_factor, gradient_factor in zip(
+            segments, self.rate_factors or ones, self.gradient_factors or ones, strict=True
+        ):
+            own_gradient = given[start:stop]
+            if gradient_factor != 1:
+                own_gradient *= gradient_factor
             yield Group(
                 flat[start:stop],
-                given[start:stop],
+                own_gradient,
                 {name: array[start:stop] for name, array in self.state.items()},
                 tuple(array[: stop - start] for array in self.scratch),
                 stop - start if start < parameters.n_weights else 0,
-                factor,
+                rate_factor,
             )

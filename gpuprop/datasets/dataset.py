@@ -239,6 +239,10 @@ def encode_like(
         text = str(label).strip()
         if isinstance(classes[0], bool):
             return by_label.get({"true": True, "false": False}.get(text.casefold(), text), -1)
+        if isinstance(classes[0], str) and isinstance(
+            label, bool
+        ):  # stored as one, and spelled as TRUE in another file
+            return next((by_text[name] for name in (text.upper(), text.lower()) if name in by_text), -1)
         if isinstance(classes[0], str):  # a whole number may be stored as a float, such as 2.0 for "2"
             return by_text.get(str(int(label)), -1) if isinstance(label, float) and label.is_integer() else -1
         return by_label.get(float(text), -1) if is_number(text) else -1

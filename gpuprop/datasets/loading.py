@@ -228,8 +228,10 @@ def read_table(
     target, header
         As for ``load``. Without ``with_target``, ``target`` names a column to leave out if it is there.
     na_values : sequence of str, default ()
-        What stands for a missing value beside an empty field and pandas' spellings (``NA``, ``NaN``, ``null``, ...).
-        In the target only an empty field and these are missing: ``NA`` and ``None`` may be names of classes.
+        What stands for a missing value beside an empty field and pandas' spellings (``NA``, ``NaN``, ``None``, ...).
+        Where such a spelling is one more value of a nominal feature (no garage: ``NA``), nothing is lost: a missing
+        value is told apart from all others. But it may be the name of a class; so in a target of text only an empty
+        field and ``na_values`` are missing.
     columns : sequence of str, optional
         The names of all columns of a model. They tell whether line 1 holds names, and name the columns of a file
         without names. Columns that are missing from the file, or superfluous, are no error here.
@@ -259,7 +261,8 @@ def read_table(
     ([1.5, 2.5], ['yes', 'no'], ("Column 'km' was read as numbers: '1,5' is 1.5.",))
     """
     if not is_table(source):
-        _reader(source)
+        if not _is_bundled(source):
+            _reader(source)
         raise data_error(source, f"holds no table with columns; expected {', '.join(TABLES)} or {OPENML}NAME")
     request = Request(
         target=target,

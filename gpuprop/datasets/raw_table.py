@@ -45,7 +45,7 @@ class RawTable:
         ``"column 1"``, ``"column 2"``, ..., counted from 1 with the target.
     target : pandas.Series or None
         The labels as they are spelled in a file of text, or stored in Parquet and OpenML; missing where nothing
-        stands. Amounts with marks (``$1,200``, ``1,5``) are numbers.
+        stands, and where ``NA`` and its like stand among numbers. Amounts with marks (``$1,200``, ``1,5``) are numbers.
     target_name : str or None
     names_known : bool
         Whether the names are those of the file.
@@ -70,7 +70,7 @@ class RawTable:
     target_guessed: bool = False
 
     def labels(self) -> NDArray[Any]:
-        """Return the target as an array: bools, integers, floats, or text (None where it is missing)."""
+        """Return the target as an array: bools, integers, floats, or text; a row without one is a ``DataError``."""
         if self.target is None:
             raise data_error(self.name, "was read without its target, expected one for each row")
         return _labels(self)
@@ -139,6 +139,8 @@ def raw_table(columns: Columns, request: Request) -> RawTable:
         notes.append(
             f"The last column, {names[frame.shape[1] - 1]!r}, was taken for the target; --target names another."
         )
+    if target is not None and request.with_target and _is_text(frame[target]):
+        frame[target] = _without_gaps_among_numbers(frame[target])
     for index, numbers in _numbers_in_text(columns, names, request, notes).items():
         if index == target:
             task = "regression"
@@ -163,6 +165,15 @@ def raw_table(columns: Columns, request: Request) -> RawTable:
         task=task,
         target_guessed=guessed,
     )
+
+
+def _without_gaps_among_numbers(target: Any) -> Any:
+    """Return a target in which ``NA`` and its like are missing if all other cells are numbers; else they are labels."""
+    gaps = target.isin(MISSING)
+    rest = target[~gaps].dropna()
+    if not gaps.any() or not _may_hold_numbers(rest) or not read_numbers(rest).is_whole:
+        return target
+    return target.where(~gaps, None)
 
 
 def names_by_place(source: object, n_columns: int, target: int | None, request: Request) -> tuple[str, ...]:

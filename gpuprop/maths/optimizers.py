@@ -71,16 +71,12 @@ class Optimizer(ABC):
         Used where no learning rate is given.
     scratch_arrays : int
         How many work arrays an update needs, at least 1.
-    follows_scale : bool
-        Whether c times the gradient makes c times the update, as in gradient descent; where steps are normalised, as
-        in Adam, it makes the same update.
     """
 
     name: ClassVar[str]
     slots: ClassVar[tuple[str, ...]] = ()
     default_learning_rate: ClassVar[float]
     scratch_arrays: ClassVar[int] = 1
-    follows_scale: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_hyperparameters(self)
@@ -146,7 +142,6 @@ class SGD(Optimizer):
 
     name = "sgd"
     default_learning_rate = 0.1
-    follows_scale = True
 
     def apply(self, w: Array, g: Array, state: State, lr: float, t: int, scratch: Sequence[Array]) -> None:
         """Apply the formula of the class in place."""
@@ -176,7 +171,6 @@ class Momentum(Optimizer):
     name = "momentum"
     slots = ("velocity",)
     default_learning_rate = 0.01
-    follows_scale = True
 
     def apply(self, w: Array, g: Array, state: State, lr: float, t: int, scratch: Sequence[Array]) -> None:
         """Apply the formula of the class in place."""
@@ -209,7 +203,6 @@ class Nesterov(Optimizer):
     name = "nesterov"
     slots = ("velocity",)
     default_learning_rate = 0.01
-    follows_scale = True
 
     def apply(self, w: Array, g: Array, state: State, lr: float, t: int, scratch: Sequence[Array]) -> None:
         """Apply the formula of the class in place."""

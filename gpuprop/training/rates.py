@@ -10,9 +10,8 @@ from gpuprop.errors import check_real, unknown_name
 
 if TYPE_CHECKING:
     from gpuprop.core.spec import Spec
-    from gpuprop.maths.optimizers import Optimizer
 
-__all__ = ["Parametrization", "check_factors", "decay_factors", "groups_of", "rate_factors"]
+__all__ = ["Parametrization", "check_factors", "decay_factors", "gradient_factors", "groups_of", "rate_factors"]
 
 #: How a layer's weights are written: as they are, or as ``W / sqrt(fan_in)``.
 Parametrization = Literal["standard", "neural-tangent"]
@@ -51,21 +50,30 @@ def check_factors(argument: str, given: Mapping[str, float] | None, spec: Spec, 
 
 
 def rate_factors(
-    spec: Spec, optimizer: Optimizer, factors: Mapping[str, float], parametrization: Parametrization
+    spec: Spec, factors: Mapping[str, float], parametrization: Parametrization
 ) -> tuple[float, ...] | None:
     """Return the factor of the learning rate for each of ``Parameters.arrays``, or None where all are 1.
 
-    The factors of an array's groups are multiplied. In the neural-tangent parametrisation, a layer computes
-    ``c x W + b`` with c = 1 / sqrt(fan_in), and W is what is trained (Jacot, Gabriel, Hongler, "Neural tangent
-    kernel", NeurIPS 2018). The network keeps the product ``c W``, whose change is c times that of W. W's gradient is c
-    times that of the product; where the optimizer's steps follow the gradient's scale, that is another c, and where
-    they are normalised, it cancels but for their epsilon.
+    The factors of an array's groups are multiplied, and those of `gradient_factors` come on top.
     """
     found = [math.prod(factors.get(name, 1.0) for name in names) for names in groups_of(spec)]
-    if parametrization == "neural-tangent":
-        for index, fan_in in enumerate(spec.layer_sizes[:-1]):
-            found[index] /= fan_in if optimizer.follows_scale else math.sqrt(fan_in)
+    for index, factor in enumerate(gradient_factors(spec, parametrization) or ()):
+        found[index] *= factor
     return None if all(factor == 1.0 for factor in found) else tuple(found)
+
+
+def gradient_factors(spec: Spec, parametrization: Parametrization) -> tuple[float, ...] | None:
+    """Return the factor of the gradient for each of ``Parameters.arrays``, or None in the standard parametrisation.
+
+    In the neural-tangent parametrisation a layer computes ``c x W + b`` with c = 1 / sqrt(fan_in), and W is what is
+    trained (Jacot, Gabriel, Hongler, "Neural tangent kernel", NeurIPS 2018). The network keeps the product ``c W``. The
+    gradient of W is c times that of the product, and the product changes by c times what W changes: so the optimizer
+    gets c times the gradient, and its learning rate is multiplied by c, too.
+    """
+    if parametrization == "standard":
+        return None
+    of_weights = [1 / math.sqrt(fan_in) for fan_in in spec.layer_sizes[:-1]]
+    return tuple(of_weights + [1.0] * (len(groups_of(spec)) - len(of_weights)))
 
 
 def decay_factors(spec: Spec, factors: Mapping[str, float]) -> tuple[float, ...]:

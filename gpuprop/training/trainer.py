@@ -36,7 +36,7 @@ from gpuprop.training.orders import (
     hold_out,
     in_order,
 )
-from gpuprop.training.rates import Parametrization, check_factors, decay_factors, rate_factors
+from gpuprop.training.rates import Parametrization, check_factors, decay_factors, gradient_factors, rate_factors
 from gpuprop.training.records import Patience, Progress, append_record, check_kept_column
 
 if TYPE_CHECKING:
@@ -420,9 +420,8 @@ class Trainer:
             state=self._optimizer_state,
             clip_norm=self.clip_norm,
             max_norm=self.max_norm,
-            rate_factors=rate_factors(
-                self.network.spec, self.optimizer, self.learning_rate_factors, self.parametrization
-            ),
+            rate_factors=rate_factors(self.network.spec, self.learning_rate_factors, self.parametrization),
+            gradient_factors=gradient_factors(self.network.spec, self.parametrization),
             decay_factors=decay_factors(self.network.spec, self.weight_decay_factors) if self.weight_decay else None,
             scaling_layer=self._scaling_layer,
         )

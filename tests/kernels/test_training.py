@@ -155,6 +155,28 @@ class OwnDescent(SGD):
     """An optimizer that no kernel knows."""
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rates_of_groups_and_a_scaling_layer_take_one_kernel_after_the_other(dtype: str) -> None:
+    """The equipment of RealMLP: the kernels know its parts one by one, and say so."""
+    X, y, weight = blobs(14)
+    network = {"dtype": dtype, "hidden_activation": "selu", "init": "lecun_normal"}
+    trainer = same_run(
+        (5, 7, 3), (X, y, weight), network, epochs=2, batch_size=4, learning_rate=0.02, schedule="coslog",
+        learning_rate_factors={"biases": 0.1, "scale": 6.0, "W2": 0.5}, parametrization="neural-tangent",
+        scaling_layer=True, label_smoothing=0.1, weight_decay=0.1, drop_last=True, validation=(X, y),
+        keep_best="validation_accuracy",
+    )  # fmt: skip
+    assert trainer.plan_reason == (
+        "steps: one kernel after the other, because parameters decay apart from the optimizer"
+    )
+
+
+def test_epochs_of_whole_batches_on_the_fused_kernels() -> None:
+    trainer = same_run((5, 7, 3), blobs(14), {}, epochs=2, batch_size=4, drop_last=True, label_smoothing=0.2)
+    assert trainer.steps_done == 6
+    assert trainer.plan_reason.startswith("fused")
+
+
 def test_updates_one_by_one_give_the_same_bits() -> None:
     X, y, _ = blobs(9)
     steps = Steps()

@@ -169,7 +169,7 @@ class FusedPlan:
                 limited=rule.max_norm is not None,
                 dropped=dropped,
                 listed=listed,
-                grouped=rule.rate_factors is not None,
+                grouped=rule.grouped,
                 inputs_scaled=rule.scaling_layer is not None,
             )
         )
@@ -318,9 +318,18 @@ def _model(spec: Spec, rule: UpdateRule, panels: Panels, hidden: list[str]) -> M
         drop_thresholds=np.array([keep_threshold(rate) for rate in spec.dropout], np.uint64),
         drop_factors=np.array([1.0 / (1.0 - rate) for rate in spec.dropout]),
         drop_key=np.array([spec.seed & 0xFFFFFFFF, (spec.seed >> 32) & 0xFFFFFFFF], np.uint64),
-        rate_factors=np.array(rule.rate_factors or (), np.float64),
+        **_factors(spec, rule),
         **_scaling(rule, panels, dtype),
     )
+
+
+def _factors(spec: Spec, rule: UpdateRule) -> dict[str, Any]:
+    """Return the factors of rates and gradients as fields of `Model`; they are empty where there are none."""
+    n_arrays = 2 * spec.n_layers if rule.grouped else 0
+    return {
+        "rate_factors": np.array(rule.rate_factors or (1.0,) * n_arrays, np.float64),
+        "gradient_factors": np.array(rule.gradient_factors or (1.0,) * n_arrays, np.float64),
+    }
 
 
 def _scaling(rule: UpdateRule, panels: Panels, dtype: np.dtype[Any]) -> dict[str, Any]:

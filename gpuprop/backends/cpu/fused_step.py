@@ -136,9 +136,9 @@ OWN = ("gradient", "rows", "columns", "marks")
 class Model(NamedTuple):
     """Weights and optimizer state in panels, where their layers begin, and the numbers that go with them.
 
-    `rate_factors` are those of the rule. The fields that begin with ``scale`` belong to a scaling layer: its factors,
-    what the optimizer remembers of them, the sums for their gradient (a row for each panel, of which the first becomes
-    the total), the first weights without the factors, in panels, and the factor of the rate.
+    `rate_factors` and `gradient_factors` are those of the rule. The fields that begin with ``scale`` belong to a
+    scaling layer: its factors, what the optimizer remembers of them, the sums for their gradient (a row for each panel,
+    of which the first becomes the total), the first weights without the factors, in panels, and the factor of the rate.
     """
 
     units: Array
@@ -161,6 +161,7 @@ class Model(NamedTuple):
     drop_factors: Array
     drop_key: Array
     rate_factors: Array
+    gradient_factors: Array
     scale: Array
     scale_first: Array
     scale_second: Array
@@ -396,7 +397,7 @@ def _panel_updates(kind: Kind) -> Callable[..., int]:
     rows, lanes, width = kind.shape.rows, kind.shape.lanes, kind.shape.width
     update, add_penalty = _update(kind), joined(loops.add_penalty)
     penalised, clipped, listed = kind.penalised, kind.clipped, kind.listed
-    inputs_scaled, update_unscaled = kind.inputs_scaled, _unscaled_update(kind)
+    grouped, inputs_scaled, update_unscaled = kind.grouped, kind.inputs_scaled, _unscaled_update(kind)
     own_block, gathered_block = (max(rows, piece // width // rows * rows) for piece in (PIECE, GATHERED_PIECE))
     asks = 2 if listed else 1
 
@@ -454,6 +455,10 @@ def _panel_updates(kind: Kind) -> Callable[..., int]:
                 piece = part(gradient, kept_at, count * wide)
                 if penalised:
                     penalty += add_penalty(part(model.parameters, begin, count * wide), piece, l1, l2)
+                if grouped:
+                    factor = piece.dtype.type(model.gradient_factors[below])
+                    for j in range(piece.size):
+                        piece[j] *= factor
                 if inputs_scaled and layer == 1:
                     update_unscaled(model, begin, piece, column // width * fan_in + first, wide, first, numbers)
                 elif not clipped:
