@@ -30,10 +30,10 @@ _CLASSIFIERS, _REGRESSIONS = ("categorical_cross_entropy",), ("squared_error", "
 
 def table_run(options: Mapping[str, Any]) -> tuple[TableRun, str]:
     """Return the training that the options of ``gpuprop train`` describe, and the line about its device."""
+    from gpuprop.backends import choose
     from gpuprop.cli.runs import TableRun
     from gpuprop.estimators.tabular import TabularClassifier, TabularRegressor, inputs_of
     from gpuprop.training.parts import check_columns
-    from gpuprop.training.placement import device_for_training, plain_seconds
     from gpuprop.training.tabular_presets import network_for_table, trainer_for_table
 
     for name, why in _NOT_OF_TABLES.items():
@@ -48,14 +48,13 @@ def table_run(options: Mapping[str, Any]) -> tuple[TableRun, str]:
     if options["test"] is not None:
         check_columns(options["test"], [kind.name for kind in columns.kinds if kind.used], columns.names, parts.test[0])
     _check_storable(parts, columns)
-    n_outputs, n_rows = len(parts.classes or [None]), len(parts.train[0])
+    n_outputs = len(parts.classes or [None])
     with wrong_options():
         # Made as the estimator will make it, so that a wrong option is found here; nothing is trained with it.
         network = network_for_table(chosen, inputs_of(columns, chosen), n_outputs, device="numpy")
         planned = trainer_for_table(chosen, network)
-        batch_size = max(1, min(chosen.batch_size, n_rows))
-        seconds = plain_seconds(network.layer_sizes, batch_size, max(1, n_rows // batch_size) * chosen.epochs)
-        device = device_for_training(options["device"], seconds, options["plan"])
+        # In plain NumPy even a short training by these presets takes longer than it takes to load the compiled loops.
+        device = choose(options["device"])
     estimator = (TabularClassifier if is_classifier else TabularRegressor)(
         chosen,
         drop=said["drop"] or None,
