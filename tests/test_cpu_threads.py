@@ -63,6 +63,8 @@ def test_of_two_limits_the_stricter_holds_whichever_ends_first() -> None:
 def test_small_products_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     net = gpuprop.Network((64, 64, 3), seed=0, device="numpy")
     assert best_thread_count(net.spec, 8) is None
+    assert best_thread_count(net.spec, 200) == (None if blas_threads() == 1 else 1)
+    monkeypatch.setattr(threads, "_NEVER_SHARED", 0)
     monkeypatch.setattr(threads, "_WORTH_MEASURING", 0)
     monkeypatch.setattr(threads, "_measured", {})
     found = best_thread_count(net.spec, 8)

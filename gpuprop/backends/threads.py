@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ThreadChoice", "allowed_threads", "best_thread_count", "blas_threads", "limited_blas"]
 
-#: Below this many multiplications of numbers in a layer's product, waking a second thread costs more than it saves. For
-#: such trainings nothing is measured, and BLAS's number of threads stays as it is.
-_WORTH_MEASURING = 2**24
+#: Below this many multiplications of numbers in a layer's product, a second thread saves little, and on a busy machine
+#: costs much: 180 x 256 x 256 by two threads took 13 ms there, in which one thread makes forty. Such products get one
+#: thread without a measurement, unless they are so small that BLAS shares none of them.
+_WORTH_MEASURING, _NEVER_SHARED = 2**24, 2**18
 
 #: In the fused tier one thread makes updates that have fewer products of numbers than this, some fifty microseconds.
 _WORTH_SHARING = 5_000_000
@@ -128,11 +129,13 @@ def best_thread_count(spec: Spec, n_rows: int) -> int | None:
     The function times the largest layer with `n_rows` rows, three times for each number in turn, and takes the best.
     """
     fan_in, fan_out = max(pairwise(spec.layer_sizes), key=lambda layer: layer[0] * layer[1])
-    if n_rows * fan_in * fan_out < _WORTH_MEASURING:
+    if n_rows * fan_in * fan_out < _NEVER_SHARED:
         return None
     most = blas_threads()
     if most == 1:
         return None
+    if n_rows * fan_in * fan_out < _WORTH_MEASURING:
+        return 1
     measured = _of_size((n_rows, fan_in, fan_out, spec.dtype), [1, most])
     if measured.seconds[most]:
         return measured.fastest()
