@@ -364,6 +364,30 @@ def test_arrays_of_an_npz_file_by_their_names(cli: Cli, tmp_path: Path) -> None:
     assert (result.status, "no table" in result.err) == (2, True)
 
 
+@pytest.mark.parametrize("target", [None, "1", "-4"])
+def test_a_matrix_in_an_npy_file_may_keep_its_target(cli: Cli, tmp_path: Path, target: str | None) -> None:
+    place = 3 if target is None else int(target) % 4
+    X, y = np.array(numbers()), np.arange(24) % 2
+    np.save(tmp_path / "all.npy", np.insert(X, place, y, axis=1))
+    np.save(tmp_path / "X.npy", X)
+    out = cli.run("train", "all.npy", *QUICK, *(() if target is None else ("--target", target))).out
+    assert f"target 'column {place + 1}': 2 classes" in out
+    assert ("note: The last column was taken for the target" in out) == (target is None)
+    for name in ("all", "X"):
+        cli.run("predict", "gpuprop-all", f"{name}.npy", "--out", f"{name}.csv")
+    assert (tmp_path / "all.csv").read_bytes() == (tmp_path / "X.csv").read_bytes()
+    held_out = cli.run("evaluate", "gpuprop-all", "all.npy", "--test-fraction", 0.25).last_line
+    assert held_out == out.splitlines()[-1]
+
+
+def test_numbers_with_fractions_may_be_classes(cli: Cli, tmp_path: Path) -> None:
+    body = "".join(f"{a};{b};{c};{r}\n" for (a, b, c), r in zip(numbers(), ["1.5", "2.0", "2.5"] * 8, strict=True))
+    write(tmp_path / "ratings.csv", "a;b;c;rating\n" + body)
+    out = cli.run("train", "ratings.csv", "--target", "rating", "--task", "classification", *QUICK).out
+    assert "3 classes ('1.5', '2.0', '2.5')" in out
+    assert cli.run("evaluate", "gpuprop-ratings", "ratings.csv", "--test-fraction", 0.25).last_line in out
+
+
 def test_a_model_of_a_table_needs_a_table(cli: Cli, shop: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "X.npy", np.ones((3, 5)))
     result = cli.fail("predict", shop / "run", "X.npy", "--out", "p.csv")

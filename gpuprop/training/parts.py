@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ __all__ = [
     "kinds_of",
     "rows_for_model",
     "table_parts",
+    "target_asked",
     "targets_like",
     "targets_of",
     "train_and_test_parts",
@@ -195,6 +197,8 @@ def table_parts(
         raise DataError(f"{source.data}: does not say which column is the target; give --target NAME, one of {names}")
     table = with_targets(table)
     y, classes = targets_of(table, task)
+    if any(isinstance(label, float) and not label.is_integer() for label in classes or ()):
+        classes = [str(label) for label in classes or ()]  # scikit-learn takes no fractions for classes
     name = datasets.short_name(source.data)
     if test is None:
         rows = _numbered(name, y, classes)
@@ -245,6 +249,12 @@ def with_targets(table: RawTable) -> RawTable:
         notes=(*table.notes, f"{what} left out ({table.place(first)} is the first)."),
         place=lambda row: table.place(int(rows[row])),
     )
+
+
+def target_asked(target_name: str | None) -> str | None:
+    """Return how a model's target is asked for: a column without a name, such as "column 4", by its index."""
+    place = re.fullmatch(r"column (\d+)", target_name or "")
+    return str(int(place[1]) - 1) if place else target_name
 
 
 def held_out_rows(table: RawTable, y: NDArray[Any], classes: list[Any] | None, fraction: float, seed: int) -> Part:
@@ -327,7 +337,7 @@ def rows_for_model(network: Network, source: Source, fraction: float | None = No
         classes=classes,
         n_features=network.layer_sizes[0],
         feature_names=network.feature_names,
-        target=source.target,
+        target=source.target or target_asked(network.target_name),
         labels=source.labels,
         header=source.header,
         arrays=source.arrays,
