@@ -339,6 +339,7 @@ def test_a_finished_run_of_a_table_can_be_watched(shop: Path) -> None:
     state = RunReader(shop / "run").state()
     assert (state["status"], state["epochs"]) == ("finished", 100)
     assert state["network"].endswith("-32-32-1")
+    assert state["weights"]["shape"][0] == 1  # rows of a table are no pictures, whatever their number of inputs
 
 
 def test_the_networks_of_tables_can_be_looked_into(cli: Cli, shop: Path) -> None:
