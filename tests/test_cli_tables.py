@@ -139,6 +139,18 @@ def test_the_order_of_columns_does_not_matter_to_evaluate(cli: Cli, shop: Path, 
     assert f"test R2: {figures['r2']:.4f}" == expected
 
 
+def test_a_share_needs_the_rows_and_the_seed_of_the_training(cli: Cli, shop: Path, tmp_path: Path) -> None:
+    frame = purchases(60)
+    frame.to_csv(tmp_path / "p.csv", index=False)
+    X, y = frame.drop(columns="city"), frame["city"]
+    gpuprop.TabularClassifier(hidden_layer_sizes=3, epochs=2, random_state=None, device="numpy").fit(X, y).save("m")
+    evaluate = ("evaluate", "m", "p.csv", "--target", "city")
+    assert "60 rows" in cli.run(*evaluate).out
+    assert "no seed" in cli.fail(*evaluate, "--test-fraction", 0.25).err
+    frame[frame["city"] != "Oslo"].to_csv(tmp_path / "p.csv", index=False)
+    assert "has no row of class 'Oslo'" in cli.fail(*evaluate, "--test-fraction", 0.25).err
+
+
 def test_an_odd_cell_is_named_with_its_line(cli: Cli, shop: Path, tmp_path: Path) -> None:
     text = (shop / "purchases.csv").read_text().splitlines()
     cells = text[6].split(",")
