@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gpuprop.cli.console import print_notes, print_table, warn
+from gpuprop.cli.console import heard_warnings, print_notes, print_table, warn
 from gpuprop.cli.progress import epoch_table, harmless
 from gpuprop.training.callbacks import Callback
 
@@ -262,14 +261,13 @@ class TableRun:
         table = _table(self.trainer.network)
         callbacks = [self._begin, *_onlookers(table, LiveRun(live, *self._watched(), pictures=False), film)]
         self._estimator.set_params(callbacks=callbacks)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        with heard_warnings() as heard:
             try:
                 self._estimator.fit(frame, self._parts.labels(y))
             finally:
                 table.close()
         stopped: KeyboardInterrupt | None = None
-        for message in dict.fromkeys(str(one.message) for one in caught):
+        for message in heard:
             if message.startswith("training interrupted by the user"):  # as scikit-learn's fits, this one returns
                 stopped = KeyboardInterrupt()
             else:
