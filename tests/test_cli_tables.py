@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from pathlib import Path
@@ -405,3 +406,86 @@ def test_a_model_of_a_table_needs_a_table(cli: Cli, shop: Path, tmp_path: Path) 
     np.save(tmp_path / "X.npy", np.ones((3, 5)))
     result = cli.fail("predict", shop / "run", "X.npy", "--out", "p.csv")
     assert "is no table" in result.err
+
+
+# --- files as others write them: what the command line says of each --------------------------------------------
+
+TREES = ["oak", "pine"] * 12
+AMOUNTS = [1200, 2450, 3100, 990] * 6
+
+
+def _text(header: str, values: list[Any], separator: str = ",") -> bytes:
+    rows = [separator.join(map(str, [*row, value])) for row, value in zip(numbers(), values, strict=True)]
+    return "\n".join([*([header] if header else []), *rows, ""]).encode()
+
+
+AS_OTHERS_WRITE: dict[str, tuple[str, bytes, str]] = {
+    "labels.csv": (
+        "",
+        _text("", ["A7B3"[i % 4] for i in range(24)]),
+        "24 rows, 3 columns; target 'column 4': 4 classes",
+    ),
+    "floats.csv": ("", _text("a,b,c,label", [1.0, 2.0] * 12), "target 'label': 2 classes (1.0, 2.0)"),
+    "salaries.csv": ("salary", _text("a,b,c,salary", [30000 + 2711 * i for i in range(24)]), "'salary': a regression"),
+    "commas.csv": ("r", _text("a;b;c;r", ["1,5", "2,5", "3,25"] * 8, ";"), "'r': a regression"),
+    "thousands.csv": ("r", _text("a,b,c,r", [f'"{n:,}"' for n in AMOUNTS]), "'r': a regression"),
+    "currency.csv": ("r", _text("a,b,c,r", [f'"${n:,}"' for n in AMOUNTS]), "'r': a regression"),
+    "table.csv.gz": ("kind", gzip.compress(_text("a,b,c,kind", TREES)), "24 rows, 3 columns; target 'kind': 2 classes"),
+    "pipes.csv": ("kind", _text("a|b|c|kind", TREES, "|"), "24 rows, 3 columns; target 'kind': 2 classes"),
+    "blanks.data": (
+        "",
+        _text("", [row[0] for row in numbers()], "  "),
+        "24 rows, 3 columns; target 'column 4': a regr",
+    ),
+    "quoted.csv": ("kind", _text('"length, mm";b;c;kind', TREES, ";"), "24 rows, 3 columns; target 'kind': 2 classes"),
+    "excel.csv": ("kind", b"sep=;\n" + _text("a;b;c;kind", TREES, ";"), "24 rows, 3 columns; target 'kind': 2 classes"),
+    "trailing.csv": ("kind", _text("a,b,c,kind,", [f"{one}," for one in TREES]), "3 columns; target 'kind': 2 classes"),
+}
+
+
+@pytest.mark.parametrize("name", AS_OTHERS_WRITE)
+def test_tables_as_others_write_them(cli: Cli, tmp_path: Path, name: str) -> None:
+    target, content, expected = AS_OTHERS_WRITE[name]
+    (tmp_path / name).write_bytes(content)
+    out = cli.run("train", name, *QUICK, *(("--target", target) if target else ()), "--out", "run").out
+    assert expected in out
+    assert cli.run("evaluate", "run", name, "--test-fraction", 0.25).last_line == out.splitlines()[-1]
+    cli.run("predict", "run", name, "--out", "p.csv")
+    assert len(read_csv(tmp_path / "p.csv")) == 24
+
+
+def test_a_line_that_may_be_names_or_a_row_is_shown_and_not_guessed(cli: Cli, tmp_path: Path) -> None:
+    write(tmp_path / "t.csv", lines(numbers(), ["unknown", *([0, 1, 2] * 8)[:23]]))
+    err = cli.fail("train", "t.csv", *QUICK).err
+    assert all(word in err for word in ("line 1 holds", "'unknown'", "--header", "--no-header"))
+    err = cli.fail("train", "t.csv", *QUICK, "--no-header").err
+    assert all(word in err for word in ("line 1: got 'unknown' as target", "classification"))
+    classes = ("--no-header", "--task", "classification")
+    assert (
+        "4 classes ('0', '1', '2', 'unknown')" not in cli.fail("train", "t.csv", *QUICK, *classes).out
+    )  # a single row
+
+
+def _idx(array: Any, code: int) -> bytes:
+    sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+    return bytes([0, 0, code, array.ndim]) + sizes + bytes(array.astype(array.dtype.newbyteorder(">")).tobytes())
+
+
+def test_images_and_labels_as_others_store_them(cli: Cli, tmp_path: Path) -> None:
+    images = np.random.default_rng(2).integers(0, 256, (240, 3, 3)).astype(np.uint8)
+    labels = (np.arange(240) % 120).astype(np.uint8)
+    (tmp_path / "many-images-idx3-ubyte").write_bytes(_idx(images, 8))
+    (tmp_path / "many-labels-idx1-ubyte").write_bytes(_idx(labels, 8))
+    test = ("--test", "many-images-idx3-ubyte")
+    assert "120 classes" in cli.run("train", "many-images-idx3-ubyte", *test, *QUICK).out
+    (tmp_path / "q-images-idx3-ubyte.gz").write_bytes(_idx(images, 8))  # not compressed, whatever its name says
+    (tmp_path / "q-labels-idx2-int").write_bytes(_idx(np.c_[labels % 3, np.zeros((240, 7))].astype("i4"), 0x0C))
+    out = cli.run("train", "q-images-idx3-ubyte.gz", "--labels", "q-labels-idx2-int", *QUICK).out
+    assert "3 classes" in out
+    assert "first of its 8 columns" in out
+    np.savez(tmp_path / "places.npz", images, labels % 3)
+    assert "3 classes" in cli.run("train", "places.npz", *QUICK).out
+    np.savez(tmp_path / "bytes.npz", X=images, y=np.array(["oak", "pine"], dtype="S")[labels % 2])
+    cli.run("train", "bytes.npz", *QUICK)
+    cli.run("predict", "gpuprop-bytes", "bytes.npz", "--out", "p.csv")
+    assert list(read_csv(tmp_path / "p.csv")[0]) == ["prediction", "p_oak", "p_pine"]
