@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -225,3 +226,13 @@ def test_what_only_watches_a_training_cannot_end_it(
     assert (result.status, result.err.count("gpuprop: warning: what `gpuprop watch` shows ends here: ")) == (0, 1)
     assert gpuprop.load(tmp_path / "run").predict(pd.DataFrame({"a": [0.0], "b": [0.0]})).shape == (1,)
     assert len(read_csv(tmp_path / "run" / "history.csv")) == 2
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_model_finds_its_folder_even_if_that_was_deleted_meanwhile(
+    cli: Cli, trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LiveRun, "on_epoch_end", lambda *arguments: shutil.rmtree(tmp_path / "run"))
+    result = cli("train", trees, *QUICK, "--target", "tree", "--out", "run")
+    assert (result.status, result.err.count("gpuprop: warning: ")) == (0, 1)
+    assert sorted(contents(tmp_path / "run")) == ["confusion.png", "history.csv", "loss.png", "model.safetensors"]

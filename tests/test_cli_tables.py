@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from pathlib import Path
@@ -137,6 +138,18 @@ def test_the_order_of_columns_does_not_matter_to_evaluate(cli: Cli, shop: Path, 
     assert cli.run("evaluate", shop / "run", "reversed.csv", "--test-fraction", 0.25).last_line == expected
     figures = json.loads(cli.run("evaluate", shop / "run", "reversed.csv", "--test-fraction", 0.25, "--json").out)
     assert f"test R2: {figures['r2']:.4f}" == expected
+
+
+def test_a_share_needs_the_rows_and_the_seed_of_the_training(cli: Cli, shop: Path, tmp_path: Path) -> None:
+    frame = purchases(60)
+    frame.to_csv(tmp_path / "p.csv", index=False)
+    X, y = frame.drop(columns="city"), frame["city"]
+    gpuprop.TabularClassifier(hidden_layer_sizes=3, epochs=2, random_state=None, device="numpy").fit(X, y).save("m")
+    evaluate = ("evaluate", "m", "p.csv", "--target", "city")
+    assert "60 rows" in cli.run(*evaluate).out
+    assert "no seed" in cli.fail(*evaluate, "--test-fraction", 0.25).err
+    frame[frame["city"] != "Oslo"].to_csv(tmp_path / "p.csv", index=False)
+    assert "has no row of class 'Oslo'" in cli.fail(*evaluate, "--test-fraction", 0.25).err
 
 
 def test_an_odd_cell_is_named_with_its_line(cli: Cli, shop: Path, tmp_path: Path) -> None:
@@ -339,6 +352,7 @@ def test_a_finished_run_of_a_table_can_be_watched(shop: Path) -> None:
     state = RunReader(shop / "run").state()
     assert (state["status"], state["epochs"]) == ("finished", 100)
     assert state["network"].endswith("-32-32-1")
+    assert state["weights"]["shape"][0] == 1  # rows of a table are no pictures, whatever their number of inputs
 
 
 def test_the_networks_of_tables_can_be_looked_into(cli: Cli, shop: Path) -> None:
@@ -364,7 +378,114 @@ def test_arrays_of_an_npz_file_by_their_names(cli: Cli, tmp_path: Path) -> None:
     assert (result.status, "no table" in result.err) == (2, True)
 
 
+@pytest.mark.parametrize("target", [None, "1", "-4"])
+def test_a_matrix_in_an_npy_file_may_keep_its_target(cli: Cli, tmp_path: Path, target: str | None) -> None:
+    place = 3 if target is None else int(target) % 4
+    X, y = np.array(numbers()), np.arange(24) % 2
+    np.save(tmp_path / "all.npy", np.insert(X, place, y, axis=1))
+    np.save(tmp_path / "X.npy", X)
+    out = cli.run("train", "all.npy", *QUICK, *(() if target is None else ("--target", target))).out
+    assert f"target 'column {place + 1}': 2 classes" in out
+    assert ("note: The last column was taken for the target" in out) == (target is None)
+    for name in ("all", "X"):
+        cli.run("predict", "gpuprop-all", f"{name}.npy", "--out", f"{name}.csv")
+    assert (tmp_path / "all.csv").read_bytes() == (tmp_path / "X.csv").read_bytes()
+    held_out = cli.run("evaluate", "gpuprop-all", "all.npy", "--test-fraction", 0.25).last_line
+    assert held_out == out.splitlines()[-1]
+
+
+def test_numbers_with_fractions_may_be_classes(cli: Cli, tmp_path: Path) -> None:
+    body = "".join(f"{a};{b};{c};{r}\n" for (a, b, c), r in zip(numbers(), ["1.5", "2.0", "2.5"] * 8, strict=True))
+    write(tmp_path / "ratings.csv", "a;b;c;rating\n" + body)
+    out = cli.run("train", "ratings.csv", "--target", "rating", "--task", "classification", *QUICK).out
+    assert "3 classes ('1.5', '2.0', '2.5')" in out
+    assert cli.run("evaluate", "gpuprop-ratings", "ratings.csv", "--test-fraction", 0.25).last_line in out
+
+
 def test_a_model_of_a_table_needs_a_table(cli: Cli, shop: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "X.npy", np.ones((3, 5)))
     result = cli.fail("predict", shop / "run", "X.npy", "--out", "p.csv")
     assert "is no table" in result.err
+
+
+# --- files as others write them: what the command line says of each --------------------------------------------
+
+TREES = ["oak", "pine"] * 12
+AMOUNTS = [1200, 2450, 3100, 990] * 6
+
+
+def _text(header: str, values: list[Any], separator: str = ",") -> bytes:
+    rows = [separator.join(map(str, [*row, value])) for row, value in zip(numbers(), values, strict=True)]
+    return "\n".join([*([header] if header else []), *rows, ""]).encode()
+
+
+AS_OTHERS_WRITE: dict[str, tuple[str, bytes, str]] = {
+    "labels.csv": (
+        "",
+        _text("", ["A7B3"[i % 4] for i in range(24)]),
+        "24 rows, 3 columns; target 'column 4': 4 classes",
+    ),
+    "floats.csv": ("", _text("a,b,c,label", [1.0, 2.0] * 12), "target 'label': 2 classes (1.0, 2.0)"),
+    "salaries.csv": ("salary", _text("a,b,c,salary", [30000 + 2711 * i for i in range(24)]), "'salary': a regression"),
+    "commas.csv": ("r", _text("a;b;c;r", ["1,5", "2,5", "3,25"] * 8, ";"), "'r': a regression"),
+    "thousands.csv": ("r", _text("a,b,c,r", [f'"{n:,}"' for n in AMOUNTS]), "'r': a regression"),
+    "currency.csv": ("r", _text("a,b,c,r", [f'"${n:,}"' for n in AMOUNTS]), "'r': a regression"),
+    "table.csv.gz": ("kind", gzip.compress(_text("a,b,c,kind", TREES)), "24 rows, 3 columns; target 'kind': 2 classes"),
+    "pipes.csv": ("kind", _text("a|b|c|kind", TREES, "|"), "24 rows, 3 columns; target 'kind': 2 classes"),
+    "blanks.data": (
+        "",
+        _text("", [row[0] for row in numbers()], "  "),
+        "24 rows, 3 columns; target 'column 4': a regr",
+    ),
+    "quoted.csv": ("kind", _text('"length, mm";b;c;kind', TREES, ";"), "24 rows, 3 columns; target 'kind': 2 classes"),
+    "excel.csv": ("kind", b"sep=;\n" + _text("a;b;c;kind", TREES, ";"), "24 rows, 3 columns; target 'kind': 2 classes"),
+    "trailing.csv": ("kind", _text("a,b,c,kind,", [f"{one}," for one in TREES]), "3 columns; target 'kind': 2 classes"),
+}
+
+
+@pytest.mark.parametrize("name", AS_OTHERS_WRITE)
+def test_tables_as_others_write_them(cli: Cli, tmp_path: Path, name: str) -> None:
+    target, content, expected = AS_OTHERS_WRITE[name]
+    (tmp_path / name).write_bytes(content)
+    out = cli.run("train", name, *QUICK, *(("--target", target) if target else ()), "--out", "run").out
+    assert expected in out
+    assert cli.run("evaluate", "run", name, "--test-fraction", 0.25).last_line == out.splitlines()[-1]
+    cli.run("predict", "run", name, "--out", "p.csv")
+    assert len(read_csv(tmp_path / "p.csv")) == 24
+
+
+def test_a_line_that_may_be_names_or_a_row_is_shown_and_not_guessed(cli: Cli, tmp_path: Path) -> None:
+    write(tmp_path / "t.csv", lines(numbers(), ["unknown", *([0, 1, 2] * 8)[:23]]))
+    err = cli.fail("train", "t.csv", *QUICK).err
+    assert all(word in err for word in ("line 1 holds", "'unknown'", "--header", "--no-header"))
+    err = cli.fail("train", "t.csv", *QUICK, "--no-header").err
+    assert all(word in err for word in ("line 1: got 'unknown' as target", "classification"))
+    classes = ("--no-header", "--task", "classification")
+    assert (
+        "4 classes ('0', '1', '2', 'unknown')" not in cli.fail("train", "t.csv", *QUICK, *classes).out
+    )  # a single row
+
+
+def _idx(array: Any, code: int) -> bytes:
+    sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+    return bytes([0, 0, code, array.ndim]) + sizes + bytes(array.astype(array.dtype.newbyteorder(">")).tobytes())
+
+
+def test_images_and_labels_as_others_store_them(cli: Cli, tmp_path: Path) -> None:
+    images = np.random.default_rng(2).integers(0, 256, (240, 3, 3)).astype(np.uint8)
+    labels = (np.arange(240) % 120).astype(np.uint8)
+    (tmp_path / "many-images-idx3-ubyte").write_bytes(_idx(images, 8))
+    (tmp_path / "many-labels-idx1-ubyte").write_bytes(_idx(labels, 8))
+    test = ("--test", "many-images-idx3-ubyte")
+    assert "120 classes" in cli.run("train", "many-images-idx3-ubyte", *test, *QUICK).out
+    (tmp_path / "q-images-idx3-ubyte.gz").write_bytes(_idx(images, 8))  # not compressed, whatever its name says
+    (tmp_path / "q-labels-idx2-int").write_bytes(_idx(np.c_[labels % 3, np.zeros((240, 7))].astype("i4"), 0x0C))
+    out = cli.run("train", "q-images-idx3-ubyte.gz", "--labels", "q-labels-idx2-int", *QUICK).out
+    assert "3 classes" in out
+    assert "first of its 8 columns" in out
+    np.savez(tmp_path / "places.npz", images, labels % 3)
+    assert "3 classes" in cli.run("train", "places.npz", *QUICK).out
+    np.savez(tmp_path / "bytes.npz", X=images, y=np.array(["oak", "pine"], dtype="S")[labels % 2])
+    cli.run("train", "bytes.npz", *QUICK)
+    cli.run("predict", "gpuprop-bytes", "bytes.npz", "--out", "p.csv")
+    assert list(read_csv(tmp_path / "p.csv")[0]) == ["prediction", "p_oak", "p_pine"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,12 @@ def array_run(options: Mapping[str, Any]) -> tuple[ArrayRun, str]:
     dataset = Source(data, options["target"], options["labels"], header, arrays).load(options["task"])
     test = None if options["test"] is None else Source(options["test"], options["target"], None, header, arrays)
     train_part, test_part = train_and_test_parts(dataset, test, options["test_fraction"], options["seed"])
+    guessed = False
+    if Path(data).suffix.lower() == ".npy":  # its columns have no names, so a file of the model names the place
+        guessed, n_columns = options["target"] is None, dataset.X.shape[1] + 1
+        place = int(options["target"] or -1) % n_columns
+        notes = ("The last column was taken for the target; --target names another.",) if guessed else ()
+        dataset = replace(dataset, target_name=f"column {place + 1}", notes=(*dataset.notes, *notes))
     with wrong_options():
         recipe = recipe_for(data, train_part[0], options["batch_size"]).with_options(options)
         chosen = device_for_training(options["device"], plain_seconds_of(dataset, train_part, recipe), options["plan"])
@@ -39,5 +46,4 @@ def array_run(options: Mapping[str, Any]) -> tuple[ArrayRun, str]:
             dataset, train_part, recipe, loss=options["loss"], seed=options["seed"], device=chosen.device
         )
         trainer = trainer_for(network, recipe, len(train_part[0]), plan=options["plan"])
-    guessed = options["target"] is None and Path(data).suffix.lower() == ".npy"  # the last column
     return ArrayRun(dataset, train_part, test_part, trainer, recipe, guessed), chosen.reason

@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Stream",
+    "heard_warnings",
     "is_terminal",
     "mark_saved",
     "print_json",
@@ -116,6 +118,18 @@ def mark_saved() -> None:
     """Say that the results of the command are in a file: a display that fails is then a warning, and no error."""
     if isinstance(sys.stdout, Stream):
         sys.stdout.results_are_saved = True
+
+
+@contextmanager
+def heard_warnings() -> Iterator[list[str]]:
+    """Collect what libraries warn a user of, each message once; they print several lines for each, with their paths."""
+    heard: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")
+        for category in (UserWarning, RuntimeWarning):
+            warnings.simplefilter("always", category)
+        yield heard
+    heard += dict.fromkeys(str(one.message) for one in caught)
 
 
 def warn(message: object) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from gpuprop.cli.console import warn
+from gpuprop.cli.console import heard_warnings, warn
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,8 +21,7 @@ def reason_against_pictures() -> str:
     from gpuprop.learn.plots import draw_nothing
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with heard_warnings():
             draw_nothing()
     except Exception as error:  # not installed, broken, or set up for a program that is not here, such as LaTeX
         return f"matplotlib cannot draw here: {_shortened(error)}"
@@ -52,10 +50,8 @@ def draw_pictures(folder: RunFolder, pictures: dict[str, Callable[[], Figure]]) 
 @contextmanager
 def _one_warning(name: str) -> Iterator[None]:
     """Print what the drawing of a picture warns of in one line, such as the letters that a font lacks."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with heard_warnings() as messages:
         yield
-    messages = list(dict.fromkeys(str(one.message) for one in caught))
     if messages:
         more = f"; and {len(messages) - 1} more of this kind" if len(messages) > 1 else ""
         warn(f"{name}: {_shortened(messages[0])}{more}")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gpuprop.cli.console import print_notes, print_table, warn
+from gpuprop.cli.console import heard_warnings, print_notes, print_table, warn
 from gpuprop.cli.progress import epoch_table, harmless
 from gpuprop.training.callbacks import Callback
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from gpuprop.estimators.columns import Columns
     from gpuprop.estimators.tabular import BaseTabular
     from gpuprop.learn.live.frames import Recorder
+    from gpuprop.learn.live.snapshot import LiveRun
     from gpuprop.model.network import Network
     from gpuprop.training.parts import TableParts
     from gpuprop.training.recipes import Recipe
@@ -168,11 +168,12 @@ class ArrayRun:
 
     def fit(self, live: Path, film: Recorder | None) -> KeyboardInterrupt | None:
         """Train the network; a regression learns standardised targets, and answers in the units of the data."""
+        from gpuprop.learn.live.snapshot import LiveRun
         from gpuprop.training.targets import StandardisedTargets
 
         trainer, (X, y) = self.trainer, self._train_part
         table = _table(trainer.network)
-        trainer.callbacks += _onlookers(table, live, X, y, film)
+        trainer.callbacks += _onlookers(table, LiveRun(live, X, y), film)
         targets = StandardisedTargets.of(trainer.network, y)
         stopped: KeyboardInterrupt | None = None
         try:
@@ -254,18 +255,19 @@ class TableRun:
 
     def fit(self, live: Path, film: Recorder | None) -> KeyboardInterrupt | None:
         """Fit the estimator."""
+        from gpuprop.learn.live.snapshot import LiveRun
+
         frame, y = self._parts.train
         table = _table(self.trainer.network)
-        callbacks = [self._begin, *_onlookers(table, live, *self._watched(), film)]
+        callbacks = [self._begin, *_onlookers(table, LiveRun(live, *self._watched(), pictures=False), film)]
         self._estimator.set_params(callbacks=callbacks)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        with heard_warnings() as heard:
             try:
                 self._estimator.fit(frame, self._parts.labels(y))
             finally:
                 table.close()
         stopped: KeyboardInterrupt | None = None
-        for message in dict.fromkeys(str(one.message) for one in caught):
+        for message in heard:
             if message.startswith("training interrupted by the user"):  # as scikit-learn's fits, this one returns
                 stopped = KeyboardInterrupt()
             else:
@@ -337,16 +339,9 @@ def _table(network: Network) -> EpochTable:
     return epoch_table("accuracy" if network.is_classifier else "r2", by_epoch=network.device_.startswith("cuda:"))
 
 
-def _onlookers(
-    table: EpochTable, live: Path, X: NDArray[Any], y: NDArray[Any], film: Recorder | None
-) -> tuple[Callback, ...]:
+def _onlookers(table: EpochTable, live: LiveRun, film: Recorder | None) -> tuple[Callback, ...]:
     """Return the callbacks that show a training; none of them can end it."""
-    from gpuprop.learn.live.snapshot import LiveRun
-
-    shown = (
-        harmless(table, "the table of epochs"),
-        harmless(LiveRun(live, X, y), "what `gpuprop watch` shows"),
-    )
+    shown = (harmless(table, "the table of epochs"), harmless(live, "what `gpuprop watch` shows"))
     return shown if film is None else (*shown, harmless(film, "the animation"))
 
 

@@ -64,6 +64,9 @@ Ctrl-C ends the training; the model of the last completed epoch is saved.
 """
 
 
+_GUESSED = "a run whose target was only guessed replaces no other: name the target with --target, and add --overwrite"
+
+
 def register(app: typer.Typer) -> None:
     """Add the command ``train``."""
     app.command("train", help=_HELP, short_help="Train a network on a data set and save it.")(train)
@@ -241,11 +244,7 @@ def train(
     folder = RunFolder(
         out or _default_folder(run.name),
         overwrite=overwrite and not run.target_guessed,
-        to_overwrite=(
-            "the target of this run was only guessed, so it replaces no other: name it with --target"
-            if overwrite and run.target_guessed
-            else "add --overwrite"
-        ),
+        to_overwrite=_GUESSED if run.target_guessed else "add --overwrite",
         to_move="choose another --out",
     )
     with folder:
@@ -280,6 +279,7 @@ def _save(folder: RunFolder, run: Run) -> None:
     from gpuprop.model.container import MODEL_FILE_NAME
     from gpuprop.training import run_folder
 
+    folder.staging.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up meanwhile
     run.save(folder.staging / MODEL_FILE_NAME)
     run_folder.write_history(folder.staging / run_folder.HISTORY, run.history)
     folder.publish()

@@ -315,10 +315,11 @@ def _check_splittable(dataset: Dataset, test_fraction: float) -> None:
                 dataset.name, f"got a single row of class {listed(rare)}, expected at least 2 to split; {advice}"
             )
     n_rows, needed = len(dataset.X), len(dataset.classes or [None])
+    each = f", one of each of {needed} classes" if needed > 1 else ""
     n_test = math.ceil(n_rows * test_fraction)
     if min(n_test, n_rows - n_test) < needed:
         raise data_error(
             dataset.name,
             f"got {n_rows} rows, split into {n_rows - n_test} and {n_test}, "
-            f"expected at least {needed} in each part; {advice}",
+            f"expected at least {needed} in each part{each}; {advice}",
         )

@@ -189,7 +189,8 @@ def load_features(
     n_features, feature_names, header, arrays
         As for ``load_test``.
     target : str, optional
-        The name of the model's target column, which is ignored if the source holds it. Nothing else is ignored.
+        The model's target column, which is ignored if the source holds it: its name, or its index in an NPY file.
+        Nothing else is ignored.
 
     Returns
     -------

@@ -107,7 +107,7 @@ def read_npy(path: Path, request: Request) -> Records:
         array = read_array(stream, n_bytes, str(path))
     _check_numeric(path, array)
     if not request.with_target:
-        return Records(str(path), _features(path, array, request), None)
+        return Records(str(path), _features(path, _without_target(array, request), request), None)
     if array.ndim != 2:
         raise data_error(
             path,
@@ -117,6 +117,14 @@ def read_npy(path: Path, request: Request) -> Records:
     features, target = choose_columns(path, array.shape[1], request)
     refuse_nonfinite(path, array, row_place, lambda column: f"column {column + 1}")
     return Records(str(path), as_features(array[:, features]), _whole_as_integers(array[:, target]))
+
+
+def _without_target(array: NDArray[Any], request: Request) -> NDArray[Any]:
+    """Return the samples of a matrix that may still hold the target, which its index tells."""
+    index = str(request.target)
+    if array.ndim == 2 and array.shape[1] - 1 == request.n_features and index.removeprefix("-").isdecimal():
+        return np.asarray(np.delete(array, int(index), axis=1))
+    return array
 
 
 def _whole_as_integers(values: NDArray[Any]) -> NDArray[Any]:

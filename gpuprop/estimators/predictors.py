@@ -7,7 +7,6 @@ labels and of missing values.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +20,15 @@ from gpuprop.errors import DataError
 from gpuprop.estimators.cells import CellError
 from gpuprop.model.network import Network
 from gpuprop.model.predictions import prediction_columns
-from gpuprop.training.parts import Source, check_columns, held_out_rows, rows_for_model, targets_like, with_targets
+from gpuprop.training.parts import (
+    Source,
+    check_columns,
+    held_out_rows,
+    rows_for_model,
+    target_asked,
+    targets_like,
+    with_targets,
+)
 
 if TYPE_CHECKING:
     from gpuprop.datasets import RawTable
@@ -131,7 +138,7 @@ class NetworkPredictor:
                 source.data,
                 n_features=self.network.layer_sizes[0],
                 feature_names=self.network.feature_names,
-                target=source.target or self.network.target_name,
+                target=source.target or target_asked(self.network.target_name),
                 header=source.header,
                 arrays=source.arrays,
             )
@@ -231,19 +238,13 @@ class TablePredictor:
         columns = self.model.columns_
         own = replace(
             source,
-            target=source.target or _as_asked(self.network.target_name),
+            target=source.target or target_asked(self.network.target_name),
             na_values=(*source.na_values, *(one for one in columns.asked.missing_values if isinstance(one, str))),
         )
         kinds = {kind.name: "number" if kind.kind == "number" else "text" for kind in columns.kinds if kind.used}
         table = own.read_table(columns=columns.names, kinds=kinds, with_target=with_target)
         check_columns(source.data, list(kinds), columns.names, table.frame)
         return table
-
-
-def _as_asked(target_name: str | None) -> str | None:
-    """Return how a target is asked for: a column without a name by its index."""
-    place = re.fullmatch(r"column (\d+)", target_name or "")
-    return str(int(place[1]) - 1) if place else target_name
 
 
 @contextmanager

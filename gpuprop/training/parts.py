@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ __all__ = [
     "kinds_of",
     "rows_for_model",
     "table_parts",
+    "target_asked",
     "targets_like",
     "targets_of",
     "train_and_test_parts",
@@ -195,6 +197,8 @@ def table_parts(
         raise DataError(f"{source.data}: does not say which column is the target; give --target NAME, one of {names}")
     table = with_targets(table)
     y, classes = targets_of(table, task)
+    if any(isinstance(label, float) and not label.is_integer() for label in classes or ()):
+        classes = [str(label) for label in classes or ()]  # scikit-learn takes no fractions for classes
     name = datasets.short_name(source.data)
     if test is None:
         rows = _numbered(name, y, classes)
@@ -247,8 +251,29 @@ def with_targets(table: RawTable) -> RawTable:
     )
 
 
-def held_out_rows(table: RawTable, y: NDArray[Any], classes: list[Any] | None, fraction: float, seed: int) -> Part:
+def _check_same(source: str, y: NDArray[Any], classes: Sequence[Any] | None, seed: Any) -> None:
+    """Refuse rows that cannot be those of which a training has held out some."""
+    absent = [label for index, label in enumerate(classes or ()) if index not in y]
+    if absent:
+        raise DataError(
+            f"{source}: has no row of class {_listed(absent)}, so it is not what the model was trained on; leave out "
+            "--test-fraction"
+        )
+    if not isinstance(seed, int):
+        raise DataError(
+            f"{source}: the model has no seed that tells which rows its training held out; leave out --test-fraction"
+        )
+
+
+def target_asked(target_name: str | None) -> str | None:
+    """Return how a model's target is asked for: a column without a name, such as "column 4", by its index."""
+    place = re.fullmatch(r"column (\d+)", target_name or "")
+    return str(int(place[1]) - 1) if place else target_name
+
+
+def held_out_rows(table: RawTable, y: NDArray[Any], classes: list[Any] | None, fraction: float, seed: Any) -> Part:
     """Return the rows of a table, and their targets, that a training with this share and seed has held out."""
+    _check_same(table.name, y, classes, seed)
     rows, y = datasets.split(_numbered(table.name, y, classes), fraction, seed)[1]
     return table.frame.iloc[rows[:, 0]], y
 
@@ -327,19 +352,14 @@ def rows_for_model(network: Network, source: Source, fraction: float | None = No
         classes=classes,
         n_features=network.layer_sizes[0],
         feature_names=network.feature_names,
-        target=source.target,
+        target=source.target or target_asked(network.target_name),
         labels=source.labels,
         header=source.header,
         arrays=source.arrays,
     )
     if fraction is None:
         return X, y
-    absent = [label for index, label in enumerate(classes or ()) if index not in y]
-    if absent:
-        raise DataError(
-            f"{source.data}: has no row of class {', '.join(map(repr, absent[:8]))}, so it is not what the model was "
-            "trained on; leave out --test-fraction"
-        )
+    _check_same(source.data, y, classes, network.seed)
     # These are the rows of `train` in their order, whatever order the columns have: the same ones are held out.
     rows = Dataset(source.data, X, y, "regression" if classes is None else "classification", classes)
     return datasets.split(rows, fraction, network.seed)[1]

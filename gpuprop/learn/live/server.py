@@ -63,15 +63,16 @@ class RunReader:
 
     def _from_model(self, history: dict[str, list[float | None]]) -> dict[str, Any]:
         """Return the part of a snapshot that a finished run's model still gives."""
-        from gpuprop.estimators.predictors import load_predictor
+        from gpuprop.estimators.predictors import NetworkPredictor, load_predictor
 
         try:
-            network = load_predictor(self.folder, "numpy").network
+            predictor = load_predictor(self.folder, "numpy")
         except (GpupropError, OSError):
             return {}
+        network, pictures = predictor.network, isinstance(predictor, NetworkPredictor)
         done = len(history.get("epoch", ()))
         sizes = "-".join(map(str, network.layer_sizes))
-        return {"epoch": done, "epochs": done, "network": sizes, "weights": weight_images(network)}
+        return {"epoch": done, "epochs": done, "network": sizes, "weights": weight_images(network, pictures=pictures)}
 
 
 def _read_history(path: Path) -> dict[str, list[float | None]]:

@@ -47,10 +47,12 @@ class LiveRun(Callback):
         The folder, which must exist.
     X, y : array_like
         The training data; the snapshot looks for mistakes in its first 500 rows.
+    pictures : bool, default=True
+        Whether rows of a square number of values may be pictures; those of a table are none.
     """
 
-    def __init__(self, folder: Path, X: ArrayLike, y: ArrayLike) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, X: ArrayLike, y: ArrayLike, *, pictures: bool = True) -> None:
+        self._folder, self._pictures = folder, pictures
         self._X, self._y = np.asarray(X)[:N_WATCHED], np.asarray(y)[:N_WATCHED]
         self._written = -math.inf
 
@@ -75,7 +77,7 @@ class LiveRun(Callback):
             "epochs": trainer.epochs,
             "samples": trainer.n_samples,
             "network": "-".join(map(str, network.layer_sizes)),
-            "weights": weight_images(network),
+            "weights": weight_images(network, pictures=self._pictures),
             "mistakes": self._mistakes(network),
             "watched": len(self._X),
         }
@@ -89,7 +91,7 @@ class LiveRun(Callback):
         predicted = network.predict(self._X)
         names = [str(name) for name in classes]
         wrong = np.flatnonzero(predicted != true)[:MAX_MISTAKES].tolist()
-        shape = image_shape(self._X.shape[1])
+        shape = image_shape(self._X.shape[1]) if self._pictures else None
         return [
             {
                 "row": row,
@@ -114,10 +116,10 @@ def image_shape(n_features: int) -> tuple[int, int] | None:
     return (side, side) if side * side == n_features and 16 <= n_features <= MAX_FEATURES else None
 
 
-def weight_images(network: Network) -> dict[str, Any]:
+def weight_images(network: Network, *, pictures: bool = True) -> dict[str, Any]:
     """Return the first layer's weights as a picture for each unit: pixels from 0 to 255, where 128 stands for 0."""
     weights = np.asarray(network.ops.to_numpy(network.weights[0]), dtype=np.float64)[:, :MAX_IMAGES]
-    shape = image_shape(len(weights)) or (1, len(weights))
+    shape = (image_shape(len(weights)) if pictures else None) or (1, len(weights))
     if len(weights) > MAX_FEATURES:
         return {"shape": [0, 0], "images": []}
     largest = np.abs(weights).max() or 1.0
