@@ -157,6 +157,30 @@ def test_a_regression_is_trained_as_the_paper_writes(device: str, plan: str) -> 
     np.testing.assert_allclose(trainer.network.forward(X), reference.forward(X)[-1][0], atol=1e-10)
 
 
+@needs_loops
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_fused_updates_are_those_of_steps_where_epsilon_shows(task: str) -> None:
+    """One-hot inputs, whose zeros the fused loops skip, and an epsilon that tells every factor of a gradient."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 40, 300)
+    data = np.column_stack([rng.normal(size=300), np.where(np.eye(40)[codes] > 0, 1.66, 0.0)])
+    targets = codes % 3 if task == "classification" else np.sin(codes) + data[:, 0]
+
+    def parameters(plan: str) -> Array:
+        chosen = preset("tabular", task).with_options(  # type: ignore[arg-type]
+            hidden=(70, 50), batch_size=64, epochs=3, optimizer=Adam(beta_2=0.95, epsilon=1e-3)
+        )
+        network = network_for_table(chosen, 41, 3 if task == "classification" else 1, device="cpu", dtype="float64")
+        trainer = trainer_for_table(chosen, network, plan=plan, n_threads=1).fit(data, targets)
+        assert trainer.plan_reason is not None
+        assert trainer.plan_reason.startswith(plan)
+        return network.host_parameters()
+
+    expected = parameters("steps")
+    for plan in ("fused", "dense"):
+        np.testing.assert_allclose(parameters(plan), expected, atol=1e-11)
+
+
 def test_the_presets_begin_as_the_paper_says() -> None:
     network = network_for_table(preset("tabular", "classification"), 400, 3, seed=0)
     weights, biases = [np.array(W) for W in network.weights], [np.array(b) for b in network.biases]

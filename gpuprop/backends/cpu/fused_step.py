@@ -455,13 +455,14 @@ def _panel_updates(kind: Kind) -> Callable[..., int]:
                 piece = part(gradient, kept_at, count * wide)
                 if penalised:
                     penalty += add_penalty(part(model.parameters, begin, count * wide), piece, l1, l2)
+                if inputs_scaled and layer == 1:
+                    update_unscaled(model, begin, piece, column // width * fan_in + first, wide, first, numbers)
+                    continue
                 if grouped:
                     factor = piece.dtype.type(model.gradient_factors[below])
                     for j in range(piece.size):
                         piece[j] *= factor
-                if inputs_scaled and layer == 1:
-                    update_unscaled(model, begin, piece, column // width * fan_in + first, wide, first, numbers)
-                elif not clipped:
+                if not clipped:
                     update(model, begin, piece, numbers)
             work.penalties[piece_number] = penalty
         return piece_number
@@ -501,7 +502,7 @@ def _unscaled_update(kind: Kind) -> Callable[..., None]:
 
     See `gpuprop.core.scaling_layer`. The piece's share of the gradient of s goes to ``scale_sums``, from `sums_at` on.
     """
-    optimize, add_up = optimizer_loops.update_pass(kind.optimizer, kind.dtype), loops.dot
+    optimize, add_up, grouped = optimizer_loops.update_pass(kind.optimizer, kind.dtype), loops.dot, kind.grouped
 
     @spliced
     def update_unscaled(
@@ -511,6 +512,8 @@ def _unscaled_update(kind: Kind) -> Callable[..., None]:
         for i in range(gradient.size // wide):
             row, factor = part(gradient, i * wide, wide), model.scale[first + i]
             model.scale_sums[sums_at + i] = add_up(part(own, i * wide, wide), row)
+            if grouped:
+                factor = row.dtype.type(factor * model.gradient_factors[0])
             for j in range(wide):
                 row[j] *= factor
         optimize(own, gradient, part(model.first, begin, own.size), part(model.second, begin, own.size), numbers)
