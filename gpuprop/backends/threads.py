@@ -31,8 +31,9 @@ __all__ = ["ThreadChoice", "allowed_threads", "best_thread_count", "blas_threads
 
 #: Below this many multiplications of numbers in a layer's product, a second thread saves little, and on a busy machine
 #: costs much: 180 x 256 x 256 by two threads took 13 ms there, in which one thread makes forty. Such products get one
-#: thread without a measurement, unless they are so small that BLAS shares none of them.
-_WORTH_MEASURING, _NEVER_SHARED = 2**24, 2**18
+#: thread without a measurement, so that equal runs give equal bits, which BLAS does not with another number of threads;
+#: and those which are so small that BLAS shares none of them are left alone.
+_WORTH_MEASURING, _NEVER_SHARED = 2**25, 2**18
 
 #: In the fused tier one thread makes updates that have fewer products of numbers than this, some fifty microseconds.
 _WORTH_SHARING = 5_000_000
