@@ -47,8 +47,9 @@ MUTANTS = [
     Mutant(
         "deltas from weights that have changed",
         "gpuprop/core/step.py",
-        "        hidden_deltas(layers, part)\n",
-        "        layers.weights[-1][...] -= part.a[-2].T @ part.delta[-1]\n        hidden_deltas(layers, part)\n",
+        "        hidden_deltas(layers, part, accumulate=first > start)\n",
+        "        layers.weights[-1][...] -= part.a[-2].T @ part.delta[-1]\n"
+        "        hidden_deltas(layers, part, accumulate=first > start)\n",
         "simulator",
         "tests/test_step.py::test_deltas_are_formed_with_the_weights_as_they_were",
     ),

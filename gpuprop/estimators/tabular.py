@@ -57,6 +57,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "batch_size": [Interval(Integral, 1, None, closed="left"), None],
     "epochs": [Interval(Integral, 1, None, closed="left"), None],
     "random_state": ["random_state"],
+    "dtype": [StrOptions({"float32", "float64"})],
     "device": [str],
     "callbacks": [list, tuple, None],
     "n_threads": [Interval(Integral, 1, None, closed="left"), None],
@@ -142,6 +143,7 @@ class BaseTabular(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
                 self.n_outputs_,
                 rows=train.X,
                 seed=int(random_state.randint(np.iinfo(np.int32).max)),
+                dtype=self.dtype,
                 device=self.device,
             )
             trainers.append(self._trainer(chosen, network, held_out))
@@ -332,6 +334,8 @@ class TabularClassifier(ClassifierMixin, BaseTabular):  # type: ignore[misc]  # 
         of its frequency.
     random_state : int, RandomState or None, default=None
         The source of initial weights, validation rows and row orders.
+    dtype : {"float32", "float64"}, default="float32"
+        Of the networks. In float32 the last digits of a prediction depend on how many rows are predicted for together.
     device : str, default="auto"
         "auto", "cpu", "numpy", "cuda", "cuda:N" or "cuda-sim".
     callbacks : list of gpuprop.Callback or None, default=None
@@ -415,6 +419,7 @@ class TabularClassifier(ClassifierMixin, BaseTabular):  # type: ignore[misc]  # 
         label_smoothing: float | None = None,
         class_weight: Any = None,
         random_state: Any = None,
+        dtype: str = "float32",
         device: str = "auto",
         callbacks: Any = None,
         n_threads: int | None = None,
@@ -537,6 +542,8 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]  # sc
         yes.
     random_state : int, RandomState or None, default=None
         The source of initial weights, validation rows and row orders.
+    dtype : {"float32", "float64"}, default="float32"
+        Of the networks. In float32 the last digits of a prediction depend on how many rows are predicted for together.
     device : str, default="auto"
         "auto", "cpu", "numpy", "cuda", "cuda:N" or "cuda-sim".
     callbacks : list of gpuprop.Callback or None, default=None
@@ -621,6 +628,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]  # sc
         epochs: int | None = None,
         clamped: bool | None = None,
         random_state: Any = None,
+        dtype: str = "float32",
         device: str = "auto",
         callbacks: Any = None,
         n_threads: int | None = None,
