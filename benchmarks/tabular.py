@@ -237,7 +237,7 @@ class Call:
     threads: int
 
     def results(self, seeds: Sequence[int], **variables: str) -> Iterator[Entry]:
-        """Start the process; yield its results as they come, the first with the seconds since the start."""
+        """Start the process and yield its results as they come; the first one tells the seconds since the start."""
         arguments = [self.contender, self.table, ",".join(map(str, seeds)), str(self.threads)]
         command = [sys.executable, __file__, "--worker", *arguments]
         variables = environment(self.threads) | variables
@@ -276,7 +276,7 @@ class Comparison:
         return document(KIND, machine.describe(get_ops("numpy")), self.entries, versions=versions)
 
     def trainings(self, subject: str, pairs: Sequence[tuple[str, str]], seeds: int, threads: int) -> list[str]:
-        """Train contenders on tables as far as it has not been done; return a line for each process that failed.
+        """Make the trainings that the report does not hold yet; return a line for each process that failed.
 
         The subject is "error", or "seconds" if only the times are wanted, of trainings whose errors are known.
         """

@@ -1,4 +1,4 @@
-"""benchmarks/tabular.py: its tables, a training that goes on where it stopped, and what its tables show."""
+"""benchmarks/tabular.py loads its tables, goes on where it stopped, and shows what it measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables through the command line, as somebody brings them who knows only the help: text, dates, gaps, identifiers."""
+"""The command line takes tables with text, dates, gaps and identifiers from somebody who knows only its help."""
 
 from __future__ import annotations
 

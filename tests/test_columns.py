@@ -1,4 +1,4 @@
-"""Columns: kinds found, numbers as the formulas say, gaps and strangers at prediction, and the way through JSON."""
+"""`Columns` finds kinds, scales numbers by its formulas, copes with gaps and unseen values, and survives JSON."""
 
 from __future__ import annotations
 

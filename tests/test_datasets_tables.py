@@ -1,4 +1,4 @@
-"""Tables as others write them: separators, names, marks in numbers, compressions, gaps; each with its right value."""
+"""Tables as others write them are read: each test writes a file and knows the values that the reader must find."""
 
 from __future__ import annotations
 

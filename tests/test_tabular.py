@@ -1,4 +1,4 @@
-"""TabularClassifier and TabularRegressor: tables in, predictions out, and life among scikit-learn's tools."""
+"""TabularClassifier and TabularRegressor learn tables of mixed columns, and work inside scikit-learn's tools."""
 
 from __future__ import annotations
 

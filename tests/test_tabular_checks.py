@@ -1,4 +1,4 @@
-"""scikit-learn's own checks of the estimators for tables."""
+"""The estimators for tables pass scikit-learn's own checks, but for those that are listed here with a reason."""
 
 from typing import Any
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -77,8 +78,9 @@ class Run(Protocol):
     def kept(self) -> str:
         """Return which epoch was kept and why, or an empty string if it was the last one."""
 
+    @property
     def test_part(self) -> Part:
-        """Return the true targets of the test part, and the predictions."""
+        """The true targets of the test part, and the predictions, made once; there once the training has ended."""
 
 
 def pictures(run: Run) -> dict[str, Callable[[], Figure]]:
@@ -91,9 +93,9 @@ def pictures(run: Run) -> dict[str, Callable[[], Figure]]:
         run_folder.LOSS: lambda: plots.loss_curves(run.history, title=f"{run.name}, {shape(run.trainer.network)}")
     }
     if classes is None:
-        found[run_folder.PREDICTIONS] = lambda: plots.predictions(*run.test_part(), title=title)
+        found[run_folder.PREDICTIONS] = lambda: plots.predictions(*run.test_part, title=title)
     else:
-        found[run_folder.CONFUSION] = lambda: plots.confusion_matrix(*run.test_part(), classes, title=title)
+        found[run_folder.CONFUSION] = lambda: plots.confusion_matrix(*run.test_part, classes, title=title)
     return found
 
 
@@ -198,8 +200,9 @@ class ArrayRun:
         watched = "training" if self.trainer.validation is None else "validation"
         return f"the one of the lowest {watched} loss"
 
+    @cached_property
     def test_part(self) -> Part:
-        """Return the true targets of the test part, and the network's predictions."""
+        """The true targets of the test part, and the network's predictions."""
         X, y = self._test_part
         return y, self.trainer.network.predict(X)
 
@@ -288,8 +291,9 @@ class TableRun:
         of = "lowest" if keep_best.endswith("loss") else "highest"
         return f"the last one of the {of} {keep_best.replace('_', ' ')}"
 
+    @cached_property
     def test_part(self) -> Part:
-        """Return the true targets of the test part, and the estimator's predictions."""
+        """The true targets of the test part, and the estimator's predictions."""
         from gpuprop.estimators.predictors import Rows, TablePredictor
 
         frame, y = self._parts.test

@@ -301,7 +301,7 @@ def _report(run: Run) -> None:
     from gpuprop.training.scores import report_of
 
     try:
-        print_report(report_of(*run.test_part(), run.classes))
+        print_report(report_of(*run.test_part, run.classes))
     except Exception as error:
         warn(f"the model is saved, but the report on the test part failed: {error or type(error).__name__}")
 

@@ -1,4 +1,4 @@
-"""Whether the first line of a file of text holds the names of the columns.
+"""`decide` finds out whether the first line of a file of text holds the names of the columns.
 
 What is known decides: what the user says, the name of the target, the names of a model's columns. Else the fields of
 line 1 are compared with the columns below them, and where they tell nothing, the file is refused: a row that is taken

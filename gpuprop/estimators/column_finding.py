@@ -1,4 +1,4 @@
-"""Which kind of column the cells of a column make."""
+"""`find` decides from the cells of a column which kind of column it is."""
 
 from __future__ import annotations
 

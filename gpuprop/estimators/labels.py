@@ -1,4 +1,4 @@
-"""Labels of classes: what they may be."""
+"""A check of what the labels of classes may be."""
 
 from __future__ import annotations
 

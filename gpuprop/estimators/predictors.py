@@ -19,7 +19,7 @@ from gpuprop import datasets
 from gpuprop.errors import DataError
 from gpuprop.estimators.cells import CellError
 from gpuprop.model.network import Network
-from gpuprop.model.predictions import prediction_columns
+from gpuprop.model.predictions import class_columns, prediction_columns, value_columns
 from gpuprop.training.parts import (
     Source,
     check_columns,
@@ -76,7 +76,7 @@ class Predictor(Protocol):
         """The labels of a classifier; None for a regression."""
 
     def describe(self) -> str:
-        """Return what the model is, in a few words."""
+        """Return a short description of the model."""
 
     def rows(self, source: Source, fraction: float | None = None) -> Rows:
         """Return samples and targets: all rows of a file, or those that this share and the model's seed hold out."""
@@ -221,13 +221,9 @@ class TablePredictor:
         """Return the columns of a prediction file: labels as they are spelled, and the probability of each class."""
         with _naming_cells(rows):
             if self.classes is None:
-                values = np.asarray(self.model.predict(rows.X)).reshape(len(rows.X), -1)
-                n_outputs = values.shape[1]
-                names = ["prediction"] if n_outputs == 1 else [f"prediction_{i + 1}" for i in range(n_outputs)]
-                return {name: list(column) for name, column in zip(names, values.T, strict=True)}
+                return value_columns(np.asarray(self.model.predict(rows.X)).reshape(len(rows.X), -1))
             shares = self.model.predict_proba(rows.X)
-        columns: dict[str, list[Any]] = {"prediction": [self.classes[index] for index in shares.argmax(axis=1)]}
-        return columns | {f"p_{label}": list(share) for label, share in zip(self.classes, shares.T, strict=True)}
+        return class_columns(shares.argmax(axis=1), self.classes, shares.T)
 
     def _read(self, source: Source, *, with_target: bool) -> RawTable:
         """Return the table of a source, which has been checked to hold the columns that the model needs."""

@@ -1,8 +1,9 @@
-"""TabularClassifier and TabularRegressor: tables of mixed columns in, predictions out."""
+"""`TabularClassifier` and `TabularRegressor` learn from tables of mixed columns, and predict for such tables."""
 
 from __future__ import annotations
 
 import warnings
+from abc import ABCMeta, abstractmethod
 from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from pathlib import Path
@@ -77,7 +78,7 @@ _SETTINGS = (
 )
 
 
-class BaseTabular(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type annotations
+class BaseTabular(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]  # scikit-learn has no type annotations
     """Base class of `TabularClassifier` and `TabularRegressor`; not for direct use."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = CONSTRAINTS
@@ -269,13 +270,13 @@ class BaseTabular(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
 
     # --- what the subclasses say ---------------------------------------------------------------------------------
 
+    @abstractmethod
     def _learn_targets(self, y: Any) -> Array:
         """Take y as the targets of this estimator, and return what the networks are trained on."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _known_targets(self, y: Any, X: Any) -> Array:
         """Return the targets of validation rows in the form of `_learn_targets`."""
-        raise NotImplementedError
 
     def _weigh_classes(self, y: Any, weight: Array | None) -> Array | None:
         return weight

@@ -458,8 +458,29 @@ class NAdam(Optimizer):
         w -= change
 
 
+class _Decaying(Optimizer):
+    """Base class of the optimizers that shrink weights apart from the gradient: ``w -= lr * weight_decay * w``."""
+
+    weight_decay: float
+
+    def update(
+        self,
+        parameters: Array,
+        gradients: Array,
+        state: State,
+        learning_rate: float,
+        step: int,
+        scratch: Sequence[Array],
+        n_weights: int,
+    ) -> None:
+        """Decay the weights, then apply the formula; see :meth:`Optimizer.update`."""
+        weights = parameters[:n_weights]
+        weights -= np.multiply(weights, float(learning_rate) * self.weight_decay, out=scratch[0][:n_weights])
+        super().update(parameters, gradients, state, learning_rate, step, scratch, n_weights)
+
+
 @dataclass(frozen=True)
-class AdamW(Adam):
+class AdamW(_Decaying, Adam):
     """Adam with decoupled weight decay: ``w -= lr * weight_decay * w``, then Adam's update.
 
     The decay touches weights and not biases, and stays out of the moments, unlike an L2 penalty.
@@ -481,24 +502,9 @@ class AdamW(Adam):
 
     name = "adamw"
 
-    def update(
-        self,
-        parameters: Array,
-        gradients: Array,
-        state: State,
-        learning_rate: float,
-        step: int,
-        scratch: Sequence[Array],
-        n_weights: int,
-    ) -> None:
-        """Decay the weights, then update as Adam does; see :meth:`Optimizer.update`."""
-        weights = parameters[:n_weights]
-        weights -= np.multiply(weights, float(learning_rate) * self.weight_decay, out=scratch[0][:n_weights])
-        super().update(parameters, gradients, state, learning_rate, step, scratch, n_weights)
-
 
 @dataclass(frozen=True)
-class Lion(Optimizer):
+class Lion(_Decaying):
     """Lion: steps of one size, ``c = b1 * m + (1 - b1) * g;  w -= lr * (sign(c) + weight_decay * w)``.
 
     Then ``m = b2 * m + (1 - b2) * g``. The decay touches weights and not biases. Steps do not shrink with the
@@ -526,21 +532,6 @@ class Lion(Optimizer):
     slots = ("first_moment",)
     default_learning_rate = 0.001
     scratch_arrays = 2
-
-    def update(
-        self,
-        parameters: Array,
-        gradients: Array,
-        state: State,
-        learning_rate: float,
-        step: int,
-        scratch: Sequence[Array],
-        n_weights: int,
-    ) -> None:
-        """Decay the weights, then apply the formula; see :meth:`Optimizer.update`."""
-        weights = parameters[:n_weights]
-        weights -= np.multiply(weights, float(learning_rate) * self.weight_decay, out=scratch[0][:n_weights])
-        super().update(parameters, gradients, state, learning_rate, step, scratch, n_weights)
 
     def apply(self, w: Array, g: Array, state: State, lr: float, t: int, scratch: Sequence[Array]) -> None:
         """Apply the formula of the class in place, without the decay."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from gpuprop import datasets
 from gpuprop.datasets import Dataset
 from gpuprop.datasets.bundled import BUNDLED
+from gpuprop.datasets.checks import listed
 from gpuprop.errors import DataError
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ __all__ = [
     "train_and_test_parts",
     "with_targets",
 ]
+
+_SHOWN = 20
+"""The most names that a message lists."""
 
 #: Share of the rows held out for testing, where a data set has no test part of its own.
 TEST_FRACTION = 0.25
@@ -193,7 +197,7 @@ def table_parts(
     """
     table = source.read_table(kinds=kinds)
     if table.target_guessed and table.names_known:
-        names = _listed([*table.frame.columns, table.target_name])
+        names = listed([*table.frame.columns, table.target_name], _SHOWN)
         raise DataError(f"{source.data}: does not say which column is the target; give --target NAME, one of {names}")
     table = with_targets(table)
     y, classes = targets_of(table, task)
@@ -256,8 +260,8 @@ def _check_same(source: str, y: NDArray[Any], classes: Sequence[Any] | None, see
     absent = [label for index, label in enumerate(classes or ()) if index not in y]
     if absent:
         raise DataError(
-            f"{source}: has no row of class {_listed(absent)}, so it is not what the model was trained on; leave out "
-            "--test-fraction"
+            f"{source}: has no row of class {listed(absent, _SHOWN)}, so it is not what the model was trained on; "
+            "leave out --test-fraction"
         )
     if not isinstance(seed, int):
         raise DataError(
@@ -292,14 +296,9 @@ def check_columns(source: str, needed: Sequence[str], names: Sequence[str], fram
     missing = [name for name in needed if name not in frame.columns]
     if missing:
         raise DataError(
-            f"{source}: lacks the {'column' if len(missing) == 1 else 'columns'} {_listed(missing)}; it has "
-            f"{_listed(frame.columns)}, and the model was trained with {_listed(names)}"
+            f"{source}: lacks the {'column' if len(missing) == 1 else 'columns'} {listed(missing, _SHOWN)}; it has "
+            f"{listed(list(frame.columns), _SHOWN)}, and the model was trained with {listed(names, _SHOWN)}"
         )
-
-
-def _listed(names: Iterable[object]) -> str:
-    shown = [repr(name) for name in names]
-    return ", ".join(shown[:20]) + (f", and {len(shown) - 20} more" if len(shown) > 20 else "")
 
 
 def kinds_of(frame: Any) -> dict[str, str]:
