@@ -37,7 +37,7 @@ FAULT = "GPUPROP_TEST_FAULT"
 CALLS, WHATS = ("write", "fsync", "replace", "unlink"), ("kill", "after", "ENOSPC", "EIO")
 SIGNALS = ("KILL", "TERM", "HUP", "USR1", "INT", "STOP")
 MODEL, HISTORY, CHECKPOINTS = "model.safetensors", "history.json", "checkpoints"
-EVERY = 25
+EVERY = 10
 """Updates between two checkpoints."""
 
 
@@ -56,13 +56,13 @@ class Counts:
 # --- the training ------------------------------------------------------------------------------------------------
 
 
-def train(folder: Path, kind: int, epochs: int = 12) -> None:
+def train(folder: Path, kind: int, epochs: int = 8) -> None:
     """Train, from the newest checkpoint in the folder if there is one, and write model and history."""
     import gpuprop
     from gpuprop import datasets
 
     data = datasets.load("digits")
-    X, y = data.X[:900], data.y[:900]
+    X, y = data.X[:600], data.y[:600]
     network = gpuprop.Network(
         (64, 16, 10), loss="categorical_cross_entropy", device="numpy", seed=kind, dropout=0.1 * (kind % 2)
     )

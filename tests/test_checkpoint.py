@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -151,7 +152,9 @@ def outcome(trainer: gpuprop.Trainer) -> dict[str, bytes]:
     }
 
 
-def killed_after(n_checkpoints: int, make: Make, device: str, folder: Path, every: str = "1 update", **more: Any) -> bool:
+def killed_after(
+    n_checkpoints: int, make: Make, device: str, folder: Path, every: str = "1 update", **more: Any
+) -> bool:
     """Train until so many checkpoints are written; return False if the training ended before."""
     checkpoint = Killing(folder, every)
     checkpoint.left = n_checkpoints
@@ -165,17 +168,21 @@ def killed_after(n_checkpoints: int, make: Make, device: str, folder: Path, ever
 # --- every update boundary ---------------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flushing takes most of the time of a checkpoint, and shows only when the machine loses its power."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_a_training_killed_after_any_update_ends_as_one_left_alone(name: str, tmp_path: Path) -> None:
+def test_a_training_goes_on_from_any_update_to_the_same_end(name: str, tmp_path: Path) -> None:
     make = CASES[name]
     expected = outcome(fit(make("numpy")))
-    n = 1
-    while killed_after(n, make, "numpy", tmp_path / str(n)):
-        found = fit(make("numpy", tmp_path / str(n)), resume_from="auto")
-        assert outcome(found) == expected, f"after {n} checkpoints"
-        n += 1
-    assert n > 6
-    assert outcome(fit(make("numpy", tmp_path / str(n)), resume_from="auto")) == expected  # of one that had ended
+    assert outcome(fit(make("numpy", gpuprop.Checkpoint(tmp_path, "1 update", keep=100)))) == expected
+    files = sorted(tmp_path.iterdir())
+    assert len(files) >= 9
+    for file in files:  # the last one is of a training that has ended
+        assert outcome(fit(make("numpy"), resume_from=file)) == expected, file.name
 
 
 @pytest.mark.parametrize(
@@ -191,9 +198,9 @@ def test_the_compiled_paths_go_on_with_the_same_bits(plan: str, tmp_path: Path) 
 
 @needs_loops
 def test_trainings_that_share_their_updates_go_on_with_the_same_bits(tmp_path: Path) -> None:
-    def some(folder: Path | None, **options: Any) -> list[gpuprop.Trainer]:
+    def some(folder: Path | None) -> list[gpuprop.Trainer]:
         kept = [None if folder is None else gpuprop.Checkpoint(folder / str(k), "1 epoch") for k in range(3)]
-        return [case({"seed": k})("cpu", kept[k], epochs=4, **options) for k in range(3)]
+        return [case({"seed": k})("cpu", kept[k], epochs=4) for k in range(3)]
 
     def together(trainers: list[gpuprop.Trainer], resume_from: str | None = None) -> list[dict[str, bytes]]:
         runs = [one.training(X, CLASSES, WEIGHT, resume_from=resume_from) for one in trainers]
@@ -202,13 +209,15 @@ def test_trainings_that_share_their_updates_go_on_with_the_same_bits(tmp_path: P
         return [outcome(one) for one in trainers]
 
     class Interrupt(gpuprop.Callback):
-        def on_epoch_end(self, trainer: Any, epoch: int, record: Any) -> None:
+        def on_epoch_begin(self, trainer: Any, epoch: int) -> None:
             if epoch == 3:
-                raise KeyboardInterrupt
+                os.kill(os.getpid(), signal.SIGINT)
 
     expected = together(some(None))
+    trainers = some(tmp_path)
+    trainers[1].callbacks.append(Interrupt())
     with pytest.raises(KeyboardInterrupt):
-        together(some(tmp_path, callbacks=[Interrupt()]))
+        together(trainers)
     assert [newest(tmp_path / str(k)).progress.epochs_done for k in range(3)] == [2, 2, 2]  # type: ignore[union-attr]
     assert together(some(tmp_path), resume_from="auto") == expected
 
@@ -234,7 +243,7 @@ def test_a_divergence_after_a_resume_names_its_update(tmp_path: Path) -> None:
 
     spoilt = X.copy()
     order = Drawn()(0, N)
-    spoilt[order[20:25]] = 1e200  # the fifth update
+    spoilt[order[20:25]] = 1.7e308  # the fifth update
     with pytest.raises(KilledError):
         trainer(checkpoint=Killing(tmp_path, "1 update")).fit(spoilt, CLASSES)
     second = trainer(checkpoint=tmp_path)
@@ -263,16 +272,18 @@ def test_a_checkpoint_is_a_model_file(tmp_path: Path) -> None:
     (stored,) = [newest(checkpoint.path)]
     assert stored is not None
     assert stored.extra == {"mean": 3.5}
-    np.testing.assert_array_equal(
-        gpuprop.load(stored.path).host_parameters(), -finished.network.host_parameters()
-    )
+    np.testing.assert_array_equal(gpuprop.load(stored.path).host_parameters(), -finished.network.host_parameters())
 
 
 def test_the_newest_generations_stay_and_leftovers_go(tmp_path: Path) -> None:
     (tmp_path / ".gpuprop-0123456789abcdef.tmp").write_bytes(b"of a writer that was killed")
     (tmp_path / "mine.txt").write_text("stays")
     fit(CASES["adam"]("numpy", gpuprop.Checkpoint(tmp_path, "1 epoch", keep=2)))
-    assert sorted(os.listdir(tmp_path)) == ["checkpoint-000002.safetensors", "checkpoint-000003.safetensors", "mine.txt"]
+    assert sorted(os.listdir(tmp_path)) == [
+        "checkpoint-000002.safetensors",
+        "checkpoint-000003.safetensors",
+        "mine.txt",
+    ]
     fit(CASES["parts"]("numpy", gpuprop.Checkpoint(tmp_path, "1 epoch", keep=1)))  # a new training, from the beginning
     found = newest(tmp_path)
     assert found is not None
@@ -456,7 +467,11 @@ def test_states_come_back_as_they_were() -> None:
     assert len(json.dumps(packed)) < 700
     np.testing.assert_array_equal(found["array"], state["array"])
     assert (found["empty"].shape, found["empty"].dtype) == ((0, 3), np.float32)
-    assert (found["deep"], found["scalar"], found["mixed"][:5]) == ({"a": {"b": []}}, 0.1, [1, 2.5, "three", None, True])
+    assert (found["deep"], found["scalar"], found["mixed"][:5]) == (
+        {"a": {"b": []}},
+        0.1,
+        [1, 2.5, "three", None, True],
+    )
     for wrong in (object(), {1: 2}, {"$tensor": "x"}):
         with pytest.raises(TypeError, match="state: got"):
             pack(wrong, {}, "state")
@@ -467,7 +482,7 @@ def test_states_come_back_as_they_were() -> None:
 
 def test_trainings_killed_at_random_moments_lose_nothing(tmp_path: Path) -> None:
     """The short form of ``python tests/kill_harness.py --kills 1000``."""
-    counts = kill_harness.run(tmp_path, kills=12, seed=0)
+    counts = kill_harness.run(tmp_path, kills=10, seed=0)
     assert counts.lost == 0
     assert counts.equal == counts.trainings > 0
-    assert counts.kills >= 12
+    assert counts.kills >= 10

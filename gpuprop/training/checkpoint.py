@@ -122,8 +122,8 @@ class Checkpoint:
         return time.monotonic() >= self._due_at
 
     def next_update(self, steps_done: int) -> int | None:
-        """Return after which update a checkpoint is due, if a number of updates says so."""
-        return max(steps_done, self._steps + int(self._amount)) if self._unit == "update" else None
+        """Return after which later update a checkpoint is due, if a number of updates says so."""
+        return max(steps_done + 1, self._steps + int(self._amount)) if self._unit == "update" else None
 
     def write(
         self, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any], *, epochs_done: int, steps_done: int
@@ -136,13 +136,14 @@ class Checkpoint:
             If it cannot be written; the older ones then stay.
         """
         began = time.monotonic()
+        self._epochs, self._steps = epochs_done, steps_done  # where it fails, too, the next one comes in its time
+        self._due_at = began + self._amount
         file = self.path / f"checkpoint-{self._next:06d}.safetensors"
         with naming(self.path, "used for checkpoints"):
             self.path.mkdir(parents=True, exist_ok=True)
         write_file(file, tensors, metadata)
         self._next, self._own = self._next + 1, self._own + 1
         self._latest = (epochs_done, steps_done)
-        self._epochs, self._steps = epochs_done, steps_done
         # The checkpoints of an earlier training go as soon as there is one of this.
         old = [one for number, one in _generations(self.path) if number < self._next - min(self.keep, self._own)]
         for one in old:

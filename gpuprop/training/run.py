@@ -84,13 +84,16 @@ class Run:
     #: The plan, once it has been chosen, and what was said of one that serves several trainings.
     plan: Plan | None = field(default=None, init=False)
     reason: str | None = field(default=None, init=False)
-    #: Whether an epoch has begun and is not complete, when, and at which rate.
+    #: Whether an epoch that is not complete was entered, whether callbacks were told so, when, and at which rate.
+    entered: bool = field(default=False, init=False)
     epoch_begun: bool = field(default=False, init=False)
     begin: float = field(default=0.0, init=False)
     epoch_rate: float = field(default=0.0, init=False)
     #: What the sources of orders and rates, and the learning rate, were before that.
     sources: dict[str, Any] = field(default_factory=dict, init=False)
     rate_before: float = field(default=0.0, init=False)
+    #: What the updates of an epoch began with, if not at its beginning.
+    start: TrainingState | None = field(default=None, init=False)
     #: Whether the plan is at work, and what brings the optimizer's memory back to `parameters`.
     making: bool = field(default=False, init=False)
     undo: Callable[[], None] | None = field(default=None, init=False)
@@ -137,14 +140,15 @@ class Run:
     def begin_epoch(self, trainer: Any, epoch: int) -> None:
         """Tell the callbacks of an epoch, unless it began before the state that the training goes on from."""
         self.begin, self.rate_before = time.perf_counter(), trainer.learning_rate
+        self.sources = sources_of(trainer) if self.within is None else self.within.sources
+        self.entered = True
         if self.within is None:
-            self.sources = sources_of(trainer)
             for callback in trainer.callbacks:
                 callback.on_epoch_begin(trainer, epoch + 1)
             self.epoch_rate = trainer.learning_rate
         else:
             self.begin -= self.within.seconds
-            self.epoch_rate, self.sources = self.within.learning_rate, self.within.sources
+            self.epoch_rate = self.within.learning_rate
             restore_sources(trainer, self.sources)
         self.epoch_begun = True
 
@@ -168,7 +172,8 @@ class Run:
             plan.begin_epoch(updates)
             first = 0
             if self.within is not None and self.within.position:
-                plan.restore(self.state_within())
+                self.start = self._state_within(self.within)
+                plan.restore(self.start)
                 first = self.within.position
             self.making, self.undo = True, plan.rewind
             while first < n_updates:
@@ -182,14 +187,12 @@ class Run:
         self.making = False
         return np.asarray(totals)
 
-    def state_within(self) -> TrainingState:
+    def _state_within(self, within: Within) -> TrainingState:
         """Return the state that the training goes on from within an epoch."""
-        within, rule = self.within, self.training.rule
-        assert within is not None, "only within an epoch"
-        names, layer = rule.state, rule.scaling_layer
+        rule, layer = self.training.rule, self.training.rule.scaling_layer
         return TrainingState(
             parameters=self.parameters,
-            optimizer={name: self.on_host(names[name]) for name in names},
+            optimizer={name: self.on_host(array) for name, array in rule.state.items()},
             position=within.position,
             totals=within.totals,
             parts=within.parts,
@@ -220,11 +223,6 @@ class Run:
             self._pieces = max(1, self._pieces // 2)
 
     @property
-    def start_of_epoch(self) -> TrainingState | None:
-        """The state that the epoch's updates here began with; None for the beginning of the epoch."""
-        return None if self.within is None or not self.within.position else self.state_within()
-
-    @property
     def seconds(self) -> float:
         """How long the epoch has taken."""
         return time.perf_counter() - self.begin
@@ -236,7 +234,8 @@ class Run:
 
     def complete_epoch(self, parameters: NDArray[Any]) -> None:
         """Note that an epoch is complete, with these parameters."""
-        self.parameters, self.undo, self.within, self.epoch_begun = parameters, None, None, False
+        self.parameters, self.undo, self.within, self.start = parameters, None, None, None
+        self.entered = self.epoch_begun = False
 
     # --- going back ----------------------------------------------------------------------------------------------
 
@@ -248,7 +247,7 @@ class Run:
                     self.undo()
                 except DeviceError:
                     self.lost = True
-            if self.epoch_begun:
+            if self.entered:
                 restore_sources(trainer, self.sources)
                 trainer.learning_rate = self.rate_before
-            self.undo, self.making, self.epoch_begun = None, False, False
+            self.undo, self.making, self.entered, self.epoch_begun = None, False, False, False

@@ -61,14 +61,12 @@ class _Lead:
         try:
             return self._rounds()
         except KeyboardInterrupt as interrupt:  # the others end, too, each where it stands
-            for i in list(self._waiting):
-                with suppress(KeyboardInterrupt):
-                    self._advance(i, self._trainings[i].throw, interrupt)
+            with suppress(KeyboardInterrupt):
+                self._advance_all([(i, self._trainings[i].throw, interrupt) for i in self._waiting])
             raise
 
     def _rounds(self) -> list[Exception | None]:
-        for i, training in enumerate(self._trainings):
-            self._advance(i, training.send, None)
+        self._advance_all([(i, training.send, None) for i, training in enumerate(self._trainings)])
         while self._waiting:
             now = dict(self._waiting)
             shapes: dict[Hashable, list[int]] = {}
@@ -98,11 +96,20 @@ class _Lead:
             if plan is not None and len(members) > 1:
                 made = _made_by(plan, [now[i] for i in members])
         except BaseException as error:  # each training ends as if the error (Ctrl-C, say) had hit it alone
-            for i in members:
-                self._advance(i, self._trainings[i].throw, error)
+            self._advance_all([(i, self._trainings[i].throw, error) for i in members])
             return
-        for i, one in zip(members, made, strict=True):
-            self._advance(i, self._trainings[i].send, one)
+        self._advance_all([(i, self._trainings[i].send, one) for i, one in zip(members, made, strict=True)])
+
+    def _advance_all(self, steps: Sequence[tuple[int, Callable[[Any], EpochUpdates], Any]]) -> None:
+        """Let several trainings go on, each as far as it comes; only then raise the interrupt of one."""
+        interrupts = []
+        for step in steps:
+            try:
+                self._advance(*step)
+            except KeyboardInterrupt as interrupt:
+                interrupts.append(interrupt)
+        if interrupts:
+            raise interrupts[0]
 
     def _plan_for(self, shape: Hashable, members: list[int], now: dict[int, EpochUpdates]) -> Plan | None:
         """Return the plan that serves these trainings together, or None if they must take turns."""

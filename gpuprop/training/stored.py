@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 from typing import TYPE_CHECKING, Any
 
@@ -96,5 +97,10 @@ def place_of(network: Network, plan: str | None, threads: int | None) -> dict[st
         "plan": plan,
         "threads": threads,
         "processor": platform.machine(),
-        "versions": {"gpuprop": __version__, **versions("numpy", "numba")},
+        "versions": _versions(),
     }
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    return {"gpuprop": __version__, **versions("numpy", "numba")}

@@ -399,7 +399,7 @@ class Trainer:
         parameters = self.network.host_parameters()
         if not (np.isfinite(totals).all() and np.isfinite(parameters).all()):
             self._restore(run.parameters)
-            explain_divergence(run.plan_of(self.plan), updates, self.epochs_done, run.start_of_epoch)
+            explain_divergence(run.plan_of(self.plan), updates, self.epochs_done, run.start)
         seen = updates.data.share(float(updates.weights.sum())) if self.drop_last else updates.data
         validation_loss, validation_score = None, None
         if run.validation is not None:
