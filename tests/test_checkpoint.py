@@ -18,7 +18,6 @@ import pytest
 import gpuprop
 from gpuprop.backends.installed import loops_fault
 from gpuprop.core.embedding import InputEmbedding
-from gpuprop.model import container
 from gpuprop.training.checkpoint import newest, read_checkpoint
 from gpuprop.training.packing import pack, unpack
 from gpuprop.training.side_by_side import train_together
@@ -64,7 +63,7 @@ class Drawn:
         return {"key": key, "position": position, "order": self.order}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self.random.set_state(("MT19937", state["key"], state["position"]))
+        self.random.set_state(("MT19937", state["key"], state["position"], 0, 0.0))
         self.order = state["order"]
 
 
@@ -106,7 +105,9 @@ def case(network: dict[str, Any] | None = None, **options: Any) -> Make:
     """Return a function that makes a new trainer of a case; callables among the options make theirs anew."""
 
     def make(device: str, checkpoint: Any = None, **more: Any) -> gpuprop.Trainer:
-        given = {"loss": "categorical_cross_entropy", "dtype": "float64", "l2": 0.01, "seed": 0} | (network or {})
+        given: dict[str, Any] = {"loss": "categorical_cross_entropy", "dtype": "float64", "l2": 0.01, "seed": 0} | (
+            network or {}
+        )
         found = {name: value() if isinstance(value, type) else value for name, value in options.items()}
         if "callbacks" in found:
             found["callbacks"] = [found["callbacks"]]
@@ -279,7 +280,7 @@ def test_the_newest_generations_stay_and_leftovers_go(tmp_path: Path) -> None:
     (tmp_path / ".gpuprop-0123456789abcdef.tmp").write_bytes(b"of a writer that was killed")
     (tmp_path / "mine.txt").write_text("stays")
     fit(CASES["adam"]("numpy", gpuprop.Checkpoint(tmp_path, "1 epoch", keep=2)))
-    assert sorted(os.listdir(tmp_path)) == [
+    assert sorted(one.name for one in tmp_path.iterdir()) == [
         "checkpoint-000002.safetensors",
         "checkpoint-000003.safetensors",
         "mine.txt",
@@ -288,7 +289,7 @@ def test_the_newest_generations_stay_and_leftovers_go(tmp_path: Path) -> None:
     found = newest(tmp_path)
     assert found is not None
     assert found.settings["accumulation_steps"] == 2
-    assert len(os.listdir(tmp_path)) == 2
+    assert len([*tmp_path.iterdir()]) == 2
 
 
 @pytest.mark.parametrize(
@@ -384,14 +385,14 @@ def test_a_disk_that_fails_loses_no_training(
         calls.append(arguments)
         raise error
 
-    target = (container.os, "fsync") if call == "fsync" else (Path, "replace")
-    monkeypatch.setattr(*target, failing)
+    place: Any = os if call == "fsync" else Path
+    monkeypatch.setattr(place, call, failing)
     with pytest.warns(RuntimeWarning, match="a checkpoint could not be written, and the training goes on") as heard:
         trainer = fit(make("numpy", gpuprop.Checkpoint(tmp_path, "1 update")))
     assert len(heard) == 1
     assert len(calls) > 10
     assert outcome(trainer) == expected
-    assert os.listdir(tmp_path) == []
+    assert not [*tmp_path.iterdir()]
 
 
 # --- what does not fit is refused --------------------------------------------------------------------------------

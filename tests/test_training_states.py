@@ -254,8 +254,8 @@ def test_a_bad_batch_does_not_poison_partial_fit(solver: str) -> None:
                 spoilt.partial_fit(np.full((20, 4), 1.7e308), CLASSES[rows], classes=[0, 1, 2])
         for one in (spoilt, sound):
             one.partial_fit(X[rows], CLASSES[rows], classes=[0, 1, 2])
-    for one, other in zip(spoilt.coefs_, sound.coefs_, strict=True):
-        np.testing.assert_array_equal(one, other)
+    for found, expected in zip(spoilt.coefs_, sound.coefs_, strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 # --- callbacks and history ---------------------------------------------------------------------------------------
@@ -282,8 +282,8 @@ def test_callbacks_may_come_and_go_at_any_time() -> None:
     one.callbacks += (after := Steps(),)
     one.fit(X, CLASSES)
     assert (left.steps, late.steps, after.steps) == (4, 8, 12)
-    one.callbacks.append(print)
-    with pytest.raises(TypeError, match="derived from gpuprop.Callback"):
+    one.callbacks.append(print)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"derived from gpuprop.Callback"):
         one.fit(X, CLASSES)
 
 

@@ -290,3 +290,36 @@ def test_a_training_goes_on_on_another_device() -> None:
     other = gpuprop.Network((5, 7, 3), loss="categorical_cross_entropy", device=DEVICE, dtype="float64")
     with pytest.raises(ValueError, match="got a state of 39 numbers, expected 66; resume with the network it is of"):
         gpuprop.Trainer(other, epochs=4, **how).fit(X, y, resume_from=third.progress)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_training_goes_on_from_a_checkpoint(streamed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From within a window of updates, and from the end of an epoch, with the same bits; on the host nearly."""
+    monkeypatch.setattr("gpuprop.backends.cuda.kernel_plan.WINDOW_LAUNCHES", 9)  # three updates of three launches each
+    if streamed:
+        monkeypatch.setenv("GPUPROP_DATA_MEMORY", "900")
+    data = blobs(19)
+
+    def trained(device: str, **options: Any) -> Any:
+        net = gpuprop.Network(
+            (5, 4, 3), loss="categorical_cross_entropy", seed=3, device=device, l2=0.1,
+            input_scaling=gpuprop.InputScaling.divide(255),
+        )  # fmt: skip
+        checkpoint, resume_from = options.pop("checkpoint", None), options.pop("resume_from", None)
+        trainer = gpuprop.Trainer(net, batch_size=3, epochs=2, validation=0.2, checkpoint=checkpoint, **options)
+        return trainer.fit(*data, resume_from=resume_from)
+
+    def bits(trainer: Any) -> list[bytes]:
+        progress = trainer.progress
+        losses = np.array(trainer.history["train_loss"])
+        return [one.tobytes() for one in (progress.parameters, *progress.optimizer_state.values(), losses)]
+
+    whole = trained(DEVICE, checkpoint=gpuprop.Checkpoint(tmp_path, "1 update", keep=20))
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 10
+    assert bits(trained(DEVICE)) == bits(whole)  # looking at each update changes nothing
+    for file in (files[1], files[4], files[6]):
+        assert bits(trained(DEVICE, resume_from=file)) == bits(whole)
+    np.testing.assert_allclose(
+        trained("numpy", resume_from=files[6]).network.host_parameters(), whole.network.host_parameters(), atol=1e-5
+    )

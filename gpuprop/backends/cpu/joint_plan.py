@@ -78,7 +78,7 @@ class JointPlan:
             made.run(first, last)
         self._position = last
         if first > 0:  # a network that earlier calls have changed, and that diverges now, is left as it was at first
-            for place in np.flatnonzero(np.isnan(self.totals()[:, 0])):
+            for place in np.flatnonzero(np.isnan(self.totals()[:, 0])).tolist():
                 self._epochs[place].training.layers.parameters.flat[...] = self._parameters_before[place]
                 self.rewind(place)
 
