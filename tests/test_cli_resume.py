@@ -103,6 +103,17 @@ def test_a_signal_ends_a_training_with_a_model_and_a_resume_gives_the_same_bytes
     assert "is complete; --epochs N asks for more" in cli.run("train", "--resume", "stopped").out
 
 
+def test_a_schedulers_warning_while_data_are_read_is_no_failure(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save_plants(tmp_path / "plants.npz")
+    monkeypatch.setattr("gpuprop.datasets.load", lambda *arguments, **options: signal.raise_signal(signal.SIGUSR1))
+    result = cli("train", path, "--out", "run")
+    assert (result.status, result.out) == (0, "")
+    assert result.err == "gpuprop: ended by SIGUSR1 before the training began: requeue the job\n"
+    assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+
+
 @pytest.mark.parametrize("make", [save_prices, write_prices])
 def test_before_a_model_is_published_the_checkpoint_has_one(
     cli: Cli, tmp_path: Path, when: dict[str, Callable[[], object]], make: Callable[[Path], Path]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from gpuprop.training.run_folder import RunFolder
     from gpuprop.training.run_manifest import StoredRun
 
-__all__ = ["Course"]
+__all__ = ["Course", "nothing_to_save_yet"]
 
 _GUESSED = "a run whose target was only guessed replaces no other: name the target with --target, and add --overwrite"
 
@@ -79,12 +81,12 @@ class Course:
         from gpuprop.training.signals import finishing, watching_signals
 
         with watching_signals(), self._folder as folder:
+            folder.remember(self._settings)
             if self._animate is not None:
                 check_writable(self._animate)
             against_pictures = reason_against_pictures()
             if against_pictures:
                 warn(f"{against_pictures}; the run will have no pictures")
-            folder.remember(self._settings)
             stopped = self._train()
             with finishing():  # from here on a second signal must not lose the model
                 place = self._save(complete=stopped is None)
@@ -166,6 +168,27 @@ class Course:
     @property
     def _how_to_go_on(self) -> str:
         return f"`gpuprop train --resume {self._folder.path}`"
+
+
+@contextmanager
+def nothing_to_save_yet() -> Iterator[None]:
+    """Let SIGUSR1 end the command as a success while data are read; other signals have their usual effect then."""
+    number = getattr(signal, "SIGUSR1", None)
+    if number is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*arguments: object) -> None:
+        raise TrainingEnded("ended by SIGUSR1 before the training began: requeue the job", signal=number)
+
+    before = signal.getsignal(number)
+    if before == signal.SIG_DFL:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        if before == signal.SIG_DFL:
+            signal.signal(number, before)
 
 
 def _with_message(stopped: KeyboardInterrupt | TrainingEnded, message: str) -> KeyboardInterrupt | TrainingEnded:

@@ -238,10 +238,12 @@ def train(
 
     from gpuprop import datasets
     from gpuprop.cli.array_run import array_run
-    from gpuprop.cli.course import Course
+    from gpuprop.cli.course import Course, nothing_to_save_yet
     from gpuprop.cli.table_run import table_run
 
     check_task(options["task"])
     check_test_parts(options["test"], options["test_fraction"])
-    run, chosen = (table_run if datasets.is_table(options["data"]) else array_run)(options)
-    Course(run, chosen, options, stored).follow()
+    with nothing_to_save_yet():
+        run, chosen = (table_run if datasets.is_table(options["data"]) else array_run)(options)
+        course = Course(run, chosen, options, stored)
+    course.follow()
