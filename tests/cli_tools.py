@@ -12,6 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from gpuprop.__main__ import main
+from gpuprop.model.container import CHECKPOINTS
+from gpuprop.training.run_manifest import MANIFEST, Manifest, stored_runs
 
 SPECIES = ("sedge", "rush", "grass")
 
@@ -119,3 +121,12 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 def contents(folder: Path) -> dict[str, bytes]:
     """Return every file below `folder`, hidden ones too."""
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def files_of_run(folder: Path) -> list[str]:
+    """Return the names of the files in the folder of a finished run, but for its manifest and what a resume needs."""
+    manifest = Manifest.read(folder)
+    assert manifest is not None
+    assert manifest.holds(folder)
+    assert [stored.run for stored in stored_runs(folder)] == [manifest.run]
+    return sorted(name for name in contents(folder) if name != MANIFEST and not name.startswith(CHECKPOINTS))

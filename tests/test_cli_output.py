@@ -19,7 +19,7 @@ from gpuprop.__main__ import main
 from gpuprop.cli.progress import EpochTable
 from gpuprop.learn import plots
 from gpuprop.learn.live.snapshot import LiveRun
-from tests.cli_tools import Cli, contents, plants, read_csv, write_csv, write_plants
+from tests.cli_tools import Cli, contents, files_of_run, plants, read_csv, write_csv, write_plants
 
 QUICK = ("--epochs", "2", "--hidden", "4", "--device", "numpy")
 TREES = ("梅", "桜", "松")  # no single-byte encoding has them
@@ -113,7 +113,7 @@ def test_a_training_outlives_its_display(
     err = capsys.readouterr().err
     assert (status, err.count("\n")) == (0, 1)
     assert err.startswith("gpuprop: warning: standard output cannot be written: ")
-    assert sorted(contents(tmp_path / "run")) == ["confusion.png", "history.csv", "loss.png", "model.safetensors"]
+    assert files_of_run(tmp_path / "run") == ["confusion.png", "history.csv", "loss.png", "model.safetensors"]
     assert len(read_csv(tmp_path / "run" / "history.csv")) == 2
 
 
@@ -167,7 +167,7 @@ def test_a_run_without_pictures_is_a_warning_before_the_training(
     assert (result.status, result.err) == (0, "")  # all was said before
     assert said[0].startswith("gpuprop: warning: matplotlib cannot draw here: ")
     assert said[0].count("\n") == 1
-    assert sorted(contents(tmp_path / "run")) == ["history.csv", "model.safetensors"]
+    assert files_of_run(tmp_path / "run") == ["history.csv", "model.safetensors"]
     assert result.last_line.startswith("test accuracy: ")
 
 
@@ -187,8 +187,9 @@ def test_a_picture_that_fails_is_one_warning_and_the_others_are_drawn(
     # The letters of the labels are in no font that matplotlib brings: one line, however many they are.
     assert [line.split(":")[2].strip() for line in result.err.splitlines()[1:]] == ["confusion.png"]
     new = contents(tmp_path / "run")
-    assert sorted(new) == ["confusion.png", "history.csv", "model.safetensors"]  # no curve of the old run is left
-    assert all(new[name] != old[name] for name in new)
+    names = ["confusion.png", "history.csv", "model.safetensors"]
+    assert files_of_run(tmp_path / "run") == names  # no curve of the old run is left
+    assert all(new[name] != old[name] for name in names)
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -234,5 +235,7 @@ def test_a_model_finds_its_folder_even_if_that_was_deleted_meanwhile(
 ) -> None:
     monkeypatch.setattr(LiveRun, "on_epoch_end", lambda *arguments: shutil.rmtree(tmp_path / "run"))
     result = cli("train", trees, *QUICK, "--target", "tree", "--out", "run")
-    assert (result.status, result.err.count("gpuprop: warning: ")) == (0, 1)
-    assert sorted(contents(tmp_path / "run")) == ["confusion.png", "history.csv", "loss.png", "model.safetensors"]
+    assert result.status == 0
+    assert [line.split(":")[1] for line in result.err.splitlines()] == [" warning", " warning"]
+    assert result.err.endswith("run was deleted or renamed during the training, and was made again\n")
+    assert files_of_run(tmp_path / "run") == ["confusion.png", "history.csv", "loss.png", "model.safetensors"]

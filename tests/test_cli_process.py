@@ -60,13 +60,15 @@ def test_sigint_saves_the_last_completed_epoch(tmp_path: Path) -> None:
     assert gpuprop.load(tmp_path / "gpuprop-mnist").layer_sizes == (784, 16, 10)
 
 
-def test_sigint_in_the_first_epoch_writes_nothing(tmp_path: Path) -> None:
+def test_sigint_in_the_first_epoch_leaves_a_checkpoint(tmp_path: Path) -> None:
     # An epoch of this network takes many seconds.
-    process = start("train", "mnist", "--hidden", "2000,2000", folder=tmp_path)
+    process = start("train", "mnist", "--hidden", "1000,1000", folder=tmp_path)
     _, err = interrupt_when(process, r" +epoch ")
     assert process.returncode == 130
     assert_one_complaint(err)
-    assert list(tmp_path.iterdir()) == []
+    assert "before the first epoch was complete; `gpuprop train --resume gpuprop-mnist` goes on" in err
+    assert [path.name for path in (tmp_path / "gpuprop-mnist").iterdir()] == [".checkpoints"]
+    assert gpuprop.load(tmp_path / "gpuprop-mnist").layer_sizes == (784, 1000, 1000, 10)
 
 
 @pytest.mark.parametrize("arguments", [("train", "nowhere.csv"), ("train", "xor", "--epochs", "-1"), ("nonsense",)])

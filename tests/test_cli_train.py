@@ -20,6 +20,7 @@ from gpuprop.learn import plots
 from tests.cli_tools import (
     Cli,
     contents,
+    files_of_run,
     plants,
     prices,
     read_csv,
@@ -88,7 +89,7 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 def test_classification_of_arrays(cli: Cli, tmp_path: Path) -> None:
     result = cli.run("train", save_plants(tmp_path / "plants.npz"), "--seed", 7, "--epochs", 30)
     folder = tmp_path / "gpuprop-plants"
-    assert sorted(contents(folder)) == ["confusion.png", "history.csv", "loss.png", "model.safetensors"]
+    assert files_of_run(folder) == ["confusion.png", "history.csv", "loss.png", "model.safetensors"]
     assert all(contents(folder)[name].startswith(b"\x89PNG") for name in ("confusion.png", "loss.png"))
 
     header = (folder / "history.csv").read_text().splitlines()[0]
@@ -126,7 +127,7 @@ def test_output_is_plain_and_complete(cli_as_it_is: Cli, tmp_path: Path) -> None
 def test_regression_answers_in_the_units_of_the_data(cli: Cli, tmp_path: Path) -> None:
     X, y = prices()
     result = cli.run("train", save_prices(tmp_path / "prices.npz"), "--out", "run", "--seed", 3)
-    assert sorted(contents(tmp_path / "run")) == ["history.csv", "loss.png", "model.safetensors", "predictions.png"]
+    assert files_of_run(tmp_path / "run") == ["history.csv", "loss.png", "model.safetensors", "predictions.png"]
     header = (tmp_path / "run" / "history.csv").read_text().splitlines()[0]
     assert header == "epoch,train_loss,train_r2,validation_loss,validation_r2,learning_rate,seconds"
     _, X_test, _, y_test = train_test_split(X, y, test_size=0.25, random_state=3)
@@ -342,7 +343,8 @@ def test_overwriting_replaces_all_files_of_the_run_and_no_other(cli: Cli, tmp_pa
     before = contents(tmp_path / "run")
     cli.run("train", write_prices(tmp_path / "prices.csv"), *QUICK, "--out", "run", "--overwrite")
     after = contents(tmp_path / "run")
-    assert sorted(after) == ["history.csv", "loss.png", "model.safetensors", "notes.txt", "predictions.png"]
+    names = ["history.csv", "loss.png", "model.safetensors", "notes.txt", "predictions.png"]
+    assert files_of_run(tmp_path / "run") == names
     assert all(after[name] != before[name] for name in ("history.csv", "loss.png", "model.safetensors"))
     assert after["notes.txt"] == b"mine"
 
@@ -414,10 +416,13 @@ def test_ctrl_c_saves_the_last_completed_epoch(cli: Cli, tmp_path: Path, interru
     interrupt_at["epoch"] = 3
     result = cli.fail("train", path, *options, "--epochs", 50, "--out", "long")
     assert result.status == 130
-    assert result.err == ("gpuprop: error: interrupted after 3 of 50 epochs; the model of epoch 3 is saved in long\n")
+    assert result.err == (
+        "gpuprop: error: interrupted after 3 of 50 epochs; the model of epoch 3 is saved in long; "
+        "`gpuprop train --resume long` goes on\n"
+    )
     assert re.fullmatch(r"test accuracy: [01]\.\d{4}", result.last_line)
     short, long = contents(tmp_path / "short"), contents(tmp_path / "long")
-    assert sorted(long) == sorted(short)
+    assert files_of_run(tmp_path / "long") == files_of_run(tmp_path / "short")
     assert long["model.safetensors"] == short["model.safetensors"]
     assert len(read_csv(tmp_path / "long" / "history.csv")) == 3
 
@@ -650,7 +655,7 @@ def test_auto_leaves_a_short_training_to_plain_numpy(
     monkeypatch.setattr("gpuprop.backends.devices._cuda_usable", lambda index: (False, "no GPU here"))
     devices = []
 
-    def fit(trainer: gpuprop.Trainer, *arguments: object) -> None:
+    def fit(trainer: gpuprop.Trainer, *arguments: object, **options: object) -> None:
         devices.append(trainer.network.device_)
         raise KeyboardInterrupt
 

@@ -15,17 +15,16 @@ from sklearn.model_selection import train_test_split
 import gpuprop
 from gpuprop.datasets import Dataset
 from gpuprop.errors import DataError
-from gpuprop.estimators.stored_models import MODEL_FILE_NAME
 from gpuprop.model.output_choice import choose_outputs, default_loss
 from gpuprop.model.predictions import prediction_columns
 from gpuprop.training.from_recipe import network_for, plain_seconds_of, scaling_for, trainer_for
 from gpuprop.training.parts import Source, rows_for_model, train_and_test_parts
 from gpuprop.training.placement import device_for_training, plain_seconds
 from gpuprop.training.recipes import BUILT_IN, Recipe, recipe_for
-from gpuprop.training.run_folder import FILES, RunFolder, RunFolderError, write_history
+from gpuprop.training.run_folder import write_history
 from gpuprop.training.scores import report_on
 from gpuprop.training.targets import StandardisedTargets
-from tests.cli_tools import contents, plants, read_csv, write_csv, write_plants, write_prices
+from tests.cli_tools import plants, read_csv, write_csv, write_plants, write_prices
 
 SMALL = Recipe(hidden=(3,), epochs=2, batch_size=7, lr=0.01, scale="standard", dropout=(0.1, 0.2))
 
@@ -299,32 +298,6 @@ def test_history_file(tmp_path: Path) -> None:
     rows = read_csv(tmp_path / "h.csv")
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert [row["validation_loss"] for row in rows] == ["", repr(0.1 + 0.2)]
-
-
-def test_a_folder_is_filled_at_once_or_not_at_all(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "deep" / "run")
-    with folder:
-        (folder.staging / "model.safetensors").write_text("new")
-        (folder.staging / "live.json").write_text("not kept")
-    assert list(tmp_path.iterdir()) == []  # left without publishing
-    with folder:
-        (folder.staging / "history.csv").write_text("1")
-        folder.publish()
-    assert folder.published == ["history.csv"]
-    with RunFolder(folder.path, overwrite=True) as again:
-        (again.staging / "loss.png").write_text("2")
-        again.publish()
-    assert contents(folder.path) == {"loss.png": b"2"}
-    assert "loss.png" in FILES
-    assert MODEL_FILE_NAME in FILES  # `gpuprop.load` looks for it in the folder
-
-
-def test_a_run_is_not_overwritten_unasked(tmp_path: Path) -> None:
-    (tmp_path / "history.csv").write_text("mine")
-    with pytest.raises(RunFolderError, match="pass overwrite=True, or choose another folder"), RunFolder(tmp_path):
-        pass
-    with pytest.raises(RunFolderError, match="add --overwrite, or choose another --out"):
-        RunFolder(tmp_path, to_overwrite="add --overwrite", to_move="choose another --out").__enter__()
 
 
 def test_scores_are_scikit_learns() -> None:

@@ -6,6 +6,7 @@ A command imports its modules when it runs, so that ``gpuprop --help`` and wrong
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated, cast
@@ -13,11 +14,12 @@ from typing import Annotated, cast
 import typer
 
 from gpuprop.cli.console import Stream, safe_streams, warn
-from gpuprop.errors import GpupropError
+from gpuprop.errors import GpupropError, TrainingEnded
 
 __all__ = ["application", "main"]
 
 FAILED, WRONG_OPTIONS, INTERRUPTED = 1, 2, 130  # exit statuses; a shell reports 130 after Ctrl-C
+SIGNALLED = 128  # plus the number of the signal: 143 after SIGTERM, 129 after SIGHUP
 
 # The base class of typer's errors about a command line, which typer itself does not export.
 _ClickError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
@@ -99,6 +101,8 @@ def _answer(argv: list[str]) -> int:
         return _complain(error.format_message(), WRONG_OPTIONS)
     except (KeyboardInterrupt, typer.Abort) as interrupt:
         return _complain(str(interrupt) or "interrupted", INTERRUPTED)
+    except TrainingEnded as ended:
+        return _end(ended)
     except OSError as error:
         place = "" if error.filename is None else f"{error.filename}: "
         return _complain(f"{place}{error.strerror or error}", FAILED)
@@ -109,6 +113,17 @@ def _answer(argv: list[str]) -> int:
     except Exception as error:  # the user gets one line for any error, not a traceback
         return _complain(f"unexpected {type(error).__name__}: {error}", FAILED)
     return 0
+
+
+def _end(ended: TrainingEnded) -> int:
+    """Say what a signal has ended; return what a shell reports of a process that ended by it.
+
+    SIGUSR1 is the warning that a scheduler gives before it ends a job: to have saved all by then is a success.
+    """
+    if ended.signal == getattr(signal, "SIGUSR1", None):
+        print(f"gpuprop: {' '.join(str(ended).split())}", file=sys.stderr)
+        return 0
+    return _complain(str(ended), SIGNALLED + ended.signal)
 
 
 def _complain(message: str, status: int) -> int:

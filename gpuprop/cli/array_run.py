@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gpuprop.cli.options import OptionError, parse_arrays, wrong_options
 
 if TYPE_CHECKING:
+    from gpuprop.backends import Choice
     from gpuprop.cli.runs import ArrayRun
 
 __all__ = ["array_run"]
@@ -18,8 +19,8 @@ __all__ = ["array_run"]
 _OF_TABLES = ("drop", "categorical", "numeric", "date", "na", "preset")
 
 
-def array_run(options: Mapping[str, Any]) -> tuple[ArrayRun, str]:
-    """Return the training that the options of ``gpuprop train`` describe, and the line about its device."""
+def array_run(options: Mapping[str, Any]) -> tuple[ArrayRun, Choice]:
+    """Return the training that the options of ``gpuprop train`` describe, and the device that was chosen for it."""
     from gpuprop.cli.runs import ArrayRun
     from gpuprop.training.from_recipe import network_for, plain_seconds_of, trainer_for
     from gpuprop.training.parts import Source, train_and_test_parts
@@ -46,4 +47,4 @@ def array_run(options: Mapping[str, Any]) -> tuple[ArrayRun, str]:
             dataset, train_part, recipe, loss=options["loss"], seed=options["seed"], device=chosen.device
         )
         trainer = trainer_for(network, recipe, len(train_part[0]), plan=options["plan"])
-    return ArrayRun(dataset, train_part, test_part, trainer, recipe, guessed), chosen.reason
+    return ArrayRun(dataset, train_part, test_part, trainer, recipe, guessed), chosen

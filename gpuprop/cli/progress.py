@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gpuprop.cli.console import is_terminal, terminal, warn
@@ -12,7 +14,7 @@ from gpuprop.training.callbacks import Callback
 if TYPE_CHECKING:
     from gpuprop.training.trainer import Trainer
 
-__all__ = ["EpochTable", "LiveEpochTable", "LiveUpdateTable", "epoch_table", "harmless"]
+__all__ = ["EpochTable", "LiveEpochTable", "LiveUpdateTable", "epoch_table", "harmless", "shown_warnings"]
 
 _WIDTHS = (9, 10, 10, 10, 10, 10, 8)
 _REFRESH_SECONDS = 0.1
@@ -43,6 +45,34 @@ def harmless(callback: _Shown, what: str) -> _Shown:
     for name in _HOOKS:
         setattr(callback, name, guarded(getattr(callback, name)))
     return callback
+
+
+@contextmanager
+def shown_warnings(but_for: str | None = None) -> Iterator[list[str]]:
+    """Print what a training warns of at once, each message as one line.
+
+    Parameters
+    ----------
+    but_for : str or None, default=None
+        How messages begin that are not printed; the value lists these.
+    """
+    kept: list[str] = []
+    said: set[str] = set()
+
+    def show(message: Warning | str, *arguments: Any, **options: Any) -> None:
+        text = str(message)
+        if but_for is not None and text.startswith(but_for):
+            kept.append(text)
+        elif text not in said:
+            said.add(text)
+            warn(text)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for category in (UserWarning, RuntimeWarning):
+            warnings.simplefilter("always", category)
+        warnings.showwarning = show
+        yield kept
 
 
 def epoch_table(metric: str, *, by_epoch: bool = False) -> EpochTable:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from copy import copy
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gpuprop.cli.console import heard_warnings, print_notes, print_table, warn
-from gpuprop.cli.progress import epoch_table, harmless
+from gpuprop.cli.console import print_notes, print_table
+from gpuprop.cli.progress import epoch_table, harmless, shown_warnings
+from gpuprop.errors import TrainingEnded
 from gpuprop.training.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -24,12 +26,16 @@ if TYPE_CHECKING:
     from gpuprop.model.network import Network
     from gpuprop.training.parts import TableParts
     from gpuprop.training.recipes import Recipe
+    from gpuprop.training.run_folder import RunFolder
     from gpuprop.training.trainer import Trainer
 
     Part = tuple[NDArray[Any], NDArray[Any]]
+    Stop = KeyboardInterrupt | TrainingEnded
 
-__all__ = ["ArrayRun", "Run", "TableRun"]
+__all__ = ["EVERY", "ArrayRun", "Run", "TableRun"]
 
+EVERY = "60s"
+"""How often a training writes a checkpoint; see `gpuprop.Checkpoint`."""
 _MOST_COLUMNS = 40
 """The most columns of a table that are listed one by one."""
 _WATCHED = 500
@@ -66,10 +72,10 @@ class Run(Protocol):
     def recorder(self) -> Recorder:
         """Return the callback that records an animation, after a check of the network's size."""
 
-    def fit(self, live: Path, film: Recorder | None) -> KeyboardInterrupt | None:
-        """Train, and write the files of `gpuprop watch` into the folder `live`.
+    def fit(self, folder: RunFolder, film: Recorder | None) -> Stop | None:
+        """Train, or go on from the last checkpoint, and write checkpoints and what `gpuprop watch` shows.
 
-        Return the interrupt if the user ended the training early, after at least one completed epoch.
+        Return what has ended the training early, Ctrl-C or another signal.
         """
 
     def save(self, path: Path) -> None:
@@ -168,24 +174,25 @@ class ArrayRun:
         Recorder.check(self.trainer.network)
         return Recorder(*self._train_part)
 
-    def fit(self, live: Path, film: Recorder | None) -> KeyboardInterrupt | None:
+    def fit(self, folder: RunFolder, film: Recorder | None) -> Stop | None:
         """Train the network; a regression learns standardised targets, and answers in the units of the data."""
         from gpuprop.learn.live.snapshot import LiveRun
+        from gpuprop.training.checkpoint import Checkpoint
         from gpuprop.training.targets import StandardisedTargets
 
         trainer, (X, y) = self.trainer, self._train_part
         table = _table(trainer.network)
-        trainer.callbacks += _onlookers(table, LiveRun(live, X, y), film)
+        trainer.callbacks += _onlookers(table, LiveRun(folder.staging, X, y), film)
         targets = StandardisedTargets.of(trainer.network, y)
-        stopped: KeyboardInterrupt | None = None
-        try:
-            trainer.fit(X, targets.values)
-        except KeyboardInterrupt as interrupt:
-            if trainer.epochs_done == 0:
-                raise _too_early() from None
-            stopped = interrupt
-        finally:
-            table.close()
+        trainer.checkpoint = Checkpoint(folder.checkpoints, EVERY, finish=targets.fold)
+        stopped: Stop | None = None
+        with shown_warnings():
+            try:
+                trainer.fit(X, targets.values, resume_from="auto")
+            except (KeyboardInterrupt, TrainingEnded) as end:
+                stopped = end
+            finally:
+                table.close()
         targets.fold(trainer.network)
         return stopped
 
@@ -256,28 +263,37 @@ class TableRun:
         Recorder.check(self.trainer.network)
         return Recorder(*self._watched())
 
-    def fit(self, live: Path, film: Recorder | None) -> KeyboardInterrupt | None:
+    def fit(self, folder: RunFolder, film: Recorder | None) -> Stop | None:
         """Fit the estimator."""
         from gpuprop.learn.live.snapshot import LiveRun
+        from gpuprop.training.checkpoint import Checkpoint
 
         frame, y = self._parts.train
         table = _table(self.trainer.network)
-        callbacks = [self._begin, *_onlookers(table, LiveRun(live, *self._watched(), pictures=False), film)]
-        self._estimator.set_params(callbacks=callbacks)
-        with heard_warnings() as heard:
+        callbacks = [self._begin, *_onlookers(table, LiveRun(folder.staging, *self._watched(), pictures=False), film)]
+        estimator = self._estimator.set_params(callbacks=callbacks)
+        save = partial(self._save_unfinished, folder.checkpoints)
+        estimator.checkpointed(Checkpoint(folder.checkpoints, EVERY, finish=save))
+        stopped: Stop | None = None
+        with shown_warnings(but_for="training interrupted by the user") as interruptions:
             try:
-                self._estimator.fit(frame, self._parts.labels(y))
+                estimator.fit(frame, self._parts.labels(y))
+            except TrainingEnded as end:
+                stopped = end
             finally:
                 table.close()
-        stopped: KeyboardInterrupt | None = None
-        for message in heard:
-            if message.startswith("training interrupted by the user"):  # as scikit-learn's fits, this one returns
-                stopped = KeyboardInterrupt()
-            else:
-                warn(message)
-        if stopped is not None and self.trainer.epochs_done == 0:
-            raise _too_early()
-        return stopped
+        # As scikit-learn's fits, this one returns after Ctrl-C.
+        return KeyboardInterrupt() if interruptions else stopped
+
+    def _save_unfinished(self, folder: Path, network: Network) -> None:
+        """Write the model that the training would leave if it ended now."""
+        from gpuprop.model.container import MODEL_FILE_NAME
+
+        estimator = copy(self._estimator)
+        estimator.networks_, estimator.history_ = [network], self.trainer.history
+        estimator.best_epochs_ = [self.trainer.best_epoch or self.trainer.epochs_done]
+        folder.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up
+        estimator.save(folder / MODEL_FILE_NAME)
 
     def save(self, path: Path) -> None:
         """Write the estimator."""
@@ -333,10 +349,6 @@ class _Begin(Callback):
         )
         _print_training(trainer, str(getattr(trainer.schedule, "name", trainer.schedule)), f"seed {self._seed}")
         _print_device(self.device, trainer.network)
-
-
-def _too_early() -> KeyboardInterrupt:
-    return KeyboardInterrupt("interrupted before the first epoch was complete; nothing was written")
 
 
 def _table(network: Network) -> EpochTable:

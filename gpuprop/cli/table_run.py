@@ -10,6 +10,7 @@ from gpuprop.cli.options import OptionError, parse_list, wrong_options
 from gpuprop.errors import DataError
 
 if TYPE_CHECKING:
+    from gpuprop.backends import Choice
     from gpuprop.cli.runs import TableRun
     from gpuprop.estimators.columns import Columns
     from gpuprop.training.parts import TableParts
@@ -28,8 +29,8 @@ _NOT_OF_TABLES = {
 _CLASSIFIERS, _REGRESSIONS = ("categorical_cross_entropy",), ("squared_error", "absolute_error", "huber", "pinball")
 
 
-def table_run(options: Mapping[str, Any]) -> tuple[TableRun, str]:
-    """Return the training that the options of ``gpuprop train`` describe, and the line about its device."""
+def table_run(options: Mapping[str, Any]) -> tuple[TableRun, Choice]:
+    """Return the training that the options of ``gpuprop train`` describe, and the device that was chosen for it."""
     from gpuprop.backends import choose
     from gpuprop.cli.runs import TableRun
     from gpuprop.estimators.tabular import TabularClassifier, TabularRegressor, inputs_of
@@ -66,7 +67,7 @@ def table_run(options: Mapping[str, Any]) -> tuple[TableRun, str]:
         device=device.device,
         plan=options["plan"],
     )
-    return TableRun(parts, estimator, columns, planned), device.reason
+    return TableRun(parts, estimator, columns, planned), device
 
 
 def _parts(options: Mapping[str, Any], kinds: Mapping[str, str]) -> TableParts:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from gpuprop.cli.animate import check_animation
-from gpuprop.cli.console import mark_saved, warn
 from gpuprop.cli.device import check_device
-from gpuprop.cli.files import check_writable
 from gpuprop.cli.options import (
     Arrays,
     Device,
     Header,
     Labels,
     MissingValues,
+    OptionError,
     Target,
     check_task,
     check_test_parts,
@@ -28,19 +23,11 @@ from gpuprop.cli.options import (
     parse_dropout,
     parse_hidden,
     parse_scale,
-    wrong_options,
 )
-from gpuprop.cli.pictures import draw_pictures, reason_against_pictures
-from gpuprop.cli.runs import pictures, shape
 from gpuprop.maths.activations import ACTIVATIONS
 from gpuprop.maths.losses import LOSSES
 from gpuprop.maths.optimizers import OPTIMIZERS
 from gpuprop.maths.schedules import SCHEDULES
-
-if TYPE_CHECKING:
-    from gpuprop.cli.runs import Run
-    from gpuprop.learn.live.frames import Recorder
-    from gpuprop.training.run_folder import RunFolder
 
 __all__ = ["register"]
 
@@ -59,12 +46,11 @@ Examples:
   gpuprop train houses.csv --target price --task regression --early-stopping
   gpuprop train xor --animate xor.html
   gpuprop train images-idx3-ubyte.gz --labels labels-idx1-ubyte.gz --scale divide:255
+  gpuprop train --resume gpuprop-mnist
 
-Ctrl-C ends the training; the model of the last completed epoch is saved.
+Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 end the training; the model of the last completed epoch is saved, and --resume goes
+on from where it stood. A training that was killed goes on from its last checkpoint.
 """
-
-
-_GUESSED = "a run whose target was only guessed replaces no other: name the target with --target, and add --overwrite"
 
 
 def register(app: typer.Typer) -> None:
@@ -73,7 +59,10 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="A built-in data set, openml:NAME or a file.")],
+    context: typer.Context,
+    data: Annotated[
+        str | None, typer.Argument(metavar="[DATA]", help="A built-in data set, openml:NAME or a file.")
+    ] = None,
     target: Target = None,
     labels: Labels = None,
     task: Annotated[
@@ -221,117 +210,40 @@ def train(
         Path | None,
         typer.Option(metavar="FILE.gif|FILE.html", help="Write an animation that shows how a small network learns."),
     ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Go on with the training in DIR, which was killed or stopped; no other option is needed. --epochs may "
+            "ask for more.",
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in DIR.")] = False,
 ) -> None:
     """Load, choose, say, train, save, report."""
-    options = dict(locals())
-    check_device(device)
+    options = {name: value for name, value in locals().items() if name != "context"}
+    stored = None
+    if resume is not None:
+        from gpuprop.cli.resuming import is_done, options_of, stored_in
+
+        given = [name for name in options if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"]
+        stored = stored_in(resume)
+        options |= options_of(stored, {name: options[name] for name in given})
+        if is_done(stored, options):
+            print(f"{resume}: the training is complete; --epochs N asks for more")
+            return
+    elif data is None:
+        raise OptionError("got no DATA, expected a built-in data set, openml:NAME or a file; or --resume DIR")
+    check_device(options["device"])
 
     from gpuprop import datasets
     from gpuprop.cli.array_run import array_run
+    from gpuprop.cli.course import Course, nothing_to_save_yet
     from gpuprop.cli.table_run import table_run
-    from gpuprop.training.run_folder import RunFolder
 
-    check_task(task)
-    check_test_parts(test, test_fraction)
-    run, chosen = (table_run if datasets.is_table(data) else array_run)(options)
-    film = None
-    if animate is not None:
-        with wrong_options():
-            check_animation(animate)
-            film = run.recorder()
-    run.describe(chosen)
-    folder = RunFolder(
-        out or _default_folder(run.name),
-        overwrite=overwrite and not run.target_guessed,
-        to_overwrite=_GUESSED if run.target_guessed else "add --overwrite",
-        to_move="choose another --out",
-    )
-    with folder:
-        if animate is not None:
-            check_writable(animate)
-        against_pictures = reason_against_pictures()
-        if against_pictures:
-            warn(f"{against_pictures}; the run will have no pictures")
-        stopped = run.fit(folder.staging, film)
-        with _uninterrupted():  # after a first Ctrl-C has ended the training, a second one must not lose the model
-            _save(folder, run)
-        try:
-            if not against_pictures:
-                draw_pictures(folder, pictures(run))
-            _say_end(run, stopped is None)
-            if animate is not None and film is not None:
-                _write_film(animate, film, f"{run.name}, {shape(run.trainer.network)}")
-            print(f"saved in {folder.path}: {', '.join(folder.published)}\n")
-            _report(run)
-        except KeyboardInterrupt:
-            stopped = stopped or KeyboardInterrupt()
-    if stopped is not None:
-        trainer = run.trainer
-        raise KeyboardInterrupt(
-            f"interrupted after {trainer.epochs_done} of {trainer.epochs} epochs; "
-            f"the model of epoch {trainer.epochs_done} is saved in {folder.path}"
-        )
-
-
-def _save(folder: RunFolder, run: Run) -> None:
-    """Write model and history, then put them in their places together."""
-    from gpuprop.model.container import MODEL_FILE_NAME
-    from gpuprop.training import run_folder
-
-    folder.staging.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up meanwhile
-    run.save(folder.staging / MODEL_FILE_NAME)
-    run_folder.write_history(folder.staging / run_folder.HISTORY, run.history)
-    folder.publish()
-    mark_saved()
-
-
-def _say_end(run: Run, complete: bool) -> None:
-    """Say how the updates were made, and which epoch was kept."""
-    trainer = run.trainer
-    print(f"plan: {trainer.plan_reason}")
-    kept = run.kept()
-    if kept and complete:
-        print(f"kept: epoch {trainer.best_epoch} of {trainer.epochs_done}, {kept}")
-
-
-def _report(run: Run) -> None:
-    """Say how good the model is on the test part."""
-    from gpuprop.cli.console import print_report
-    from gpuprop.training.scores import report_of
-
-    try:
-        print_report(report_of(*run.test_part, run.classes))
-    except Exception as error:
-        warn(f"the model is saved, but the report on the test part failed: {error or type(error).__name__}")
-
-
-def _write_film(path: Path, film: Recorder, title: str) -> None:
-    from gpuprop.cli.animate import write_film
-
-    try:
-        write_film(path, film, title)
-    except Exception as error:
-        warn(f"the model is saved, but the animation is not: {error or type(error).__name__}")
-    else:
-        print(f"animation: {path}")
-
-
-def _default_folder(name: str) -> Path:
-    return Path("gpuprop-" + re.sub(r"[^\w.+-]+", "-", name))
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Ignore Ctrl-C while the files are saved."""
-    import signal
-    import threading
-
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+    check_task(options["task"])
+    check_test_parts(options["test"], options["test_fraction"])
+    with nothing_to_save_yet():
+        run, chosen = (table_run if datasets.is_table(options["data"]) else array_run)(options)
+        course = Course(run, chosen, options, stored)
+    course.follow()

@@ -97,9 +97,9 @@ class Predictor(Protocol):
 def load_predictor(path: str | os.PathLike[str], device: str = "auto") -> Predictor:
     """Read a model file; errors are those of `gpuprop.load`, and that an ensemble has no place here."""
     from gpuprop.estimators.stored_models import load, load_network
-    from gpuprop.model.container import model_file, read_file
+    from gpuprop.model.container import model_to_read, read_file
 
-    if str(read_file(model_file(path))[1].get("kind")).startswith("tabular"):
+    if str(read_file(model_to_read(path))[1].get("kind")).startswith("tabular"):
         model: Any = load(path, device)
         return TablePredictor(model)
     return NetworkPredictor(load_network(path, device))

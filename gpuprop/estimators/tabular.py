@@ -22,6 +22,7 @@ from sklearn.utils.validation import _check_sample_weight, _check_y, check_array
 from gpuprop.arrays import on_gpu, to_host
 from gpuprop.core.embedding import InputEmbedding
 from gpuprop.core.updates import PausingFit
+from gpuprop.errors import TrainingEnded
 from gpuprop.estimators.columns import Columns, as_frame, is_frame
 from gpuprop.estimators.held_out import splits
 from gpuprop.estimators.labels import check_label_objects
@@ -31,6 +32,7 @@ from gpuprop.estimators.tabular_described import save_tabular
 from gpuprop.maths.activations import Activation
 from gpuprop.model.network import Network
 from gpuprop.training.callbacks import Callback
+from gpuprop.training.checkpoint import Checkpoint
 from gpuprop.training.side_by_side import train_together
 from gpuprop.training.tabular_presets import TabularPreset, network_for_table, preset, trainer_for_table
 from gpuprop.training.targets import mean_and_deviation
@@ -82,6 +84,12 @@ class BaseTabular(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]  # sc
     """Base class of `TabularClassifier` and `TabularRegressor`; not for direct use."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = CONSTRAINTS
+    _checkpoint: Checkpoint | None = None
+
+    def checkpointed(self, checkpoint: Checkpoint) -> Self:
+        """Have fits of a single network write checkpoints, and go on from the newest one if there is any."""
+        self._checkpoint = checkpoint
+        return self
 
     # --- the fit -------------------------------------------------------------------------------------------------
 
@@ -150,8 +158,9 @@ class BaseTabular(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]  # sc
             trainers.append(self._trainer(chosen, network, held_out))
         ended: list[Trainer] = []
         runs = [_run(trainer, train, ended) for trainer, (train, _) in zip(trainers, pairs, strict=True)]
-        for error in train_together(runs):
-            if error is not None:
+        errors = [error for error in train_together(runs) if error is not None]
+        for error in errors:
+            if not isinstance(error, TrainingEnded):
                 raise error
         self.networks_: list[Network] = [trainer.network for trainer in trainers]
         self.best_epochs_ = [
@@ -160,6 +169,8 @@ class BaseTabular(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]  # sc
         ]
         self.plan_ = trainers[0].plan_reason
         self.history_ = _joined([trainer.history for trainer in trainers])
+        for error in errors:  # a signal has ended the training: the estimator is as after Ctrl-C
+            raise error
 
     def _pairs(
         self, chosen: TabularPreset, rows: Samples, validation: Samples | None, random_state: np.random.RandomState
@@ -188,6 +199,7 @@ class BaseTabular(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]  # sc
             callbacks=callbacks,
             plan=self.plan,
             n_threads=self.n_threads,
+            checkpoint=self._checkpoint,
             **options,
         )
 
@@ -709,7 +721,7 @@ class _Printer(Callback):
 def _run(trainer: Trainer, train: Samples, ended: list[Trainer]) -> PausingFit:
     """Train; add a training that came to its end to `ended`. Ctrl-C leaves the last complete epoch's parameters."""
     try:
-        yield from trainer.training(*train.arrays())
+        yield from trainer.training(*train.arrays(), resume_from=None if trainer.checkpoint is None else "auto")
         ended.append(trainer)
     except KeyboardInterrupt:
         warnings.warn(f"training interrupted by the user after {trainer.epochs_done} epochs", stacklevel=2)

@@ -31,12 +31,16 @@ from numpy.typing import NDArray
 from gpuprop.model.refusals import RefusedError, naming, one_line, refuse, shown
 
 __all__ = [
+    "CHECKPOINTS",
+    "CHECKPOINT_PATTERN",
     "DTYPES",
     "FORMAT_VERSION",
     "MAX_HEADER_BYTES",
     "MODEL_FILE_NAME",
+    "flush_folder",
     "header_bytes",
     "model_file",
+    "model_to_read",
     "read_file",
     "write_file",
 ]
@@ -48,6 +52,9 @@ FORMAT_VERSION = 1
 
 MODEL_FILE_NAME = "model.safetensors"
 """The model's name within the folder of a run."""
+
+CHECKPOINTS, CHECKPOINT_PATTERN = ".checkpoints", "checkpoint-*.safetensors"
+"""The folder for checkpoints within the folder of a run, and the names of these."""
 
 MAX_HEADER_BYTES = 8 * 2**20
 """The longest header. Names and scaling of 100,000 input columns fit, and parsing that much JSON fills no memory."""
@@ -111,7 +118,7 @@ def write_file(path: str | os.PathLike[str], tensors: Mapping[str, Array], metad
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
-        _flush_folder(target.parent)
+        flush_folder(target.parent)
 
 
 def header_bytes(metadata: Mapping[str, Any]) -> int:
@@ -211,7 +218,7 @@ def _to_json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Flush the folder, so that the rename survives a power cut where the system supports it."""
     with suppress(OSError):  # Windows cannot open a folder, some network file systems cannot flush one
         handle = os.open(folder, os.O_RDONLY)
@@ -226,6 +233,23 @@ def model_file(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     with naming(path, "found"):
         return path / MODEL_FILE_NAME if path.is_dir() else path
+
+
+def model_to_read(path: str | os.PathLike[str]) -> Path:
+    """Return `path`, or the model within it if it is the folder of a run.
+
+    Until a run has published its model, its last checkpoint has one: a file of its own beside it, or the checkpoint.
+    """
+    published = model_file(path)
+    with naming(path, "found"):
+        if published == Path(path) or published.exists():
+            return published
+        checkpoints = Path(path).glob(f"{CHECKPOINTS}/*/{CHECKPOINT_PATTERN}")
+        models = Path(path).glob(f"{CHECKPOINTS}/*/{MODEL_FILE_NAME}")
+        for found in (list(models), list(checkpoints)):
+            if found:
+                return max(found, key=lambda file: file.stat().st_mtime_ns)
+    return published
 
 
 # --- reading files that may be hostile ---------------------------------------------------------------------

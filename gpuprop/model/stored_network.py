@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gpuprop.backends import choose
 from gpuprop.maths.activations import Activation, get_activation
-from gpuprop.model.container import model_file, read_file
+from gpuprop.model.container import model_to_read, read_file
 from gpuprop.model.network import Network
 from gpuprop.model.network_file import (
     NetworkContent,
@@ -103,7 +103,7 @@ def load_network(
 def read_model(path: str | os.PathLike[str], device: str) -> tuple[Path, dict[str, Array], dict[str, Any]]:
     """Return the name of a model file, its tensors and its metadata, see `gpuprop.model.container.read_file`."""
     choose(device)  # a wrong device is no fault of the file, so it raises before the file is read
-    file = model_file(path)
+    file = model_to_read(path)
     tensors, metadata = read_file(file)
     if metadata.get("kind") == "checkpoint":  # of a training, whose own tensors are no part of the model
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("state.")}

@@ -17,7 +17,7 @@ from gpuprop.training.rates import decay_factors, gradient_factors, rate_factors
 from gpuprop.training.records import Patience
 from gpuprop.training.run import Run, step_callbacks
 from gpuprop.training.saving import check_settings
-from gpuprop.training.settings import settings_of
+from gpuprop.training.settings import fingerprints, settings_of
 from gpuprop.training.sources import restore_sources
 from gpuprop.training.state import check_data, check_fit
 
@@ -48,10 +48,13 @@ def begin(trainer: Any, given: tuple[Any, Any, Any], progress: Progress, stored:
     """
     network = trainer.network
     settings = settings_of(trainer) if trainer.checkpoint is not None or stored is not None else {}
+    data = _prepared(trainer, *given)
+    known = fingerprints(data, network.ops) if progress.data else None
+    if known is not None:  # before the settings, because a scaling of the inputs follows from the data
+        check_data(progress, known)
     if stored is not None:
         check_settings(stored, trainer, settings)
     check_fit(trainer, progress)
-    data = _prepared(trainer, *given)
     training = _training(trainer, data[""], progress, stored)
     here = stored is not None and stored.place.get("device") == network.device_
     run = Run(
@@ -67,7 +70,7 @@ def begin(trainer: Any, given: tuple[Any, Any, Any], progress: Progress, stored:
         former_plan=stored.place.get("plan") if stored is not None and here else None,
         stopped=stored is not None and stored.stopped,
     )
-    check_data(progress, run)
+    run.fingerprints = known
     if progress.parameters is not None:
         network.set_parameters(progress.parameters)
         run.parameters = network.host_parameters()

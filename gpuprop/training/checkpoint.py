@@ -126,16 +126,21 @@ class Checkpoint:
         return max(steps_done + 1, self._steps + int(self._amount)) if self._unit == "update" else None
 
     def write(
-        self, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any], *, epochs_done: int, steps_done: int
+        self,
+        tensors: Mapping[str, NDArray[Any]],
+        metadata: Mapping[str, Any],
+        *,
+        epochs_done: int,
+        steps_done: int,
+        began: float,
     ) -> Path:
-        """Write a checkpoint, and remove those that are too old.
+        """Write a checkpoint, which the training has taken since the time `began`, and remove those that are too old.
 
         Raises
         ------
         ModelFileError
             If it cannot be written; the older ones then stay.
         """
-        began = time.monotonic()
         self._epochs, self._steps = epochs_done, steps_done  # where it fails, too, the next one comes in its time
         self._due_at = began + self._amount
         file = self.path / f"checkpoint-{self._next:06d}.safetensors"

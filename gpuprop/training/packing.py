@@ -22,6 +22,8 @@ Tensors = dict[str, NDArray[Any]]
 #: Lists of at least so many numbers become tensors: a header has room for 8 MiB of JSON.
 _LONG = 16
 _TENSOR, _EMPTY, _LIST, _FLOAT = "$tensor", "$empty", "$list", "$float"
+#: A mapping whose keys have an order of their own, which JSON's sorted keys would lose: a history's columns.
+_ITEMS = "$items"
 
 
 def pack(value: Any, tensors: Tensors, name: str) -> Any:
@@ -59,7 +61,8 @@ def pack(value: Any, tensors: Tensors, name: str) -> Any:
         for key in value:
             if not isinstance(key, str) or key.startswith("$"):
                 raise TypeError(f"{name}: got the key {key!r}, expected text that does not begin with $")
-        return {key: pack(one, tensors, f"{name}.{key}") for key, one in value.items()}
+        packed = {key: pack(one, tensors, f"{name}.{key}") for key, one in value.items()}
+        return packed if list(packed) == sorted(packed) else {_ITEMS: [list(item) for item in packed.items()]}
     raise TypeError(f"{name}: got {type(value).__name__}, expected mappings, lists, text, numbers, None or arrays")
 
 
@@ -107,7 +110,8 @@ def unpack(packed: Any, tensors: Mapping[str, NDArray[Any]]) -> Any:
             return [None] * len(known)
         numbers = _tensor(f"{name}.numbers", tensors).tolist()
         return numbers if known is None else [n if k else None for n, k in zip(numbers, known, strict=True)]
-    return {key: unpack(one, tensors) for key, one in packed.items()}
+    items = packed[_ITEMS] if _ITEMS in packed else packed.items()
+    return {key: unpack(one, tensors) for key, one in items}
 
 
 def _tensor(name: Any, tensors: Mapping[str, NDArray[Any]]) -> NDArray[Any]:

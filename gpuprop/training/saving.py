@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,7 @@ def save(trainer: Any, run: Run, *, stopped: bool = False) -> None:
 
 
 def _write(trainer: Any, run: Run, stopped: bool) -> None:
-    network, checkpoint = trainer.network, trainer.checkpoint
+    began, network, checkpoint = time.monotonic(), trainer.network, trainer.checkpoint
     progress = captured(trainer, run)
     assert progress.parameters is not None, "they have just been copied"
     config, tensors = _model(trainer, run, progress.parameters)
@@ -83,6 +84,7 @@ def _write(trainer: Any, run: Run, stopped: bool) -> None:
         {"kind": "checkpoint", "parameters": config, "checkpoint": described},
         epochs_done=progress.epochs_done,
         steps_done=progress.steps_done + made,
+        began=began,
     )
 
 

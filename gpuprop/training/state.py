@@ -117,7 +117,7 @@ def check_fit(trainer: Any, progress: Progress) -> None:
         raise ResumeError(f"resume_from: got scaling_layer={trainer.scaling_layer}, expected it as it was before")
 
 
-def check_data(progress: Progress, run: Run) -> None:
+def check_data(progress: Progress, known: Mapping[str, str]) -> None:
     """Refuse to go on with other data.
 
     Raises
@@ -125,7 +125,7 @@ def check_data(progress: Progress, run: Run) -> None:
     ResumeError
         If an array is not the one that the training began with; the message names each.
     """
-    found = different_data(progress.data, data_of(run)) if progress.data else []
+    found = different_data(progress.data, known)
     if found:
         raise ResumeError(
             f"resume_from: the training had other data: {'; '.join(found)}; give it the data it began with"
