@@ -20,7 +20,8 @@ import gpuprop
 from gpuprop.cli.animate import write_film
 from gpuprop.learn.live.animation import to_html
 from gpuprop.learn.live.frames import GRID, MAX_FRAMES, Recorder
-from gpuprop.learn.live.server import HOST, RunReader, make_server
+from gpuprop.learn.live.reader import RunReader
+from gpuprop.learn.live.server import HOST, make_server
 from gpuprop.learn.live.snapshot import HISTORY_FILE, SNAPSHOT_FILE, LiveRun, image_shape
 from tests.browser import dom, needs_chromium
 from tests.cli_tools import Cli, contents, read_csv
@@ -45,7 +46,7 @@ def xor_film(epochs: int = 300) -> tuple[gpuprop.Trainer, Recorder]:
 @contextmanager
 def served(folder: Path) -> Iterator[int]:
     with make_server(folder, 0) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
             yield server.server_port
