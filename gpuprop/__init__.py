@@ -30,6 +30,8 @@ if TYPE_CHECKING:
         ModelFileError,
         NonFiniteLossError,
         PlanError,
+        ResumeError,
+        TrainingEnded,
     )
     from gpuprop.estimators import (
         MLPClassifier,
@@ -48,12 +50,14 @@ if TYPE_CHECKING:
     from gpuprop.model.network import Network
     from gpuprop.training import callbacks
     from gpuprop.training.callbacks import Callback
+    from gpuprop.training.checkpoint import Checkpoint
     from gpuprop.training.trainer import Trainer
 
 __all__ = [
     "Activation",
     "BackendUnavailableError",
     "Callback",
+    "Checkpoint",
     "DataError",
     "DeviceError",
     "DeviceMemoryError",
@@ -66,9 +70,11 @@ __all__ = [
     "Network",
     "NonFiniteLossError",
     "PlanError",
+    "ResumeError",
     "TabularClassifier",
     "TabularRegressor",
     "Trainer",
+    "TrainingEnded",
     "__version__",
     "activations",
     "backends",
@@ -91,6 +97,7 @@ _SOURCES = {
     "Activation": "maths.activations:Activation",
     "BackendUnavailableError": "errors:BackendUnavailableError",
     "Callback": "training.callbacks:Callback",
+    "Checkpoint": "training.checkpoint:Checkpoint",
     "DataError": "errors:DataError",
     "DeviceError": "errors:DeviceError",
     "DeviceMemoryError": "errors:DeviceMemoryError",
@@ -103,9 +110,11 @@ _SOURCES = {
     "Network": "model.network:Network",
     "NonFiniteLossError": "errors:NonFiniteLossError",
     "PlanError": "errors:PlanError",
+    "ResumeError": "errors:ResumeError",
     "TabularClassifier": "estimators:TabularClassifier",
     "TabularRegressor": "estimators:TabularRegressor",
     "Trainer": "training.trainer:Trainer",
+    "TrainingEnded": "errors:TrainingEnded",
     "activations": "maths.activations",
     "backends": "backends",
     "callbacks": "training.callbacks",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from signal import Signals
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ __all__ = [
     "ModelFileError",
     "NonFiniteLossError",
     "PlanError",
+    "ResumeError",
+    "TrainingEnded",
     "check_integer",
     "check_real",
     "unknown_name",
@@ -53,6 +56,24 @@ class ModelFileError(GpupropError, ValueError):
 
 class PlanError(GpupropError, ValueError):
     """A path that was asked for by name cannot make the updates of a training; the message says why."""
+
+
+class ResumeError(GpupropError, ValueError):
+    """A training cannot go on from where another one stood; the message names each difference."""
+
+
+class TrainingEnded(GpupropError, RuntimeError):  # noqa: N818  # an end that was asked for is no error
+    """A signal has asked a training to end; parameters and optimizer are those of the last completed epoch.
+
+    Attributes
+    ----------
+    signal : signal.Signals
+        SIGTERM, SIGHUP or SIGUSR1.
+    """
+
+    def __init__(self, message: str, *, signal: Signals) -> None:
+        super().__init__(message)
+        self.signal = signal
 
 
 class NonFiniteLossError(GpupropError, ArithmeticError):

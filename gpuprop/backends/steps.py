@@ -43,6 +43,7 @@ class StepsPlan:
     """
 
     name = "steps"
+    updates_of_call = 1
 
     def __init__(
         self,
@@ -55,7 +56,8 @@ class StepsPlan:
         layers = training.layers
         ops, spec = layers.ops, layers.spec
         self.reason = reason
-        self._training, self._n_threads, self._around_updates = training, n_threads, around_updates
+        self.threads = n_threads
+        self._training, self._around_updates = training, around_updates
         self._work = TrainingWorkspace(ops, spec, training.part_size)
         size = layers.parameters.flat.size
         n_scratch = max(1, training.rule.optimizer.scratch_arrays)  # clipping needs one
@@ -66,7 +68,7 @@ class StepsPlan:
 
     def active(self) -> AbstractContextManager[None]:
         """Limit the threads of BLAS."""
-        return limited_blas(self._n_threads)
+        return limited_blas(self.threads)
 
     def begin_epoch(self, *updates: EpochUpdates) -> None:
         """Take what is new in an epoch."""
@@ -118,7 +120,7 @@ class StepsPlan:
         self._work.totals[...] = self._training.layers.ops.asarray(state.totals, np.float64)
         self._position = state.position
 
-    def rewind(self) -> None:
+    def rewind(self, *places: int) -> None:
         """Restore the optimizer's memory to what it was at the beginning of the epoch."""
         self._memory_before.restore()
 

@@ -70,6 +70,19 @@ class Plan(Protocol):
         """One sentence that says which path this is and why, for a user to read."""
         ...
 
+    @property
+    def updates_of_call(self) -> int:
+        """The updates that one call of `run` makes without losing speed, in at most some tenths of a second.
+
+        A caller that wants to look around at update boundaries makes this many, or a multiple of them, in each call.
+        """
+        ...
+
+    @property
+    def threads(self) -> int | None:
+        """The number of BLAS's threads, where results depend on it; None if no number has been chosen."""
+        ...
+
     def active(self) -> AbstractContextManager[None]:
         """Return the context in which the caller runs this plan and validates: it limits the threads of BLAS."""
         ...
@@ -98,8 +111,11 @@ class Plan(Protocol):
         """Continue from states that a plan of any kind returned; call `begin_epoch` of the same epoch first."""
         ...
 
-    def rewind(self) -> None:
-        """Restore the optimizers' memory to what it was at the beginning of the epoch."""
+    def rewind(self, *places: int) -> None:
+        """Restore the optimizers' memory to what it was at the beginning of the epoch.
+
+        `places` counts the updates given to `begin_epoch` from 0; without any, all of them are meant.
+        """
         ...
 
     def places(self) -> Iterator[tuple[str, Array]]:

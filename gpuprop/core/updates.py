@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Hashable
+from collections.abc import Callable, Generator, Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -167,10 +167,21 @@ class EpochUpdates:
 
 
 class MadeElsewhere(NamedTuple):
-    """What a plan for several trainings tells one of them: the totals of its epoch, and the plan's reason."""
+    """What a plan for several trainings tells one of them.
+
+    Attributes
+    ----------
+    totals : ndarray of shape (2,)
+        Of its epoch.
+    reason : str
+        The plan's.
+    undo : callable
+        Restores the optimizer's memory to what it was at the beginning of the epoch.
+    """
 
     totals: NDArray[np.float64]
     reason: str
+    undo: Callable[[], None]
 
 
 #: A fit that pauses before the updates of each epoch and yields them. The caller sends back their totals if a plan for

@@ -30,6 +30,7 @@ from gpuprop.estimators.stochastic import NON_FINITE, StochasticFit, Task
 from gpuprop.maths.activations import Activation
 from gpuprop.model.network import Network
 from gpuprop.training.records import Progress
+from gpuprop.training.signals import watching_signals
 
 __all__ = ["BaseMLP", "Role", "if_stochastic"]
 
@@ -53,8 +54,9 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
 
     def _fit(self, *arguments: Any, **options: Any) -> Any:
         """Train; the arguments are those of `training`."""
-        for _ in self.training(*arguments, **options):
-            pass
+        with watching_signals(interrupts_only=True):
+            for _ in self.training(*arguments, **options):
+                pass
         return self
 
     def training(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -76,7 +76,7 @@ class StochasticFit:
         self.task = task
         self.convergence = convergence
         self.trainer = _trainer(estimator, task)
-        self.trainer.callbacks = (convergence, *task.watchers, *self.trainer.callbacks)
+        self.trainer.callbacks = [convergence, *task.watchers, *self.trainer.callbacks]
 
     def run(self) -> PausingFit:
         """Train, pausing before the updates of each epoch, see `gpuprop.training.side_by_side`."""
@@ -107,18 +107,15 @@ class StochasticFit:
 
     @property
     def progress(self) -> Progress:
-        """Where the training stands, with the optimizer's arrays on the host: a later ``partial_fit`` goes on there."""
-        to_numpy = self.trainer.network.ops.to_numpy
-        progress = self.trainer.progress
-        state = {name: to_numpy(array) for name, array in progress.optimizer_state.items()}
-        return replace(progress, optimizer_state=state)
+        """Where the training stands: a later ``partial_fit`` goes on there, with the parameters as they then are."""
+        return self.trainer.progress_for_other_data()
 
     def _extend_history(self) -> None:
         """Append the new epochs to the estimator's ``history_``."""
         history, resume_from = self.estimator.history_, self.task.resume_from
         known = 0 if resume_from is None else len(resume_from.history.get("epoch", ()))
         before = len(history.get("epoch", ()))
-        for column, values in self.trainer.progress.history.items():
+        for column, values in self.trainer.history.items():
             history.setdefault(column, [None] * before).extend(values[known:])
         history["epoch"] = list(range(1, len(history.get("epoch", ())) + 1))
 

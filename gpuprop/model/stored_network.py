@@ -104,7 +104,11 @@ def read_model(path: str | os.PathLike[str], device: str) -> tuple[Path, dict[st
     """Return the name of a model file, its tensors and its metadata, see `gpuprop.model.container.read_file`."""
     choose(device)  # a wrong device is no fault of the file, so it raises before the file is read
     file = model_file(path)
-    return file, *read_file(file)
+    tensors, metadata = read_file(file)
+    if metadata.get("kind") == "checkpoint":  # of a training, whose own tensors are no part of the model
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("state.")}
+        metadata = {**metadata, "kind": "network"}
+    return file, tensors, metadata
 
 
 def network_from(

@@ -28,8 +28,18 @@ class Callback:
     ...             trainer.stop_training()
     """
 
+    def state(self) -> Mapping[str, Any] | None:
+        """Return what the callback must remember for a training that goes on from here; None if there is nothing.
+
+        Mappings, lists, text, numbers and NumPy's arrays may be in it, because checkpoints keep it in a file.
+        """
+        return None
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Remember what `state` returned: called after `on_fit_begin` when a training goes on."""
+
     def on_fit_begin(self, trainer: Any) -> None:
-        """Before the first epoch."""
+        """Before the first epoch of this fit."""
 
     def on_epoch_begin(self, trainer: Any, epoch: int) -> None:
         """Before epoch `epoch`, counted from 1."""

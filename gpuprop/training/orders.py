@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,14 +26,20 @@ __all__ = [
 RowOrders = Callable[[int, int], NDArray[Any]]
 
 
-def counter_based_orders(seed: int) -> RowOrders:
-    """Return row orders keyed by (seed, epoch): an epoch's order does not depend on the epochs before it."""
+@dataclass(frozen=True)
+class _CounterBased:
+    """Row orders keyed by (seed, epoch); an object, because functions within functions cannot be pickled."""
 
-    def orders(epoch: int, n_samples: int) -> NDArray[Any]:
-        key = np.array([seed & 0xFFFFFFFFFFFFFFFF, epoch], np.uint64)
+    seed: int
+
+    def __call__(self, epoch: int, n_samples: int) -> NDArray[Any]:
+        key = np.array([self.seed & 0xFFFFFFFFFFFFFFFF, epoch], np.uint64)
         return np.random.Generator(np.random.Philox(key=key)).permutation(n_samples)
 
-    return orders
+
+def counter_based_orders(seed: int) -> RowOrders:
+    """Return row orders keyed by (seed, epoch): an epoch's order does not depend on the epochs before it."""
+    return _CounterBased(seed)
 
 
 def in_order(epoch: int, n_samples: int) -> NDArray[Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,23 +16,70 @@ if TYPE_CHECKING:
     from gpuprop.core.array_ops import Array
     from gpuprop.core.scaling_layer import ScalingLayer
 
-__all__ = ["Patience", "Progress", "append_record", "check_kept_column"]
+__all__ = ["Patience", "Progress", "Within", "append_record", "check_kept_column", "even_columns"]
+
+
+@dataclass(frozen=True)
+class Within:
+    """Where a training stands within an epoch that has begun.
+
+    Attributes
+    ----------
+    position : int
+        Updates of the epoch that have been made.
+    totals : ndarray of shape (2,)
+        Sums over these updates: weighted loss and weighted score.
+    parts : dict of ndarray
+        The same sums in the parts that a plan keeps, see `gpuprop.core.plan.TrainingState`.
+    learning_rate : float
+        The trainer's rate when the epoch began: the rates of its updates follow from it.
+    seconds : float
+        How long the epoch has taken so far.
+    sources : dict
+        What the sources of row orders and rates remembered before the epoch began, see `gpuprop.training.sources`.
+    """
+
+    position: int
+    totals: NDArray[np.float64]
+    parts: dict[str, NDArray[Any]]
+    learning_rate: float
+    seconds: float = 0.0
+    sources: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training stands: everything beside the parameters that its next update depends on.
+    """Where a training stands: everything that its next update depends on. Its arrays are copies.
+
+    What is None or empty is unknown, and is neither checked nor restored.
 
     Attributes
     ----------
     epochs_done, steps_done : int
         Completed epochs and updates.
     optimizer_state : dict of arrays
-        What the optimizer remembers, by the names in its ``slots``; on the device, and not copied.
+        What the optimizer remembers, by the names in its ``slots``, on the training's device or on the host.
     history : dict of lists
         The epochs so far.
     scaling_layer : ScalingLayer or None
-        Trained factors of the inputs; on the device, and not copied.
+        Trained factors of the inputs.
+    parameters : ndarray of shape (n_parameters,) or None
+        What belongs to the optimizer's memory: the parameters after the last of these updates, even where the network
+        has been given those of an earlier epoch since. A training that goes on from here begins with them.
+    optimizer : str or None
+        The optimizer's name.
+    learning_rates : tuple of float, or None
+        The rate that the training began with, and the rate as callbacks have left it.
+    patience : dict
+        See `Patience.state`.
+    callbacks : list of (str, dict)
+        The name of each callback that has a state, and the state, see `gpuprop.Callback.state`.
+    sources : dict
+        What the sources of row orders and rates remember, see `gpuprop.training.sources`.
+    data : dict of str to str
+        SHA-256 of the arrays that are trained on, see `gpuprop.training.settings`.
+    within : Within or None
+        Where the training stands within an epoch that has begun.
     """
 
     epochs_done: int
@@ -39,12 +87,46 @@ class Progress:
     optimizer_state: dict[str, Array]
     history: dict[str, list[Any]]
     scaling_layer: ScalingLayer | None = None
+    parameters: NDArray[Any] | None = None
+    optimizer: str | None = None
+    learning_rates: tuple[float, float] | None = None
+    patience: dict[str, Any] = field(default_factory=dict)
+    callbacks: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    sources: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, str] = field(default_factory=dict)
+    within: Within | None = None
 
 
 def append_record(history: dict[str, list[Any]], record: dict[str, Any]) -> None:
     """Add the row of an epoch to the columns of a history."""
     for column, value in record.items():
         history.setdefault(column, []).append(value)
+
+
+def even_columns(history: dict[str, list[Any]], known: Collection[str]) -> None:
+    """Give all columns of a history the length of its epochs, with None where a column says nothing of an epoch.
+
+    Parameters
+    ----------
+    history : dict of lists
+        With a column "epoch", unless it is empty.
+    known : collection of str
+        The columns that had an entry for each earlier epoch; in others the earlier ones are missing.
+
+    Raises
+    ------
+    ValueError
+        If a column has more entries than there are epochs.
+    """
+    n_epochs = len(history.get("epoch", ()))
+    for name, column in history.items():
+        missing = [None] * (n_epochs - len(column))
+        if len(column) > n_epochs:
+            raise ValueError(f"history[{name!r}]: got {len(column)} entries in {n_epochs} epochs; append one an epoch")
+        if missing and name in known:
+            column.extend(missing)
+        elif missing:
+            column[:0] = missing
 
 
 class Patience:
@@ -68,6 +150,27 @@ class Patience:
         self.best_epoch: int | None = None
         self._lowest_loss, self._lowest_epoch = np.inf, 0
         self._best = np.inf
+
+    def state(self) -> dict[str, Any]:
+        """Return what is remembered; parameters are among it where they are to be restored at the end."""
+        known = {
+            "keep_best": self.keep_best,
+            "keeps": self.keeps,
+            "lowest_loss": float(self._lowest_loss),
+            "lowest_epoch": self._lowest_epoch,
+            "best": float(self._best),
+            "best_epoch": self.best_epoch,
+        }
+        return known | {"parameters": self.parameters.copy()} if self.keeps else known
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Remember what `state` returned, unless another figure was watched there."""
+        if not state or (state["keep_best"], state["keeps"]) != (self.keep_best, self.keeps):
+            return
+        self._lowest_loss, self._lowest_epoch = state["lowest_loss"], state["lowest_epoch"]
+        self._best, self.best_epoch = state["best"], state["best_epoch"]
+        if self.keeps:
+            self.parameters = np.array(state["parameters"])
 
     @property
     def keeps(self) -> bool:

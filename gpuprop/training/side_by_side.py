@@ -11,7 +11,10 @@ The backend's `plan` decides which updates are made together. If it refuses, the
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,12 +22,16 @@ import numpy as np
 from gpuprop.backends.devices import plan as choose_plan
 from gpuprop.core.updates import MadeElsewhere
 from gpuprop.errors import PlanError
+from gpuprop.training.signals import end_if_asked, watching_signals
 
 if TYPE_CHECKING:
     from gpuprop.core.plan import Plan
     from gpuprop.core.updates import EpochUpdates, PausingFit
 
 __all__ = ["train_together"]
+
+#: A call that makes updates for several trainings should take this many seconds: signals wait for its end.
+_SHORT = 0.1
 
 
 def train_together(trainings: Sequence[PausingFit]) -> list[Exception | None]:
@@ -40,7 +47,8 @@ def train_together(trainings: Sequence[PausingFit]) -> list[Exception | None]:
     KeyboardInterrupt
         If a training lets it pass; the same holds for everything else that is not an ``Exception``.
     """
-    return _Lead(trainings).to_the_end()
+    with watching_signals(interrupts_only=True):
+        return _Lead(trainings).to_the_end()
 
 
 class _Lead:
@@ -54,10 +62,19 @@ class _Lead:
 
     def to_the_end(self) -> list[Exception | None]:
         """Advance all trainings, epoch by epoch."""
+        try:
+            return self._rounds()
+        except KeyboardInterrupt as interrupt:  # the others end, too, each where it stands
+            for i in list(self._waiting):
+                with suppress(KeyboardInterrupt):
+                    self._advance(i, self._trainings[i].throw, interrupt)
+            raise
+
+    def _rounds(self) -> list[Exception | None]:
         for i, training in enumerate(self._trainings):
             self._advance(i, training.send, None)
         while self._waiting:
-            now, self._waiting = self._waiting, {}
+            now = dict(self._waiting)
             shapes: dict[Hashable, list[int]] = {}
             for i, updates in now.items():
                 # A training that a callback watches makes its own updates.
@@ -69,6 +86,7 @@ class _Lead:
 
     def _advance(self, i: int, resume: Callable[[Any], EpochUpdates], what: Any) -> None:
         """Let training i go on to its next pause, or to its end; `resume` is its ``send`` or its ``throw``."""
+        self._waiting.pop(i, None)
         try:
             self._waiting[i] = resume(what)
         except StopIteration:
@@ -105,9 +123,25 @@ class _Lead:
 
 
 def _made_by(plan: Plan, epochs: list[EpochUpdates]) -> list[MadeElsewhere | None]:
-    """Make an epoch of several trainings, and return what to tell each; None if it has to make its own updates."""
+    """Make an epoch of several trainings, and return what to tell each; None if it has to make its own updates.
+
+    A signal that asks the trainings to end takes back the epoch: each training then ends where it last was complete.
+    """
+    n_updates, size = epochs[0].training.updates_of_epoch, plan.updates_of_call
     with plan.active():
         plan.begin_epoch(*epochs)
-        plan.run(0, epochs[0].training.updates_of_epoch)
-        totals = plan.totals()
-    return [MadeElsewhere(one, plan.reason) if np.isfinite(one).all() else None for one in totals]
+        try:
+            first = 0
+            while first < n_updates:
+                end_if_asked()
+                began, stop = time.perf_counter(), min(first + size, n_updates)
+                plan.run(first, stop)
+                first, size = stop, 2 * size if time.perf_counter() - began < _SHORT else size
+            totals = plan.totals()
+        except BaseException:
+            plan.rewind()
+            raise
+    return [
+        MadeElsewhere(one, plan.reason, partial(plan.rewind, place)) if np.isfinite(one).all() else None
+        for place, one in enumerate(totals)
+    ]

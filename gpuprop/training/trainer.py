@@ -5,57 +5,38 @@
 
 from __future__ import annotations
 
-import time
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from gpuprop.arrays import beside
 from gpuprop.backends.choosing import check_path
 from gpuprop.backends.devices import host_ops
-from gpuprop.backends.devices import plan as choose_plan
-from gpuprop.core.parameters import Parameters
-from gpuprop.core.rule import UpdateRule
-from gpuprop.core.updates import EpochUpdates, MadeElsewhere, PausingFit, Training
-from gpuprop.errors import DeviceError, check_integer, check_real, unknown_name
-from gpuprop.maths.losses import smoothed_labels
+from gpuprop.core.updates import EpochUpdates, PausingFit
+from gpuprop.errors import DeviceError, TrainingEnded, check_integer, check_real, unknown_name
 from gpuprop.maths.optimizers import Optimizer, get_optimizer
-from gpuprop.maths.schedules import Position, Schedule, get_schedule
+from gpuprop.maths.schedules import Schedule, get_schedule
 from gpuprop.model.network import Network
+from gpuprop.training.beginning import begin
 from gpuprop.training.callbacks import Callback
+from gpuprop.training.checkpoint import Checkpoint, StoredCheckpoint, found_checkpoint
 from gpuprop.training.divergence import explain_divergence
-from gpuprop.training.inputs_scaling import continued
-from gpuprop.training.orders import (
-    RowOrders,
-    check_validation,
-    checked_order,
-    counter_based_orders,
-    hold_out,
-    in_order,
-)
-from gpuprop.training.rates import Parametrization, check_factors, decay_factors, gradient_factors, rate_factors
-from gpuprop.training.records import Patience, Progress, append_record, check_kept_column
+from gpuprop.training.epoch_updates import updates_of
+from gpuprop.training.orders import RowOrders, check_validation, counter_based_orders, in_order
+from gpuprop.training.rates import Parametrization, check_factors
+from gpuprop.training.records import Progress, append_record, check_kept_column, even_columns
+from gpuprop.training.run import Run, step_callbacks
+from gpuprop.training.saving import at_boundary, save
+from gpuprop.training.signals import finishing, watching_signals
+from gpuprop.training.state import captured, restore_callbacks
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from gpuprop.core.array_ops import Array
-    from gpuprop.core.data import TrainingData
-    from gpuprop.core.plan import Plan
-
 __all__ = ["Trainer"]
-
-
-@dataclass
-class _Run:
-    """What a fit works with: the training as a plan knows it, validation data, and the last good parameters."""
-
-    training: Training
-    validation: TrainingData | None
-    last_good: NDArray[Any]
 
 
 class Trainer:
@@ -123,13 +104,15 @@ class Trainer:
         Whether each epoch visits the rows in a new order.
     row_orders : callable or None, default=None
         Source of the orders, ``row_orders(epoch, n_samples)`` with the epoch counted from 0; None draws them by `seed`.
+        One that remembers something needs methods ``state()`` and ``restore(state)`` to be resumed.
     seed : int or None, default=None
         For row orders and the validation share; None takes the network's.
     conventions : {"gpuprop", "scikit-learn"}, default="gpuprop"
         What a batch's penalties and an epoch's mean loss are. "scikit-learn" divides the network's penalties by the
         batch's sum of sample weights (without them: by its rows), and averages batches by their rows, not weights.
     callbacks : sequence of Callback, default=()
-        They may end the training, and change `learning_rate` between epochs.
+        They may end the training, and change `learning_rate` between epochs. The attribute is a list, which may be
+        changed at any time.
     n_threads : int or None, default=None
         The most threads that train on the CPU; None stands for all that BLAS may use. At the start of a fit whose
         updates are large enough to be shared, some numbers of threads are tried, and the fastest is taken. The fused
@@ -139,6 +122,9 @@ class Trainer:
         How updates are made: "auto" lets the backend choose; "steps" (one primitive after the other), "fused" (whole
         epochs in one compiled call, or fused kernels), "joint", "graph" or "streamed" ask for a path by name, and a
         fit that it cannot serve raises `gpuprop.PlanError`, which says why. See `plan_reason`.
+    checkpoint : Checkpoint, str, path or None, default=None
+        Where to keep what the training needs to go on after the process was killed, see `gpuprop.Checkpoint`. With
+        one, SIGTERM, SIGHUP and SIGUSR1 end a fit at its next update with a checkpoint, as Ctrl-C does.
 
     Attributes
     ----------
@@ -195,6 +181,7 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         n_threads: int | None = None,
         plan: str = "auto",
+        checkpoint: Checkpoint | str | os.PathLike[str] | None = None,
     ) -> None:
         self.network = network
         self.optimizer = get_optimizer(optimizer)
@@ -237,25 +224,28 @@ class Trainer:
         if conventions == "scikit-learn" and self.drop_last:
             raise ValueError("drop_last: scikit-learn's conventions train on all rows; use conventions='gpuprop'")
         self.conventions = conventions
-        self.callbacks = tuple(callbacks)
+        self.callbacks = list(callbacks)
+        self._check_callbacks()
+        self.n_threads = None if n_threads is None else check_integer("n_threads", n_threads, 1)
+        self.plan = check_path(plan)
+        self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint | None) else Checkpoint(checkpoint)
+        self._reset(Progress(0, 0, {}, {}))
+
+    def _check_callbacks(self) -> None:
         for callback in self.callbacks:
             if not isinstance(callback, Callback):
                 raise TypeError(f"callbacks: got {callback!r}, expected objects derived from gpuprop.Callback")
-        self.n_threads = None if n_threads is None else check_integer("n_threads", n_threads, 1)
-        self.plan = check_path(plan)
-        self._reset(Progress(0, 0, {}, {}))
 
     def _reset(self, progress: Progress) -> None:
         self.history = {column: list(values) for column, values in progress.history.items()}
         self.epochs_done = progress.epochs_done
         self.steps_done = progress.steps_done
-        self._optimizer_state = progress.optimizer_state
-        self._scaling_layer = progress.scaling_layer
         self.steps_per_epoch = 0
         self.n_samples = 0
         self.best_epoch: int | None = None
         self._stop = False
-        self._plan: Plan | None = None
+        self._progress = progress
+        self._run: Run | None = None
         self._reason: str | None = None
 
     def stop_training(self) -> None:
@@ -265,14 +255,26 @@ class Trainer:
     @property
     def plan_reason(self) -> str | None:
         """How updates are made and why, in one sentence; None before a fit has begun its first epoch."""
-        return self._reason if self._plan is None else self._plan.reason
+        return self._reason if self._run is None else self._run.plan_reason
 
     @property
     def progress(self) -> Progress:
-        """Where the training stands, for ``fit(..., resume_from=...)``."""
-        return Progress(
-            self.epochs_done, self.steps_done, self._optimizer_state, self.history, scaling_layer=self._scaling_layer
-        )
+        """Where the training stands, for ``fit(..., resume_from=...)``: a copy, with the arrays on the host."""
+        return self._progress if self._run is None else captured(self, self._run)
+
+    def progress_for_other_data(self) -> Progress:
+        """Return `progress` for a fit on another part of the data, such as the next ``partial_fit``.
+
+        It knows nothing of the data, and leaves parameters and learning rate as they then are.
+        """
+        if self._run is None:
+            return self._progress
+        known = captured(self, self._run, with_data=False)
+        return replace(known, parameters=None, learning_rates=None, patience={})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the content of a copy or a pickle: where the training stands, but no plan and no data."""
+        return vars(self) | {"_progress": self.progress, "_run": None, "_reason": self.plan_reason}
 
     # --- the training --------------------------------------------------------------------------------------------
 
@@ -282,7 +284,7 @@ class Trainer:
         y: ArrayLike,
         sample_weight: ArrayLike | None = None,
         *,
-        resume_from: Progress | None = None,
+        resume_from: Progress | StoredCheckpoint | str | os.PathLike[str] | None = None,
     ) -> Trainer:
         """Train, starting from the network's parameters as they are.
 
@@ -294,9 +296,11 @@ class Trainer:
         y : array_like of shape (n_samples,) or (n_samples, n_outputs)
             Class indices, one-hot rows or regression targets.
         sample_weight : array_like of shape (n_samples,) or None, default=None
-        resume_from : Progress or None, default=None
-            Go on from there until `epochs` are completed in all, on any device. None begins with a fresh optimizer
-            and history.
+        resume_from : Progress, StoredCheckpoint, path, "auto" or None, default=None
+            Go on from there until `epochs` are completed in all, on any device: from a trainer's `progress`, from a
+            checkpoint, from the newest checkpoint in a folder, or with "auto" from the newest one in the folder of
+            `checkpoint`, if there is one yet. On the same device and with the same versions the training gives the
+            bits of one that was never interrupted. None begins with a fresh optimizer and history.
 
         Returns
         -------
@@ -307,14 +311,20 @@ class Trainer:
         ------
         ValueError
             If the data do not fit the network; see `gpuprop.model.inputs`.
+        ResumeError
+            If `resume_from` is of another network or optimizer, or of a training on other data; from a checkpoint
+            also if any setting but `epochs` is another one.
         NonFiniteLossError
-            If training diverges; the network then has the parameters of the last completed epoch, as it also has
+            If training diverges; network and optimizer are then those of the last completed epoch, as they also are
             after a ``KeyboardInterrupt`` or an error in a callback.
+        TrainingEnded
+            If SIGTERM, SIGHUP or SIGUSR1 ends a training with checkpoints.
         PlanError
             If `plan` names a path that cannot make the updates of this training.
         """
-        for _ in self.training(X, y, sample_weight, resume_from=resume_from):
-            pass
+        with watching_signals(interrupts_only=self.checkpoint is None):
+            for _ in self.training(X, y, sample_weight, resume_from=resume_from):
+                pass
         return self
 
     def training(
@@ -323,257 +333,106 @@ class Trainer:
         y: ArrayLike,
         sample_weight: ArrayLike | None = None,
         *,
-        resume_from: Progress | None = None,
+        resume_from: Progress | StoredCheckpoint | str | os.PathLike[str] | None = None,
     ) -> PausingFit:
         """Do as `fit`, pausing before the updates of each epoch, so that several trainings can be led side by side.
 
-        Whoever makes the updates for the trainer must leave parameters and optimizer as the trainer would.
+        Whoever makes the updates for the trainer must leave parameters and optimizer as the trainer would. Signals
+        count if the caller runs within `gpuprop.training.signals.watching_signals`.
         """
-        self._reset(resume_from or Progress(0, 0, {}, {}))
-        run = self._begin(X, y, sample_weight)
-        patience = Patience(self.early_stopping, self.keep_best, run.last_good)
+        self._check_callbacks()
+        if isinstance(resume_from, Progress | None):
+            stored, progress = None, resume_from or Progress(0, 0, {}, {})
+        else:
+            stored = found_checkpoint(resume_from, self.checkpoint)
+            progress = Progress(0, 0, {}, {}) if stored is None else stored.progress
+        self._reset(progress)
+        run = begin(self, (X, y, sample_weight), progress, stored)
+        self._run = run
         try:
             for callback in self.callbacks:
                 callback.on_fit_begin(self)
-            for epoch in range(self.epochs_done, self.epochs):
-                begin = time.perf_counter()
-                for callback in self.callbacks:
-                    callback.on_epoch_begin(self, epoch + 1)
-                updates = self._updates_of(run, epoch)
-                made = yield updates
-                # The end of each epoch checks for overflow, so NumPy's warnings about it would only repeat that.
-                with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
-                    record = self._epoch(run, epoch, updates, made, begin)
-                    watched = record["train_loss" if run.validation is None else "validation_loss"]
-                    patience.watch(record, watched, run.last_good)
-                    self.best_epoch = patience.best_epoch
-                    for callback in self.callbacks:
-                        callback.on_epoch_end(self, epoch + 1, record)
-                if self._stop or patience.exhausted(epoch + 1):
-                    break
+            restore_callbacks(self, progress.callbacks)
+            if run.rate is not None:
+                self.learning_rate = run.rate
+            yield from self._epochs(run)
+            run.parameters = self.network.host_parameters()
+            save(self, run, stopped=self._stop)
         except BaseException:
-            self._restore(run.last_good)
+            self._go_back(run)
             raise
-        if patience.keeps:
-            self._restore(patience.parameters)
+        if run.patience.keeps:
+            self._restore(run.patience.parameters)
         for callback in self.callbacks:
             callback.on_fit_end(self)
 
-    def _begin(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> _Run:
-        """Check the data, bring them to the device, and allocate everything that the epochs will need."""
-        network, ops = self.network, self.network.ops
-        validation: TrainingData | None = None
-        if isinstance(self.validation, float):
-            with ops.active():
-                given = (ops.adopt(X), ops.adopt(y), ops.adopt(sample_weight))
-                X, y, sample_weight, held_out = hold_out(*given, self.validation, self.seed)
-            validation = network.prepare(*held_out)
-        elif self.validation is not None:
-            validation = network.prepare(*self.validation)
-        data = self._smoothed(network.prepare(X, y, sample_weight))
-        self.n_samples = data.n_samples
-        n_rows = data.n_samples - (data.n_samples % self._update_size if self.drop_last else 0)
-        self.steps_per_epoch = -(-n_rows // self._update_size)
-        training = Training(
-            layers=network.layers,
-            data=data,
-            rule=self._update_rule(),
-            part_size=self._part_size,
-            update_size=self._update_size,
-            n_updates=self.epochs * self.steps_per_epoch,
-            watched=bool(self._step_callbacks),
-            n_threads=self.n_threads,
-            want=self.plan,
-            n_rows=n_rows,
-            varying_dropout=self.dropout_schedule is not None and any(network.dropout),
-        )
-        return _Run(training, validation, network.host_parameters())
+    def _epochs(self, run: Run) -> PausingFit:
+        """Go through the epochs that are left."""
+        ended = run.stopped or run.patience.exhausted(self.epochs_done)
+        while self.epochs_done < self.epochs and not ended:
+            run.begin_epoch(self, self.epochs_done)
+            run.watch(bool(step_callbacks(self)))
+            updates = updates_of(self, run.training, self.epochs_done, run.epoch_rate)
+            made = None
+            if run.within is None or run.within.position == 0:
+                try:
+                    made = yield updates
+                except (KeyboardInterrupt, TrainingEnded):  # while a plan made the updates of several trainings
+                    save(self, run)
+                    raise
+            # The end of each epoch checks for overflow, so NumPy's warnings about it would only repeat that.
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
+                totals = run.take(made) if made else run.make(self, updates, lambda n: at_boundary(self, run, n))
+                record = self._complete(run, updates, totals)
+                known = list(self.history)
+                for callback in self.callbacks:
+                    callback.on_epoch_end(self, self.epochs_done, record)
+                even_columns(self.history, known)
+            if self.callbacks:  # one may have changed them
+                run.parameters = self.network.host_parameters()
+            ended = self._stop or run.patience.exhausted(self.epochs_done)
+            if self.epochs_done < self.epochs and not ended:
+                at_boundary(self, run)
 
-    @property
-    def _step_callbacks(self) -> list[Callback]:
-        """Callbacks that want to be told of each update."""
-        return [c for c in self.callbacks if type(c).on_step_end is not Callback.on_step_end]
-
-    def _flat(self) -> Array:
-        """Return zeros, as many as there are parameters."""
-        return self.network.ops.asarray(np.zeros(self.network.parameters.size), self.network.dtype)
-
-    def _update_rule(self) -> UpdateRule:
-        """Return the rule of the updates; the optimizer continues from what it remembers."""
-        old = self._optimizer_state
-        self._optimizer_state = {
-            name: self._in_layout(old[name]) if name in old else self._flat() for name in self.optimizer.slots
-        }
-        self._scaling_layer = (
-            continued(
-                self._scaling_layer,
-                self.network,
-                self.optimizer,
-                rate_factor=self.learning_rate_factors.get("scale", 1.0),
-                decay_factor=self.weight_decay_factors.get("scale", 0.0) if self.weight_decay else 0.0,
-            )
-            if self.scaling_layer
-            else None
-        )
-        return UpdateRule(
-            self.optimizer,
-            state=self._optimizer_state,
-            clip_norm=self.clip_norm,
-            max_norm=self.max_norm,
-            rate_factors=rate_factors(self.network.spec, self.learning_rate_factors, self.parametrization),
-            gradient_factors=gradient_factors(self.network.spec, self.parametrization),
-            decay_factors=decay_factors(self.network.spec, self.weight_decay_factors) if self.weight_decay else None,
-            scaling_layer=self._scaling_layer,
-        )
-
-    def _smoothed(self, data: TrainingData) -> TrainingData:
-        """Return the training data with smoothed labels, if that is asked for."""
-        if self.label_smoothing == 0:
-            return data
-        with self.network.ops.active():
-            targets = smoothed_labels(data.targets, self.label_smoothing, self.network.loss_function)
-            return replace(data, targets=targets)
-
-    def _in_layout(self, state: Array) -> Array:
-        """Return an optimizer's array, from any device, in the layout of this one."""
-        network = self.network
-        return Parameters.in_layout(network.ops, state, network.spec.layout, network.dtype)
-
-    @property
-    def _part_size(self) -> int:
-        """Samples of a batch."""
-        return min(self.batch_size or self.n_samples, self.n_samples)
-
-    @property
-    def _update_size(self) -> int:
-        """Samples of an update."""
-        return min((self.batch_size or self.n_samples) * self.accumulation_steps, self.n_samples)
-
-    def _updates_of(self, run: _Run, epoch: int) -> EpochUpdates:
-        """Return the updates of an epoch, as a plan takes them."""
-        order = checked_order(self.row_orders, epoch, self.n_samples)[: run.training.rows_of_epoch]
-        data = self._weighted_by_rows(run.training.data, order)
-        rates = self._scheduled(self.schedule, self.learning_rate, epoch)
-        return EpochUpdates(
-            training=run.training,
-            data=data,
-            order=order,
-            weights=self._batch_weights(data, order),
-            penalty_factors=self._penalty_factors(run.training.data, order),
-            rates=rates,
-            steps_done=self.steps_done,
-            dropout_factors=self._scheduled(self.dropout_schedule, 1.0, epoch) if self.dropout_schedule else None,
-            decays=rates * self._scheduled(self.weight_decay_schedule, self.weight_decay, epoch)
-            if self.weight_decay
-            else None,
-        )
-
-    def _epoch(
-        self, run: _Run, epoch: int, updates: EpochUpdates, made: MadeElsewhere | None, begin: float
-    ) -> dict[str, Any]:
-        """Make the updates, unless a plan has made them; evaluate, extend the history, and return its new row."""
-        if made is None:
-            totals = self._make(updates, epoch)
-        else:
-            totals, self._reason = made
+    def _complete(self, run: Run, updates: EpochUpdates, totals: NDArray[np.float64]) -> dict[str, Any]:
+        """Evaluate an epoch whose updates have been made, extend the history, and return its new row."""
         parameters = self.network.host_parameters()
         if not (np.isfinite(totals).all() and np.isfinite(parameters).all()):
-            self._restore(run.last_good)
-            explain_divergence(self._plan_of(run.training), updates, epoch)
-        run.last_good = parameters
-        self.epochs_done += 1
-        self.steps_done += self.steps_per_epoch
-
+            self._restore(run.parameters)
+            explain_divergence(run.plan_of(self.plan), updates, self.epochs_done, run.start_of_epoch)
         seen = updates.data.share(float(updates.weights.sum())) if self.drop_last else updates.data
-        loss = float(totals[0]) / seen.total_weight
-        score = seen.score(float(totals[1]))
         validation_loss, validation_score = None, None
         if run.validation is not None:
             factor = float(updates.penalty_factors.mean())
-            with nullcontext() if self._plan is None else self._plan.active():
+            with nullcontext() if run.plan is None else run.plan.active():
                 validation_loss, validation_score = self.network.evaluate_data(run.validation, factor)
         metric = "r2" if run.training.data.metric == "residual" else "accuracy"
+        loss = float(totals[0]) / seen.total_weight
         record: dict[str, Any] = {
-            "epoch": epoch + 1,
+            "epoch": self.epochs_done + 1,
             "train_loss": loss,
-            f"train_{metric}": score,
+            f"train_{metric}": seen.score(float(totals[1])),
             "validation_loss": validation_loss,
             f"validation_{metric}": validation_score,
             "learning_rate": float(updates.rates[-1]),
-            "seconds": time.perf_counter() - begin,
+            "seconds": run.seconds,
         }
-        append_record(self.history, record)
+        with finishing():
+            self.epochs_done += 1
+            self.steps_done += self.steps_per_epoch
+            append_record(self.history, record)
+            run.complete_epoch(parameters)
+            run.patience.watch(record, loss if validation_loss is None else validation_loss, parameters)
+            self.best_epoch = run.patience.best_epoch
         return record
 
-    def _scheduled(self, schedule: Schedule, value: float, epoch: int) -> NDArray[np.float64]:
-        """Return what a schedule makes of the learning rate, or of another number, for each update of the epoch."""
-        position = Position(
-            epoch=epoch,
-            step=self.steps_done,
-            steps_per_epoch=self.steps_per_epoch,
-            epochs=self.epochs,
-            batch_size=self._update_size,
-            n_samples=self.n_samples,
-            train_losses=self.history.get("train_loss", ()),
-        )
-        return schedule.rates(value, position)
-
-    def _weighted_by_rows(self, data: TrainingData, order: NDArray[np.int32]) -> TrainingData:
-        """Under scikit-learn's conventions, rescale the weights so that each batch's sum is its number of rows.
-
-        The gradient of a batch does not change; in the sums over the epoch, batches then count by their rows.
-        """
-        if self.conventions == "gpuprop" or data.wide_weight is None:
-            return data
-        ops = self.network.ops
-        sums = self._batch_weights(data, order)
-        batch = np.empty(len(order), np.int64)
-        batch[order] = np.arange(len(order)) // self._update_size
-        # A batch whose weights are all zero keeps them: it has no loss and no gradient.
-        factors = np.divide(np.bincount(batch), sums, out=np.zeros_like(sums), where=sums > 0)
-        with ops.active():
-            weight = data.wide_weight * beside(factors[batch], data.wide_weight)
-            total = float(weight.sum())
-            return replace(
-                data,
-                sample_weight=ops.asarray(weight, self.network.dtype),
-                wide_weight=weight,
-                total_weight=total,
-                total_variation=data.total_variation * total / data.total_weight,
-            )
-
-    def _batch_weights(self, data: TrainingData, order: NDArray[np.int32]) -> NDArray[np.float64]:
-        """Return the sum of sample weights of each update of the epoch."""
-        with self.network.ops.active():
-            return data.batch_weights(order, self._update_size)
-
-    def _penalty_factors(self, data: TrainingData, order: NDArray[np.int32]) -> NDArray[np.float64]:
-        """Return the factor of the penalties in each update of the epoch."""
-        if self.conventions == "gpuprop":
-            return np.ones(self.steps_per_epoch)
-        weights = self._batch_weights(data, order)
-        return np.divide(1.0, weights, out=np.zeros_like(weights), where=weights > 0)
-
-    def _plan_of(self, training: Training) -> Plan:
-        """Return the plan of the updates, chosen when it is first needed."""
-        if self._plan is None:
-            self._plan = choose_plan([training], want=self.plan)
-        return self._plan
-
-    def _make(self, updates: EpochUpdates, epoch: int) -> NDArray[np.float64]:
-        """Make all updates of an epoch and return the totals."""
-        plan, callbacks = self._plan_of(updates.training), self._step_callbacks
-        with plan.active():
-            plan.begin_epoch(updates)
-            if not callbacks:
-                plan.run(0, self.steps_per_epoch)
-            else:
-                for index in range(self.steps_per_epoch):
-                    plan.run(index, index + 1)
-                    for callback in callbacks:
-                        callback.on_step_end(self, epoch + 1, index + 1)
-            (totals,) = plan.totals()
-        return np.asarray(totals)
+    def _go_back(self, run: Run) -> None:
+        """Leave what belongs together: parameters, optimizer, rate and history of the last completed epoch."""
+        run.go_back(self)
+        self._restore(run.parameters)
+        for column in self.history.values():
+            del column[self.epochs_done :]
+        even_columns(self.history, self.history)
 
     def _restore(self, parameters: NDArray[Any]) -> None:
         """Give the network these parameters; move it to the CPU first if its device has failed."""

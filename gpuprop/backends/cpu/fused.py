@@ -122,6 +122,8 @@ class FusedPlan:
         Whether to skip products with zeros of the inputs, if `mostly_zero` finds that this pays.
     """
 
+    threads = None  # any number gives the same bits
+
     def __init__(self, training: Training, *, skips_zeros: bool = True) -> None:
         self.name = "fused" if skips_zeros else "dense"
         self._training, rule = training, training.rule
@@ -132,7 +134,7 @@ class FusedPlan:
         # A limit on norms needs all gradients, or all weights, at once.
         limited = rule.clip_norm is not None or rule.max_norm is not None
         self._threads = ThreadChoice(0 if limited else products)
-        self._updates_of_call = max(1, PRODUCTS_OF_CALL // products)
+        self.updates_of_call = max(1, PRODUCTS_OF_CALL // products)
         shape = tile_shape(dtype)
         dropped = any(spec.dropout)
         # A layer of one tile uses a list only once, which saves less than making it costs: 64-32-16-10 took 6 % longer
@@ -213,7 +215,7 @@ class FusedPlan:
         start = first
         while start < last:
             n_threads, most = self._threads.following()
-            stop = min(start + min(most, self._updates_of_call), last)
+            stop = min(start + min(most, self.updates_of_call), last)
             with self._threads.timed(stop - start):
                 self._call(n_threads, start, stop)
             start = stop
@@ -270,7 +272,7 @@ class FusedPlan:
         self._work.totals[...] = state.totals
         self._position = state.position
 
-    def rewind(self) -> None:
+    def rewind(self, *places: int) -> None:
         self._memory_before.restore()
         self._empty_panels()
 

@@ -43,6 +43,8 @@ class JointPlan:
     """
 
     name = "joint"
+    updates_of_call = 1
+    threads = None
 
     def __init__(self, trainings: Sequence[Training]) -> None:
         self._alone = {id(training) for training in trainings if cannot_join(training) is not None}
@@ -91,10 +93,10 @@ class JointPlan:
                 made.start_from(i, states[place].totals)
         self._position = states[0].position
 
-    def rewind(self) -> None:
-        for member, before in zip(self._epochs, self._state_before, strict=True):
-            for name, array in member.training.rule.state.items():
-                array[...] = before[name]
+    def rewind(self, *places: int) -> None:
+        for place in places or range(len(self._epochs)):
+            for name, array in self._epochs[place].training.rule.state.items():
+                array[...] = self._state_before[place][name]
 
     def places(self) -> Iterator[tuple[str, Array]]:
         for number, member in enumerate(self._epochs, start=1):

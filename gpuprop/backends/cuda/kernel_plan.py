@@ -100,6 +100,13 @@ class CudaPlan:
             return f"a graph pays for more than {2 * CHECKED_UPDATES} updates, and here would have {self._window_size}"
         return None
 
+    threads = None
+
+    @property
+    def updates_of_call(self) -> int:
+        """The updates of a window, which a graph replays."""
+        return self._window_size
+
     @property
     def name(self) -> str:
         """The name of the path."""
@@ -258,7 +265,7 @@ class CudaPlan:
         parts["losses"][:2] = state.totals
         return parts
 
-    def rewind(self) -> None:
+    def rewind(self, *places: int) -> None:
         with self._runtime.active():
             self._step.memory.optimizer_state[...] = self._state_before
 

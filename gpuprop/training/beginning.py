@@ -1,0 +1,172 @@
+"""The beginning of a fit: its data on the device, its rule of updates, and the state that it goes on from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpuprop.core.parameters import Parameters
+from gpuprop.core.rule import UpdateRule
+from gpuprop.core.updates import Training
+from gpuprop.maths.losses import smoothed_labels
+from gpuprop.training.inputs_scaling import continued
+from gpuprop.training.orders import hold_out
+from gpuprop.training.rates import decay_factors, gradient_factors, rate_factors
+from gpuprop.training.records import Patience
+from gpuprop.training.run import Run, step_callbacks
+from gpuprop.training.saving import check_settings
+from gpuprop.training.settings import settings_of
+from gpuprop.training.sources import restore_sources
+from gpuprop.training.state import check_data, check_fit
+
+if TYPE_CHECKING:
+    from gpuprop.core.array_ops import Array
+    from gpuprop.core.data import TrainingData
+    from gpuprop.training.checkpoint import StoredCheckpoint
+    from gpuprop.training.records import Progress
+
+__all__ = ["begin"]
+
+
+def begin(trainer: Any, given: tuple[Any, Any, Any], progress: Progress, stored: StoredCheckpoint | None) -> Run:
+    """Check the data, bring them to the device, and put the network where the training goes on.
+
+    Parameters
+    ----------
+    trainer : Trainer
+    given : tuple (X, y, sample_weight)
+    progress : Progress
+    stored : StoredCheckpoint or None
+        The checkpoint that the progress is of.
+
+    Raises
+    ------
+    ResumeError
+        If progress or checkpoint are of another training; the network then is as it was.
+    """
+    network = trainer.network
+    settings = settings_of(trainer) if trainer.checkpoint is not None or stored is not None else {}
+    if stored is not None:
+        check_settings(stored, trainer, settings)
+    check_fit(trainer, progress)
+    data = _prepared(trainer, *given)
+    training = _training(trainer, data[""], progress, stored)
+    here = stored is not None and stored.place.get("device") == network.device_
+    run = Run(
+        training=training,
+        data=data,
+        patience=Patience(trainer.early_stopping, trainer.keep_best, network.host_parameters()),
+        settings=settings,
+        first_rate=trainer.learning_rate,
+        parameters=network.host_parameters(),
+        ops=network.ops,
+        row_padding=network.layers.parameters.row_padding,
+        within=progress.within,
+        former_plan=stored.place.get("plan") if stored is not None and here else None,
+        stopped=stored is not None and stored.stopped,
+    )
+    check_data(progress, run)
+    if progress.parameters is not None:
+        network.set_parameters(progress.parameters)
+        run.parameters = network.host_parameters()
+    run.training = replace(training, rule=_rule(trainer, progress))
+    run.patience.restore(progress.patience)
+    trainer.best_epoch = run.patience.best_epoch
+    restore_sources(trainer, progress.sources)
+    if progress.learning_rates is not None and trainer.learning_rate in progress.learning_rates:
+        run.first_rate, run.rate = progress.learning_rates
+    if trainer.checkpoint is not None:
+        trainer.checkpoint.begin(progress.epochs_done, _steps(progress), resumed=stored is not None)
+    return run
+
+
+def _steps(progress: Progress) -> int:
+    return progress.steps_done + (0 if progress.within is None else progress.within.position)
+
+
+def _prepared(trainer: Any, X: Any, y: Any, sample_weight: Any) -> dict[str, TrainingData | None]:
+    """Return the data on the device, and those for validation, before any label is smoothed."""
+    network, ops = trainer.network, trainer.network.ops
+    validation: TrainingData | None = None
+    if isinstance(trainer.validation, float):
+        with ops.active():
+            given = (ops.adopt(X), ops.adopt(y), ops.adopt(sample_weight))
+            X, y, sample_weight, held_out = hold_out(*given, trainer.validation, trainer.seed)
+        validation = network.prepare(*held_out)
+    elif trainer.validation is not None:
+        validation = network.prepare(*trainer.validation)
+    return {"": network.prepare(X, y, sample_weight), "validation ": validation}
+
+
+def _training(trainer: Any, data: TrainingData | None, progress: Progress, stored: StoredCheckpoint | None) -> Training:
+    """Return the training as plans know it, with a rule that knows nothing yet."""
+    assert data is not None, "only validation data may be missing"
+    network, n_samples = trainer.network, data.n_samples
+    part_size = min(trainer.batch_size or n_samples, n_samples)
+    update_size = min((trainer.batch_size or n_samples) * trainer.accumulation_steps, n_samples)
+    n_rows = n_samples - (n_samples % update_size if trainer.drop_last else 0)
+    n_threads = trainer.n_threads
+    if n_threads is None and stored is not None and stored.place.get("device") == network.device_:
+        n_threads = stored.place.get("threads")
+    trainer.n_samples, trainer.steps_per_epoch = n_samples, -(-n_rows // update_size)
+    return Training(
+        layers=network.layers,
+        data=_smoothed(trainer, data),
+        rule=UpdateRule(trainer.optimizer, {}),
+        part_size=part_size,
+        update_size=update_size,
+        n_updates=trainer.epochs * trainer.steps_per_epoch,
+        watched=bool(step_callbacks(trainer)),
+        n_threads=n_threads,
+        want=trainer.plan,
+        n_rows=n_rows,
+        varying_dropout=trainer.dropout_schedule is not None and any(network.dropout),
+    )
+
+
+def _smoothed(trainer: Any, data: TrainingData) -> TrainingData:
+    """Return the training data with smoothed labels, if that is asked for."""
+    network = trainer.network
+    if trainer.label_smoothing == 0:
+        return data
+    with network.ops.active():
+        targets = smoothed_labels(data.targets, trainer.label_smoothing, network.loss_function)
+        return replace(data, targets=targets)
+
+
+def _rule(trainer: Any, progress: Progress) -> UpdateRule:
+    """Return the rule of the updates, with copies of what the optimizer remembers."""
+    network, spec, old = trainer.network, trainer.network.spec, progress.optimizer_state
+    layer = None
+    if trainer.scaling_layer:
+        layer = continued(
+            progress.scaling_layer,
+            network,
+            trainer.optimizer,
+            rate_factor=trainer.learning_rate_factors.get("scale", 1.0),
+            decay_factor=trainer.weight_decay_factors.get("scale", 0.0) if trainer.weight_decay else 0.0,
+        )
+    return UpdateRule(
+        trainer.optimizer,
+        state={
+            name: _in_layout(network, old[name]) if name in old else _flat(network) for name in trainer.optimizer.slots
+        },
+        clip_norm=trainer.clip_norm,
+        max_norm=trainer.max_norm,
+        rate_factors=rate_factors(spec, trainer.learning_rate_factors, trainer.parametrization),
+        gradient_factors=gradient_factors(spec, trainer.parametrization),
+        decay_factors=decay_factors(spec, trainer.weight_decay_factors) if trainer.weight_decay else None,
+        scaling_layer=layer,
+    )
+
+
+def _in_layout(network: Any, state: Array) -> Array:
+    """Return a copy of an optimizer's array, from any device, in the layout of this one."""
+    return Parameters.in_layout(network.ops, state, network.spec.layout, network.dtype).copy()
+
+
+def _flat(network: Any) -> Array:
+    """Return zeros, as many as there are parameters."""
+    return network.ops.asarray(np.zeros(network.parameters.size), network.dtype)
