@@ -20,7 +20,7 @@ from gpuprop.backends.threads import limited_blas
 from gpuprop.core.updates import PausingFit
 from gpuprop.estimators import lbfgs
 from gpuprop.estimators.convergence import Convergence
-from gpuprop.estimators.draws import cumulative_shuffles, hold_out, initial_parameters
+from gpuprop.estimators.draws import CumulativeShuffles, hold_out, initial_parameters
 from gpuprop.estimators.exchange import Exchange
 from gpuprop.estimators.fitted import ParameterViews
 from gpuprop.estimators.parameters import CONSTRAINTS, Method, hidden_activations, hidden_layer_sizes, max_epochs
@@ -110,7 +110,7 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
             samples=replace(samples, targets=self._training_targets(samples.targets)),
             validation=validation,
             epochs=epochs,
-            row_orders=cumulative_shuffles(random_state, samples.X.shape[0]) if self.shuffle else None,
+            row_orders=CumulativeShuffles(random_state, samples.X.shape[0]) if self.shuffle else None,
             resume_from=resume_from,
             learning_rate=self.learning_rate_init if resume_from is None else self._current_rate,
             watchers=[EpochTasks(self, X, y, sample_weight, epochs)] if watched else [],
@@ -235,6 +235,9 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
             self._progress, self._current_rate = fit.progress, fit.trainer.learning_rate
             self._no_improvement_count = convergence.no_improvement_count
             self._best_parameters = convergence.best_parameters
+        # Squares of gradients overflow first; the parameters are finite then, but would never move again.
+        if incremental and not all(np.isfinite(one).all() for one in self._progress.optimizer_state.values()):
+            raise ValueError(f"{NON_FINITE} (the optimizer's memory of the gradients became infinite)")
 
     # --- what the subclasses say ---------------------------------------------------------------------------------
 

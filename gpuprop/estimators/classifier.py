@@ -24,6 +24,7 @@ from gpuprop.arrays import namespace, on_gpu, to_host
 from gpuprop.estimators.base import BaseMLP, Role, if_stochastic
 from gpuprop.estimators.labels import check_label_objects
 from gpuprop.estimators.parameters import CONSTRAINTS, fit_method, set_parameters
+from gpuprop.estimators.undoing import as_before_if_it_fails
 
 __all__ = ["MLPClassifier"]
 
@@ -231,6 +232,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> MLPClassifier:
         """Train one more epoch, with the parameters and the optimizer as they are; not for "lbfgs".
 
+        A call that fails, because training diverges on these rows, say, leaves the estimator as it was.
+
         Parameters
         ----------
         X, y, sample_weight
@@ -243,10 +246,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         MLPClassifier
             This object.
         """
-        if _check_partial_fit_first_call(self, classes):
-            several = type_of_target(y).startswith("multilabel")
-            self.learn_labels(y if several else classes)
-        self._fit(X, y, sample_weight, incremental=True)
+        with as_before_if_it_fails(self):
+            if _check_partial_fit_first_call(self, classes):
+                several = type_of_target(y).startswith("multilabel")
+                self.learn_labels(y if several else classes)
+            self._fit(X, y, sample_weight, incremental=True)
         return self
 
     def predict(self, X: Any) -> Array:

@@ -20,6 +20,7 @@ from gpuprop.estimators.described import describe, describe_ensemble, kind_of
 from gpuprop.estimators.members import Job, fit_together
 from gpuprop.estimators.parameters import Method, fit_method
 from gpuprop.estimators.samples import input_dtypes, validated, validated_inputs
+from gpuprop.estimators.undoing import as_before_if_it_fails
 from gpuprop.model.stored_network import save_networks
 
 __all__ = ["MLPEnsemble"]
@@ -93,7 +94,7 @@ class MLPEnsemble(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]  # s
 
     @fit_method
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, X_val: Any = None, y_val: Any = None) -> Self:
-        """Train all members.
+        """Train all members. A fit that fails leaves the members of an earlier one.
 
         Parameters
         ----------
@@ -105,13 +106,14 @@ class MLPEnsemble(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]  # s
         MLPEnsemble
             This object.
         """
-        X, y = validated(self, X, y, input_dtypes(self.estimator), reset=True)
-        X_val = None if X_val is None else validated_inputs(self, X_val)
-        options = {"sample_weight": sample_weight, "X_val": X_val, "y_val": y_val}
-        members = [clone(self.estimator).set_params(**seeds) for seeds in self._seeds()]
-        for outcome in fit_together(Job(member, X, y, options) for member in members):
-            if outcome.error is not None:
-                raise outcome.error
+        with as_before_if_it_fails(self):
+            X, y = validated(self, X, y, input_dtypes(self.estimator), reset=True)
+            X_val = None if X_val is None else validated_inputs(self, X_val)
+            options = {"sample_weight": sample_weight, "X_val": X_val, "y_val": y_val}
+            members = [clone(self.estimator).set_params(**seeds) for seeds in self._seeds()]
+            for outcome in fit_together(Job(member, X, y, options) for member in members):
+                if outcome.error is not None:
+                    raise outcome.error
         self.estimators_ = members
         if is_classifier(self):
             self.classes_ = members[0].classes_

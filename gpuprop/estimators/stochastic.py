@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -107,8 +107,11 @@ class StochasticFit:
 
     @property
     def progress(self) -> Progress:
-        """Where the training stands: a later ``partial_fit`` goes on there, with the parameters as they then are."""
-        return self.trainer.progress_for_other_data()
+        """Where the training stands: a later ``partial_fit`` goes on there, with the parameters as they then are.
+
+        As in scikit-learn, it draws its row orders anew; and the callbacks are still there.
+        """
+        return replace(self.trainer.progress_for_other_data(), sources={}, callbacks=[])
 
     def _extend_history(self) -> None:
         """Append the new epochs to the estimator's ``history_``."""
