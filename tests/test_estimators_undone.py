@@ -28,7 +28,12 @@ def batches(kind: str, n: int = 4) -> list[tuple[Any, Any]]:
 
 
 def model_of(kind: str, **parameters: Any) -> Any:
-    given = {"hidden_layer_sizes": (9,), "batch_size": 10, "learning_rate_init": 0.02, "device": "cpu"} | parameters
+    given: dict[str, Any] = {
+        "hidden_layer_sizes": (9,),
+        "batch_size": 10,
+        "learning_rate_init": 0.02,
+        "device": "cpu",
+    } | parameters
     return (MLPClassifier if kind == "classifier" else MLPRegressor)(**given)
 
 

@@ -111,6 +111,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
     plan : str, default="auto"
         The path by which the updates are made: "auto" leaves the choice to the backend; the name of a path, such as
         "steps", "fused" or "graph", asks for it, and the fit raises an error that says why if the path cannot serve.
+    checkpoint : str, path, gpuprop.Checkpoint or None, default=None
+        A folder. `fit` keeps checkpoints there, and goes on from them if it was killed: the result is that of a fit
+        that was left alone. A fit that was finished there is not repeated. Each fit has a folder of its own in this
+        one, found by parameters and data; SIGTERM, SIGHUP and SIGUSR1 end it at its next update, with a checkpoint and
+        `gpuprop.TrainingEnded`. Not for ``partial_fit`` and "lbfgs".
 
     Attributes
     ----------
@@ -202,6 +207,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         order_random_state: Any = None,
         n_threads: int | None = None,
         plan: str = "auto",
+        checkpoint: Any = None,
     ) -> None:
         set_parameters(self, locals())
 

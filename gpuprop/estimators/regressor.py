@@ -97,6 +97,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]  # scikit-lea
         order_random_state: Any = None,
         n_threads: int | None = None,
         plan: str = "auto",
+        checkpoint: Any = None,
     ) -> None:
         set_parameters(self, locals())
 
