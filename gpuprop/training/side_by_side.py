@@ -11,7 +11,6 @@ The backend's `plan` decides which updates are made together. If it refuses, the
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
     from gpuprop.core.updates import EpochUpdates, PausingFit
 
 __all__ = ["train_together"]
-
-#: A call that makes updates for several trainings should take this many seconds: signals wait for its end.
-_SHORT = 0.1
 
 
 def train_together(trainings: Sequence[PausingFit]) -> list[Exception | None]:
@@ -131,12 +127,9 @@ def _made_by(plan: Plan, epochs: list[EpochUpdates]) -> list[MadeElsewhere | Non
     with plan.active():
         plan.begin_epoch(*epochs)
         try:
-            first = 0
-            while first < n_updates:
+            for first in range(0, n_updates, size):
                 end_if_asked()
-                began, stop = time.perf_counter(), min(first + size, n_updates)
-                plan.run(first, stop)
-                first, size = stop, 2 * size if time.perf_counter() - began < _SHORT else size
+                plan.run(first, min(first + size, n_updates))
             totals = plan.totals()
         except BaseException:
             plan.rewind()

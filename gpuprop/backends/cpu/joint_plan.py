@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["JointPlan"]
 
+#: The products of two numbers, and the updates, in one call of `JointPlan.run`: it takes some tenths of a second.
+_PRODUCTS, _MOST_UPDATES = 1_000_000_000, 1_000
+
 #: A group of networks: whether they share their batches, and their indices among the trainings of an epoch.
 Group = tuple[bool, tuple[int, ...]]
 
@@ -43,7 +46,6 @@ class JointPlan:
     """
 
     name = "joint"
-    updates_of_call = 1
     threads = None
 
     def __init__(self, trainings: Sequence[Training]) -> None:
@@ -51,6 +53,7 @@ class JointPlan:
         self._rows = _Rows()
         n_joint = len(trainings) - len(self._alone)
         self.reason = f"joint: {n_joint} networks of one shape in the same compiled calls"
+        self.updates_of_call = max(1, min(_MOST_UPDATES, _PRODUCTS // sum(one.products for one in trainings)))
         self._made: dict[tuple[Any, ...], JointUpdates] = {}
         self._position = 0
 
@@ -68,11 +71,16 @@ class JointPlan:
         self._state_before = [
             {name: array.copy() for name, array in member.training.rule.state.items()} for member in updates
         ]
+        self._parameters_before = [member.training.layers.parameters.flat.copy() for member in updates]
 
     def run(self, first: int, last: int) -> None:
         for made in self._made.values():
             made.run(first, last)
         self._position = last
+        if first > 0:  # a network that earlier calls have changed, and that diverges now, is left as it was at first
+            for place in np.flatnonzero(np.isnan(self.totals()[:, 0])):
+                self._epochs[place].training.layers.parameters.flat[...] = self._parameters_before[place]
+                self.rewind(place)
 
     def totals(self) -> NDArray[np.float64]:
         totals = np.full((len(self._epochs), 2), np.nan)
