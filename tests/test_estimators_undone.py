@@ -69,16 +69,19 @@ def assert_equal(found: Any, expected: Any) -> None:
     np.testing.assert_equal(facts(found), facts(expected))
 
 
-@pytest.mark.parametrize("kind", ["classifier", "regressor"])
-@pytest.mark.parametrize("plan", ["steps", "fused"])
+SGD = {"random_state": lambda: np.random.RandomState(3), "solver": "sgd", "learning_rate": "invscaling"}
+DROPOUT = {"random_state": 1, "order_random_state": lambda: np.random.RandomState(4), "dropout": 0.2}
+
+
 @pytest.mark.parametrize(
-    "parameters",
+    ("kind", "plan", "parameters"),
     [
-        {"random_state": 0},
-        {"random_state": lambda: np.random.RandomState(3), "solver": "sgd", "learning_rate": "invscaling"},
-        {"random_state": 1, "order_random_state": lambda: np.random.RandomState(4), "dropout": 0.2},
+        ("classifier", "fused", {"random_state": 0}),
+        ("regressor", "fused", {"random_state": 0}),
+        ("classifier", "steps", SGD),
+        ("regressor", "steps", DROPOUT),
     ],
-    ids=["adam", "sgd", "dropout"],
+    ids=["classifier", "regressor", "sgd", "dropout"],
 )
 def test_a_batch_that_diverges_leaves_no_trace(kind: str, plan: str, parameters: dict[str, Any]) -> None:
     def model() -> Any:
@@ -170,14 +173,13 @@ class Interrupt(gpuprop.Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("kind", ["classifier", "regressor"])
-@pytest.mark.parametrize("plan", ["steps", "fused"])
+@pytest.mark.parametrize(("kind", "plan"), [("classifier", "steps"), ("regressor", "fused")])
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_after_an_interrupted_fit_parameters_and_optimizer_belong_together(
     kind: str, plan: str, early_stopping: bool
 ) -> None:
     (X, y), *later = batches(kind)
-    given = {"plan": plan, "early_stopping": early_stopping, "n_iter_no_change": 50, "solver": "sgd"}
+    given = {"plan": plan, "early_stopping": early_stopping, "n_iter_no_change": 50}
 
     def generator() -> np.random.RandomState:
         return np.random.RandomState(0)
