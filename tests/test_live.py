@@ -133,7 +133,11 @@ def test_state_from_waiting_to_finished(tmp_path: Path) -> None:
     again = reader.state()
     assert again["history"]["epoch"] == [1, 2, 3]
     assert again["mistakes"] == running["mistakes"]
-    shutil.copy(staging / HISTORY_FILE, tmp_path / "run")
+    shutil.move(staging / HISTORY_FILE, tmp_path / "run")
+    (staging / SNAPSHOT_FILE).write_text('{"epoch": 3}')
+    assert reader.state()["history"] == again["history"]  # published, but the run still draws pictures
+    (staging / SNAPSHOT_FILE).write_text(json.dumps({"epoch": 3, "mistakes": again["mistakes"]}))
+    reader.state()
     shutil.rmtree(staging)
     finished = reader.state()
     assert (finished["status"], finished["mistakes"]) == ("finished", running["mistakes"])

@@ -89,6 +89,8 @@ class RunReader:
                 self._source, self._snapshot = staging.path, {}
             history = _read_history(staging.path / HISTORY_FILE)
             self._snapshot = staging.snapshot or self._snapshot
+            if not history and self._snapshot.get("epoch"):  # published, while pictures are still drawn
+                history = _read_history(self.folder / HISTORY_FILE)
             state["status"] = "running" if staging.alive else "dead"
             state["silent"] = round(staging.silent, 1)
         shown = {name: value for name, value in self._snapshot.items() if name != "process"}
