@@ -17,7 +17,7 @@ from sklearn.model_selection import train_test_split
 import gpuprop
 from gpuprop.__main__ import main
 from gpuprop.learn import plots
-from gpuprop.learn.live.server import RunReader
+from gpuprop.learn.live.reader import RunReader
 from tests.cli_tools import Cli, contents, read_csv
 
 QUICK = ("--epochs", "2", "--hidden", "4", "--device", "numpy")

@@ -20,7 +20,8 @@ import gpuprop
 from gpuprop.cli.animate import write_film
 from gpuprop.learn.live.animation import to_html
 from gpuprop.learn.live.frames import GRID, MAX_FRAMES, Recorder
-from gpuprop.learn.live.server import HOST, RunReader, make_server
+from gpuprop.learn.live.reader import RunReader
+from gpuprop.learn.live.server import HOST, make_server
 from gpuprop.learn.live.snapshot import HISTORY_FILE, SNAPSHOT_FILE, LiveRun, image_shape
 from tests.browser import dom, needs_chromium
 from tests.cli_tools import Cli, contents, read_csv
@@ -45,7 +46,7 @@ def xor_film(epochs: int = 300) -> tuple[gpuprop.Trainer, Recorder]:
 @contextmanager
 def served(folder: Path) -> Iterator[int]:
     with make_server(folder, 0) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
             yield server.server_port
@@ -132,7 +133,11 @@ def test_state_from_waiting_to_finished(tmp_path: Path) -> None:
     again = reader.state()
     assert again["history"]["epoch"] == [1, 2, 3]
     assert again["mistakes"] == running["mistakes"]
-    shutil.copy(staging / HISTORY_FILE, tmp_path / "run")
+    shutil.move(staging / HISTORY_FILE, tmp_path / "run")
+    (staging / SNAPSHOT_FILE).write_text('{"epoch": 3}')
+    assert reader.state()["history"] == again["history"]  # published, but the run still draws pictures
+    (staging / SNAPSHOT_FILE).write_text(json.dumps({"epoch": 3, "mistakes": again["mistakes"]}))
+    reader.state()
     shutil.rmtree(staging)
     finished = reader.state()
     assert (finished["status"], finished["mistakes"]) == ("finished", running["mistakes"])

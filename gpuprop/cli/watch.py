@@ -38,6 +38,6 @@ def watch(
     with make_server(folder, port) as server:
         print(f"watching {folder}: open http://{HOST}:{server.server_port}/ (Ctrl-C ends)", flush=True)
         try:
-            server.serve_forever(poll_interval=0.2)
+            server.serve_forever()
         except KeyboardInterrupt:
             print()

@@ -20,9 +20,10 @@ from gpuprop.backends.threads import limited_blas
 from gpuprop.core.updates import PausingFit
 from gpuprop.estimators import lbfgs
 from gpuprop.estimators.convergence import Convergence
-from gpuprop.estimators.draws import cumulative_shuffles, hold_out, initial_parameters
+from gpuprop.estimators.draws import CumulativeShuffles, hold_out, initial_parameters
 from gpuprop.estimators.exchange import Exchange
 from gpuprop.estimators.fitted import ParameterViews
+from gpuprop.estimators.kept_fits import kept_fit
 from gpuprop.estimators.parameters import CONSTRAINTS, Method, hidden_activations, hidden_layer_sizes, max_epochs
 from gpuprop.estimators.samples import Samples, input_dtypes, validated
 from gpuprop.estimators.scikit_learn_callbacks import CallbackSupportMixin, EpochTasks
@@ -54,7 +55,7 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
 
     def _fit(self, *arguments: Any, **options: Any) -> Any:
         """Train; the arguments are those of `training`."""
-        with watching_signals(interrupts_only=True):
+        with watching_signals(interrupts_only=self.checkpoint is None):
             for _ in self.training(*arguments, **options):
                 pass
         return self
@@ -87,7 +88,8 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
         first_pass = not hasattr(self, "network_") or not (self.warm_start or incremental)
         samples = self._check_samples(X, y, sample_weight, incremental, reset=first_pass)
         validation = None if X_val is None else self._check_validation(X_val, y_val)
-        random_state = check_random_state(self.random_state)
+        kept = None if incremental or self.solver == "lbfgs" else kept_fit(self, [samples, validation])
+        random_state = check_random_state(self.random_state if kept is None else kept.random_state)
         sizes = (samples.X.shape[1], *hidden, samples.targets.shape[1])
         if first_pass:
             self._initialize(sizes, samples.X.dtype, random_state)
@@ -110,10 +112,11 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
             samples=replace(samples, targets=self._training_targets(samples.targets)),
             validation=validation,
             epochs=epochs,
-            row_orders=cumulative_shuffles(random_state, samples.X.shape[0]) if self.shuffle else None,
+            row_orders=CumulativeShuffles(random_state, samples.X.shape[0]) if self.shuffle else None,
             resume_from=resume_from,
             learning_rate=self.learning_rate_init if resume_from is None else self._current_rate,
             watchers=[EpochTasks(self, X, y, sample_weight, epochs)] if watched else [],
+            kept=kept,
         )
         yield from self._fit_stochastic(task, incremental)
 
@@ -124,7 +127,7 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
             raise ValueError("partial_fit does not support early_stopping=True")
         if self.solver != "lbfgs":
             return
-        for name in ("dropout", "clip_norm", "callbacks", "weight_decay"):
+        for name in ("dropout", "clip_norm", "callbacks", "weight_decay", "checkpoint"):
             value = getattr(self, name)
             if value is not None and np.any(np.asarray(value, dtype=object) != 0):
                 raise InvalidParameterError(f"The {name!r} parameter has no meaning with solver 'lbfgs', got {value!r}")
@@ -235,6 +238,9 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
             self._progress, self._current_rate = fit.progress, fit.trainer.learning_rate
             self._no_improvement_count = convergence.no_improvement_count
             self._best_parameters = convergence.best_parameters
+        # Squares of gradients overflow first; the parameters are finite then, but would never move again.
+        if incremental and not all(np.isfinite(one).all() for one in self._progress.optimizer_state.values()):
+            raise ValueError(f"{NON_FINITE} (the optimizer's memory of the gradients became infinite)")
 
     # --- what the subclasses say ---------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from gpuprop.arrays import namespace, on_gpu, to_host
 from gpuprop.estimators.base import BaseMLP, Role, if_stochastic
 from gpuprop.estimators.labels import check_label_objects
 from gpuprop.estimators.parameters import CONSTRAINTS, fit_method, set_parameters
+from gpuprop.estimators.undoing import as_before_if_it_fails
 
 __all__ = ["MLPClassifier"]
 
@@ -110,6 +111,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
     plan : str, default="auto"
         The path by which the updates are made: "auto" leaves the choice to the backend; the name of a path, such as
         "steps", "fused" or "graph", asks for it, and the fit raises an error that says why if the path cannot serve.
+    checkpoint : str, path, gpuprop.Checkpoint or None, default=None
+        A folder. `fit` keeps checkpoints there, and goes on from them if it was killed: the result is that of a fit
+        that was left alone. A fit that was finished there is not repeated. Each fit has a folder of its own in this
+        one, found by parameters and data; SIGTERM, SIGHUP and SIGUSR1 end it at its next update, with a checkpoint and
+        `gpuprop.TrainingEnded`. Not for ``partial_fit`` and "lbfgs".
 
     Attributes
     ----------
@@ -201,6 +207,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         order_random_state: Any = None,
         n_threads: int | None = None,
         plan: str = "auto",
+        checkpoint: Any = None,
     ) -> None:
         set_parameters(self, locals())
 
@@ -231,6 +238,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> MLPClassifier:
         """Train one more epoch, with the parameters and the optimizer as they are; not for "lbfgs".
 
+        A call that fails, because training diverges on these rows, say, leaves the estimator as it was.
+
         Parameters
         ----------
         X, y, sample_weight
@@ -243,10 +252,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         MLPClassifier
             This object.
         """
-        if _check_partial_fit_first_call(self, classes):
-            several = type_of_target(y).startswith("multilabel")
-            self.learn_labels(y if several else classes)
-        self._fit(X, y, sample_weight, incremental=True)
+        with as_before_if_it_fails(self):
+            if _check_partial_fit_first_call(self, classes):
+                several = type_of_target(y).startswith("multilabel")
+                self.learn_labels(y if several else classes)
+            self._fit(X, y, sample_weight, incremental=True)
         return self
 
     def predict(self, X: Any) -> Array:

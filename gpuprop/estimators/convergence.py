@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from gpuprop.estimators.parameters import rate_rule
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Convergence"]
 
+#: The estimator's attributes that the callback keeps.
+_RECORDS = (
+    "n_iter_", "t_", "loss_", "loss_curve_", "best_loss_", "validation_scores_", "best_validation_score_"
+)  # fmt: skip
 #: At a rate of this or less the adaptive rule ends the training instead of dividing the rate.
 SMALLEST_RATE = 1e-6
 
@@ -68,6 +73,22 @@ class Convergence(Callback):
         self.no_improvement_count = no_improvement_count
         self.best_parameters = best_parameters
         self.stopped = False
+
+    def state(self) -> dict[str, Any]:
+        """Return the estimator's records and what decides when the training ends, for a training that goes on."""
+        known = {name: getattr(self.estimator, name) for name in _RECORDS if hasattr(self.estimator, name)}
+        known |= {"no_improvement_count": self.no_improvement_count, "stopped": self.stopped}
+        return known if self.validation_score is None else known | {"best_parameters": self.best_parameters}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        for name in _RECORDS:
+            if name in state:
+                value = state[name]
+                setattr(self.estimator, name, list(value) if isinstance(value, list) else value)
+        self.no_improvement_count, self.stopped = state["no_improvement_count"], state["stopped"]
+        if self.validation_score is not None:
+            self.best_parameters = np.array(state["best_parameters"])
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, record: Mapping[str, Any]) -> None:
         """Record the epoch; end the training or change the learning rate if the rule says so."""

@@ -1,8 +1,8 @@
 """What a model file says of a fitted estimator beside its network: parameters, labels and records, as plain JSON.
 
-A file holds neither callbacks nor a ``RandomState``, and not how the updates were made: device, number of threads
-and the plan. These parameters have their defaults again in the estimator that is read. `gpuprop.estimators.restored`
-builds estimators from descriptions.
+A file holds neither callbacks nor a ``RandomState``, and not how and where the updates were made: device, number of
+threads, plan and checkpoints. These parameters have their defaults again in the estimator that is read.
+`gpuprop.estimators.restored` builds estimators from descriptions.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ RECORDS = (
 #: The most epochs of which a file holds the records: the last ones.
 MOST_EPOCHS = 10_000
 #: Parameters that a file does not hold; it describes the `estimator` of an ensemble separately.
-_NOT_STORED = ("callbacks", "device", "n_threads", "plan", "estimator")
+_NOT_STORED = ("callbacks", "device", "n_threads", "plan", "checkpoint", "estimator")
 _LABEL_DTYPES = r"(int|uint)(8|16|32|64)|float(16|32|64)|bool|object|str"
 
 

@@ -5,6 +5,7 @@ The same `random_state` then gives the same training as with scikit-learn's esti
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -13,10 +14,10 @@ from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
 from gpuprop.arrays import beside, on_gpu
+from gpuprop.errors import ResumeError
 from gpuprop.estimators.samples import Samples
-from gpuprop.training.orders import RowOrders
 
-__all__ = ["cumulative_shuffles", "hold_out", "initial_parameters"]
+__all__ = ["CumulativeShuffles", "hold_out", "initial_parameters"]
 
 
 def initial_parameters(
@@ -72,15 +73,33 @@ def hold_out(
     return Samples(X[kept], parts[2], weights[0]), Samples(X[held_out], parts[3], weights[1])
 
 
-def cumulative_shuffles(random_state: np.random.RandomState, n_samples: int) -> RowOrders:
-    """Return scikit-learn's row orders: each epoch shuffles the order of the one before it."""
-    order = np.arange(n_samples)
+class CumulativeShuffles:
+    """scikit-learn's row orders: each epoch shuffles the order of the one before it.
 
-    def orders(epoch: int, n_samples: int) -> NDArray[Any]:
-        nonlocal order
+    Parameters
+    ----------
+    random_state : RandomState
+    n_samples : int
+    """
+
+    def __init__(self, random_state: np.random.RandomState, n_samples: int) -> None:
+        self._random_state, self._order = random_state, np.arange(n_samples)
+
+    def __call__(self, epoch: int, n_samples: int) -> NDArray[Any]:
+        """Return the order of the next epoch."""
         shuffled = np.arange(n_samples)
-        random_state.shuffle(shuffled)
-        order = order[shuffled]
-        return order
+        self._random_state.shuffle(shuffled)
+        self._order = self._order[shuffled]
+        return self._order
 
-    return orders
+    def state(self) -> dict[str, Any]:
+        """Return the last order, and where the random numbers stand, for a training that goes on from here."""
+        return {"order": self._order, "random_state": self._random_state.get_state(legacy=False)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        order = np.asarray(state["order"])
+        if not np.array_equal(np.sort(order), np.arange(len(self._order))):
+            raise ResumeError(f"resume_from: got no order of {len(self._order)} rows; resume with the same rows")
+        self._order = order
+        self._random_state.set_state(dict(state["random_state"]))

@@ -17,9 +17,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from gpuprop.estimators.base import BaseMLP
 from gpuprop.estimators.described import describe, describe_ensemble, kind_of
+from gpuprop.estimators.kept_fits import keeps_fits
 from gpuprop.estimators.members import Job, fit_together
 from gpuprop.estimators.parameters import Method, fit_method
 from gpuprop.estimators.samples import input_dtypes, validated, validated_inputs
+from gpuprop.estimators.undoing import as_before_if_it_fails
 from gpuprop.model.stored_network import save_networks
 
 __all__ = ["MLPEnsemble"]
@@ -41,7 +43,8 @@ class MLPEnsemble(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]  # s
     Parameters
     ----------
     estimator : MLPClassifier or MLPRegressor
-        The members are copies of it.
+        The members are copies of it. If its `checkpoint` names a folder, each member keeps checkpoints there, and a
+        `fit` that was killed goes on where they stood; `random_state` must then not be None.
     n_networks : int, default=10
     random_state : int, RandomState or None, default=None
         The ensemble draws the `random_state` of each member from it.
@@ -93,7 +96,7 @@ class MLPEnsemble(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]  # s
 
     @fit_method
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, X_val: Any = None, y_val: Any = None) -> Self:
-        """Train all members.
+        """Train all members. A fit that fails leaves the members of an earlier one.
 
         Parameters
         ----------
@@ -105,13 +108,19 @@ class MLPEnsemble(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]  # s
         MLPEnsemble
             This object.
         """
-        X, y = validated(self, X, y, input_dtypes(self.estimator), reset=True)
-        X_val = None if X_val is None else validated_inputs(self, X_val)
-        options = {"sample_weight": sample_weight, "X_val": X_val, "y_val": y_val}
-        members = [clone(self.estimator).set_params(**seeds) for seeds in self._seeds()]
-        for outcome in fit_together(Job(member, X, y, options) for member in members):
-            if outcome.error is not None:
-                raise outcome.error
+        if keeps_fits(self.estimator) and self.random_state is None:
+            raise ValueError(
+                "random_state: got None for an ensemble with checkpoints, whose members would not be found again; "
+                "pass an int"
+            )
+        with as_before_if_it_fails(self):
+            X, y = validated(self, X, y, input_dtypes(self.estimator), reset=True)
+            X_val = None if X_val is None else validated_inputs(self, X_val)
+            options = {"sample_weight": sample_weight, "X_val": X_val, "y_val": y_val}
+            members = [clone(self.estimator).set_params(**seeds) for seeds in self._seeds()]
+            for outcome in fit_together(Job(member, X, y, options) for member in members):
+                if outcome.error is not None:
+                    raise outcome.error
         self.estimators_ = members
         if is_classifier(self):
             self.classes_ = members[0].classes_

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from sklearn.pipeline import Pipeline
 
 from gpuprop.estimators.base import BaseMLP
+from gpuprop.estimators.kept_fits import keeps_fits
 from gpuprop.estimators.scikit_learn_callbacks import EpochTasks
 from gpuprop.training.side_by_side import train_together
+from gpuprop.training.signals import watching_signals
 
 if TYPE_CHECKING:
     from gpuprop.core.updates import PausingFit
@@ -51,7 +53,8 @@ def fit_together(jobs: Iterable[Job]) -> Iterator[Outcome]:
     remaining = iter(jobs)
     while some := list(itertools.islice(remaining, MOST_TOGETHER)):
         begin = time.perf_counter()
-        errors = train_together([_training(job) for job in some])
+        with watching_signals(interrupts_only=not any(keeps_fits(job.estimator) for job in some)):
+            errors = train_together([_training(job) for job in some])
         seconds = (time.perf_counter() - begin) / len(some)
         yield from (Outcome(job, error, seconds) for job, error in zip(some, errors, strict=True))
 

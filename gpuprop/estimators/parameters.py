@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import fields
 from numbers import Integral, Real
@@ -17,6 +18,7 @@ from gpuprop.maths.activations import Activation, get_activation
 from gpuprop.maths.losses import LOSSES, Loss, get_loss
 from gpuprop.maths.optimizers import OPTIMIZERS, Optimizer
 from gpuprop.maths.schedules import SCHEDULES, Schedule, get_schedule
+from gpuprop.training.checkpoint import Checkpoint
 
 __all__ = [
     "CONSTRAINTS",
@@ -78,6 +80,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "order_random_state": ["random_state"],
     "n_threads": [Interval(Integral, 1, None, closed="left"), None],
     "plan": [str],
+    "checkpoint": [str, os.PathLike, Checkpoint, None],
 }
 
 

@@ -14,6 +14,7 @@ from sklearn.utils import column_or_1d
 from gpuprop.arrays import to_host
 from gpuprop.estimators.base import BaseMLP, Role, if_stochastic
 from gpuprop.estimators.parameters import CONSTRAINTS, fit_method, regression_loss, set_parameters
+from gpuprop.estimators.undoing import as_before_if_it_fails
 
 __all__ = ["MLPRegressor"]
 
@@ -96,6 +97,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]  # scikit-lea
         order_random_state: Any = None,
         n_threads: int | None = None,
         plan: str = "auto",
+        checkpoint: Any = None,
     ) -> None:
         set_parameters(self, locals())
 
@@ -125,6 +127,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]  # scikit-lea
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:
         """Train one more epoch, with the parameters and the optimizer as they are; not for "lbfgs".
 
+        A call that fails, because training diverges on these rows, say, leaves the estimator as it was.
+
         Parameters
         ----------
         X, y, sample_weight
@@ -135,7 +139,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]  # scikit-lea
         MLPRegressor
             This object.
         """
-        self._fit(X, y, sample_weight, incremental=True)
+        with as_before_if_it_fails(self):
+            self._fit(X, y, sample_weight, incremental=True)
         return self
 
     def predict(self, X: Any) -> Array:

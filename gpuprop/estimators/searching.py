@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,9 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
 from sklearn.utils import _safe_indexing, indexable
 
+from gpuprop.estimators.kept_fits import keeps_fits
 from gpuprop.estimators.members import Job, Outcome, fit_together
+from gpuprop.training.signals import end_if_asked, watching_signals
 
 __all__ = ["search"]
 
@@ -40,7 +42,8 @@ def search(
     Parameters
     ----------
     estimator : MLPClassifier, MLPRegressor, or a pipeline that ends with one
-        Any other estimator works too; its fits run one after the other.
+        Any other estimator works too; its fits run one after the other. If its `checkpoint` names a folder, a search
+        that was killed and is made again goes on where it stood: fits that were finished are not repeated.
     param_grid : dict or list of dicts
         As for scikit-learn's ``GridSearchCV``.
     X : array_like, sparse matrix or data frame of shape (n_samples, n_features)
@@ -68,6 +71,8 @@ def search(
 
     Raises
     ------
+    KeyboardInterrupt, TrainingEnded
+        If Ctrl-C, or with checkpoints another signal, ends the search.
     ValueError
         If every fit ended with an error, or there are no candidates, splits or seeds.
 
@@ -92,17 +97,10 @@ def search(
             f"got {len(candidates)} candidates, {len(splits)} splits and {len(seeds)} seeds, expected some of each"
         )
 
-    # The fits run fold by fold, so that all fits of a fold share one copy of its rows. The results are in the order
-    # candidate, seed, fold.
-    rows: list[dict[str, Any]] = [{}] * (len(candidates) * len(seeds) * len(splits))
     test_sets = [(_safe_indexing(X, test), _safe_indexing(y, test)) for _, test in splits]
-    order = list(np.ndindex(len(splits), len(candidates), len(seeds)))
-    outcomes = fit_together(_jobs(estimator, candidates, seeds, X, y, [train for train, _ in splits]))
-    errors = []
-    for (fold, candidate, seed), outcome in zip(order, outcomes, strict=True):
-        place = (candidate * len(seeds) + seed) * len(splits) + fold
-        rows[place] = _evaluated(outcome, scorer, *test_sets[fold])
-        errors += [] if outcome.error is None else [outcome.error]
+    jobs = _jobs(estimator, candidates, seeds, X, y, [train for train, _ in splits])
+    with watching_signals(interrupts_only=not keeps_fits(estimator)):
+        rows, errors = _scored(jobs, (len(candidates), len(seeds), len(splits)), scorer, test_sets)
     _report(errors, len(rows))
     _fill_in_scores(rows)
     result.n_splits_ = len(splits) * len(seeds)
@@ -112,7 +110,9 @@ def search(
     _choose(result)
     if refit:
         begin = time.perf_counter()
-        result.best_estimator_ = _candidate(estimator, result.best_params_, seeds[0]).fit(X, y)
+        with watching_signals(interrupts_only=not keeps_fits(estimator)):
+            result.best_estimator_ = _candidate(estimator, result.best_params_, seeds[0]).fit(X, y)
+            end_if_asked()
         result.refit_time_ = time.perf_counter() - begin
         if hasattr(result.best_estimator_, "feature_names_in_"):
             result.feature_names_in_ = result.best_estimator_.feature_names_in_
@@ -136,6 +136,25 @@ def _candidate(estimator: Any, parameters: dict[str, Any], seed: int | None) -> 
         return own
     names = [name for name in own.get_params() if name == "random_state" or name.endswith("__random_state")]
     return own.set_params(**dict.fromkeys(names, seed))
+
+
+def _scored(
+    jobs: Iterable[Job], shape: tuple[int, int, int], scorer: Any, test_sets: list[tuple[Any, Any]]
+) -> tuple[list[dict[str, Any]], list[Exception]]:
+    """Make all fits; return scores and times of each, and what went wrong.
+
+    The fits run fold by fold, so that all fits of a fold share one copy of its rows. The results are in the order
+    candidate, seed, fold; `shape` counts these.
+    """
+    n_candidates, n_seeds, n_folds = shape
+    rows: list[dict[str, Any]] = [{}] * (n_candidates * n_seeds * n_folds)
+    errors = []
+    order = np.ndindex(n_folds, n_candidates, n_seeds)
+    for (fold, candidate, seed), outcome in zip(order, fit_together(jobs), strict=True):
+        end_if_asked()  # an interrupted fit ends well for its estimator, but its score would mislead
+        rows[(candidate * n_seeds + seed) * n_folds + fold] = _evaluated(outcome, scorer, *test_sets[fold])
+        errors += [] if outcome.error is None else [outcome.error]
+    return rows, errors
 
 
 def _evaluated(outcome: Outcome, scorer: Any, X: Any, y: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from gpuprop.core.updates import PausingFit
 from gpuprop.errors import NonFiniteLossError
 from gpuprop.estimators.convergence import Convergence
+from gpuprop.estimators.kept_fits import KeptFit
 from gpuprop.estimators.parameters import optimizer_of, schedule_of
 from gpuprop.estimators.samples import Samples
 from gpuprop.training.callbacks import Callback
@@ -48,6 +49,8 @@ class Task:
         The rate to begin with; None takes the optimizer's own.
     watchers : sequence of Callback
         Callbacks beside the estimator's own.
+    kept : KeptFit or None
+        The checkpoints, and the one that this fit goes on from.
     """
 
     samples: Samples
@@ -57,6 +60,7 @@ class Task:
     resume_from: Progress | None
     learning_rate: float | None
     watchers: Sequence[Callback] = ()
+    kept: KeptFit | None = None
 
 
 class StochasticFit:
@@ -82,8 +86,9 @@ class StochasticFit:
         """Train, pausing before the updates of each epoch, see `gpuprop.training.side_by_side`."""
         estimator, task, convergence = self.estimator, self.task, self.convergence
         estimator.n_iter_ = 0
+        stored = None if task.kept is None else task.kept.stored
         try:
-            yield from self.trainer.training(*task.samples.arrays(), resume_from=task.resume_from)
+            yield from self.trainer.training(*task.samples.arrays(), resume_from=stored or task.resume_from)
         except KeyboardInterrupt:
             warnings.warn("Training interrupted by user.", stacklevel=6)
         except NonFiniteLossError as error:
@@ -94,6 +99,8 @@ class StochasticFit:
             warnings.warn(f"{error}; the best parameters so far are restored", ConvergenceWarning, stacklevel=6)
         finally:
             estimator.plan_ = self.trainer.plan_reason
+            if estimator.plan_ is None and stored is not None:
+                estimator.plan_ = f"no updates: the fit was finished, and {stored.path} holds it"
             self._extend_history()
         if estimator.early_stopping:
             estimator.network_.set_parameters(convergence.best_parameters)
@@ -107,8 +114,11 @@ class StochasticFit:
 
     @property
     def progress(self) -> Progress:
-        """Where the training stands: a later ``partial_fit`` goes on there, with the parameters as they then are."""
-        return self.trainer.progress_for_other_data()
+        """Where the training stands: a later ``partial_fit`` goes on there, with the parameters as they then are.
+
+        As in scikit-learn, it draws its row orders anew; and the callbacks are still there.
+        """
+        return replace(self.trainer.progress_for_other_data(), sources={}, callbacks=[])
 
     def _extend_history(self) -> None:
         """Append the new epochs to the estimator's ``history_``."""
@@ -144,4 +154,5 @@ def _trainer(estimator: Any, task: Task) -> Trainer:
         callbacks=estimator.callbacks or (),
         n_threads=estimator.n_threads,
         plan=estimator.plan,
+        checkpoint=None if task.kept is None else task.kept.checkpoint,
     )

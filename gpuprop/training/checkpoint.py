@@ -106,7 +106,7 @@ class Checkpoint:
                 if _BESIDE.fullmatch(file.name):
                     file.unlink(missing_ok=True)
             self._next = max((number for number, _ in _generations(self.path)), default=0) + 1
-        self._own = 0
+        self._own = self.keep if resumed else 0  # those of the process before are of this training, too
         self._latest = (epochs_done, steps_done) if resumed else None
         self._epochs, self._steps = epochs_done, steps_done
         self._due_at = time.monotonic() + min(self._amount, _FIRST)

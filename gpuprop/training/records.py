@@ -96,6 +96,10 @@ class Progress:
     data: dict[str, str] = field(default_factory=dict)
     within: Within | None = None
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a pickle; what the version that wrote it did not keep is unknown."""
+        vars(self).update(vars(Progress(0, 0, {}, {})) | state)
+
 
 def append_record(history: dict[str, list[Any]], record: dict[str, Any]) -> None:
     """Add the row of an epoch to the columns of a history."""

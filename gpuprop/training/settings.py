@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gpuprop.core.array_ops import ArrayOps
     from gpuprop.core.data import TrainingData
 
-__all__ = ["different_data", "different_settings", "fingerprints", "settings_of"]
+__all__ = ["described", "different_data", "different_settings", "fingerprints", "settings_of"]
 
 #: The trainer's attributes that decide what is computed. `epochs` may grow, and `learning_rate` is compared apart.
 _COMPARED = (
@@ -54,24 +54,24 @@ def settings_of(trainer: Any) -> dict[str, Any]:
         If the network's loss or activations have names that do not say what they are, see ``Network.get_config``.
     """
     network = {name: value for name, value in trainer.network.get_config().items() if name not in _NAMES}
-    own = {name: _described(getattr(trainer, name)) for name in _COMPARED}
+    own = {name: described(getattr(trainer, name)) for name in _COMPARED}
     share = trainer.validation if isinstance(trainer.validation, float) else None
-    return {f"network's {name}": _described(value) for name, value in network.items()} | own | {"validation": share}
+    return {f"network's {name}": described(value) for name, value in network.items()} | own | {"validation": share}
 
 
-def _described(value: Any) -> Any:
+def described(value: Any) -> Any:
     """Return a setting as JSON values: the fields of an object of gpuprop's, and the name of any other."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, (list, tuple)):
-        return [_described(one) for one in value]
+        return [described(one) for one in value]
     if isinstance(value, Mapping):
-        return {str(key): _described(one) for key, one in value.items()}
+        return {str(key): described(one) for key, one in value.items()}
     name = getattr(value, "__qualname__", type(value).__qualname__)
     if is_dataclass(value) and not isinstance(value, type):
-        return {"kind": name} | {one.name: _described(getattr(value, one.name)) for one in fields(value)}
+        return {"kind": name} | {one.name: described(getattr(value, one.name)) for one in fields(value)}
     return name
 
 

@@ -357,7 +357,7 @@ class Trainer:
                 self.learning_rate = run.rate
             yield from self._epochs(run)
             run.parameters = self.network.host_parameters()
-            save(self, run, stopped=self._stop)
+            save(self, run, stopped=self._stop or run.stopped)
         except BaseException:
             self._go_back(run)
             raise

@@ -105,3 +105,14 @@ def test_what_has_no_key_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     assert KernelCache(Dispatcher()).load_overload("()", Context()) is None
     assert not list(tmp_path.rglob("*"))
+
+
+def test_a_folder_that_others_may_write_to_is_not_used(tmp_path: Path) -> None:
+    assert processes(tmp_path) == ["cuda:0 1"]
+    (kept,) = tmp_path.rglob("*.nbc")
+    before = kept.stat()
+    kept.parent.chmod(0o777)
+    assert processes(tmp_path) == ["cuda:0 1"]
+    assert kept.stat() == before
+    kept.parent.chmod(0o755)
+    assert processes(tmp_path) == ["cuda:0 0"]

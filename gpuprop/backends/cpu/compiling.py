@@ -2,7 +2,8 @@
 
 Compiled code is kept on disk, beside the modules or in the user's cache folder as Numba chooses (the variable
 NUMBA_CACHE_DIR names another), so that only the first process waits for the compiler. An entry is valid for the
-exact text of every module that is compiled into it. A cache that cannot be read or written is as good as none.
+exact text of every module that is compiled into it. A cache that cannot be read or written is as good as none; and
+so is one that other users may write to, because Numba loads pickles from it, which can run any code.
 
 Importing this module imports Numba.
 """
@@ -26,6 +27,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from gpuprop_kernels import formulas
+from gpuprop_kernels.trusted_folders import why_untrusted
 
 __all__ = [
     "announced", "compiled", "inlined", "inlined_sum", "joined", "part", "prefetch", "rows_of", "spliced",
@@ -193,6 +195,15 @@ except Exception:
     _JOINED = {**_UNCALLED, **_OPTIONS}
 
 
+@functools.cache
+def _is_trusted(folder: str) -> bool:
+    """Return whether machine code may be kept in a folder; if not, say why, once."""
+    fault = why_untrusted(Path(folder), Path(__file__))
+    if fault is not None:
+        _LOGGER.warning("%s", fault)
+    return fault is None
+
+
 def compiled(function: Function) -> Function:
     """Compile a function for the types that it is called with, on the first such call.
 
@@ -203,7 +214,9 @@ def compiled(function: Function) -> Function:
     dispatcher: Any = numba.njit(**_OPTIONS)(_told_apart(function))
     if _CACHE is not None:
         with contextlib.suppress(Exception):  # no folder that can be written: uncached
-            dispatcher._cache = _CACHE(function)
+            cache = _CACHE(function)
+            if _is_trusted(cache.cache_path):
+                dispatcher._cache = cache
     return dispatcher  # type: ignore[no-any-return]
 
 

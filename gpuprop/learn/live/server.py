@@ -1,107 +1,161 @@
-"""A page on this machine that shows a run: ``http.server`` on the loopback address reads the files that the run writes.
+"""A page on this machine that shows a run: a server on the loopback address reads the files that the run writes.
 
 The server answers ``/`` with the page and ``/state.json`` with the current state of the run, and nothing else. It only
 answers requests that name this machine as their host, because a script of another site could otherwise read the run
 through the browser. It writes nothing.
+
+One thread serves all clients, by ``asyncio``, and one more reads the files. A client that says nothing, or does not
+take its answer, is left after some seconds; when there are too many, the one that came first has to go.
 """
 
 from __future__ import annotations
 
-import csv
+import asyncio
 import json
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from gpuprop.errors import GpupropError
-from gpuprop.learn.live.snapshot import HISTORY_FILE, SNAPSHOT_FILE, weight_images
+from gpuprop.learn.live.reader import RunReader
 
-__all__ = ["HOST", "RunReader", "make_server"]
+__all__ = ["HOST", "MAX_CLIENTS", "PATIENCE_SECONDS", "WatchServer", "make_server"]
 
 HOST = "127.0.0.1"
+MAX_CLIENTS = 100
+PATIENCE_SECONDS = 10.0
+"""The time in which a client has to send its request and to take the answer."""
+_MAX_REQUEST = 16_384
+"""The most bytes of a request; a browser sends less than a thousand."""
+
 _PAGE = Path(__file__).with_name("watch.html")
 
 
-class RunReader:
-    """Reads what a run has written so far, and keeps its last snapshot when the run ends and deletes the file.
+class WatchServer:
+    """Serves the page of a run; a context manager that closes the port.
 
     Parameters
     ----------
-    folder : Path
-        The folder that `gpuprop train` got as ``--out``; it need not exist yet.
+    reader : RunReader
+    listening : socket
+        Bound, and not yet serving.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._snapshot: dict[str, Any] = {}
-        self._source: Path | None = None
+    def __init__(self, reader: RunReader, listening: socket.socket) -> None:
+        self._reader, self._listening = reader, listening
+        self._clients: dict[asyncio.Task[Any], None] = {}  # in the order of their coming
+        self._file_reader = ThreadPoolExecutor(1, "gpuprop-watch")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._serving, self._asked_to_end = threading.Event(), asyncio.Event()
 
-    def state(self) -> dict[str, Any]:
-        """Return the current state: status ("waiting", "running" or "finished"), history, snapshot."""
-        staging = self._staging()
-        if staging is None:
-            finished = (self.folder / HISTORY_FILE).exists()
-            history = _read_history(self.folder / HISTORY_FILE)
-            if finished and not self._snapshot:
-                self._snapshot = self._from_model(history)
-            status = "finished" if finished else "waiting"
+    @property
+    def server_port(self) -> int:
+        """The port of the page."""
+        return int(self._listening.getsockname()[1])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file_reader.shutdown(wait=False, cancel_futures=True)
+        self._listening.close()
+
+    def serve_forever(self) -> None:
+        """Serve until Ctrl-C, or until another thread calls `shutdown`."""
+        asyncio.run(self._serve())
+
+    def shutdown(self) -> None:
+        """Let `serve_forever` return, which another thread has called."""
+        if self._serving.wait(PATIENCE_SECONDS) and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._asked_to_end.set)
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        server = await asyncio.start_server(self._serve_client, sock=self._listening, limit=_MAX_REQUEST)
+        self._serving.set()
+        try:
+            await self._asked_to_end.wait()
+        finally:
+            server.close()
+            for client in self._clients:
+                client.cancel()
+
+    async def _serve_client(self, requests: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
+        """Read one request and answer it; a client that leaves, or takes too long, is no event to speak of."""
+        task = asyncio.current_task()
+        assert task is not None
+        if len(self._clients) >= MAX_CLIENTS:
+            next(iter(self._clients)).cancel()
+        self._clients[task] = None
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                request = await requests.readuntil(b"\r\n\r\n")
+                loop = asyncio.get_running_loop()
+                answers.write(await loop.run_in_executor(self._file_reader, _answer, request, self._reader))
+                answers.close()
+                await answers.wait_closed()
+        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):  # a TimeoutError is an OSError
+            pass
+        finally:
+            del self._clients[task]
+            answers.transport.abort()
+
+
+def _answer(request: bytes, reader: RunReader) -> bytes:
+    """Return the answer to a request, both as they go over the wire."""
+    return _Exchange(request, reader).wfile.getvalue()
+
+
+class _Exchange(BaseHTTPRequestHandler):
+    """Answers a GET request for one of the two addresses; it reads from memory and writes there."""
+
+    wfile: BytesIO
+
+    def __init__(self, request: bytes, reader: RunReader) -> None:
+        self._reader = reader
+        self.client_address = (HOST, 0)
+        self.rfile, self.wfile = BytesIO(request), BytesIO()
+        self.handle_one_request()
+
+    def do_GET(self) -> None:
+        host = (self.headers.get("Host") or "").rpartition(":")[0] or self.headers.get("Host")
+        if host not in (HOST, "localhost"):
+            self.send_error(HTTPStatus.FORBIDDEN)
+        elif self.path == "/":
+            self._send("text/html; charset=utf-8", _PAGE.read_bytes())
+        elif self.path == "/state.json":
+            self._send_state()
         else:
-            if staging != self._source:  # another run has started: forget the last one
-                self._source, self._snapshot = staging, {}
-            history, status = _read_history(staging / HISTORY_FILE), "running"
-            self._snapshot = _read_json(staging / SNAPSHOT_FILE) or self._snapshot
-        return {"folder": str(self.folder), "status": status, "history": history, **self._snapshot}
+            self.send_error(HTTPStatus.NOT_FOUND)
 
-    def _staging(self) -> Path | None:
-        """Return the newest folder of a run that is going on, or None."""
+    def _send_state(self) -> None:
         try:
-            candidates = [path for path in self.folder.glob(".gpuprop-*") if (path / HISTORY_FILE).exists()]
-            return max(candidates, key=lambda path: (path / HISTORY_FILE).stat().st_mtime, default=None)
-        except OSError:  # the folder was deleted while we looked
-            return None
+            state = json.dumps(self._reader.state(), allow_nan=False).encode()
+        except Exception:  # the page says so, and asks again
+            self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR)
+        else:
+            self._send("application/json", state)
 
-    def _from_model(self, history: dict[str, list[float | None]]) -> dict[str, Any]:
-        """Return the part of a snapshot that a finished run's model still gives."""
-        from gpuprop.estimators.predictors import NetworkPredictor, load_predictor
+    def _send(self, kind: str, body: bytes) -> None:
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
+        self.send_header("Content-Security-Policy", policy)
+        self.end_headers()
+        self.wfile.write(body)
 
-        try:
-            predictor = load_predictor(self.folder, "numpy")
-        except (GpupropError, OSError):
-            return {}
-        network, pictures = predictor.network, isinstance(predictor, NetworkPredictor)
-        done = len(history.get("epoch", ()))
-        sizes = "-".join(map(str, network.layer_sizes))
-        return {"epoch": done, "epochs": done, "network": sizes, "weights": weight_images(network, pictures=pictures)}
-
-
-def _read_history(path: Path) -> dict[str, list[float | None]]:
-    """Return the columns; an unfinished last line is left out."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return {}
-    names, *rows = list(csv.reader(text[: text.rfind("\n") + 1].splitlines())) or [[]]
-    rows = [row for row in rows if len(row) == len(names)]
-    return {name: [_number(row[index]) for row in rows] for index, name in enumerate(names)}
+    def log_message(self, format: str, *args: Any) -> None:
+        """Print nothing: one line for each request would fill the terminal."""
 
 
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def make_server(folder: Path, port: int) -> ThreadingHTTPServer:
+def make_server(folder: Path, port: int) -> WatchServer:
     """Return a server for a run's folder, bound to the loopback address and not yet serving.
 
     Parameters
@@ -115,36 +169,7 @@ def make_server(folder: Path, port: int) -> ThreadingHTTPServer:
     GpupropError
         If the port is taken or not allowed.
     """
-    reader = RunReader(folder)
-
-    class Handler(BaseHTTPRequestHandler):
-        """Answers GET requests for the two addresses."""
-
-        def do_GET(self) -> None:
-            host = (self.headers.get("Host") or "").rpartition(":")[0] or self.headers.get("Host")
-            if host not in (HOST, "localhost"):
-                self.send_error(HTTPStatus.FORBIDDEN)
-            elif self.path == "/":
-                self._answer("text/html; charset=utf-8", _PAGE.read_bytes())
-            elif self.path == "/state.json":
-                self._answer("application/json", json.dumps(reader.state()).encode())
-            else:
-                self.send_error(HTTPStatus.NOT_FOUND)
-
-        def _answer(self, kind: str, body: bytes) -> None:
-            self.send_response(HTTPStatus.OK)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("Cache-Control", "no-store")
-            policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
-            self.send_header("Content-Security-Policy", policy)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Print nothing: one line for each request would fill the terminal."""
-
     try:
-        return ThreadingHTTPServer((HOST, port), Handler)
+        return WatchServer(RunReader(folder), socket.create_server((HOST, port)))
     except (OSError, OverflowError) as error:
         raise GpupropError(f"port {port} on {HOST}: {error}; choose another --port, or 0 for a free one") from error

@@ -1,17 +1,23 @@
 """What a run writes for those who watch it: its history, line by line, and a snapshot, which is a small JSON file.
 
 Both files lie in the run's hidden staging folder while it goes, and are deleted when it ends. The run replaces the
-snapshot after an epoch, at most once a second, and as a whole: a reader sees the old one or the new one.
+snapshot after an epoch, at most once a second, and as a whole: a reader sees the old one or the new one. The snapshot
+says which process writes it, and the time of the file is the heartbeat of that process.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 import math
 import os
+import threading
 import time
-from collections.abc import Mapping
+import warnings
+import weakref
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpuprop.backends.numpy.ops import NumpyOps
+from gpuprop.learn.live.process import BEAT_SECONDS, this_process
 from gpuprop.training.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -41,6 +48,9 @@ MAX_FEATURES = 4096
 class LiveRun(Callback):
     """Writes the history and the snapshot of a training into a folder, epoch by epoch.
 
+    A file that cannot be written (the disk is full, or the folder was deleted, renamed or made read-only) never ends
+    the training: the callback warns once, and tries again after the next epoch.
+
     Parameters
     ----------
     folder : Path
@@ -55,18 +65,67 @@ class LiveRun(Callback):
         self._folder, self._pictures = folder, pictures
         self._X, self._y = np.asarray(X)[:N_WATCHED], np.asarray(y)[:N_WATCHED]
         self._written = -math.inf
+        self._appends = False  # whether the history file has all earlier epochs, so that a line can follow
+        self._warned = False
+        self._heart: _Heart | None = None
+
+    def on_fit_begin(self, trainer: Trainer) -> None:
+        """Write the first snapshot, and begin to give signs of life."""
+        self._stop_heart()
+        self._appends = False
+        self._write(self._replace_snapshot, trainer)
+        self._heart = _Heart(self._folder / SNAPSHOT_FILE)
+        weakref.finalize(self, self._heart.stop)  # a training that failed does not come to its end
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, record: Mapping[str, float | None]) -> None:
         """Append the epoch to the history; replace the snapshot if it is a second old or this is the last epoch."""
-        history = self._folder / HISTORY_FILE
-        with history.open("w" if epoch == 1 else "a", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            if epoch == 1:
-                writer.writerow(record)
-            writer.writerow(record.values())
+        self._write(self._extend_history, trainer, record)
         if time.monotonic() - self._written >= 1 or epoch == trainer.epochs:
-            replace_file(self._folder / SNAPSHOT_FILE, json.dumps(self.snapshot(trainer)))
-            self._written = time.monotonic()
+            self._write(self._replace_snapshot, trainer)
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        """Give no more signs of life."""
+        self._stop_heart()
+
+    def _write(self, action: Callable[..., None], *arguments: Any) -> None:
+        """Write something; a failure is a warning, and only the first one."""
+        try:
+            action(*arguments)
+        except Exception as error:
+            if not self._warned:
+                self._warned = True
+                reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+                warnings.warn(
+                    f"{self._folder}: what `gpuprop watch` shows cannot be written: {reason}; the training goes on",
+                    stacklevel=3,
+                )
+
+    def _extend_history(self, trainer: Trainer, record: Mapping[str, float | None]) -> None:
+        """Append a line to the history; write all of it the first time, and after a failure."""
+        path = self._folder / HISTORY_FILE
+        appends, self._appends = self._appends, False
+        if appends:
+            with path.open("a", newline="", encoding="utf-8") as file:
+                csv.writer(file, lineterminator="\n").writerow(record.values())
+        else:
+            text = io.StringIO()
+            writer = csv.writer(text, lineterminator="\n")
+            writer.writerow(trainer.history)
+            writer.writerows(zip(*trainer.history.values(), strict=True))
+            replace_file(path, text.getvalue())
+        self._appends = True
+
+    def _replace_snapshot(self, trainer: Trainer) -> None:
+        replace_file(self._folder / SNAPSHOT_FILE, json.dumps(self.snapshot(trainer), allow_nan=False))
+        self._written = time.monotonic()
+
+    def _stop_heart(self) -> None:
+        if self._heart is not None:
+            self._heart.stop()
+            self._heart = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_heart": None, "_written": -math.inf, "_appends": False}
 
     def snapshot(self, trainer: Trainer) -> dict[str, Any]:
         """Return the snapshot as JSON values."""
@@ -75,6 +134,7 @@ class LiveRun(Callback):
         return {
             "epoch": trainer.epochs_done,
             "epochs": trainer.epochs,
+            "process": this_process(),
             "samples": trainer.n_samples,
             "network": "-".join(map(str, network.layer_sizes)),
             "weights": weight_images(network, pictures=self._pictures),
@@ -103,11 +163,35 @@ class LiveRun(Callback):
         ]
 
 
+class _Heart:
+    """A thread that touches a file every few seconds, until it is stopped, or cannot touch the file any more."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._stopped = path, threading.Event()
+        threading.Thread(target=self._beat, name="gpuprop-heartbeat", daemon=True).start()
+
+    def _beat(self) -> None:
+        while not self._stopped.wait(BEAT_SECONDS):
+            try:
+                os.utime(self._path)
+            except OSError:
+                continue  # the folder may come back
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopped.set()
+
+
 def replace_file(path: Path, text: str) -> None:
     """Write the file under another name, then rename it, so that readers never see a part of it."""
     beside = path.with_name(f".{path.name}-{os.getpid()}.tmp")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
 
 
 def image_shape(n_features: int) -> tuple[int, int] | None:
@@ -123,7 +207,7 @@ def weight_images(network: Network, *, pictures: bool = True) -> dict[str, Any]:
     if len(weights) > MAX_FEATURES:
         return {"shape": [0, 0], "images": []}
     largest = np.abs(weights).max() or 1.0
-    pixels = np.rint(127.5 + 127.5 * weights / largest).astype(int)
+    pixels = np.rint(127.5 + 127.5 * (weights / largest)).astype(int)
     return {"shape": list(shape), "images": [pixels[:, unit].tolist() for unit in range(pixels.shape[1])]}
 
 

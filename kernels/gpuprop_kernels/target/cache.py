@@ -12,7 +12,7 @@ be keyed, written or read is compiled as if there were no cache: the folder may 
 or a user's own function may refer to a value that cannot be keyed. A file is written under another name and then
 renamed, so that two processes can work at once. The folder is ``gpuprop/kernels`` in NUMBA_CACHE_DIR, or else in
 XDG_CACHE_HOME or ~/.cache. Beyond 512 MiB, the files that have not been used for longest are removed. Like Numba's
-cache it holds pickles: whoever can write there can run code as you.
+cache it holds pickles, and whoever can write there can run code as you: a folder that others may write to is not used.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ from numba.cuda.core.caching import NullCache
 from numba.cuda.dispatcher import CUDADispatcher, _Kernel
 from numba.cuda.extending import _Intrinsic
 from numba.cuda.serialize import dumps
+
+from gpuprop_kernels.trusted_folders import why_untrusted
 
 __all__ = ["KernelCache", "cache_folder"]
 
@@ -97,6 +99,8 @@ class KernelCache(NullCache):  # type: ignore[misc]
             _prune(path.parents[1])
 
     def _path(self, sig: Any, codegen: Any) -> Path | None:
+        if not _is_trusted(cache_folder()):
+            return None
         options = sorted(self._dispatcher.targetoptions.items(), key=lambda item: item[0])
         try:
             described = _describe((self._dispatcher.py_func, [str(sig), str(codegen.magic_tuple()), str(options)]))
@@ -129,6 +133,15 @@ def cache_folder() -> Path:
     """Return the folder of the compiled kernels of these sources and versions."""
     base = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
     return Path(base) / "gpuprop" / "kernels" / _sources()
+
+
+@cache
+def _is_trusted(folder: Path) -> bool:
+    """Return whether kernels may be kept in a folder; if not, say why, once."""
+    fault = why_untrusted(folder, Path(__file__))
+    if fault is not None:
+        _LOGGER.warning("%s", fault)
+    return fault is None
 
 
 def _prune(folder: Path) -> None:
