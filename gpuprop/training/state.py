@@ -61,7 +61,7 @@ def captured(trainer: Any, run: Run, *, with_data: bool = True) -> Progress:
         patience=run.patience.state(),
         callbacks=[(name, dict(state)) for name, state in states if state is not None],
         sources=sources_of(trainer),
-        data=data_of(run) if with_data else {},
+        data=data_of(run) if with_data and not run.lost else {},
         within=within,
     )
 

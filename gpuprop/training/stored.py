@@ -50,7 +50,6 @@ def packed_progress(progress: Progress, tensors: Tensors, *, model_is_trained: b
     """
     layer, within = progress.scaling_layer, progress.within
     fields = dict(vars(progress))
-    fields["history"] = [[name, column] for name, column in progress.history.items()]  # JSON here forgets the order
     fields["parameters"] = None if model_is_trained else progress.parameters
     fields["scaling_layer"] = None if layer is None else dict(layer.arrays())
     fields["within"] = None if within is None else dict(vars(within))
@@ -61,7 +60,7 @@ def packed_progress(progress: Progress, tensors: Tensors, *, model_is_trained: b
 def progress_from(packed: Mapping[str, Any], tensors: Tensors, config: Mapping[str, Any]) -> Progress:
     """Return the progress that `packed_progress` has packed; the caller refuses what goes wrong here."""
     fields = unpack(packed, tensors)
-    fields["history"] = {str(name): list(column) for name, column in fields["history"]}
+    fields["history"] = {str(name): list(column) for name, column in fields["history"].items()}
     fields["data"] = {str(name): str(digest) for name, digest in fields["data"].items()}
     fields["callbacks"] = [(str(name), dict(state)) for name, state in fields["callbacks"]]
     if fields["learning_rates"] is not None:

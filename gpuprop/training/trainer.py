@@ -348,7 +348,7 @@ class Trainer:
             progress = Progress(0, 0, {}, {}) if stored is None else stored.progress
         self._reset(progress)
         run = begin(self, (X, y, sample_weight), progress, stored)
-        self._run = run
+        self._run, self._progress = run, Progress(0, 0, {}, {})
         try:
             for callback in self.callbacks:
                 callback.on_fit_begin(self)
