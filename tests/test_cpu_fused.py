@@ -261,7 +261,7 @@ def test_threads_change_no_bit(
     """More threads than processors, and than tiles in a batch, included."""
     results = []
     for count in (1, n_threads):
-        monkeypatch.setattr(fused, "ThreadChoice", lambda products, count=count: Fixed(count))
+        monkeypatch.setattr(fused, "ThreadChoice", lambda products, limit, count=count: Fixed(count))
         net, trainer = train("cpu", dtype, sizes, **options)
         results.append((net.parameters, trainer.history["train_loss"], *trainer.progress.optimizer_state.values()))
     for one, several in zip(*results, strict=True):
@@ -271,7 +271,7 @@ def test_threads_change_no_bit(
 def test_limits_on_norms_are_one_threads(zeros_skipped: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
     shared = []
 
-    def choice(products: int) -> Fixed:
+    def choice(products: int, limit: int | None) -> Fixed:
         shared.append(products)
         return Fixed(1)
 

@@ -182,6 +182,8 @@ def test_small_updates_and_one_processor_are_not_measured(
     assert min(machine.most) > 10**9
 
 
-def test_no_more_threads_than_blas_may_use() -> None:
+def test_no_more_threads_than_blas_may_use_or_the_training() -> None:
     with threads.limited_blas(1):
         assert threads.allowed_threads() == 1
+        assert ThreadChoice(40_000_000).most == 1
+    assert ThreadChoice(40_000_000, 1).most == 1

@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 import gpuprop
-from gpuprop.backends import threads
 from gpuprop.backends.cpu import fused
-from gpuprop.backends.threads import best_thread_count, blas_threads, limited_blas
+from gpuprop.backends.threads import blas_threads, limited_blas, threads_for_products
+from gpuprop.core.rule import UpdateRule
+from gpuprop.core.updates import Training
+from gpuprop.maths.optimizers import get_optimizer
 
 pytestmark = pytest.mark.usefixtures("all_threads")
 
@@ -60,18 +63,13 @@ def test_of_two_limits_the_stricter_holds_whichever_ends_first() -> None:
     assert blas_threads() == before
 
 
-def test_small_products_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    net = gpuprop.Network((64, 64, 3), seed=0, device="numpy")
-    assert best_thread_count(net.spec, 8) is None
-    assert best_thread_count(net.spec, 200) == (None if blas_threads() == 1 else 1)
-    monkeypatch.setattr(threads, "_NEVER_SHARED", 0)
-    monkeypatch.setattr(threads, "_WORTH_MEASURING", 0)
-    monkeypatch.setattr(threads, "_measured", {})
-    found = best_thread_count(net.spec, 8)
-    assert found in ({None} if blas_threads() == 1 else {1, blas_threads()})
-    if found is not None:  # the next fit of this size measures nothing
-        monkeypatch.setattr(np, "matmul", None)
-        assert best_thread_count(net.spec, 8) == found
+def test_sizes_alone_say_how_many_threads_blas_has() -> None:
+    net = gpuprop.Network((64, 64, 3), loss="squared_error", seed=0, device="numpy")
+    data = net.prepare(np.zeros((8, 64)), np.zeros((8, 3)))
+    training = Training(net.layers, data, UpdateRule(get_optimizer("sgd"), state={}), 8, 8, n_updates=1)
+    found = [threads_for_products(replace(training, part_size=size)) for size in (8, 200, 2_000_000)]
+    assert found == [None, 1, blas_threads()]
+    assert threads_for_products(replace(training, n_threads=3)) == 3
 
 
 def test_two_trainings_in_two_threads_give_the_bits_of_one(monkeypatch: pytest.MonkeyPatch) -> None:

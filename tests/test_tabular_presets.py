@@ -181,6 +181,18 @@ def test_fused_updates_are_those_of_steps_where_epsilon_shows(task: str) -> None
         np.testing.assert_allclose(parameters(plan), expected, atol=1e-11)
 
 
+def test_an_input_that_no_training_row_has_counts_nothing() -> None:
+    """A category's value that only a held-out or a later row has would get a random answer by untrained weights."""
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.standard_normal(300), np.zeros(300), rng.integers(0, 2, 300)])
+    chosen = preset("tabular", "regression").with_options(epochs=2)
+    net = network_for_table(chosen, 3, 1, rows=X, seed=0, device="cpu")
+    assert [bool(row.any()) for row in net.weights[0]] == [True, False, True]
+    trainer_for_table(chosen, net, plan="steps").fit(X, X[:, :1])
+    new = np.array([[0.3, 1.7, 1.0], [0.3, 0.0, 1.0]])
+    assert np.ptp(net.predict(new)) == 0
+
+
 def test_the_presets_begin_as_the_paper_says() -> None:
     network = network_for_table(preset("tabular", "classification"), 400, 3, seed=0)
     weights, biases = [np.array(W) for W in network.weights], [np.array(b) for b in network.biases]

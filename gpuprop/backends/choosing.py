@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from gpuprop.backends.steps import StepsPlan
-from gpuprop.backends.threads import best_thread_count
+from gpuprop.backends.threads import threads_for_products
 from gpuprop.errors import PlanError, unknown_name
 
 if TYPE_CHECKING:
@@ -69,9 +69,7 @@ def plain_steps(
     because: str,
     around_updates: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> StepsPlan:
-    """Return the plan of steps on the host, in which BLAS uses the fastest number of threads."""
-    n_threads = training.n_threads
-    if n_threads is None:
-        n_threads = best_thread_count(training.layers.spec, training.part_size)
+    """Return the plan of steps on the host, in which BLAS has one thread, or all of them for large products."""
+    n_threads = threads_for_products(training)
     threads = "" if n_threads is None else f"; BLAS with {n_threads} {'thread' if n_threads == 1 else 'threads'}"
     return StepsPlan(training, f"steps: {because}{threads}", n_threads=n_threads, around_updates=around_updates)

@@ -1,10 +1,10 @@
 """How many threads train a network.
 
 The fused tier (`gpuprop.backends.cpu.fused`) does not call BLAS; `ThreadChoice` times its updates to find the fastest
-number of threads. Where a step is made of primitives, BLAS multiplies with all its threads or with one, whichever is
-faster for a few multiplications of the training's own size. Small updates lose by sharing, and on a busy machine all
-updates lose, because each thread waits for the slowest. Later fits of the same size reuse the finding. Neither way uses
-more threads than BLAS's own maximum, which OPENBLAS_NUM_THREADS and joblib's workers set.
+number of threads, because any number gives the same bits. Where a step is made of primitives, BLAS multiplies with all
+its threads or with one, as the size of the products says: it gives other bits with another number, so nothing that a
+clock says may choose. Neither way uses more threads than BLAS's own maximum, which OPENBLAS_NUM_THREADS and joblib's
+workers set.
 
 Where several limits are in effect, the strictest holds; when the last one ends, the number from before is restored.
 OpenBLAS keeps a number for each calling thread, so a limit applies to the thread that trains.
@@ -25,15 +25,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from gpuprop.core.spec import Spec
+    from gpuprop.core.updates import Training
 
-__all__ = ["ThreadChoice", "allowed_threads", "best_thread_count", "blas_threads", "limited_blas"]
+__all__ = ["ThreadChoice", "allowed_threads", "blas_threads", "limited_blas", "threads_for_products"]
 
-#: Below this many multiplications of numbers in a layer's product, a second thread saves little, and on a busy machine
-#: costs much: 180 x 256 x 256 by two threads took 13 ms there, in which one thread makes forty. Such products get one
-#: thread without a measurement, so that equal runs give equal bits, which BLAS does not with another number of threads;
-#: and those which are so small that BLAS shares none of them are left alone.
-_WORTH_MEASURING, _NEVER_SHARED = 2**25, 2**18
+#: From this many multiplications of numbers in a layer's product on, BLAS gets all its threads. With fewer a second
+#: thread saves some tenths of a millisecond, and where another program has its processor it costs much more: by two
+#: threads 180 x 256 x 256 took 13 ms there, in which one thread makes forty. Products that are so small that BLAS
+#: shares none of them are left alone.
+_WORTH_SHARING_BY_BLAS, _NEVER_SHARED = 2**26, 2**18
 
 #: In the fused tier one thread makes updates that have fewer products of numbers than this, some fifty microseconds.
 _WORTH_SHARING = 5_000_000
@@ -124,31 +124,14 @@ def _of_size(size: tuple[object, ...], counts: list[int]) -> _Measured:
     return measured
 
 
-def best_thread_count(spec: Spec, n_rows: int) -> int | None:
-    """Return 1 or the number of all BLAS threads, whichever multiplies faster; None if there is nothing to choose.
-
-    The function times the largest layer with `n_rows` rows, three times for each number in turn, and takes the best.
-    """
-    fan_in, fan_out = max(pairwise(spec.layer_sizes), key=lambda layer: layer[0] * layer[1])
-    if n_rows * fan_in * fan_out < _NEVER_SHARED:
+def threads_for_products(training: Training) -> int | None:
+    """Return how many threads BLAS gets for the products of a training; None leaves it alone."""
+    if training.n_threads is not None:
+        return training.n_threads
+    products = training.part_size * max(a * b for a, b in pairwise(training.layers.spec.layer_sizes))
+    if products < _NEVER_SHARED:
         return None
-    most = blas_threads()
-    if most == 1:
-        return None
-    if n_rows * fan_in * fan_out < _WORTH_MEASURING:
-        return 1
-    measured = _of_size((n_rows, fan_in, fan_out, spec.dtype), [1, most])
-    if measured.seconds[most]:
-        return measured.fastest()
-    a, b = np.ones((n_rows, fan_in), spec.dtype), np.ones((fan_in, fan_out), spec.dtype)
-    out = np.empty((n_rows, fan_out), spec.dtype)
-    for _ in range(_ROUNDS):
-        for count in measured.seconds:
-            with limited_blas(count):
-                begin = time.perf_counter()
-                np.matmul(a, b, out=out)
-                measured.add(count, time.perf_counter() - begin)
-    return measured.fastest()
+    return blas_threads() if products >= _WORTH_SHARING_BY_BLAS else 1
 
 
 class ThreadChoice:
@@ -163,10 +146,14 @@ class ThreadChoice:
     ----------
     products : int
         Products of two numbers in an update. One thread makes small updates, and nothing is measured; 0 forces that.
+    limit : int or None, default=None
+        The most threads; None stands for `allowed_threads`.
     """
 
-    def __init__(self, products: int) -> None:
+    def __init__(self, products: int, limit: int | None = None) -> None:
         self._products = products
+        most = allowed_threads() if limit is None else min(limit, allowed_threads())
+        self.most = most if products >= _WORTH_SHARING else 1
         self._trial = max(1, _TRIAL // max(1, products))
         self._measured: _Measured | None = None
         # The numbers of threads still to be measured; 0 stands for a call that does not count.
@@ -182,12 +169,8 @@ class ThreadChoice:
         self._now = (self._trials[0] if self._trials else 0) or measured.fastest()
         return self._now, self._trial if self._trials else sys.maxsize
 
-    def most(self) -> int:
-        """Return the most threads that these updates may have."""
-        return allowed_threads() if self._products >= _WORTH_SHARING else 1
-
     def _of_these_updates(self) -> _Measured:
-        most = self.most()
+        most = self.most
         counts = [*(2**power for power in range((most - 1).bit_length())), most]
         return _of_size((self._products,), counts)
 

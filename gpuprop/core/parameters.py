@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -48,6 +49,15 @@ class Layout(NamedTuple):
         return (*self.layer_sizes[1:], *slopes, *self.embedding)
 
 
+@functools.lru_cache(maxsize=64)
+def _segments(layout: Layout, row_padding: int) -> tuple[tuple[int, int], ...]:
+    widths = [padded(fan_out, row_padding) for fan_out in layout.layer_sizes[1:]]
+    lengths = [fan_in * width for fan_in, width in zip(layout.layer_sizes[:-1], widths, strict=True)]
+    lengths += [padded(length, row_padding) for length in layout.vectors]
+    ends = list(accumulate(lengths))
+    return tuple(zip([0, *ends[:-1]], ends, strict=True))
+
+
 class Parameters:
     """One flat buffer, and the parameters of each layer as views of it.
 
@@ -90,13 +100,9 @@ class Parameters:
         """Views of all parameters, in their order in `flat`."""
         return [*self.weights, *self.biases, *self.slopes, *self.embedding]
 
-    def segments(self) -> list[tuple[int, int]]:
+    def segments(self) -> tuple[tuple[int, int], ...]:
         """Return where each of `arrays` begins and ends in `flat`, its padding included."""
-        widths = [padded(fan_out, self.row_padding) for fan_out in self.layer_sizes[1:]]
-        lengths = [fan_in * width for fan_in, width in zip(self.layer_sizes[:-1], widths, strict=True)]
-        lengths += [padded(length, self.row_padding) for length in self.layout.vectors]
-        ends = list(accumulate(lengths))
-        return list(zip([0, *ends[:-1]], ends, strict=True))
+        return _segments(self.layout, self.row_padding)
 
     @staticmethod
     def count(layout: Layout | tuple[int, ...], row_padding: int = 1) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -101,10 +103,8 @@ class UpdateRule:
         if not self.grouped:
             yield Group(flat, given, self.state, self.scratch, parameters.n_weights, 1.0)
             return
-        segments = parameters.segments()
-        ones = (1.0,) * len(segments)
-        for (start, stop), rate_factor, gradient_factor in zip(
-            segments, self.rate_factors or ones, self.gradient_factors or ones, strict=True
+        for start, stop, rate_factor, gradient_factor in _runs(
+            parameters.segments(), parameters.n_weights, self.rate_factors, self.gradient_factors
         ):
             own_gradient = given[start:stop]
             if gradient_factor != 1:
@@ -117,3 +117,18 @@ class UpdateRule:
                 stop - start if start < parameters.n_weights else 0,
                 rate_factor,
             )
+
+
+@functools.lru_cache(maxsize=64)
+def _runs(
+    segments: tuple[tuple[int, int], ...],
+    n_weights: int,
+    rate_factors: tuple[float, ...] | None,
+    gradient_factors: tuple[float, ...] | None,
+) -> tuple[tuple[int, int, float, float], ...]:
+    """Return where parameters of equal factors begin and end, and both factors; weights and biases stay apart."""
+    ones = (1.0,) * len(segments)
+    rows = list(zip(segments, rate_factors or ones, gradient_factors or ones, strict=True))
+    runs = groupby(rows, lambda row: (row[0][0] < n_weights, row[1], row[2]))
+    found = ((list(run), rate, gradient) for (_, rate, gradient), run in runs)
+    return tuple((run[0][0][0], run[-1][0][1], rate, gradient) for run, rate, gradient in found)

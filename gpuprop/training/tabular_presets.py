@@ -210,7 +210,8 @@ def network_for_table(
     n_outputs : int
         The number of classes, or of target columns.
     rows : array_like of shape (n_samples, n_features) or None, default=None
-        The prepared training rows, where the preset's start is fitted to them.
+        The prepared training rows. The preset's start may be fitted to them, and inputs that tell none of them apart
+        get no weights, see `silence_constant_inputs`.
     seed : int, default=0
     device : str, default="auto"
     dtype : {"float32", "float64"}, default="float32"
@@ -239,9 +240,29 @@ def network_for_table(
             bias[...] = network.ops.asarray(rng.standard_normal(bias.shape), network.dtype)
     if chosen.zero_output:
         network.weights[-1][...] = 0
-    if chosen.fitted_start and rows is not None:
-        fit_start(network, rows, rng)
+    if rows is not None:
+        if chosen.fitted_start:
+            fit_start(network, rows, rng)
+        if embedding is None:
+            silence_constant_inputs(network, rows)
     return network
+
+
+def silence_constant_inputs(network: Network, X: ArrayLike) -> None:
+    """Set the weights of inputs to 0 that are 0 in all training rows, such as the ones of a category's rarest values.
+
+    They get no gradient. With random weights a row that has the value, and that training has not seen, would get a
+    random answer; without weights its answer follows from its other columns. (The authors' code has the same effect,
+    because it scales such inputs to 0.)
+
+    Parameters
+    ----------
+    network : Network
+    X : array_like of shape (n_samples, n_features)
+        The prepared training rows.
+    """
+    silent = ~np.asarray(X).any(axis=0)
+    network.weights[0][np.flatnonzero(silent)] = 0
 
 
 def fit_start(network: Network, X: ArrayLike, rng: np.random.Generator) -> None:

@@ -28,7 +28,7 @@ from gpuprop.backends.cpu.subnormals import subnormals_flushed
 from gpuprop.backends.cpu.team import Team, team_of, together
 from gpuprop.backends.cpu.tiles import TileShape, tile_shape
 from gpuprop.backends.steps import Memory, places_of, put_back, taken_out
-from gpuprop.backends.threads import ThreadChoice, limited_blas
+from gpuprop.backends.threads import ThreadChoice, limited_blas, threads_for_products
 from gpuprop.core.parameters import padded
 from gpuprop.core.plan import TrainingState
 from gpuprop.maths.dropout import keep_threshold
@@ -45,7 +45,7 @@ Array = NDArray[Any]
 
 #: The seconds that the tier must be expected to save. The first such training pays ten seconds or more for compiling.
 #: The choice follows from sizes, not from what is compiled already, so that a training always gives the same bits.
-LEAST_SAVING = 2.0
+LEAST_SAVING = 1.0
 #: The time that the tier saves against the primitives, measured on one core with AVX-512: the calls of an update, and a
 #: third of the time of each product of two numbers. Of products beyond the first thousand million it saves a tenth.
 _SAVED_BY_UPDATE, _SAVED_BY_PRODUCT, _SAVED_BEYOND = 5e-5, 1e-11, 2e-12
@@ -133,7 +133,7 @@ class FusedPlan:
         self._columns = columns = scaling_columns(data.scaling, spec.layer_sizes[0], dtype)
         # A limit on norms needs all gradients, or all weights, at once.
         limited = rule.clip_norm is not None or rule.max_norm is not None
-        self._threads = ThreadChoice(0 if limited else products)
+        self._threads = ThreadChoice(0 if limited else products, training.n_threads)
         self.updates_of_call = max(1, PRODUCTS_OF_CALL // products)
         shape = tile_shape(dtype)
         dropped = any(spec.dropout)
@@ -179,13 +179,13 @@ class FusedPlan:
     @property
     def reason(self) -> str:
         """The path in one sentence."""
-        with self.active():
-            most = self._threads.most()
+        most = self._threads.most
         threads = "1 thread" if most == 1 else f"up to {most} threads"
         return f"{self.name}: whole epochs in one compiled call, {threads}"
 
     def active(self) -> AbstractContextManager[None]:
-        return limited_blas(self._training.n_threads)
+        # Threads of BLAS that have evaluated go on waiting for work for some milliseconds, on the team's processors.
+        return limited_blas(threads_for_products(self._training))
 
     def begin_epoch(self, *updates: EpochUpdates) -> None:
         (epoch,) = updates
