@@ -47,6 +47,15 @@ def trainer(checkpoint: Any = None, *callbacks: gpuprop.Callback, **options: Any
     return gpuprop.Trainer(net, **given)
 
 
+def end_of(one: gpuprop.Trainer) -> Any:
+    """Return what ends a training."""
+    try:
+        one.fit(X, CLASSES)
+    except (KeyboardInterrupt, gpuprop.TrainingEnded) as error:
+        return error
+    return None
+
+
 @pytest.fixture(autouse=True)
 def handlers_are_put_back() -> Any:
     before = [signal.getsignal(number) for number in ALL]
@@ -60,11 +69,7 @@ def handlers_are_put_back() -> Any:
 def test_a_signal_ends_a_training_at_the_next_update_with_a_checkpoint(number: signal.Signals, tmp_path: Path) -> None:
     at = At(3, 2, lambda: send(number))
     one = trainer(gpuprop.Checkpoint(tmp_path, "1 h"), at)
-    error: Any = None
-    try:
-        one.fit(X, CLASSES)
-    except BaseException as caught:
-        error = caught
+    error = end_of(one)
     assert type(error) is (KeyboardInterrupt if number == signal.SIGINT else gpuprop.TrainingEnded)
     if number != signal.SIGINT:
         assert error.signal == number

@@ -71,7 +71,7 @@ class JointPlan:
         self._state_before = [
             {name: array.copy() for name, array in member.training.rule.state.items()} for member in updates
         ]
-        self._parameters_before = [member.training.layers.parameters.flat.copy() for member in updates]
+        self._flat_before = [member.training.layers.parameters.flat.copy() for member in updates]
 
     def run(self, first: int, last: int) -> None:
         for made in self._made.values():
@@ -79,7 +79,7 @@ class JointPlan:
         self._position = last
         if first > 0:  # a network that earlier calls have changed, and that diverges now, is left as it was at first
             for place in np.flatnonzero(np.isnan(self.totals()[:, 0])).tolist():
-                self._epochs[place].training.layers.parameters.flat[...] = self._parameters_before[place]
+                self._epochs[place].training.layers.parameters.flat[...] = self._flat_before[place]
                 self.rewind(place)
 
     def totals(self) -> NDArray[np.float64]:
