@@ -227,8 +227,37 @@ def test_another_device_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
     make = CASES["tables"]
     expected = fit(make("cpu")).network.host_parameters()
     assert killed_after(5, make, "numpy", tmp_path)
-    found = fit(make("cpu", tmp_path), resume_from="auto").network.host_parameters()
-    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+    trainer = fit(make("cpu", tmp_path, n_threads=1), resume_from="auto")
+    np.testing.assert_allclose(trainer.network.host_parameters(), expected, rtol=1e-9, atol=1e-12)
+    assert "device was 'numpy' and is 'cpu'" in trainer.resume_notes
+    assert fit(make("numpy", tmp_path), resume_from=sorted(tmp_path.iterdir())[0]).resume_notes == ()
+
+
+@needs_loops
+def test_a_longer_training_stays_on_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More epochs would let the device choose another path, whose bits are others."""
+    make = CASES["adam"]
+    fit(make("cpu", tmp_path))
+    monkeypatch.setattr("gpuprop.backends.cpu.fused.LEAST_SAVING", 0.0)
+    longer, fresh = make("cpu", tmp_path, epochs=4), make("cpu", epochs=4)
+    assert str(fit(fresh).plan_reason).startswith("fused")
+    assert str(fit(longer, resume_from="auto").plan_reason).startswith("steps")
+    assert outcome(longer) == outcome(fit(make("cpu", epochs=4, plan="steps")))
+
+
+def test_many_inputs_are_named_in_a_short_message(tmp_path: Path) -> None:
+    def trainer(scale: float) -> gpuprop.Trainer:
+        scaling = gpuprop.InputScaling.standard(np.arange(200.0).reshape(2, 100) * scale)
+        return gpuprop.Trainer(gpuprop.Network((100, 1), device="numpy", seed=0, input_scaling=scaling), epochs=1)
+
+    rows = np.ones((3, 100)), np.ones(3)
+    trainer(1.0).fit(*rows)
+    kept = trainer(1.0)
+    kept.checkpoint = gpuprop.Checkpoint(tmp_path)
+    kept.fit(*rows)
+    with pytest.raises(gpuprop.ResumeError, match=r"X is another array|input_scaling was .*SHA-256") as caught:
+        trainer(2.0).fit(*rows, resume_from=tmp_path)
+    assert len(str(caught.value)) < 900
 
 
 def test_more_epochs_may_be_asked_for(tmp_path: Path) -> None:

@@ -56,7 +56,6 @@ def begin(trainer: Any, given: tuple[Any, Any, Any], progress: Progress, stored:
         check_settings(stored, trainer, settings)
     check_fit(trainer, progress)
     training = _training(trainer, data[""], progress, stored)
-    here = stored is not None and stored.place.get("device") == network.device_
     run = Run(
         training=training,
         data=data,
@@ -67,7 +66,7 @@ def begin(trainer: Any, given: tuple[Any, Any, Any], progress: Progress, stored:
         ops=network.ops,
         row_padding=network.layers.parameters.row_padding,
         within=progress.within,
-        former_plan=stored.place.get("plan") if stored is not None and here else None,
+        former_place={} if stored is None else stored.place,
         stopped=stored is not None and stored.stopped,
     )
     run.fingerprints = known

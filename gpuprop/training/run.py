@@ -60,8 +60,8 @@ class Run:
         Of the device that holds the optimizer's memory.
     within : Within or None
         Where the training goes on within an epoch, until that epoch is complete.
-    former_plan : str or None
-        The path that made the updates before, if the training goes on from a checkpoint on the same device.
+    former_place : dict
+        Where the training that goes on from a checkpoint has been, see `gpuprop.training.stored`.
     rate : float or None
         The learning rate as callbacks had left it in the training that goes on.
     stopped : bool
@@ -77,7 +77,7 @@ class Run:
     ops: ArrayOps
     row_padding: int
     within: Within | None = None
-    former_plan: str | None = None
+    former_place: dict[str, Any] = field(default_factory=dict)
     rate: float | None = None
     stopped: bool = False
 
@@ -129,10 +129,12 @@ class Run:
         """Return the plan of the updates, chosen when it is first needed."""
         if self.plan is None:
             self.plan = choose_plan([self.training], want=want)
-            if want == "auto" and self.ops.on_host and self.former_plan not in (None, self.plan.name):
+            former = self.former_place.get("plan")
+            here = self.former_place.get("device") == self.ops.device
+            if want == "auto" and self.ops.on_host and here and former not in (None, self.plan.name):
                 # A larger number of planned epochs would choose another path, and so other bits.
                 with suppress(PlanError):
-                    self.plan = choose_plan([self.training], want=str(self.former_plan))
+                    self.plan = choose_plan([self.training], want=str(former))
         return self.plan
 
     # --- an epoch ------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from gpuprop.core.array_ops import ArrayOps
     from gpuprop.core.data import TrainingData
 
-__all__ = ["described", "different_data", "different_settings", "fingerprints", "settings_of"]
+__all__ = ["described", "different_data", "different_place", "different_settings", "fingerprints", "settings_of"]
 
 #: The trainer's attributes that decide what is computed. `epochs` may grow, and `learning_rate` is compared apart.
 _COMPARED = (
@@ -40,6 +41,9 @@ _COMPARED = (
     "seed",
     "conventions",
 )
+
+#: Longer lists, such as a scaling of many inputs, are compared by their SHA-256.
+_MOST_VALUES = 32
 
 #: The network's arguments that change no number.
 _NAMES = ("classes", "feature_names", "target_name")
@@ -66,7 +70,10 @@ def described(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, (list, tuple)):
-        return [described(one) for one in value]
+        found = [described(one) for one in value]
+        if len(found) <= _MOST_VALUES:
+            return found
+        return f"{len(found)} values with the SHA-256 {hashlib.sha256(json.dumps(found).encode()).hexdigest()}"
     if isinstance(value, Mapping):
         return {str(key): described(one) for key, one in value.items()}
     name = getattr(value, "__qualname__", type(value).__qualname__)
@@ -82,6 +89,15 @@ def different_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[
         for name in (*now, *(name for name in then if name not in now))
         if then.get(name) != now.get(name)
     ]
+
+
+def different_place(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return a phrase for each thing about the place of a training that is not what it was."""
+
+    def flat(place: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: one for name, one in place.items() if name != "versions"} | dict(place.get("versions", {}))
+
+    return tuple(different_settings(flat(then), flat(now)))
 
 
 def fingerprints(parts: Mapping[str, TrainingData | None], ops: ArrayOps) -> dict[str, str]:

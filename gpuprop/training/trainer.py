@@ -30,8 +30,10 @@ from gpuprop.training.rates import Parametrization, check_factors
 from gpuprop.training.records import Progress, append_record, check_kept_column, even_columns
 from gpuprop.training.run import Run, step_callbacks
 from gpuprop.training.saving import at_boundary, save
+from gpuprop.training.settings import different_place
 from gpuprop.training.signals import finishing, watching_signals
 from gpuprop.training.state import captured, restore_callbacks
+from gpuprop.training.stored import place_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -137,6 +139,9 @@ class Trainer:
         Completed epochs and updates.
     best_epoch : int or None
         With `early_stopping` or `keep_best`: the epoch whose parameters were restored, counted from 1.
+    resume_notes : tuple of str
+        After a resume from a checkpoint: a phrase for each thing about the place of the training that has changed since
+        (device, path, threads, processor, versions), so that its numbers agree up to rounding and not to the bit.
     plan_reason : str or None
         One sentence that says how updates are made and why, once the first epoch has begun.
 
@@ -238,6 +243,7 @@ class Trainer:
 
     def _reset(self, progress: Progress) -> None:
         self.history = {column: list(values) for column, values in progress.history.items()}
+        even_columns(self.history, self.history)
         self.epochs_done = progress.epochs_done
         self.steps_done = progress.steps_done
         self.steps_per_epoch = 0
@@ -256,6 +262,14 @@ class Trainer:
     def plan_reason(self) -> str | None:
         """How updates are made and why, in one sentence; None before a fit has begun its first epoch."""
         return self._reason if self._run is None else self._run.plan_reason
+
+    @property
+    def resume_notes(self) -> tuple[str, ...]:
+        """What has changed about the place of the training since the checkpoint that it goes on from."""
+        run = self._run
+        if run is None or run.plan_name is None or not run.former_place:
+            return ()
+        return different_place(run.former_place, place_of(self.network, run.plan_name, run.threads))
 
     @property
     def progress(self) -> Progress:
@@ -384,12 +398,12 @@ class Trainer:
             with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
                 totals = run.take(made) if made else run.make(self, updates, lambda n: at_boundary(self, run, n))
                 record = self._complete(run, updates, totals)
-                known = list(self.history)
-                for callback in self.callbacks:
-                    callback.on_epoch_end(self, self.epochs_done, record)
-                even_columns(self.history, known)
-            if self.callbacks:  # one may have changed them
-                run.parameters = self.network.host_parameters()
+                if self.callbacks:
+                    known = list(self.history)
+                    for callback in self.callbacks:
+                        callback.on_epoch_end(self, self.epochs_done, record)
+                    even_columns(self.history, known)
+                    run.parameters = self.network.host_parameters()  # a callback may have changed them
             ended = self._stop or run.patience.exhausted(self.epochs_done)
             if self.epochs_done < self.epochs and not ended:
                 at_boundary(self, run)
