@@ -205,7 +205,8 @@ def test_one_that_stops_early_leaves_the_others(joint_runs: Any) -> None:
     lengths = [model.n_iter_ for model in models]
     assert min(lengths) < max(lengths) < 60
     left = [sum(length > epoch for length in lengths) for epoch in range(max(lengths))]
-    assert joint_runs == [(count, True) for count in left if count > 1]
+    assert [count for count, _ in joint_runs] == left  # the last one stays on the path, with the same bits
+    assert {shared for count, shared in joint_runs if count > 1} == {True}
 
 
 @needs_loops

@@ -86,6 +86,9 @@ class Training:
         The rows that an epoch visits; None stands for all rows of `data`.
     varying_dropout : bool
         Whether the share of dropped units changes from update to update.
+    joined : bool
+        Whether earlier updates were made in the same calls as those of other trainings. That path has bits of its own,
+        and the training stays on it when the others have ended.
     """
 
     layers: Layers
@@ -99,6 +102,7 @@ class Training:
     want: str = "auto"
     n_rows: int | None = None
     varying_dropout: bool = False
+    joined: bool = False
 
     @property
     def only_steps(self) -> str | None:

@@ -109,9 +109,10 @@ def _training(trainer: Any, data: TrainingData | None, progress: Progress, store
     part_size = min(trainer.batch_size or n_samples, n_samples)
     update_size = min((trainer.batch_size or n_samples) * trainer.accumulation_steps, n_samples)
     n_rows = n_samples - (n_samples % update_size if trainer.drop_last else 0)
-    n_threads = trainer.n_threads
-    if n_threads is None and stored is not None and stored.place.get("device") == network.device_:
-        n_threads = stored.place.get("threads")
+    n_threads, place = trainer.n_threads, {} if stored is None else stored.place
+    here = place.get("device") == network.device_
+    if n_threads is None and here:
+        n_threads = place.get("threads")
     trainer.n_samples, trainer.steps_per_epoch = n_samples, -(-n_rows // update_size)
     return Training(
         layers=network.layers,
@@ -124,6 +125,7 @@ def _training(trainer: Any, data: TrainingData | None, progress: Progress, store
         n_threads=n_threads,
         want=trainer.plan,
         n_rows=n_rows,
+        joined=here and place.get("plan") == "joint",
         varying_dropout=trainer.dropout_schedule is not None and any(network.dropout),
     )
 

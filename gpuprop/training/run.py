@@ -100,6 +100,8 @@ class Run:
     #: Whether the optimizer's memory was lost with a device, and whether a checkpoint could not be written.
     lost: bool = field(default=False, init=False)
     unwritten: bool = field(default=False, init=False)
+    #: Whether a checkpoint says that a plan makes the updates of several trainings.
+    told: bool = field(default=False, init=False)
     fingerprints: dict[str, str] | None = field(default=None, init=False)
     _pieces: int = field(default=1, init=False)
 
@@ -116,9 +118,9 @@ class Run:
     @property
     def plan_name(self) -> str | None:
         """The name of the path."""
-        if self.plan is not None:
-            return self.plan.name
-        return None if self.reason is None else self.reason.partition(":")[0]
+        if self.reason is not None:
+            return self.reason.partition(":")[0]
+        return None if self.plan is None else self.plan.name
 
     @property
     def threads(self) -> int | None:

@@ -93,7 +93,7 @@ class _Lead:
         made: list[MadeElsewhere | None] = [None] * len(members)
         try:
             plan = self._plan_for(shape, members, now)
-            if plan is not None and len(members) > 1:
+            if plan is not None:
                 made = _made_by(plan, [now[i] for i in members])
         except BaseException as error:  # each training ends as if the error (Ctrl-C, say) had hit it alone
             self._advance_all([(i, self._trainings[i].throw, error) for i in members])
@@ -116,9 +116,9 @@ class _Lead:
         if shape not in self._plans:
             trainings = [now[i].training for i in members]
             plan: Plan | None = None
-            if len(trainings) > 1:
+            if len(trainings) > 1 or trainings[0].joined:
                 try:
-                    plan = choose_plan(trainings)
+                    plan = choose_plan(trainings, want="joint")
                 except PlanError:
                     plan = None
             self._plans[shape] = plan

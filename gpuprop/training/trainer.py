@@ -404,6 +404,9 @@ class Trainer:
                         callback.on_epoch_end(self, self.epochs_done, record)
                     even_columns(self.history, known)
                     run.parameters = self.network.host_parameters()  # a callback may have changed them
+            if made and not (run.told or run.former_place.get("plan") == run.plan_name):
+                save(self, run)  # a resume must know of it, also when the other trainings have ended
+            run.told = made is not None
             ended = self._stop or run.patience.exhausted(self.epochs_done)
             if self.epochs_done < self.epochs and not ended:
                 at_boundary(self, run)

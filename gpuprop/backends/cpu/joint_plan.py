@@ -1,7 +1,8 @@
 """The plan for several networks of one shape: which of them share their batches, and which are trained side by side.
 
 Networks that see the same rows in the same order share each batch. Networks with rows or an order of their own are
-updated in the same calls as long as their batches are small. A network that is in no group makes its own updates.
+updated in the same calls as long as their batches are small. A network that is in no group makes its own updates. One
+that was in a group stays here, with the same bits, when it is the last one: its updates do not depend on the company.
 """
 
 from __future__ import annotations
@@ -51,8 +52,11 @@ class JointPlan:
     def __init__(self, trainings: Sequence[Training]) -> None:
         self._alone = {id(training) for training in trainings if cannot_join(training) is not None}
         self._rows = _Rows()
+        #: Those that have been in a group: they stay on this path, with its bits, until they end.
+        self._joined = {id(training) for training in trainings if training.joined}
         n_joint = len(trainings) - len(self._alone)
-        self.reason = f"joint: {n_joint} networks of one shape in the same compiled calls"
+        networks = "1 network" if n_joint == 1 else f"{n_joint} networks of one shape"
+        self.reason = f"joint: {networks} in the same compiled calls"
         self.updates_of_call = max(1, min(_MOST_UPDATES, _PRODUCTS // sum(one.products for one in trainings)))
         self._made: dict[tuple[Any, ...], JointUpdates] = {}
         self._position = 0
@@ -63,6 +67,7 @@ class JointPlan:
     def begin_epoch(self, *updates: EpochUpdates) -> None:
         self._epochs, self._position = updates, 0
         before, self._made, self._groups = self._made, {}, list(self._grouped())
+        self._joined |= {id(updates[place].training) for _, group in self._groups for place in group}
         for shared, group in self._groups:
             members = [updates[i] for i in group]
             key = (shared, *(id(member.training) for member in members))
@@ -120,7 +125,9 @@ class JointPlan:
                 batches.setdefault(key, []).append(i)
         yield from ((True, tuple(group)) for group in batches.values() if len(group) > 1)
         rest = tuple(group[0] for group in batches.values() if len(group) == 1)
-        if len(rest) > 1 and self._epochs[rest[0]].training.update_size <= joint.LARGEST_OWN_BATCH:
+        if len(rest) < 2 or self._epochs[rest[0]].training.update_size > joint.LARGEST_OWN_BATCH:
+            rest = tuple(place for place in rest if id(self._epochs[place].training) in self._joined)
+        if rest:
             yield False, rest
 
 

@@ -41,11 +41,12 @@ def plan(trainings: Sequence[Training], want: str) -> Plan:
 
 
 def _joint(trainings: Sequence[Training], want: str) -> JointPlan:
-    """Return the plan of several trainings, if at least two of them can share their updates."""
+    """Return the plan of several trainings, if at least two of them can share their updates, or one has done so."""
     if want not in ("auto", "joint"):
         raise PlanError(f"plan {want!r} makes the updates of one network, got {len(trainings)}; use plan='joint'")
     faults = [joint.cannot_join(training) for training in trainings]
-    if len(faults) - len([fault for fault in faults if fault is not None]) < 2:
+    able = [training for training, fault in zip(trainings, faults, strict=True) if fault is None]
+    if len(able) < 2 and not any(training.joined for training in able):
         fault = next((fault for fault in faults if fault is not None), "there is only one network")
         raise PlanError(f"plan 'joint': {fault}")
     return JointPlan(trainings)
