@@ -254,10 +254,11 @@ def test_file_gives_an_ensemble_back(kind: Any, tmp_path: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda tensors, metadata: metadata.pop("members"), "members None"),
+        (lambda tensors, metadata: metadata.pop("members"), "metadata.members is missing"),
         (lambda tensors, metadata: metadata["members"].pop(), "member.1"),
         (lambda tensors, metadata: tensors.pop("member.1.biases.0"), "tensors, expected"),
-        (lambda tensors, metadata: metadata["members"][0].update(kind="network"), "not all"),
+        (lambda tensors, metadata: metadata["members"][0].update(kind="network"), "an unknown 'estimator'"),
+        (lambda tensors, metadata: metadata["members"].append("x"), r"members\[2\]: got 'x', expected an object"),
         (lambda tensors, metadata: metadata["members"][0].update(kind="ensemble"), "kind 'ensemble'"),
         (lambda tensors, metadata: metadata["ensemble"]["parameters"].update(ghost=1), "ghost"),
         (lambda tensors, metadata: metadata.pop("ensemble"), "ensemble"),

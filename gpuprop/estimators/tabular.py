@@ -124,7 +124,7 @@ class BaseTabular(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]  # sc
         targets = self._learn_targets(y)
         weight = None if sample_weight is None else _check_sample_weight(to_host(sample_weight), targets)
         weight = self._weigh_classes(y, weight)
-        chosen = self._preset()
+        chosen = self.preset_in_use()
         self.columns_ = self._new_columns(chosen).fit(X)
         if self.verbose:
             print(self.columns_)
@@ -191,8 +191,8 @@ class BaseTabular(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]  # sc
             **options,
         )
 
-    def _preset(self) -> TabularPreset:
-        """Return the preset with the estimator's own settings."""
+    def preset_in_use(self) -> TabularPreset:
+        """Return the preset with the estimator's own settings, all checked."""
         given = {name: getattr(self, name) for name in _SETTINGS if getattr(self, name, None) is not None}
         if self.hidden_layer_sizes is not None:
             given["hidden"] = hidden_layer_sizes(self)
@@ -662,7 +662,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]  # sc
         values = np.asarray(y, np.float64).reshape(len(y), -1)
         self.n_outputs_ = values.shape[1]
         self.target_mean_, self.target_deviation_ = mean_and_deviation(values)
-        chosen = self._preset()
+        chosen = self.preset_in_use()
         self.target_range_ = np.array([values.min(axis=0), values.max(axis=0)]) if chosen.clamped else None
         return (values - self.target_mean_) / self.target_deviation_
 

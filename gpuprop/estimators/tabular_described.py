@@ -11,14 +11,46 @@ from typing import Any
 
 from sklearn.base import is_classifier
 
-from gpuprop.estimators.described import described_labels, described_parameters, kept_history
+from gpuprop.estimators.columns import COLUMNS
+from gpuprop.estimators.described import HISTORY, LABELS, described_labels, described_parameters, kept_history
 from gpuprop.estimators.plain_values import plain
+from gpuprop.model.forms import FLAG, NONE, SCALAR, TEXT, Either, Fields, Form, Items, Named, Real, Whole
 from gpuprop.model.stored_network import save_networks
 
-__all__ = ["TABULAR_KINDS", "save_tabular"]
+__all__ = ["LISTS", "TABULAR", "TABULAR_KINDS", "save_tabular"]
 
+_SELECTED = Either(NONE, TEXT, Items(Either(TEXT, Whole(), FLAG)))
+#: Those of the parameters that scikit-learn's constraints do not look into.
+LISTS = {
+    "categorical_features": _SELECTED,
+    "numeric_features": _SELECTED,
+    "date_features": _SELECTED,
+    "drop": _SELECTED,
+    "missing_values": Items(SCALAR),
+}
+_ABOUT: dict[str, Form] = {
+    "parameters": Named(),
+    "columns": COLUMNS,
+    "n_features": Whole(1),
+    "history": HISTORY,
+    "best_epochs": Items(Whole(0)),
+}
+_NAMES: dict[str, Form] = {"feature_names": Items(TEXT)}
+_TARGETS = Fields(
+    {
+        "ndim": Whole(1, 2),
+        "mean": Items(Real()),
+        "deviation": Items(Real()),
+        "range": Either(NONE, Items(Items(Real()), 2, 2)),
+    }
+)
 #: The kinds of model file that hold an estimator for tables: of a classifier, and of a regressor.
 TABULAR_KINDS = ("tabular-classifier", "tabular-regressor")
+#: What a file may say of each, once its values are revived, see `gpuprop.estimators.plain_values`.
+TABULAR = {
+    "tabular-classifier": Fields({**_ABOUT, "labels": LABELS}, _NAMES),
+    "tabular-regressor": Fields({**_ABOUT, "targets": _TARGETS}, _NAMES),
+}
 
 
 def save_tabular(estimator: Any, path: str | Path) -> None:

@@ -12,7 +12,7 @@ from gpuprop.errors import ModelFileError
 __all__ = ["RefusedError", "naming", "one_line", "refuse", "refusing", "shown"]
 
 
-class RefusedError(Exception):
+class RefusedError(ValueError):
     """A fault of a file; `naming` puts the file's name in front of it."""
 
 
@@ -42,6 +42,8 @@ def refusing(given: str, what: str) -> Iterator[None]:
     """Refuse parameters or metadata from which a network, an estimator or an ensemble cannot be built."""
     try:
         yield
+    except RefusedError:
+        raise
     except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
         refuse(f"its {given} do not make {what}: {one_line(error)}")
 
