@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuprop.errors import DataError
+from gpuprop.errors import DataError, printable
 
 # Deflate spends at least 2 bits on 258 bytes of output, so that no valid stream grows by more than this factor
 # (zlib, "Technical details": 1032:1). A header that declares more is false, which a reader knows without unpacking.
@@ -20,8 +20,8 @@ DEFLATE_MAX_RATIO = 1032
 
 
 def data_error(source: object, message: object) -> DataError:
-    """Return the error for a data source: its name, then the message, on one line."""
-    return DataError(" ".join(f"{source}: {message}".split()))
+    """Return the error for a data source: its name, then the message, on one printable line."""
+    return DataError(printable(" ".join(f"{source}: {message}".split())))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -25,7 +25,7 @@ from gpuprop.estimators.column_finding import find
 from gpuprop.estimators.column_kinds import Category, Date, Kind, Number, Role, Unused, kind_from_plain
 from gpuprop.model.forms import FLAG, NONE, TEXT, Either, Fields, Items, Named, Real, Whole
 
-__all__ = ["COLUMNS", "CellError", "ColumnRow", "Columns", "as_frame", "is_frame"]
+__all__ = ["COLUMNS", "CellError", "ColumnRow", "Columns", "as_frame", "is_frame", "with_gaps"]
 
 Array = NDArray[Any]
 
@@ -394,10 +394,23 @@ def as_frame(X: Any) -> Any:
         with warnings.catch_warnings():  # pandas 3 deprecates the protocol, which is all that some frames have
             warnings.simplefilter("ignore")
             return pd.api.interchange.from_dataframe(X)
-    array = np.asarray(X)
+    array = with_gaps(X)
     if array.ndim != 2:
         raise ValueError(f"X: got shape {array.shape}, expected a data frame or an array (n_samples, n_features)")
     return pd.DataFrame(array)
+
+
+def with_gaps(X: Any) -> Array:
+    """Return an array in which what a masked array masks is missing: NaN among numbers, else None."""
+    if not isinstance(X, np.ma.MaskedArray):
+        return np.asarray(X)
+    masked = np.ma.getmaskarray(X)
+    if not masked.any():
+        return np.asarray(X)
+    numeric = X.dtype.kind in "biuf"
+    array = np.array(X.data, np.result_type(X.dtype, np.float32) if numeric else object)
+    array[masked] = np.nan if numeric else None
+    return array
 
 
 def _names(frame: Any) -> list[str]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import is_classifier
 
+from gpuprop.estimators.parameters import check_parameters
 from gpuprop.estimators.plain_values import plain, revived
 from gpuprop.model.forms import FLAG, FLOAT, NONE, SCALAR, TEXT, Either, Fields, Form, Items, Named, Whole
 from gpuprop.model.refusals import shown
@@ -78,8 +79,9 @@ def describe(estimator: Any) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If a parameter or a label is of a type that a file cannot hold.
+        If a parameter is wrong, or a parameter or a label is of a type that a file cannot hold.
     """
+    check_parameters(estimator)
     parameters = described_parameters(estimator)
     records = {name: getattr(estimator, name) for name in RECORDS if hasattr(estimator, name)}
     if "history_" in records:
@@ -95,6 +97,8 @@ def describe(estimator: Any) -> dict[str, Any]:
 
 def describe_ensemble(ensemble: Any) -> dict[str, Any]:
     """Return the parameters of a fitted `MLPEnsemble`, and those of its `estimator`, as JSON values."""
+    ensemble._validate_params()
+    check_parameters(ensemble.estimator)
     described: dict[str, Any] = {
         "parameters": described_parameters(ensemble),
         "estimator": described_parameters(ensemble.estimator),

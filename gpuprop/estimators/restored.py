@@ -11,22 +11,14 @@ from gpuprop.estimators.base import BaseMLP
 from gpuprop.estimators.classifier import MLPClassifier
 from gpuprop.estimators.described import DESCRIBED, check_records, restore_records, restored_labels
 from gpuprop.estimators.ensemble import MLPEnsemble
-from gpuprop.estimators.parameters import (
-    hidden_activations,
-    hidden_layer_sizes,
-    max_epochs,
-    optimizer_of,
-    regression_loss,
-    schedule_of,
-)
+from gpuprop.estimators.parameters import check_parameters
 from gpuprop.estimators.plain_values import revived
 from gpuprop.estimators.regressor import MLPRegressor
 from gpuprop.maths.activations import Activation
-from gpuprop.model.arguments import check_dropout
 from gpuprop.model.network import Network
 from gpuprop.model.refusals import shown
 
-__all__ = ["KINDS", "check_class_weight", "restore", "restore_ensemble", "restore_feature_names", "revived_content"]
+__all__ = ["KINDS", "restore", "restore_ensemble", "restore_feature_names", "revived_content"]
 
 #: The kinds of model file that hold an estimator.
 KINDS: dict[str, type[BaseMLP]] = {"classifier": MLPClassifier, "regressor": MLPRegressor}
@@ -69,28 +61,6 @@ def revived_content(described: Mapping[str, Any], activations: Mapping[str, Acti
     if "history" in content:
         content["history"] = revived(content["history"])
     return content
-
-
-def check_parameters(estimator: BaseMLP) -> None:
-    """Raise ``TypeError`` or ``ValueError`` for parameters with which a later fit could not begin."""
-    estimator._validate_params()
-    hidden = hidden_layer_sizes(estimator)
-    hidden_activations(estimator, len(hidden))
-    check_dropout(estimator.dropout, len(hidden) + 1)
-    max_epochs(estimator)
-    schedule_of(estimator)
-    if estimator.solver != "lbfgs":
-        optimizer_of(estimator)
-    if isinstance(estimator, MLPClassifier):
-        check_class_weight(estimator.class_weight)
-    else:
-        regression_loss(estimator)
-
-
-def check_class_weight(weight: Any) -> None:
-    """Raise ``ValueError`` for weights of classes that are no numbers."""
-    if isinstance(weight, dict) and any(type(one) not in (int, float) or not one >= 0 for one in weight.values()):
-        raise ValueError(f"class_weight {shown(weight)}, expected a number of at least 0 for each class")
 
 
 def restore_ensemble(

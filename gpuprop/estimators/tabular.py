@@ -22,7 +22,7 @@ from sklearn.utils.validation import _check_sample_weight, _check_y, check_array
 from gpuprop.arrays import on_gpu, to_host
 from gpuprop.core.embedding import InputEmbedding
 from gpuprop.core.updates import PausingFit
-from gpuprop.estimators.columns import Columns, as_frame, is_frame
+from gpuprop.estimators.columns import Columns, as_frame, is_frame, with_gaps
 from gpuprop.estimators.held_out import splits
 from gpuprop.estimators.labels import check_label_objects
 from gpuprop.estimators.parameters import fit_method, hidden_layer_sizes, set_parameters
@@ -735,8 +735,10 @@ def _mean(arrays: Iterable[Array]) -> Array:
 def _as_array(values: Any) -> Any:
     """Return values on the host; lists of text, and pandas' own types, become arrays of objects.
 
-    NumPy would make text of numbers beside text.
+    NumPy would make text of numbers beside text. What a masked array masks is missing.
     """
+    if isinstance(values, np.ma.MaskedArray):
+        return with_gaps(values)
     values = to_host(values) if on_gpu(values) else values
     if isinstance(values, pd.Series | pd.Index) and not isinstance(values.dtype, np.dtype):
         objects = values.to_numpy(dtype=object, na_value=np.nan)

@@ -6,6 +6,7 @@ values of `gpuprop.estimators.columns.Columns.to_plain`: names, kinds, values an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from sklearn.base import is_classifier
 
 from gpuprop.estimators.columns import COLUMNS
 from gpuprop.estimators.described import HISTORY, LABELS, described_labels, described_parameters, kept_history
-from gpuprop.estimators.plain_values import plain
+from gpuprop.estimators.parameters import check_class_weight
+from gpuprop.estimators.plain_values import plain, revived
 from gpuprop.model.forms import FLAG, NONE, SCALAR, TEXT, Either, Fields, Form, Items, Named, Real, Whole
 from gpuprop.model.stored_network import save_networks
 
-__all__ = ["LISTS", "TABULAR", "TABULAR_KINDS", "save_tabular"]
+__all__ = ["LISTS", "TABULAR", "TABULAR_KINDS", "check_table_parameters", "save_tabular"]
 
 _SELECTED = Either(NONE, TEXT, Items(Either(TEXT, Whole(), FLAG)))
 #: Those of the parameters that scikit-learn's constraints do not look into.
@@ -59,9 +61,21 @@ def save_tabular(estimator: Any, path: str | Path) -> None:
     save_networks(estimator.networks_, path, kind=kind, ensemble=_described(estimator))
 
 
+def check_table_parameters(estimator: Any, described: Mapping[str, Any]) -> None:
+    """Raise ``TypeError`` or ``ValueError`` for parameters, and their descriptions, with which no fit could begin."""
+    estimator._validate_params()
+    estimator.preset_in_use()
+    for name, form in LISTS.items():
+        form.check(described.get(name, ()), name)
+    if is_classifier(estimator):
+        check_class_weight(estimator.class_weight)
+
+
 def _described(estimator: Any) -> dict[str, Any]:
+    parameters = described_parameters(estimator)
+    check_table_parameters(estimator, {name: revived(value) for name, value in parameters.items()})
     described: dict[str, Any] = {
-        "parameters": described_parameters(estimator),
+        "parameters": parameters,
         "columns": estimator.columns_.to_plain(),
         "n_features": estimator.n_features_in_,
         "history": plain("history_", kept_history(estimator.history_)),

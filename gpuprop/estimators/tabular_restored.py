@@ -9,9 +9,9 @@ import numpy as np
 
 from gpuprop.estimators.columns import Columns
 from gpuprop.estimators.described import check_history, restored_labels
-from gpuprop.estimators.restored import check_class_weight, restore_feature_names, revived_content
+from gpuprop.estimators.restored import restore_feature_names, revived_content
 from gpuprop.estimators.tabular import TabularClassifier, TabularRegressor
-from gpuprop.estimators.tabular_described import LISTS, TABULAR, TABULAR_KINDS
+from gpuprop.estimators.tabular_described import TABULAR, TABULAR_KINDS, check_table_parameters
 from gpuprop.maths.activations import Activation
 from gpuprop.model.network import Network
 
@@ -30,16 +30,12 @@ def restore_tabular(
     """
     content = revived_content(described, activations)
     TABULAR[kind].check(content, kind)
-    for name, form in LISTS.items():
-        form.check(content["parameters"].get(name, ()), f"{kind}.parameters.{name}")
     estimator: TabularClassifier | TabularRegressor
     if kind == TABULAR_KINDS[0]:
         estimator = TabularClassifier(**content["parameters"], device=networks[0].device_)
-        check_class_weight(estimator.class_weight)
     else:
         estimator = TabularRegressor(**content["parameters"], device=networks[0].device_)
-    estimator._validate_params()
-    estimator.preset_in_use()
+    check_table_parameters(estimator, content["parameters"])
     check_history(content["history"])
     estimator.networks_ = list(networks)
     estimator.columns_ = Columns.from_plain(content["columns"])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from gpuprop.errors import ModelFileError
+from gpuprop.errors import ModelFileError, printable
 
 __all__ = ["RefusedError", "naming", "one_line", "refuse", "refusing", "shown"]
 
@@ -55,5 +55,5 @@ def shown(value: object) -> str:
 
 
 def one_line(value: object) -> str:
-    """Return the text of `value` on one line of at most 1000 characters."""
-    return " ".join(str(value).splitlines())[:1000]
+    """Return the text of `value` on one printable line of at most 1000 characters."""
+    return printable(" ".join(str(value).splitlines()))[:1000]
