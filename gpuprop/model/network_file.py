@@ -146,7 +146,8 @@ def network_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
     if kind not in ("network", "classifier", "regressor"):
         refuse(f"got a file of kind {shown(kind)}, expected 'network', 'classifier' or 'regressor'")
     about = {} if kind == "network" else {"estimator": Named()}
-    Fields({"kind": TEXT, "parameters": NETWORK, **about}).check(dict(metadata), "metadata")
+    # A checkpoint is read as its network; what else it holds is for `gpuprop.training` to check.
+    Fields({"kind": TEXT, "parameters": NETWORK, **about}, {"checkpoint": Named()}).check(dict(metadata), "metadata")
     return dict(metadata["parameters"])
 
 
