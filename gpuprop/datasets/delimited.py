@@ -78,10 +78,11 @@ class _Text:
     first_rows: list[tuple[int, list[str]]]
     notes: list[str] = field(default_factory=list)
     names: tuple[str, ...] | None = None
+    max_unpacked: int | None = None
 
     @contextmanager
     def rows(self) -> Iterator[Iterator[tuple[int, list[str]]]]:
-        with _open_text(self.path) as stream:
+        with _open_text(self.path, self.max_unpacked) as stream:
             yield self.layout.rows(stream)
 
     def fields(self) -> list[list[str]]:
@@ -107,28 +108,28 @@ def read_csv(path: Path, request: Request) -> Columns:
     ``NA`` or ``None`` may be the name of a class.
     """
     try:
-        text = _look_at(path)
+        text = _look_at(path, request.max_unpacked)
         if _has_names(text, request):
             text.names = _names(text)
         return _columns(text, request)
     except UnicodeDecodeError:
-        raise _encoding_error(path) from None
+        raise _encoding_error(path, request.max_unpacked) from None
     except csv.Error as error:
         raise data_error(path, f"is not a valid CSV file: {error}; is a quotation mark not closed?") from None
 
 
 @contextmanager
-def _open_text(path: Path) -> Iterator[TextIO]:
-    with open_unpacked(path) as stream, io.TextIOWrapper(stream, encoding=ENCODING, newline="") as text:
+def _open_text(path: Path, max_unpacked: int | None) -> Iterator[TextIO]:
+    with open_unpacked(path, max_unpacked) as stream, io.TextIOWrapper(stream, encoding=ENCODING, newline="") as text:
         yield text
 
 
 # The layout
 
 
-def _look_at(path: Path) -> _Text:
+def _look_at(path: Path, max_unpacked: int | None) -> _Text:
     """Find the separator from the first rows."""
-    with _open_text(path) as stream:
+    with _open_text(path, max_unpacked) as stream:
         lines = list(islice(stream, LOOKED_AT + 1))
         is_whole = not stream.readline()
     n_lines = max(20, CELLS_LOOKED_AT // (1 + max(lines[-1].count(s) for s in SEPARATORS + BLANKS))) if lines else 0
@@ -153,7 +154,7 @@ def _look_at(path: Path) -> _Text:
     rows = list(layout.rows(lines))
     if not rows:
         raise data_error(path, f"holds only the line {body[0].strip()!r}, expected rows of data")
-    return _Text(path, layout, rows if is_whole or len(rows) == 1 else rows[:-1], notes)
+    return _Text(path, layout, rows if is_whole or len(rows) == 1 else rows[:-1], notes, max_unpacked=max_unpacked)
 
 
 def _below_comments(layout: Layout, comments: Sequence[str], body: Sequence[str]) -> Layout:
@@ -358,7 +359,7 @@ def _parse(text: _Text, request: Request, texts: Mapping[int, Sequence[str]], *,
         missing = {i: texts.get(i, missing) for i in (texts if only else range(text.width))}
     separator = text.layout.separator
     try:
-        with _open_text(text.path) as stream:
+        with _open_text(text.path, text.max_unpacked) as stream:
             for _ in range(text.skipped):  # skiprows would count a quoted line break differently from csv
                 stream.readline()
             frame = pd.read_csv(
@@ -403,7 +404,7 @@ def _title(separator: str) -> str:
     )
 
 
-def _encoding_error(path: Path) -> DataError:
+def _encoding_error(path: Path, max_unpacked: int | None) -> DataError:
     """Return the error for a file that is not UTF-8; pandas would count from the start of a block."""
     start = first_bytes(path)
     other = kind_by_content(start, BINARY)
@@ -414,7 +415,7 @@ def _encoding_error(path: Path) -> DataError:
             path, f"got byte {start[0]:02x} at offset 0, expected UTF-8: it is UTF-16; save it as CSV UTF-8"
         )
     offset = 0
-    with open_unpacked(path) as stream:
+    with open_unpacked(path, max_unpacked) as stream:
         decoder = codecs.getincrementaldecoder("utf-8")()
         while chunk := stream.read(1 << 20):
             held = len(decoder.getstate()[0])

@@ -41,6 +41,8 @@ class Request:
         Whether to read targets; False for predictions.
     arrays : mapping of str to str
         The names of the arrays ``"X"`` and ``"y"`` in an NPZ file.
+    max_unpacked : int or None
+        The most bytes that a compressed file may unpack to, see `gpuprop.datasets.checks.refuse_unpacked`.
     """
 
     target: str | int | None = None
@@ -52,6 +54,7 @@ class Request:
     n_features: int | None = None
     with_target: bool = True
     arrays: Mapping[str, str] = field(default_factory=dict)
+    max_unpacked: int | None = None
 
     @property
     def known_names(self) -> tuple[str, ...]:
