@@ -296,9 +296,9 @@ def _places(node: Any, kind: str, kinds: dict[str, list[tuple[Any, Any]]]) -> No
 
 
 def _change(random: Random, node: Any, key: Any, other: Any) -> None:
-    """Change a value: half of the time to another one of its kind."""
+    """Change a value, mostly to another one of its kind."""
     value = node[key]
-    if random.random() < 0.5 and not isinstance(value, (dict, type(None))):
+    if random.random() < 0.7 and not isinstance(value, (dict, type(None))):
         node[key] = _neighbour(random, value)
         return
     change = random.randrange(5)

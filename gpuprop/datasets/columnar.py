@@ -54,7 +54,7 @@ def read_parquet(path: Path, request: Request) -> Columns:
 def _declared_bytes(metadata: Any) -> int:
     """Return the bytes of a Parquet file's columns by what its footer says, with 8 for each cell."""
     groups = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
-    return max(8 * metadata.num_rows * metadata.num_columns, groups)
+    return int(max(8 * metadata.num_rows * metadata.num_columns, groups))
 
 
 def _unpacked_bytes(batch: Any, texts: Sequence[str]) -> int:

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpuprop.datasets import first_line
 from gpuprop.datasets.checks import data_error, listed
 from gpuprop.datasets.numbers import MISSING, looks_like_number
 from gpuprop.datasets.opening import BINARY, TEXTS, first_bytes, kind_by_content, open_unpacked
-from gpuprop.datasets.raw_table import Columns, check_names, names_by_place
+from gpuprop.datasets.raw_table import Columns, check_names, dtype_kinds, groups_of_numbers, names_by_place
 from gpuprop.datasets.request import Request, target_column
 from gpuprop.errors import DataError
 
@@ -32,6 +33,7 @@ SEPARATORS = ",;\t|"
 BLANKS = " "  # stands for any run of blanks and tabs
 LOOKED_AT = 200  # rows that tell the separator and the header,
 CELLS_LOOKED_AT = 20_000  # but fewer of many columns
+MANY_COLUMNS = 1000
 _SEP_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 _COMMENT = re.compile(r"#+(\s|$)")
 
@@ -258,23 +260,27 @@ def _names(text: _Text) -> tuple[str, ...]:
 def _columns(text: _Text, request: Request) -> Columns:
     """Parse the file, and leave out columns that hold nothing."""
     target = _expected_target(text, request)
-    texts = {} if target is None else {target: ("", *request.na_values)}
+    # To have spellings of missing values for each of very many columns takes pandas longer than to read one again.
+    texts = {} if target is None or text.width > MANY_COLUMNS else {target: ("", *request.na_values)}
     frame = _parse(text, request, texts)
     kept = _kept(text, frame, request)
     names = None if text.names is None else tuple(text.names[i] or f"Unnamed: {i}" for i in kept)
     target = target_column(text.path, len(kept), names, request)
     # Labels, and all but numbers, keep the spelling of the file; pandas makes bools of TRUE and true.
     known = names or names_by_place(text.path, len(kept), target, request)
+    of_dtypes = dtype_kinds(frame)
     wanted = [
-        i for i, k in enumerate(kept) if not _is_number_or_text(frame[k]) or request.kinds.get(known[i]) == "text"
+        i
+        for i, k in enumerate(kept)
+        if (of_dtypes[k] not in "iuf" and not _is_text(frame[k])) or request.kinds.get(known[i]) == "text"
     ]
     wanted += [] if target is None or kept[target] in texts else [target]
     if wanted:
         again = {kept[i]: ("", *request.na_values) if i == target else (*MISSING, *request.na_values) for i in wanted}
         for column, values in _parse(text, request, again, only=True).items():
             frame[column] = values
-    for column in set(frame.columns) - set(kept):
-        frame.pop(column)
+    if len(kept) < frame.shape[1]:
+        frame = frame[kept]
     frame.columns = range(len(kept))
 
     def place(row: int) -> str:
@@ -285,7 +291,7 @@ def _columns(text: _Text, request: Request) -> Columns:
         asked = {kept[i]: (*MISSING, *request.na_values) for i in columns}
         return _parse(text, request, asked, only=True).rename(columns={kept[i]: i for i in columns})
 
-    has_points = any(_has_fractions(frame[i]) for i in frame.columns)
+    has_points = any(_have_fractions(numbers) for _, numbers in groups_of_numbers(frame, "f"))
     return Columns(
         source=text.path,
         frame=frame,
@@ -322,31 +328,29 @@ def _kept(text: _Text, frame: Any, request: Request) -> list[int]:
         nameless = [] if len(request.feature_names or ()) == frame.shape[1] else [frame.shape[1] - 1]
     empty = [i for i in nameless if bool(frame[i].isna().all()) and frame.shape[1] > 1]
     if empty:
-        which = ", ".join(str(i + 1) for i in empty)
+        which = listed([i + 1 for i in empty])
         text.notes.append(f"Column {which} of {frame.shape[1]} has neither a name nor values and was left out.")
     if names is not None and not names[0] and 0 not in empty and frame.shape[1] > 2:
         numbers = frame[0]
         if numbers.dtype.kind in "iu" and numbers.is_unique and "Unnamed: 0" not in request.known_names:
             text.notes.append("The first column without a name numbers the rows (the index of a data frame); left out.")
             empty.append(0)
-    kept = [i for i in frame.columns if i not in empty]
+    left_out = set(empty)
+    kept = [i for i in frame.columns if i not in left_out]
     unnamed = [f"Unnamed: {i}" for i in kept if names is not None and not names[i]]
     if unnamed:
         text.notes.append(f"The columns without a name are called {listed(unnamed)}, as pandas calls them.")
     return kept
 
 
-def _is_number_or_text(column: Any) -> bool:
-    """Return whether pandas made numbers or text of a column, not bools or a mixture."""
-    if column.dtype.kind in "iuf" or str(column.dtype) in ("str", "string"):
+def _is_text(column: Any) -> bool:
+    """Return whether pandas made text of a column, not bools or a mixture."""
+    if str(column.dtype) in ("str", "string"):
         return True
     return column.dtype.kind != "b" and bool(column.map(lambda cell: isinstance(cell, str), na_action="ignore").all())
 
 
-def _has_fractions(column: Any) -> bool:
-    if column.dtype.kind != "f":
-        return False
-    values = column.to_numpy()
+def _have_fractions(values: NDArray[np.float64]) -> bool:
     return bool(np.any(np.trunc(values) != values, where=np.isfinite(values)))
 
 
@@ -368,7 +372,7 @@ def _parse(text: _Text, request: Request, texts: Mapping[int, Sequence[str]], *,
                 header=None,
                 index_col=False,
                 usecols=sorted(texts) if only else None,
-                dtype=dict.fromkeys(texts, str),
+                dtype=dict.fromkeys(texts, str) or None,
                 skipinitialspace=True,
                 keep_default_na=False,
                 na_values=missing,

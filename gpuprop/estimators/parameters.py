@@ -206,7 +206,7 @@ def check_parameters(estimator: Any) -> None:
 
 def check_class_weight(weight: Any) -> None:
     """Raise ``ValueError`` for weights of classes that are no numbers."""
-    if isinstance(weight, dict) and not all(isinstance(one, Real) and one >= 0 for one in weight.values()):
+    if isinstance(weight, dict) and not all(isinstance(one, Real) and float(one) >= 0 for one in weight.values()):
         raise ValueError(f"class_weight: got {weight!r:.60}, expected a number of at least 0 for each class")
 
 
