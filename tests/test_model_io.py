@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import inspect
 import json
 import os
 import pickle
@@ -25,6 +26,7 @@ import gpuprop
 from gpuprop.core.embedding import InputEmbedding
 from gpuprop.errors import ModelFileError
 from gpuprop.model.container import DTYPES, FORMAT_VERSION, MAX_HEADER_BYTES, read_file, write_file
+from gpuprop.model.network_file import NETWORK
 from gpuprop.model.stored_network import load_network
 
 METADATA = {"kind": "network", "parameters": {"layer_sizes": [3, 1]}, "classes": ["é", 1, 2.5, True, None]}
@@ -564,6 +566,11 @@ CHANGED: dict[str, tuple[dict[str, Any], str]] = {
     "classes a number": ({"classes": 3}, "classes: got 3, expected null or a list"),
     "too few names": ({"feature_names": ["a"]}, "feature_names"),
 }
+
+
+def test_a_file_may_hold_all_arguments_of_a_network_but_those_of_its_making() -> None:
+    arguments = set(inspect.signature(gpuprop.Network).parameters) - {"device", "init"}
+    assert {*NETWORK.required, *NETWORK.optional} == arguments
 
 
 @pytest.mark.parametrize("case", CHANGED)

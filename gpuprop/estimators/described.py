@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import is_classifier
 
-from gpuprop.estimators.parameters import check_parameters
+from gpuprop.estimators.parameters import check_parameters, check_types
 from gpuprop.estimators.plain_values import plain, revived
 from gpuprop.model.forms import FLAG, FLOAT, NONE, SCALAR, TEXT, Either, Fields, Form, Items, Named, Whole
 from gpuprop.model.refusals import shown
@@ -97,7 +97,7 @@ def describe(estimator: Any) -> dict[str, Any]:
 
 def describe_ensemble(ensemble: Any) -> dict[str, Any]:
     """Return the parameters of a fitted `MLPEnsemble`, and those of its `estimator`, as JSON values."""
-    ensemble._validate_params()
+    check_types(ensemble)
     check_parameters(ensemble.estimator)
     described: dict[str, Any] = {
         "parameters": described_parameters(ensemble),

@@ -23,6 +23,7 @@ __all__ = [
     "CONSTRAINTS",
     "check_class_weight",
     "check_parameters",
+    "check_types",
     "fit_method",
     "hidden_activations",
     "hidden_layer_sizes",
@@ -190,7 +191,7 @@ def schedule_of(estimator: Any) -> Schedule | None:
 
 def check_parameters(estimator: Any) -> None:
     """Raise ``TypeError`` or ``ValueError`` for parameters of an estimator with which a fit could not begin."""
-    estimator._validate_params()
+    check_types(estimator)
     hidden = hidden_layer_sizes(estimator)
     hidden_activations(estimator, len(hidden))
     check_dropout(estimator.dropout, len(hidden) + 1)
@@ -202,6 +203,16 @@ def check_parameters(estimator: Any) -> None:
         check_class_weight(estimator.class_weight)
     else:
         regression_loss(estimator)
+
+
+def check_types(estimator: Any) -> None:
+    """Raise ``ValueError`` for a parameter of a wrong type or range; here True is no number, as scikit-learn has it."""
+    estimator._validate_params()
+    for name, constraints in estimator._parameter_constraints.items():
+        if isinstance(getattr(estimator, name), bool) and not {"boolean", "verbose"} & {
+            one for one in constraints if isinstance(one, str)
+        }:
+            raise InvalidParameterError(f"The {name!r} parameter: got {getattr(estimator, name)}, which is no number")
 
 
 def check_class_weight(weight: Any) -> None:

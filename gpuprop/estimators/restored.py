@@ -11,7 +11,7 @@ from gpuprop.estimators.base import BaseMLP
 from gpuprop.estimators.classifier import MLPClassifier
 from gpuprop.estimators.described import DESCRIBED, check_records, restore_records, restored_labels
 from gpuprop.estimators.ensemble import MLPEnsemble
-from gpuprop.estimators.parameters import check_parameters
+from gpuprop.estimators.parameters import check_parameters, check_types
 from gpuprop.estimators.plain_values import revived
 from gpuprop.estimators.regressor import MLPRegressor
 from gpuprop.maths.activations import Activation
@@ -77,7 +77,7 @@ def restore_ensemble(
     inner = type(first)(**content["estimator"], device=first.device)
     check_parameters(inner)
     ensemble = MLPEnsemble(inner, **content["parameters"])
-    ensemble._validate_params()
+    check_types(ensemble)
     ensemble.estimators_ = list(members)
     ensemble.n_features_in_ = first.n_features_in_
     if isinstance(first, MLPClassifier):

@@ -14,7 +14,7 @@ from sklearn.base import is_classifier
 
 from gpuprop.estimators.columns import COLUMNS
 from gpuprop.estimators.described import HISTORY, LABELS, described_labels, described_parameters, kept_history
-from gpuprop.estimators.parameters import check_class_weight
+from gpuprop.estimators.parameters import check_class_weight, check_types
 from gpuprop.estimators.plain_values import plain, revived
 from gpuprop.model.forms import FLAG, NONE, SCALAR, TEXT, Either, Fields, Form, Items, Named, Real, Whole
 from gpuprop.model.stored_network import save_networks
@@ -63,7 +63,7 @@ def save_tabular(estimator: Any, path: str | Path) -> None:
 
 def check_table_parameters(estimator: Any, described: Mapping[str, Any]) -> None:
     """Raise ``TypeError`` or ``ValueError`` for parameters, and their descriptions, with which no fit could begin."""
-    estimator._validate_params()
+    check_types(estimator)
     estimator.preset_in_use()
     for name, form in LISTS.items():
         form.check(described.get(name, ()), name)
