@@ -28,7 +28,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuprop.model.refusals import RefusedError, naming, one_line, refuse, shown
+from gpuprop.model.refusals import naming, one_line, refuse, shown
 
 __all__ = [
     "CHECKPOINTS",
@@ -175,7 +175,7 @@ def _encode(tensors: Mapping[str, Array], metadata: Mapping[str, Any]) -> bytes:
     try:
         # Through JSON and back, because a reader digests what it sees, e.g. lists instead of tuples.
         described: dict[str, Any] = _parse_json(_to_json({**metadata, "format_version": FORMAT_VERSION}), "it")
-    except (TypeError, ValueError, RecursionError, RefusedError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"metadata of a model file must be plain JSON without NaN and infinity: {error}") from error
     described["sha256"] = _digest(arrays, described)
     # One metadata key, because safetensors writes several in no fixed order; it sorts tensors by type and name.
