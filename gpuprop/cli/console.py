@@ -14,6 +14,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
 from gpuprop.errors import printable
@@ -35,6 +36,7 @@ __all__ = [
     "safe_streams",
     "terminal",
     "warn",
+    "warn_if_unfinished",
 ]
 
 _LEGIBLE = 24
@@ -144,6 +146,14 @@ def heard_warnings() -> Iterator[list[str]]:
 def warn(message: object) -> None:
     """Print a warning as one line on standard error."""
     print(f"gpuprop: warning: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+
+
+def warn_if_unfinished(model: Path) -> None:
+    """Warn that a model is that of a checkpoint, because its training has not come to its end."""
+    from gpuprop.model.container import is_unfinished
+
+    if is_unfinished(model):
+        warn(f"{model}: the training has not come to its end; this is the model of its last checkpoint")
 
 
 def is_terminal() -> bool:

@@ -55,12 +55,13 @@ def predict(
     chosen = use_device(device)
     check_writable(out)
 
-    from gpuprop.cli.console import print_notes
+    from gpuprop.cli.console import print_notes, warn_if_unfinished
     from gpuprop.estimators.predictors import load_predictor
     from gpuprop.model.predictions import safe_cell
     from gpuprop.training.parts import Source
 
     predictor = load_predictor(model, device)
+    warn_if_unfinished(model)
     source = Source(data, target, None, header, parse_arrays(arrays), parse_list(na))
     rows = predictor.features(source)
     columns = predictor.columns(rows)
