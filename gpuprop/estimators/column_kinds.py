@@ -279,7 +279,7 @@ def kind_from_plain(plain: Mapping[str, Any]) -> Kind:
     RefusedError, ValueError, LookupError
         If it describes none.
     """
-    FORMS[plain["kind"]].check(plain, f"a {plain['kind']} column")
+    FORMS[plain["kind"]].check(plain, f"the {plain['kind']} column")
     content: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()
     }

@@ -35,7 +35,7 @@ def restore(
         If the description is not one.
     """
     content = revived_content(described, activations)
-    DESCRIBED[kind].check(content, kind)
+    DESCRIBED[kind].check(content, "metadata.estimator")
     estimator = KINDS[kind](**content["parameters"], device=network.device_)
     check_parameters(estimator)
     if network.spec.embedding is not None or network.loss_function.classification != (kind == "classifier"):
@@ -73,7 +73,7 @@ def restore_ensemble(
     if any(member.network_.layer_sizes != first.network_.layer_sizes for member in members):
         raise ValueError("the members have different layers")
     content = revived_content(described, activations)
-    DESCRIBED["ensemble"].check(content, "ensemble")
+    DESCRIBED["ensemble"].check(content, "metadata.ensemble")
     inner = type(first)(**content["estimator"], device=first.device)
     check_parameters(inner)
     ensemble = MLPEnsemble(inner, **content["parameters"])

@@ -29,7 +29,7 @@ def restore_tabular(
         If the description is not one.
     """
     content = revived_content(described, activations)
-    TABULAR[kind].check(content, kind)
+    TABULAR[kind].check(content, "metadata.ensemble")
     estimator: TabularClassifier | TabularRegressor
     if kind == TABULAR_KINDS[0]:
         estimator = TabularClassifier(**content["parameters"], device=networks[0].device_)

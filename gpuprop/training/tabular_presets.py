@@ -15,10 +15,10 @@ import numpy as np
 
 from gpuprop.core.embedding import InputEmbedding
 from gpuprop.errors import check_integer, check_real, unknown_name
-from gpuprop.maths.activations import get_activation
 from gpuprop.maths.losses import get_loss
 from gpuprop.maths.optimizers import Adam, Optimizer, get_optimizer
 from gpuprop.maths.schedules import get_schedule
+from gpuprop.model.arguments import check_hidden_activations
 from gpuprop.model.network import Network
 from gpuprop.training.rates import Parametrization, groups_of
 from gpuprop.training.trainer import Trainer
@@ -49,7 +49,8 @@ class TabularPreset:
     task : {"classification", "regression"}
     hidden : tuple of int
         Units of each hidden layer.
-    activation : str
+    activation : str, Activation, or a sequence of them
+        For all hidden layers, or one for each.
     loss : str
         A classifier has one output for each class, also for two.
     epochs, batch_size : int
@@ -160,7 +161,7 @@ class TabularPreset:
                 raise TypeError(f"{name}: got {getattr(self, name)!r}, expected factors by groups of parameters")
             for group, factor in getattr(self, name).items():
                 check_real(f"{name}[{group!r}]", factor, 0.0)
-        get_activation(self.activation)
+        check_hidden_activations(self.activation, len(self.hidden))
         get_loss(self.loss)
         get_optimizer(self.optimizer)
         for schedule in (self.schedule, self.dropout_schedule, self.decay_schedule):
