@@ -55,11 +55,11 @@ def begin(trainer: Any, given: tuple[Any, Any, Any], progress: Progress, stored:
     known = fingerprints(data, network.ops) if progress.data else None
     if stored is not None:  # a scaling of the inputs follows from the data, which are to be named then
         check_settings(stored, trainer, {**settings, _SCALING: stored.settings.get(_SCALING)})
+    check_fit(trainer, progress)
     if known is not None:
         check_data(progress, known)
     if stored is not None:
         check_settings(stored, trainer, settings)
-    check_fit(trainer, progress)
     training = _training(trainer, data[""], progress, stored)
     run = Run(
         training=training,
