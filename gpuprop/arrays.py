@@ -26,6 +26,7 @@ __all__ = [
     "namespace",
     "numpy_dtype",
     "on_gpu",
+    "plain_array",
     "read_gpu_array",
     "take_rows",
     "to_host",
@@ -73,6 +74,26 @@ def is_sparse(array: object) -> bool:
     return hasattr(array, "tocsr")
 
 
+def plain_array(array: Any) -> Any:
+    """Return what is no masked array as it is, and a masked array without its mask, if nothing is masked.
+
+    Raises
+    ------
+    ValueError
+        If something is masked; NumPy would go on with the numbers below the mask.
+    """
+    if not isinstance(array, np.ma.MaskedArray):
+        return array
+    masked = np.ma.getmaskarray(array)
+    if masked.any():
+        place = tuple(int(along[0]) for along in masked.nonzero())
+        raise ValueError(
+            f"got a masked array with {int(masked.sum())} masked entries, the first at index {place}, expected "
+            "numbers without gaps; fill them (array.filled(value)) or leave these rows out"
+        )
+    return array.data
+
+
 def on_gpu(array: object) -> bool:
     """Whether an object is an array in the memory of an NVIDIA GPU."""
     if isinstance(array, np.ndarray):
@@ -106,6 +127,8 @@ def to_host(array: Any) -> Any:
     ------
     BackendUnavailableError
         If the array lies on a GPU and CuPy, which reads it, cannot be imported.
+    ValueError
+        If entries of it are masked, see `plain_array`.
     """
     if is_sparse(array):
         return array.get() if hasattr(array, "get") else array
@@ -120,5 +143,5 @@ def to_host(array: Any) -> Any:
         with found.device:
             return found.get()
     if isinstance(array, np.ndarray) or not hasattr(array, "__dlpack__"):
-        return array
+        return plain_array(array)
     return np.asarray(array) if hasattr(array, "__array__") else np.from_dlpack(array)

@@ -7,6 +7,7 @@ line, so none of them contains a line break.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from signal import Signals
 from typing import Any
@@ -26,8 +27,13 @@ __all__ = [
     "TrainingEnded",
     "check_integer",
     "check_real",
+    "printable",
     "unknown_name",
 ]
+
+# Everything by which a text could give a terminal orders, or change the order of what is read: the controls of ASCII
+# and of ISO 8859 but tab and line feed, Unicode's separators of lines, and its embeddings, overrides and isolates.
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 class GpupropError(Exception):
@@ -92,6 +98,21 @@ class NonFiniteLossError(GpupropError, ArithmeticError):
         self.epoch = epoch
         self.step = step
         self.layer = layer
+
+
+def printable(text: str) -> str:
+    r"""Return a text with its control characters as Python spells them: a terminal shows them and obeys none.
+
+    Tabs and line feeds stay. The function is for whatever a file may have brought into a text: labels, names of
+    columns and files, the messages of other libraries.
+
+    Examples
+    --------
+    >>> from gpuprop.errors import printable
+    >>> print(printable("a\x1b[31mb"))
+    a\x1b[31mb
+    """
+    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:

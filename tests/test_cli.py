@@ -223,6 +223,47 @@ def test_predict_of_two_classes_has_both_probabilities(cli: Cli, tmp_path: Path)
     assert len({row["prediction"] for row in rows}) == 2
 
 
+def test_predict_writes_no_formulas_with_safe_csv(cli: Cli, tmp_path: Path) -> None:
+    np.save(tmp_path / "X.npy", np.eye(6))
+    labels = ['=HYPERLINK("http://evil")', "+1;=2", "-3", "@sum", "\ttab", "oak, not =1"]
+    network = gpuprop.Network((6, 6), loss="categorical_cross_entropy", init="zeros", classes=labels)
+    network.weights[0][...] = 9 * np.eye(6)
+    network.save(tmp_path)
+    cli.run("predict", tmp_path, "X.npy", "--out", "p.csv")
+    assert [row["prediction"] for row in read_csv(tmp_path / "p.csv")] == labels
+    cli.run("predict", tmp_path, "X.npy", "--out", "safe.csv", "--safe-csv")
+    rows = read_csv(tmp_path / "safe.csv")
+    assert [row["prediction"] for row in rows] == [*(f"'{label}" for label in labels[:5]), labels[5]]
+    assert list(rows[0]) == ["prediction", *(f"p_{label}" for label in labels)]
+    lines = (tmp_path / "safe.csv").read_text().splitlines()
+    assert lines[2].startswith('"\'+1;=2",0.')  # text in quotation marks, numbers as they are
+    np.save(tmp_path / "X.npy", -np.ones((1, 1)))
+    one = gpuprop.Network((1, 1), init="zeros")
+    one.weights[0][...] = 1.5
+    one.save(tmp_path)
+    cli.run("predict", tmp_path, "X.npy", "--out", "safe.csv", "--safe-csv")
+    assert (tmp_path / "safe.csv").read_text() == '"prediction"\n-1.5\n'
+
+
+def test_what_files_hold_gives_a_terminal_no_orders(cli: Cli, tmp_path: Path) -> None:
+    """Labels, names of columns and names of files."""
+    order, shown = "\x1b[31m", r"\x1b[31m"
+    network = gpuprop.Network(
+        (1, 2), loss="categorical_cross_entropy", classes=[f"{order}a", "b"], feature_names=[f"{order}x"], seed=0
+    )
+    network.save(tmp_path / f"{order}.safetensors")
+    write_csv(tmp_path / "a.csv", [f"{order}x", "y"], [[1.0, 2.0, 3.0], [f"{order}a", "b", f"{order}a"]])
+    said = cli.run("evaluate", tmp_path / f"{order}.safetensors", "a.csv", "--target", "y").out
+    assert said.count(shown) >= 2
+    assert order not in said
+    write_csv(tmp_path / "b.csv", [f"{order}y", f"{order}y"], [[1.0], [2.0]])
+    pd.DataFrame({f"{order}x": [1], f"{order}z": [2]}).to_parquet(tmp_path / "c.parquet")
+    for data in ("a.csv", "b.csv", "c.parquet", f"no{order}.csv"):
+        complaint = cli.fail("evaluate", tmp_path / f"{order}.safetensors", data, "--target", f"{order}y").err
+        assert order not in complaint
+        assert shown in complaint
+
+
 def test_predict_numbers(cli: Cli, runs: Path, tmp_path: Path) -> None:
     # The file still holds the column that the model was trained to predict; the model knows its name.
     cli.run("predict", runs / "prices", runs / "prices.csv", "--out", "p.csv")

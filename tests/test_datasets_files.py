@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
+import cProfile
 import csv
 import gzip
 import io
+import lzma
 import math
 import re
 import struct
+import tracemalloc
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -27,7 +31,7 @@ from gpuprop import datasets
 from gpuprop.datasets import checks
 from gpuprop.datasets.idx import parse_idx, read_idx
 from gpuprop.datasets.npy import read_array
-from gpuprop.errors import DataError
+from gpuprop.errors import DataError, printable
 
 in_one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
@@ -66,7 +70,7 @@ def refused(path: Path | str, message: str, function: Callable[..., Any] = datas
     with pytest.raises(DataError) as caught:
         function(path, **options)
     text = str(caught.value)
-    assert text.startswith(str(path))
+    assert text.startswith(printable(str(path)))
     assert str(path) not in text[1:], text  # not one error wrapped in another
     assert re.search(message, text), text
     assert "\n" not in text
@@ -443,9 +447,50 @@ def test_npz_bombs(tmp_path: Path) -> None:
     data[directory + 24 : directory + 28] = struct.pack("<I", 2**32 - 2)
     path.write_bytes(data)
     refused(path, r"declares 4294967294 bytes in \d+ packed ones at offset 0, more than 1032 to 1")
+    np.savez_compressed(path, X=np.zeros((10**6, 3)), y=np.zeros(10**6, int))
+    refused(
+        path, r"bytes unpack to 32000256 or more, expected at most 20000000;.*max_unpacked=32", max_unpacked=2 * 10**7
+    )
     with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
         archive.writestr("X.npy", npy_bytes(np.ones((2, 2))))
     refused(path, r"unknown compression")
+
+
+def test_compressed_data_are_bounded_before_they_fill_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each file holds one to ten megabytes and may unpack a tenth of one: two are not taken in any case."""
+    from pyarrow import Table, parquet
+
+    rows = b"1,2,3,4,5,6,7,8,9,0\n" * 150_000
+    files: dict[str, bytes] = {
+        "a.csv.gz": gzip.compress(rows * 3, 1),
+        "a.csv.xz": lzma.compress(rows, preset=0),
+        "a.csv.bz2": bz2.compress(rows, 1),
+        "line.csv.gz": gzip.compress(b"1" * 10**7, 1),
+        "a-idx3-ubyte.gz": gzip.compress(struct.pack(">4B3I", 0, 0, 8, 3, 10, 1000, 1000) + bytes(10**7), 1),
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("a.csv", rows)
+    np.savez_compressed(tmp_path / "a.npz", X=np.zeros((10**4, 125)), y=np.zeros(10**4))
+    cells = ["x" * 10**4] * 1000  # one text of which a code stands in each row
+    parquet.write_table(Table.from_pydict({"t": cells, "y": range(1000)}), tmp_path / "a.parquet")
+    parquet.write_table(Table.from_pydict({"n": [1] * 10**5, "y": [0] * 10**5}), tmp_path / "n.parquet")
+    for name in (*files, "a.zip", "a.npz", "a.parquet", "n.parquet"):
+        tracemalloc.start()
+        refused(tmp_path / name, r"is compressed, and its \d+ bytes unpack to \d+ or more", max_unpacked=10**5)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 2 * 10**6, f"{name}: {peak} bytes"
+    monkeypatch.setenv("GPUPROP_MAX_UNPACKED", "200KB")
+    refused(tmp_path / "a.csv.gz", r"expected at most 200000;.*GPUPROP_MAX_UNPACKED=\d")
+    monkeypatch.setenv("GPUPROP_MAX_UNPACKED", "200 MB")
+    assert datasets.load_features(tmp_path / "a.npz").shape == (10**4, 125)
+    monkeypatch.setenv("GPUPROP_MAX_UNPACKED", "much")
+    with pytest.raises(DataError, match="GPUPROP_MAX_UNPACKED: got 'much', expected a number of bytes"):
+        datasets.load(tmp_path / "a.npz")
 
 
 # CSV
@@ -792,3 +837,21 @@ def test_sizes_are_computed_without_overflow() -> None:
     assert (2**31 * 2**31 * 4) % 2**64 == 0
     with pytest.raises(DataError, match="18446744073709551616 bytes"):
         parse_idx(io.BytesIO(content), len(content), "a.idx", compressed=False)
+
+
+@pytest.mark.parametrize("names", [True, False])
+def test_csv_of_very_many_columns_is_read_in_linear_time(tmp_path: Path, names: bool) -> None:
+    """Counted in calls of functions: pandas alone makes 78 for each column, and there were 840."""
+    calls = []
+    for width in (50, 2000, 6000):  # the first imports pandas
+        line = ",".join(f"c{i}" for i in range(width)) + "\n"
+        rows = "".join(",".join(str(i * j % 9 + 1) for i in range(width)) + "\n" for j in range(2))
+        path = written(tmp_path, line * names + rows)
+        profile = cProfile.Profile()
+        known = tuple(f"c{i}" for i in range(width))
+        data = profile.runcall(datasets.load_features, path, header=names, feature_names=known)
+        assert data.shape == (2, width)
+        profile.create_stats()
+        calls.append(sum(count for _, count, *_ in profile.stats.values()))
+    assert calls[2] - calls[1] < 120 * 4000
+    assert calls[2] < 3.2 * calls[1]

@@ -1,5 +1,6 @@
 """Estimators in other forms: files, pickles, scikit-learn's estimators, ONNX graphs, PyTorch's state dicts."""
 
+import copy
 import io
 import json
 import math
@@ -254,10 +255,11 @@ def test_file_gives_an_ensemble_back(kind: Any, tmp_path: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda tensors, metadata: metadata.pop("members"), "members None"),
+        (lambda tensors, metadata: metadata.pop("members"), "metadata.members is missing"),
         (lambda tensors, metadata: metadata["members"].pop(), "member.1"),
         (lambda tensors, metadata: tensors.pop("member.1.biases.0"), "tensors, expected"),
-        (lambda tensors, metadata: metadata["members"][0].update(kind="network"), "not all"),
+        (lambda tensors, metadata: metadata["members"][0].update(kind="network"), "an unknown 'estimator'"),
+        (lambda tensors, metadata: metadata["members"].append("x"), r"members\[2\]: got 'x', expected an object"),
         (lambda tensors, metadata: metadata["members"][0].update(kind="ensemble"), "kind 'ensemble'"),
         (lambda tensors, metadata: metadata["ensemble"]["parameters"].update(ghost=1), "ghost"),
         (lambda tensors, metadata: metadata.pop("ensemble"), "ensemble"),
@@ -273,6 +275,28 @@ def test_hostile_files_of_ensembles_are_refused(change: Any, message: Any, tmp_p
     write_file(tmp_path / "changed", tensors, metadata)
     with pytest.raises(ModelFileError, match=message):
         gpuprop.load(tmp_path / "changed")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"max_iter": -1}, "max_iter"),
+        ({"clip_norm": True}, "'clip_norm' parameter: got True, which is no number"),
+        ({"hidden_layer_sizes": (0,)}, "hidden_layer_sizes must be > 0"),
+        ({"solver": "adm"}, "did you mean 'adam'"),
+        ({"dropout": [0.1] * 7}, "dropout: got 7 rates"),
+        ({"class_weight": {"a": "heavy"}}, "class_weight: got {'a': 'heavy'}"),
+    ],
+)
+def test_no_file_is_written_that_could_not_be_read(change: Any, message: str, tmp_path: Any) -> None:
+    estimator, X = fitted("text")
+    ensemble = gpuprop.MLPEnsemble(clone(estimator), 2, random_state=0).fit(X, X[:, 0] > 0)
+    with pytest.raises(ValueError, match=message):
+        copy.deepcopy(estimator).set_params(**change).save(tmp_path / "m")
+    ensemble.estimator.set_params(**change)
+    with pytest.raises(ValueError, match=message):
+        ensemble.save(tmp_path / "m")
+    assert not list(tmp_path.iterdir())
 
 
 def test_unfitted_estimator_cannot_be_saved(tmp_path: Any) -> None:

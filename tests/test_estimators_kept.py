@@ -147,7 +147,8 @@ def test_another_fit_begins_anew_beside_it(tmp_path: Path) -> None:
     clone(model).fit(X, y, X_val=other_X, y_val=other_y)
     folders = len(list(tmp_path.iterdir()))
     assert folders == 1 + len(changes) + 3
-    for same in ({"verbose": False, "n_threads": 1, "plan": "steps"}, {"warm_start": True}, *changes):
+    alike: list[dict[str, Any]] = [{"verbose": False, "n_threads": 1, "plan": "steps"}, {"warm_start": True}, *changes]
+    for same in alike:
         clone(clone(model).set_params(**same)).fit(X, y)
     assert len(list(tmp_path.iterdir())) == folders
     changed = clone(model).set_params(alpha=0.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import inspect
 import json
 import os
 import pickle
@@ -25,6 +26,7 @@ import gpuprop
 from gpuprop.core.embedding import InputEmbedding
 from gpuprop.errors import ModelFileError
 from gpuprop.model.container import DTYPES, FORMAT_VERSION, MAX_HEADER_BYTES, read_file, write_file
+from gpuprop.model.network_file import NETWORK
 from gpuprop.model.stored_network import load_network
 
 METADATA = {"kind": "network", "parameters": {"layer_sizes": [3, 1]}, "classes": ["é", 1, 2.5, True, None]}
@@ -524,12 +526,15 @@ TENSORS = {
     for kind, shape in (("weights", (fan_in, fan_out)), ("biases", (fan_out,)))
 }
 CHANGED: dict[str, tuple[dict[str, Any], str]] = {
-    "unknown key": ({"attention": 4}, "unknown parameter 'attention' (format version 1); upgrade gpuprop"),
-    "device": ({"device": "cuda"}, "unknown parameter 'device'"),
-    "no sizes": ({"layer_sizes": None}, "got layer_sizes None"),
-    "one size": ({"layer_sizes": [7]}, "got layer_sizes [7]"),
-    "sizes of floats": ({"layer_sizes": [7, 17.0, 5, 3]}, "got layer_sizes [7, 17.0, 5, 3]"),
-    "negative size": ({"layer_sizes": [7, -17, 5, 3]}, "got layer_sizes [7, -17, 5, 3]"),
+    "unknown key": (
+        {"attention": 4},
+        "parameters holds an unknown 'attention'; upgrade gpuprop if a later version",
+    ),
+    "device": ({"device": "cuda"}, "metadata.parameters holds an unknown 'device'"),
+    "no sizes": ({"layer_sizes": None}, "layer_sizes: got None, expected a list of 2 or more"),
+    "one size": ({"layer_sizes": [7]}, "layer_sizes: got [7], expected a list of 2 or more"),
+    "sizes of floats": ({"layer_sizes": [7, 17.0, 5, 3]}, "layer_sizes[1]: got 17.0, expected an integer from 1"),
+    "negative size": ({"layer_sizes": [7, -17, 5, 3]}, "layer_sizes[1]: got -17, expected an integer from 1"),
     "other sizes": (
         {"layer_sizes": [7, 16, 5, 3]},
         "tensor 'weights.0': got float32 (7, 17), expected float32 (7, 16)",
@@ -537,27 +542,35 @@ CHANGED: dict[str, tuple[dict[str, Any], str]] = {
     "absurd sizes": ({"layer_sizes": [7, 17, 5, 10**12]}, "tensor 'weights.2': got float32 (5, 3)"),
     "fewer layers": ({"layer_sizes": [7, 17, 5]}, "got 6 tensors, expected weights and biases for"),
     "other dtype": ({"dtype": "float64"}, "expected float64 (7, 17)"),
-    "unknown dtype": ({"dtype": "float16"}, "got dtype 'float16'"),
+    "unknown dtype": ({"dtype": "float16"}, "dtype: got 'float16', expected 'float32' or 'float64'"),
     "unknown loss": ({"loss": "squared_eror"}, "unknown loss"),
-    "loss a list": ({"loss": []}, "do not make a network"),
+    "loss a list": ({"loss": []}, "metadata.parameters.loss: got [], expected text"),
     "impossible pair": ({"loss": "poisson", "output_activation": "tanh"}, "do not make a network"),
-    "activation a number": ({"hidden_activation": 1}, "do not make a network"),
-    "activation a list": ({"output_activation": ["relu"]}, "do not make a network"),
-    "activations nested": ({"hidden_activation": [["relu"], {}]}, "do not make a network"),
+    "activation a number": ({"hidden_activation": 1}, "hidden_activation: got 1, expected text or a list, each text"),
+    "activation a list": ({"output_activation": ["relu"]}, "output_activation: got ['relu'], expected text or null"),
+    "activations nested": ({"hidden_activation": [["relu"], {}]}, "hidden_activation[0]: got ['relu'], expected text"),
     "negative penalty": ({"l2": -1.0}, "l2"),
-    "huge penalty": ({"l2": 10**400}, "do not make a network"),
+    "huge penalty": ({"l2": 10**400}, "expected a finite number of at least 0"),
     "dropout 1": ({"dropout": 1.0}, "dropout"),
     "dropout an object": ({"dropout": {"a": 1}}, "dropout"),
     "seed text": ({"seed": "0"}, "seed"),
     "scaling a list": ({"input_scaling": [1, 2]}, "input_scaling"),
-    "scaling incomplete": ({"input_scaling": {"shift": 0}}, "do not make a network"),
+    "scaling incomplete": ({"input_scaling": {"shift": 0}}, "input_scaling.scale is missing"),
     "scaling too wide": ({"input_scaling": {"shift": [0] * 8, "scale": 1}}, "shift has 8 entries, expected 7"),
-    "scaling ragged": ({"input_scaling": {"shift": [0, [1]], "scale": 1}}, "do not make a network"),
-    "scaling huge": ({"input_scaling": {"shift": 10**400, "scale": 1}}, "do not make a network"),
+    "scaling ragged": (
+        {"input_scaling": {"shift": [0, [1]], "scale": 1}},
+        "shift[1]: got [1], expected a finite",
+    ),
+    "scaling huge": ({"input_scaling": {"shift": 10**400, "scale": 1}}, "expected a finite number or a list"),
     "classes nested": ({"classes": [["a"], "b", "c"]}, "classes"),
-    "classes a number": ({"classes": 3}, "do not make a network"),
+    "classes a number": ({"classes": 3}, "classes: got 3, expected null or a list"),
     "too few names": ({"feature_names": ["a"]}, "feature_names"),
 }
+
+
+def test_a_file_may_hold_all_arguments_of_a_network_but_those_of_its_making() -> None:
+    arguments = set(inspect.signature(gpuprop.Network).parameters) - {"device", "init"}
+    assert {*NETWORK.required, *NETWORK.optional} == arguments
 
 
 @pytest.mark.parametrize("case", CHANGED)
@@ -572,9 +585,9 @@ def test_parameters_that_make_no_network_are_refused(tmp_path: Path, case: str) 
     [
         ({}, "got a file of kind None, expected 'network'"),
         ({"kind": "optimizer"}, "got a file of kind 'optimizer', expected 'network'"),
-        ({"kind": "network"}, "got parameters None, expected a JSON object"),
-        ({"kind": "network", "parameters": [1]}, "got parameters [1], expected a JSON object"),
-        ({"kind": "network", "parameters": {}}, "got layer_sizes None"),
+        ({"kind": "network"}, "metadata.parameters is missing"),
+        ({"kind": "network", "parameters": [1]}, "metadata.parameters: got [1], expected an object"),
+        ({"kind": "network", "parameters": {}}, "metadata.parameters.layer_sizes is missing"),
     ],
 )
 def test_files_that_hold_no_network_are_refused(tmp_path: Path, metadata: dict[str, Any], message: str) -> None:

@@ -83,6 +83,11 @@ def test_a_killed_run_is_dead(tmp_path: Path, other: Any) -> None:
     state = reader.state()
     assert (state["status"], state["history"]["train_loss"], state["epoch"]) == ("dead", [0.5], 1)
     assert "process" not in state
+    assert not state["resumable"]
+    kept = tmp_path / ".checkpoints" / "0123" / "checkpoint-000001.safetensors"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    assert reader.state()["resumable"]
 
 
 @needs_proc

@@ -1,7 +1,8 @@
 """Printing: colours, bars and rules on a terminal; plain aligned lines, without one escape code, everywhere else.
 
 A display never stops a command. While a command runs, standard output and error are `Stream` objects, which print with
-replacements what the encoding lacks, and stop printing when the other end has gone or is full; see `safe_streams`.
+replacements what the encoding lacks and what a terminal would obey, and stop printing when the other end has gone or
+is full; see `safe_streams`. Only rich, through `terminal`, gives a terminal orders.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
+
+from gpuprop.errors import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,6 +36,7 @@ __all__ = [
     "safe_streams",
     "terminal",
     "warn",
+    "warn_if_unfinished",
 ]
 
 _LEGIBLE = 24
@@ -39,10 +44,11 @@ _LEGIBLE = 24
 
 
 class Stream:
-    """A standard stream to which writing never fails.
+    """A standard stream to which writing never fails, and through which no file gives the terminal orders.
 
-    A character that the encoding lacks is written as its number, as Python's
-    error handler "backslashreplace" does. After the first write that the system refuses, nothing more is written.
+    A character that the encoding lacks is written as its number, as Python's error handler "backslashreplace" does,
+    and so is one that a terminal would obey, see `gpuprop.errors.printable`. After the first write that the system
+    refuses, nothing more is written.
 
     Parameters
     ----------
@@ -65,7 +71,12 @@ class Stream:
             self.fault = OSError(errno.EBADF, "it is closed")
 
     def write(self, text: str) -> int:
-        """Write what can be written."""
+        """Write what can be written, and what a terminal would obey as Python spells it."""
+        self.write_orders(printable(text))
+        return len(text)
+
+    def write_orders(self, text: str) -> int:
+        """Write a text as it is, with whatever it tells the terminal to do; for rich only."""
         if self._stream is not None and self.fault is None:
             try:
                 try:
@@ -137,6 +148,14 @@ def warn(message: object) -> None:
     print(f"gpuprop: warning: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
 
 
+def warn_if_unfinished(model: Path) -> None:
+    """Warn that a model is that of a checkpoint, because its training has not come to its end."""
+    from gpuprop.model.container import is_unfinished
+
+    if is_unfinished(model):
+        warn(f"{model}: the training has not come to its end; this is the model of its last checkpoint")
+
+
 def is_terminal() -> bool:
     """Return whether standard output is a terminal that can move its cursor."""
     if not sys.stdout.isatty():
@@ -145,11 +164,29 @@ def is_terminal() -> bool:
     return console.is_terminal and not console.is_dumb_terminal
 
 
-def terminal() -> Console:
-    """Return rich's view of standard output."""
-    from rich.console import Console
+class _Orders:
+    """What rich writes to: a `Stream` that passes its orders to the terminal on."""
 
-    return Console(highlight=False)
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self.write = stream.write_orders
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def terminal() -> Console:
+    """Return rich's view of standard output; what it prints contains no orders but rich's own."""
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
+
+    class Terminal(Console):
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+            for segment in super().render(renderable, options):
+                yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+    output: Any = sys.stdout
+    return Terminal(file=_Orders(output) if isinstance(output, Stream) else None, highlight=False)  # type: ignore[arg-type]
 
 
 def print_json(value: Any) -> None:
@@ -179,6 +216,7 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Se
     right : sequence of int, default=()
         The columns to set flush right, as numbers are.
     """
+    headers, *rows = ([printable(cell).replace("\n", "\\n") for cell in row] for row in (headers, *rows))
     widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
     if is_terminal() and _print_rich_table(headers, rows, right, widths):
         return

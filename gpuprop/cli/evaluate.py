@@ -61,12 +61,13 @@ def evaluate(
     chosen = use_device(device)
     check_test_fraction(test_fraction)
 
-    from gpuprop.cli.console import print_json, print_notes, print_report
+    from gpuprop.cli.console import print_json, print_notes, print_report, warn_if_unfinished
     from gpuprop.estimators.predictors import load_predictor
     from gpuprop.training.parts import Source
     from gpuprop.training.scores import report_of
 
     predictor = load_predictor(model, device)
+    warn_if_unfinished(model)
     source = Source(data, target, labels, header, parse_arrays(arrays), parse_list(na))
     rows = predictor.rows(source, test_fraction)
     assert rows.y is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,10 @@ The file of a classifier has the column prediction (labels) and a probability p_
 regression has prediction, or prediction_1, prediction_2, ... for several outputs. Labels are spelled as in the
 training. Columns are found by their names if the model and INPUT have names. INPUT may still have the column that the
 model was trained to predict; a model of a table also leaves other columns of INPUT alone.
+
+Labels are text from the training data. If you do not trust them and mean to open the file in a spreadsheet, which runs
+text such as =1+1 as a formula, use --safe-csv: it puts all text in quotation marks, and a single quote (') in front of
+text that begins with =, +, -, @, a tab or a line break. Such labels then differ from those of the training.
 
 \b
 Examples:
@@ -42,23 +47,31 @@ def predict(
     na: MissingValues = None,
     arrays: Arrays = None,
     device: Device = "auto",
+    safe_csv: Annotated[
+        bool, typer.Option("--safe-csv", help="Write no text that a spreadsheet would run as a formula.")
+    ] = False,
 ) -> None:
     """Load both, predict, write."""
     chosen = use_device(device)
     check_writable(out)
 
-    from gpuprop.cli.console import print_notes
+    from gpuprop.cli.console import print_notes, warn_if_unfinished
     from gpuprop.estimators.predictors import load_predictor
+    from gpuprop.model.predictions import safe_cell
     from gpuprop.training.parts import Source
 
     predictor = load_predictor(model, device)
+    warn_if_unfinished(model)
     source = Source(data, target, None, header, parse_arrays(arrays), parse_list(na))
     rows = predictor.features(source)
     columns = predictor.columns(rows)
     with written_whole(out) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
+        rows_of_cells = chain([columns], zip(*columns.values(), strict=True))
+        if safe_csv:
+            writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+            writer.writerows(map(safe_cell, row) for row in rows_of_cells)
+        else:
+            csv.writer(file, lineterminator="\n").writerows(rows_of_cells)
     print_notes(rows.notes)
     print(chosen)
     print(f"{out}: {len(rows.X):,} predictions")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -12,16 +13,24 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuprop.errors import DataError
+from gpuprop.errors import DataError, printable
 
 # Deflate spends at least 2 bits on 258 bytes of output, so that no valid stream grows by more than this factor
 # (zlib, "Technical details": 1032:1). A header that declares more is false, which a reader knows without unpacking.
 DEFLATE_MAX_RATIO = 1032
 
+# What a compressed file may grow to, unless the user allows more: data of any use are rarely packed 200 to 1, and half
+# a gigabyte harms nobody.
+MOST_RATIO = 200
+FREE_BYTES = 2**29
+MAX_UNPACKED = "GPUPROP_MAX_UNPACKED"
+"""The environment variable that allows more bytes, or fewer, for all commands."""
+_UNITS = {"": 1, "B": 1, "K": 10**3, "KB": 10**3, "M": 10**6, "MB": 10**6, "G": 10**9, "GB": 10**9, "T": 10**12}
+
 
 def data_error(source: object, message: object) -> DataError:
-    """Return the error for a data source: its name, then the message, on one line."""
-    return DataError(" ".join(f"{source}: {message}".split()))
+    """Return the error for a data source: its name, then the message, on one printable line."""
+    return DataError(printable(" ".join(f"{source}: {message}".split())))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -90,6 +99,41 @@ def refuse_oversized(source: object, n_bytes: int) -> None:
     memory = physical_memory()
     if memory is not None and n_bytes > memory:
         raise data_error(source, f"holds {n_bytes} bytes of data, expected at most this machine's {memory} bytes")
+
+
+def refuse_unpacked(source: object, n_bytes: int, n_packed: int, most: int | None) -> None:
+    """Raise ``DataError`` if compressed data grow beyond the limit; readers call this before they unpack.
+
+    Parameters
+    ----------
+    source : object
+    n_bytes : int
+        The bytes that the file says it holds, or that came out of it so far.
+    n_packed : int
+        The bytes of the file.
+    most : int or None
+        The most bytes that the user allows. None takes the variable `MAX_UNPACKED`, and without it `FREE_BYTES`, or
+        `MOST_RATIO` times the file if that is more.
+    """
+    refuse_oversized(source, n_bytes)
+    limit = most or _limit_of_all() or max(FREE_BYTES, MOST_RATIO * n_packed)
+    if n_bytes > limit:
+        raise data_error(
+            source,
+            f"is compressed, and its {n_packed} bytes unpack to {n_bytes} or more, expected at most {limit}; if you "
+            f"trust the file, allow more with {MAX_UNPACKED}={n_bytes} (in Python: max_unpacked={n_bytes})",
+        )
+
+
+def _limit_of_all() -> int | None:
+    """Return the limit of the environment variable, e.g. 4GB, or None."""
+    said = os.environ.get(MAX_UNPACKED, "").strip()
+    if not said:
+        return None
+    found = re.fullmatch(r"(\d+)\s*([A-Z]*)", said.upper())
+    if found is None or found[2] not in _UNITS or int(found[1]) == 0:
+        raise DataError(printable(f"{MAX_UNPACKED}: got {said!r}, expected a number of bytes such as 800MB or 4GB"))
+    return int(found[1]) * _UNITS[found[2]]
 
 
 def refuse_nonfinite(

@@ -8,20 +8,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gpuprop.datasets.checks import check_file, data_error, listed, refuse_oversized
+from gpuprop.datasets.checks import check_file, data_error, listed, refuse_unpacked
 from gpuprop.datasets.opening import hint
 from gpuprop.datasets.raw_table import Columns, check_names
 from gpuprop.datasets.request import Request, target_column
 from gpuprop.errors import DataError
 
 OPENML = "openml:"
+BATCH_ROWS = 4096
+#: Arrow's types of columns that a file can hold by codes: a few bytes may then stand for very many.
+TEXTS_AND_BYTES = ("string", "large_string", "binary", "large_binary")
 
 
 def read_parquet(path: Path, request: Request) -> Columns:
     """Read a Parquet file (needs the extra ``parquet``); an index that pandas stored in it is not read as a column."""
-    n_bytes = check_file(path)
+    n_bytes, unpacked = check_file(path), 0
     try:
-        from pyarrow import parquet
+        from pyarrow import Table, parquet
     except ImportError:
         raise data_error(path, "Parquet needs pyarrow; install it with: pip install 'gpuprop[parquet]'") from None
     with path.open("rb") as stream:
@@ -30,14 +33,40 @@ def read_parquet(path: Path, request: Request) -> Columns:
             raise data_error(path, f"got no PAR1 at offset 0, expected a Parquet file{hint(start)}")
         try:
             file = parquet.ParquetFile(stream)
-            refuse_oversized(path, 8 * file.metadata.num_rows * file.metadata.num_columns)
+            refuse_unpacked(path, _declared_bytes(file.metadata), n_bytes, request.max_unpacked)
             check_names(path, file.schema_arrow.names)  # here, because pandas cannot hold two columns with one name
-            frame = file.read(use_threads=False).to_pandas(use_threads=False)
+            texts = [field.name for field in file.schema_arrow if str(field.type) in TEXTS_AND_BYTES]
+            coded = parquet.ParquetFile(stream, read_dictionary=texts)
+            batches = []
+            for batch in coded.iter_batches(BATCH_ROWS, use_threads=False):
+                batches.append(batch)
+                unpacked += _unpacked_bytes(batch, texts)
+                refuse_unpacked(path, unpacked, n_bytes, request.max_unpacked)
+            table = Table.from_batches(batches, coded.schema_arrow).cast(file.schema_arrow)
+            frame = table.to_pandas(use_threads=False)
         except DataError:
             raise
         except Exception as error:  # Arrow's errors have no common base but this one
             raise data_error(path, f"is not a valid Parquet file of {n_bytes} bytes: {str(error)[:200]}") from None
     return _columns(path, frame, request, [])
+
+
+def _declared_bytes(metadata: Any) -> int:
+    """Return the bytes of a Parquet file's columns by what its footer says, with 8 for each cell."""
+    groups = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+    return int(max(8 * metadata.num_rows * metadata.num_columns, groups))
+
+
+def _unpacked_bytes(batch: Any, texts: Sequence[str]) -> int:
+    """Return the bytes of a part of a table once its texts, which are codes here, are written out."""
+    from pyarrow import compute
+
+    n_bytes = int(batch.nbytes)
+    for name in texts:
+        column = batch.column(name)
+        lengths = compute.binary_length(column.dictionary).cast("int64")
+        n_bytes += compute.sum(lengths.take(column.indices)).as_py() or 0
+    return n_bytes
 
 
 def read_openml(name: str, request: Request) -> Columns:

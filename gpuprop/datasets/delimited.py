@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpuprop.datasets import first_line
 from gpuprop.datasets.checks import data_error, listed
 from gpuprop.datasets.numbers import MISSING, looks_like_number
 from gpuprop.datasets.opening import BINARY, TEXTS, first_bytes, kind_by_content, open_unpacked
-from gpuprop.datasets.raw_table import Columns, check_names, names_by_place
+from gpuprop.datasets.raw_table import Columns, check_names, dtype_kinds, groups_of_numbers, names_by_place
 from gpuprop.datasets.request import Request, target_column
 from gpuprop.errors import DataError
 
@@ -32,6 +33,7 @@ SEPARATORS = ",;\t|"
 BLANKS = " "  # stands for any run of blanks and tabs
 LOOKED_AT = 200  # rows that tell the separator and the header,
 CELLS_LOOKED_AT = 20_000  # but fewer of many columns
+MANY_COLUMNS = 1000
 _SEP_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 _COMMENT = re.compile(r"#+(\s|$)")
 
@@ -78,10 +80,11 @@ class _Text:
     first_rows: list[tuple[int, list[str]]]
     notes: list[str] = field(default_factory=list)
     names: tuple[str, ...] | None = None
+    max_unpacked: int | None = None
 
     @contextmanager
     def rows(self) -> Iterator[Iterator[tuple[int, list[str]]]]:
-        with _open_text(self.path) as stream:
+        with _open_text(self.path, self.max_unpacked) as stream:
             yield self.layout.rows(stream)
 
     def fields(self) -> list[list[str]]:
@@ -107,28 +110,28 @@ def read_csv(path: Path, request: Request) -> Columns:
     ``NA`` or ``None`` may be the name of a class.
     """
     try:
-        text = _look_at(path)
+        text = _look_at(path, request.max_unpacked)
         if _has_names(text, request):
             text.names = _names(text)
         return _columns(text, request)
     except UnicodeDecodeError:
-        raise _encoding_error(path) from None
+        raise _encoding_error(path, request.max_unpacked) from None
     except csv.Error as error:
         raise data_error(path, f"is not a valid CSV file: {error}; is a quotation mark not closed?") from None
 
 
 @contextmanager
-def _open_text(path: Path) -> Iterator[TextIO]:
-    with open_unpacked(path) as stream, io.TextIOWrapper(stream, encoding=ENCODING, newline="") as text:
+def _open_text(path: Path, max_unpacked: int | None) -> Iterator[TextIO]:
+    with open_unpacked(path, max_unpacked) as stream, io.TextIOWrapper(stream, encoding=ENCODING, newline="") as text:
         yield text
 
 
 # The layout
 
 
-def _look_at(path: Path) -> _Text:
+def _look_at(path: Path, max_unpacked: int | None) -> _Text:
     """Find the separator from the first rows."""
-    with _open_text(path) as stream:
+    with _open_text(path, max_unpacked) as stream:
         lines = list(islice(stream, LOOKED_AT + 1))
         is_whole = not stream.readline()
     n_lines = max(20, CELLS_LOOKED_AT // (1 + max(lines[-1].count(s) for s in SEPARATORS + BLANKS))) if lines else 0
@@ -153,7 +156,7 @@ def _look_at(path: Path) -> _Text:
     rows = list(layout.rows(lines))
     if not rows:
         raise data_error(path, f"holds only the line {body[0].strip()!r}, expected rows of data")
-    return _Text(path, layout, rows if is_whole or len(rows) == 1 else rows[:-1], notes)
+    return _Text(path, layout, rows if is_whole or len(rows) == 1 else rows[:-1], notes, max_unpacked=max_unpacked)
 
 
 def _below_comments(layout: Layout, comments: Sequence[str], body: Sequence[str]) -> Layout:
@@ -257,23 +260,27 @@ def _names(text: _Text) -> tuple[str, ...]:
 def _columns(text: _Text, request: Request) -> Columns:
     """Parse the file, and leave out columns that hold nothing."""
     target = _expected_target(text, request)
-    texts = {} if target is None else {target: ("", *request.na_values)}
+    # To have spellings of missing values for each of very many columns takes pandas longer than to read one again.
+    texts = {} if target is None or text.width > MANY_COLUMNS else {target: ("", *request.na_values)}
     frame = _parse(text, request, texts)
     kept = _kept(text, frame, request)
     names = None if text.names is None else tuple(text.names[i] or f"Unnamed: {i}" for i in kept)
     target = target_column(text.path, len(kept), names, request)
     # Labels, and all but numbers, keep the spelling of the file; pandas makes bools of TRUE and true.
     known = names or names_by_place(text.path, len(kept), target, request)
+    of_dtypes = dtype_kinds(frame)
     wanted = [
-        i for i, k in enumerate(kept) if not _is_number_or_text(frame[k]) or request.kinds.get(known[i]) == "text"
+        i
+        for i, k in enumerate(kept)
+        if (of_dtypes[k] not in "iuf" and not _is_text(frame[k])) or request.kinds.get(known[i]) == "text"
     ]
     wanted += [] if target is None or kept[target] in texts else [target]
     if wanted:
         again = {kept[i]: ("", *request.na_values) if i == target else (*MISSING, *request.na_values) for i in wanted}
         for column, values in _parse(text, request, again, only=True).items():
             frame[column] = values
-    for column in set(frame.columns) - set(kept):
-        frame.pop(column)
+    if len(kept) < frame.shape[1]:
+        frame = frame[kept]
     frame.columns = range(len(kept))
 
     def place(row: int) -> str:
@@ -284,7 +291,7 @@ def _columns(text: _Text, request: Request) -> Columns:
         asked = {kept[i]: (*MISSING, *request.na_values) for i in columns}
         return _parse(text, request, asked, only=True).rename(columns={kept[i]: i for i in columns})
 
-    has_points = any(_has_fractions(frame[i]) for i in frame.columns)
+    has_points = any(_have_fractions(numbers) for _, numbers in groups_of_numbers(frame, "f"))
     return Columns(
         source=text.path,
         frame=frame,
@@ -321,31 +328,29 @@ def _kept(text: _Text, frame: Any, request: Request) -> list[int]:
         nameless = [] if len(request.feature_names or ()) == frame.shape[1] else [frame.shape[1] - 1]
     empty = [i for i in nameless if bool(frame[i].isna().all()) and frame.shape[1] > 1]
     if empty:
-        which = ", ".join(str(i + 1) for i in empty)
+        which = listed([i + 1 for i in empty])
         text.notes.append(f"Column {which} of {frame.shape[1]} has neither a name nor values and was left out.")
     if names is not None and not names[0] and 0 not in empty and frame.shape[1] > 2:
         numbers = frame[0]
         if numbers.dtype.kind in "iu" and numbers.is_unique and "Unnamed: 0" not in request.known_names:
             text.notes.append("The first column without a name numbers the rows (the index of a data frame); left out.")
             empty.append(0)
-    kept = [i for i in frame.columns if i not in empty]
+    left_out = set(empty)
+    kept = [i for i in frame.columns if i not in left_out]
     unnamed = [f"Unnamed: {i}" for i in kept if names is not None and not names[i]]
     if unnamed:
         text.notes.append(f"The columns without a name are called {listed(unnamed)}, as pandas calls them.")
     return kept
 
 
-def _is_number_or_text(column: Any) -> bool:
-    """Return whether pandas made numbers or text of a column, not bools or a mixture."""
-    if column.dtype.kind in "iuf" or str(column.dtype) in ("str", "string"):
+def _is_text(column: Any) -> bool:
+    """Return whether pandas made text of a column, not bools or a mixture."""
+    if str(column.dtype) in ("str", "string"):
         return True
     return column.dtype.kind != "b" and bool(column.map(lambda cell: isinstance(cell, str), na_action="ignore").all())
 
 
-def _has_fractions(column: Any) -> bool:
-    if column.dtype.kind != "f":
-        return False
-    values = column.to_numpy()
+def _have_fractions(values: NDArray[np.float64]) -> bool:
     return bool(np.any(np.trunc(values) != values, where=np.isfinite(values)))
 
 
@@ -358,7 +363,7 @@ def _parse(text: _Text, request: Request, texts: Mapping[int, Sequence[str]], *,
         missing = {i: texts.get(i, missing) for i in (texts if only else range(text.width))}
     separator = text.layout.separator
     try:
-        with _open_text(text.path) as stream:
+        with _open_text(text.path, text.max_unpacked) as stream:
             for _ in range(text.skipped):  # skiprows would count a quoted line break differently from csv
                 stream.readline()
             frame = pd.read_csv(
@@ -367,7 +372,7 @@ def _parse(text: _Text, request: Request, texts: Mapping[int, Sequence[str]], *,
                 header=None,
                 index_col=False,
                 usecols=sorted(texts) if only else None,
-                dtype=dict.fromkeys(texts, str),
+                dtype=dict.fromkeys(texts, str) or None,
                 skipinitialspace=True,
                 keep_default_na=False,
                 na_values=missing,
@@ -403,7 +408,7 @@ def _title(separator: str) -> str:
     )
 
 
-def _encoding_error(path: Path) -> DataError:
+def _encoding_error(path: Path, max_unpacked: int | None) -> DataError:
     """Return the error for a file that is not UTF-8; pandas would count from the start of a block."""
     start = first_bytes(path)
     other = kind_by_content(start, BINARY)
@@ -414,7 +419,7 @@ def _encoding_error(path: Path) -> DataError:
             path, f"got byte {start[0]:02x} at offset 0, expected UTF-8: it is UTF-16; save it as CSV UTF-8"
         )
     offset = 0
-    with open_unpacked(path) as stream:
+    with open_unpacked(path, max_unpacked) as stream:
         decoder = codecs.getincrementaldecoder("utf-8")()
         while chunk := stream.read(1 << 20):
             held = len(decoder.getstate()[0])

@@ -54,7 +54,8 @@ def decide(
     first = [field.strip() for field in rows[0]]
     if isinstance(target, str) and target in first and not _is_index(target, len(first)):
         return True, False
-    shared = [name for name in known if name in first]
+    fields = set(first)
+    shared = [name for name in known if name in fields]
     if shared and (len(shared) == len(known) or not all(map(is_number, shared))):
         return True, False
     found = _guess(first, rows[1:], {*GAPS, *missing})

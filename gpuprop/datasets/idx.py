@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +23,7 @@ from gpuprop.datasets.checks import (
     open_file,
     refuse_nonfinite,
     refuse_oversized,
+    refuse_unpacked,
 )
 from gpuprop.datasets.opening import hint
 from gpuprop.datasets.request import Records, Request, check_n_features, row_place
@@ -37,7 +39,7 @@ def is_idx_name(path: Path) -> bool:
     return "idx" in path.name.lower()
 
 
-def read_idx(path: Path) -> NDArray[Any]:
+def read_idx(path: Path, max_unpacked: int | None = None) -> NDArray[Any]:
     """Read an IDX file, plain or gzip-compressed, which its first bytes tell.
 
     Returns
@@ -54,24 +56,36 @@ def read_idx(path: Path) -> NDArray[Any]:
     with stream:
         compressed = stream.read(2) == GZIP
         stream.seek(0)
-        return parse_idx(stream, n_bytes, str(path), compressed=compressed)
+        return parse_idx(stream, n_bytes, str(path), compressed=compressed, max_unpacked=max_unpacked)
 
 
-def parse_idx(stream: BinaryIO, n_bytes: int, name: str, *, compressed: bool) -> NDArray[Any]:
+def parse_idx(
+    stream: BinaryIO, n_bytes: int, name: str, *, compressed: bool, max_unpacked: int | None = None
+) -> NDArray[Any]:
     """Read IDX data from a stream of ``n_bytes`` bytes; messages call it ``name``."""
+
+    def check(declared: int) -> None:
+        if compressed:
+            refuse_unpacked(name, declared, n_bytes, max_unpacked)
+        else:
+            refuse_oversized(name, declared)
+
     if not compressed:
-        return _parse(stream, name, largest=n_bytes)
+        return _parse(stream, name, n_bytes, check)
     try:
         with gzip.GzipFile(fileobj=stream, mode="rb") as unpacked:
-            return _parse(unpacked, name, largest=n_bytes * DEFLATE_MAX_RATIO)
+            return _parse(unpacked, name, n_bytes * DEFLATE_MAX_RATIO, check)
     except EOFError:
         raise data_error(name, f"the compressed data end too early, at offset {n_bytes}; get the file again") from None
     except (gzip.BadGzipFile, zlib.error) as error:
         raise data_error(name, f"is not a valid gzip file ({error}); get the file again") from None
 
 
-def _parse(stream: BinaryIO | gzip.GzipFile, name: str, largest: int) -> NDArray[Any]:
-    """Read header and elements; a header that declares more than ``largest`` bytes cannot be true."""
+def _parse(stream: BinaryIO | gzip.GzipFile, name: str, largest: int, check: Callable[[int], None]) -> NDArray[Any]:
+    """Read header and elements; a header that declares more than ``largest`` bytes cannot be true.
+
+    ``check`` refuses a number of bytes that is too much for the memory.
+    """
     magic = _read_exactly(stream, 4, 0, name, "the IDX magic number")
     if magic[:2] != b"\0\0":
         raise data_error(
@@ -95,7 +109,7 @@ def _parse(stream: BinaryIO | gzip.GzipFile, name: str, largest: int) -> NDArray
         raise data_error(
             name, f"declares {declared} from offset {start}, expected at most {largest - start}: truncated"
         )
-    refuse_oversized(name, n_bytes)
+    check(n_bytes)
     values = np.empty(n_bytes, np.uint8)
     read = _fill(stream, values)
     if read < n_bytes:
@@ -134,7 +148,7 @@ def read_images(path: Path, request: Request) -> Records:
     (``train-labels-idx1-ubyte`` for ``train-images-idx3-ubyte``) or QMNIST (``...-labels-idx2-int``). Whole numbers in
     a file of labels are classes, however many there are; of QMNIST's eight columns the first holds them.
     """
-    images = read_idx(path)
+    images = read_idx(path, request.max_unpacked)
     if images.ndim < 2:
         raise data_error(
             path, f"got {images.ndim} dimension, expected at least 2 (samples x features); is it the labels?"
@@ -152,7 +166,7 @@ def _read_labels(images: Path, n_images: int, request: Request) -> tuple[NDArray
     path = request.labels or next((beside for beside in _labels_beside(images) if beside.exists()), None)
     if path is None:
         raise data_error(images, "got no file of labels; give their IDX file with --labels (in Python: labels=...)")
-    labels, notes = read_idx(path), []
+    labels, notes = read_idx(path, request.max_unpacked), []
     if labels.ndim == 2 and labels.shape[1] in (1, QMNIST_COLUMNS) and labels.dtype.kind == "i":
         if labels.shape[1] > 1:
             notes.append(f"{path.name}: the first of its {labels.shape[1]} columns was taken for the labels (QMNIST).")

@@ -45,6 +45,7 @@ def load(
     header: bool | None = None,
     arrays: Mapping[str, str] | None = None,
     feature_names: Sequence[str] | None = None,
+    max_unpacked: int | None = None,
 ) -> Dataset:
     """Load a data set of numbers for training.
 
@@ -72,6 +73,10 @@ def load(
         ``target``, ``images`` and ``labels``, ``arr_0`` and ``arr_1``.
     feature_names : sequence of str, optional
         The names of a model's columns. If the source has names too, its columns are taken by name, in this order.
+    max_unpacked : int, optional
+        The most bytes that a compressed file (also NPZ and Parquet) may unpack to. The default is the environment
+        variable ``GPUPROP_MAX_UNPACKED``, and without it 512 MiB, or 200 times the file if that is more: a small file
+        can be made to fill any memory.
 
     Returns
     -------
@@ -95,6 +100,7 @@ def load(
         header=header,
         feature_names=None if feature_names is None else tuple(feature_names),
         arrays=arrays or {},
+        max_unpacked=max_unpacked,
     )
     records = _read(source, request)
     told = records.task if task == "auto" and records.task is not None else task
@@ -126,6 +132,7 @@ def load_test(
     labels: Source | None = None,
     header: bool | None = None,
     arrays: Mapping[str, str] | None = None,
+    max_unpacked: int | None = None,
 ) -> Part:
     """Load samples with targets that fit an existing model or data set.
 
@@ -140,7 +147,7 @@ def load_test(
         How many features the model takes.
     feature_names : sequence of str, optional
         The names of the model's columns. If the source has names too, its columns are taken by name, in this order.
-    target, labels, header, arrays
+    target, labels, header, arrays, max_unpacked
         As for ``load``. Without ``target``, if columns are taken by name, the one that is not a feature is the target.
 
     Returns
@@ -164,6 +171,7 @@ def load_test(
         feature_names=None if feature_names is None else tuple(feature_names),
         n_features=n_features,
         arrays=arrays or {},
+        max_unpacked=max_unpacked,
     )
     records = _read(source, request)
     X, found = records.test or (records.X, _targets(records))
@@ -178,6 +186,7 @@ def load_features(
     target: str | None = None,
     header: bool | None = None,
     arrays: Mapping[str, str] | None = None,
+    max_unpacked: int | None = None,
 ) -> NDArray[Any]:
     """Load samples without targets, for predictions.
 
@@ -186,7 +195,7 @@ def load_features(
     source : str or path
         As for ``load``. Every column of an NPY file is a feature; only the features of an NPZ file are read, and of
         one with a test part only this part.
-    n_features, feature_names, header, arrays
+    n_features, feature_names, header, arrays, max_unpacked
         As for ``load_test``.
     target : str, optional
         The model's target column, which is ignored if the source holds it: its name, or its index in an NPY file.
@@ -206,6 +215,7 @@ def load_features(
         n_features=n_features,
         with_target=False,
         arrays=arrays or {},
+        max_unpacked=max_unpacked,
     )
     return _read(source, request).X
 
@@ -219,6 +229,7 @@ def read_table(
     columns: Sequence[str] | None = None,
     kinds: Mapping[str, str] | None = None,
     with_target: bool = True,
+    max_unpacked: int | None = None,
 ) -> RawTable:
     r"""Read a table of any columns: text (CSV of all kinds), Parquet, or OpenML; see `is_table`.
 
@@ -226,7 +237,7 @@ def read_table(
     ----------
     source : str or path
         As for ``load``; no arrays.
-    target, header
+    target, header, max_unpacked
         As for ``load``. Without ``with_target``, ``target`` names a column to leave out if it is there.
     na_values : sequence of str, default ()
         What stands for a missing value beside an empty field and pandas' spellings (``NA``, ``NaN``, ``None``, ...).
@@ -272,6 +283,7 @@ def read_table(
         kinds=kinds or {},
         na_values=tuple(na_values),
         with_target=with_target,
+        max_unpacked=max_unpacked,
     )
     return _read_table(source, request)
 

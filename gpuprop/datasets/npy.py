@@ -23,6 +23,7 @@ from gpuprop.datasets.checks import (
     open_file,
     refuse_nonfinite,
     refuse_oversized,
+    refuse_unpacked,
 )
 from gpuprop.datasets.opening import hint
 from gpuprop.datasets.request import Records, Request, check_n_features, choose_columns, row_place
@@ -156,7 +157,8 @@ def read_npz(path: Path, request: Request) -> Records:
             with zipfile.ZipFile(stream) as archive:
                 names = [name.removesuffix(".npy") for name in archive.namelist()]
                 parts = _named_arrays(path, names, request) if request.arrays else _usual_arrays(path, names, request)
-                found = [[_read_member(archive, key, n_bytes, path) for key in keys] for keys in parts]
+                _refuse_bomb(archive, [key for keys in parts for key in keys], n_bytes, path, request)
+                found = [[_read_member(archive, key, path) for key in keys] for keys in parts]
         except DataError:
             raise
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError, ValueError) as error:
@@ -249,20 +251,34 @@ def _features_and_target(
     return _features(path, X, request), y
 
 
-def _read_member(archive: zipfile.ZipFile, key: str, n_bytes: int, path: Path) -> NDArray[Any]:
-    info = archive.infolist()[[name.removesuffix(".npy") for name in archive.namelist()].index(key)]
-    name = f"{path}[{key}]"
-    if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-        raise data_error(name, "got an unknown compression, expected stored or deflated, the two that numpy.savez uses")
-    ratio = 1 if info.compress_type == zipfile.ZIP_STORED else DEFLATE_MAX_RATIO
-    if info.file_size > ratio * min(info.compress_size, n_bytes):
-        raise data_error(
-            name,
-            f"declares {info.file_size} bytes in {info.compress_size} packed ones at offset {info.header_offset}, "
-            f"more than {ratio} to 1, which no valid file does",
-        )
+def _member(archive: zipfile.ZipFile, key: str) -> zipfile.ZipInfo:
+    return archive.infolist()[[name.removesuffix(".npy") for name in archive.namelist()].index(key)]
+
+
+def _refuse_bomb(archive: zipfile.ZipFile, keys: Sequence[str], n_bytes: int, path: Path, request: Request) -> None:
+    """Refuse arrays that would fill the memory, or that cannot be so large, by what the archive says of them."""
+    unpacked = 0
+    for key in keys:
+        info, name = _member(archive, key), f"{path}[{key}]"
+        if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+            raise data_error(
+                name, "got an unknown compression, expected stored or deflated, the two that numpy.savez uses"
+            )
+        ratio = 1 if info.compress_type == zipfile.ZIP_STORED else DEFLATE_MAX_RATIO
+        if info.file_size > ratio * min(info.compress_size, n_bytes):
+            raise data_error(
+                name,
+                f"declares {info.file_size} bytes in {info.compress_size} packed ones at offset {info.header_offset}, "
+                f"more than {ratio} to 1, which no valid file does",
+            )
+        unpacked += info.file_size if ratio > 1 else 0
+    refuse_unpacked(path, unpacked, n_bytes, request.max_unpacked)
+
+
+def _read_member(archive: zipfile.ZipFile, key: str, path: Path) -> NDArray[Any]:
+    info = _member(archive, key)
     with archive.open(info) as member:
-        return read_array(member, info.file_size, name)
+        return read_array(member, info.file_size, f"{path}[{key}]")
 
 
 def _check_numeric(source: object, X: NDArray[Any]) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
-from gpuprop.datasets.checks import check_file, data_error, listed, open_file, refuse_oversized
+from gpuprop.datasets.checks import check_file, data_error, listed, open_file, refuse_unpacked
 
 #: The first bytes of a file tell what it holds (the formats' specifications; pandas knows the same compressions).
 COMPRESSIONS = {
@@ -89,8 +89,9 @@ def hint(start: bytes) -> str:
 class _Bounded(io.RawIOBase):
     """A stream of unpacked bytes that ends with an error before they fill the memory, or if there are too few."""
 
-    def __init__(self, path: Path, stream: IO[bytes], least: int) -> None:
-        self._path, self._stream, self._least, self._count = path, stream, least, 0
+    def __init__(self, stream: IO[bytes], least: int, check: Callable[[int], None]) -> None:
+        self._stream, self._least, self._check, self._count = stream, least, check, 0
+        check(least)
 
     def readable(self) -> bool:
         return True
@@ -98,7 +99,7 @@ class _Bounded(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         data = self._stream.read(len(buffer))
         self._count += len(data)
-        refuse_oversized(self._path, self._count)
+        self._check(self._count)
         if len(buffer) and not data and self._count < self._least:
             raise EOFError
         buffer[: len(data)] = data
@@ -106,24 +107,29 @@ class _Bounded(io.RawIOBase):
 
 
 @contextmanager
-def open_unpacked(path: Path) -> Iterator[IO[bytes]]:
+def open_unpacked(path: Path, max_unpacked: int | None = None) -> Iterator[IO[bytes]]:
     """Open a file for reading and unpack it if its first bytes say that it is compressed.
 
     Raises
     ------
     DataError
-        If the file cannot be read, if a zip archive does not hold exactly one file, or if compressed data are damaged.
+        If the file cannot be read, if a zip archive does not hold exactly one file, or if compressed data are damaged
+        or unpack to too much, see `gpuprop.datasets.checks.refuse_unpacked`.
     """
-    check_file(path)
+    n_bytes = check_file(path)
     compression = kind_by_content(first_bytes(path), COMPRESSIONS)
     if compression is None:
         with path.open("rb") as plain:
             yield plain
         return
+
+    def check(count: int) -> None:
+        refuse_unpacked(path, count, n_bytes, max_unpacked)
+
     try:
         with (
             _opened(path, compression) as (stream, least),
-            io.BufferedReader(_Bounded(path, stream, least)) as unpacked,
+            io.BufferedReader(_Bounded(stream, least, check)) as unpacked,
         ):
             yield cast("IO[bytes]", unpacked)
     except BROKEN as error:
@@ -147,7 +153,7 @@ def _opened(path: Path, compression: str) -> Iterator[tuple[IO[bytes], int]]:
             if members[0].flag_bits & 1:
                 raise data_error(path, "is a zip archive with a password; unpack it first")
             with archive.open(members[0]) as member:
-                yield member, 0
+                yield member, members[0].file_size
         return
     if compression == "zstd":
         try:

@@ -7,7 +7,7 @@ its columns as one matrix (``numeric_records``).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,8 @@ from gpuprop.datasets.request import (
 #: A column of which at least this share are numbers is a column of numbers with odd cells, not one of text.
 NUMERIC_SHARE = 0.95
 FEW_VALUES = 10
+NUMBERS = "biufc"
+CELLS_AT_A_TIME = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +112,24 @@ class Columns:
     decimal: str | None = None
     spelled: Callable[[Sequence[int]], Any] | None = None
     separated: str = ""
+
+
+def dtype_kinds(frame: Any) -> list[str]:
+    """Return the kind of each column's dtype; pandas takes a hundred times as long to give each column."""
+    return [dtype.kind for dtype in frame.dtypes]
+
+
+def groups_of_numbers(frame: Any, kinds: str = "iuf") -> Iterator[tuple[list[int], NDArray[np.float64]]]:
+    """Yield the places of some columns at a time whose dtype is of these kinds, and their numbers as one matrix.
+
+    Many columns of few rows are taken together, and columns of very many rows one by one.
+    """
+    places = [i for i, kind in enumerate(dtype_kinds(frame)) if kind in kinds]
+    size = max(1, CELLS_AT_A_TIME // max(1, len(frame)))
+    for start in range(0, len(places), size):
+        some = places[start : start + size]
+        part = frame if len(some) == frame.shape[1] else frame.iloc[:, some]
+        yield some, part.to_numpy(np.float64, na_value=np.nan)
 
 
 def check_names(source: object, names: Iterable[str]) -> None:
@@ -194,7 +214,7 @@ def names_by_place(source: object, n_columns: int, target: int | None, request: 
 
 
 def _is_text(column: Any) -> bool:
-    return column.dtype.kind not in "biufc"
+    return column.dtype.kind not in NUMBERS
 
 
 def _numbers_in_text(
@@ -206,13 +226,14 @@ def _numbers_in_text(
     """
     frame, source = columns.frame, columns.source
     kinds = [request.kinds.get(name) for name in names]
+    of_dtypes = dtype_kinds(frame)
     wanted = [
         i
         for i in range(frame.shape[1])
         if kinds[i] != "text"
         and (i != columns.target or request.with_target)
         and i not in columns.nominal
-        and _is_text(frame[i])
+        and of_dtypes[i] not in NUMBERS
         and (kinds[i] == "number" or _may_hold_numbers(frame[i]))
     ]
     readings = {i: read_numbers(frame[i]) for i in wanted}
@@ -221,7 +242,7 @@ def _numbers_in_text(
     if decimal is not None:
         readings |= {i: read_numbers(frame[i], decimal) for i, reading in readings.items() if reading.ambiguous}
     if decimal == "," and columns.spelled is not None:  # what pandas took for 1.234 may be 1 234
-        floats = [i for i in range(frame.shape[1]) if frame[i].dtype.kind == "f"]
+        floats = [i for i, kind in enumerate(of_dtypes) if kind == "f"]
         texts = columns.spelled(floats)
         readings |= {i: reading for i in floats if (reading := read_numbers(texts[i], decimal)).example}
     found = {}
@@ -307,15 +328,16 @@ def _refuse_disagreement(columns: Columns, name: str, index: int, reading: Readi
 
 
 def _refuse_infinities(source: object, frame: Any, place: Callable[[int], str]) -> None:
-    for position, name in enumerate(frame.columns):
-        column = frame.iloc[:, position]
-        if column.dtype.kind == "f":
-            infinite = np.isinf(column.to_numpy(np.float64, na_value=np.nan))
-            if infinite.any():
-                row = int(np.argmax(infinite))
-                raise data_error(
-                    source, f"{place(row)}, column {name!r}: got {column.iloc[row]}, expected a finite number"
-                )
+    for places, numbers in groups_of_numbers(frame, "f"):
+        infinite = np.isinf(numbers)
+        if infinite.any():
+            which = int(np.argmax(infinite.any(axis=0)))
+            row = int(np.argmax(infinite[:, which]))
+            raise data_error(
+                source,
+                f"{place(row)}, column {frame.columns[places[which]]!r}: got {numbers[row, which]}, expected a finite "
+                "number",
+            )
 
 
 # Columns of numbers as one matrix
@@ -344,15 +366,14 @@ def numeric_records(table: RawTable, request: Request) -> Records:
 
 def _matrix(table: RawTable, chosen: Sequence[int]) -> NDArray[np.float64]:
     """Return columns as one float64 matrix; a column of text raises an error that names its first text."""
-    X = np.empty((len(table.frame), len(chosen)), np.float64)
-    titles = [_title(table.frame.columns[i], table.names_known) for i in chosen]
-    for position, index in enumerate(chosen):
-        column = table.frame.iloc[:, index]
-        X[:, position] = (
-            _from_text(table, column, titles[position])
-            if _is_text(column)
-            else column.to_numpy(np.float64, na_value=np.nan)
-        )
+    frame = table.frame if chosen == list(range(table.frame.shape[1])) else table.frame.iloc[:, chosen]
+    X = np.empty(frame.shape, np.float64)
+    titles = [_title(name, table.names_known) for name in frame.columns]
+    for places, numbers in groups_of_numbers(frame, NUMBERS):
+        X[:, places] = numbers
+    for position, kind in enumerate(dtype_kinds(frame)):
+        if kind not in NUMBERS:
+            X[:, position] = _from_text(table, frame.iloc[:, position], titles[position])
     refuse_nonfinite(table.name, X, table.place, lambda position: titles[position])
     return X
 

@@ -41,6 +41,8 @@ class Request:
         Whether to read targets; False for predictions.
     arrays : mapping of str to str
         The names of the arrays ``"X"`` and ``"y"`` in an NPZ file.
+    max_unpacked : int or None
+        The most bytes that a compressed file may unpack to, see `gpuprop.datasets.checks.refuse_unpacked`.
     """
 
     target: str | int | None = None
@@ -52,11 +54,12 @@ class Request:
     n_features: int | None = None
     with_target: bool = True
     arrays: Mapping[str, str] = field(default_factory=dict)
+    max_unpacked: int | None = None
 
     @property
     def known_names(self) -> tuple[str, ...]:
         """The names of columns that are known before the file is read."""
-        return (*(self.feature_names or ()), *(name for name in self.kinds if name not in (self.feature_names or ())))
+        return tuple(dict.fromkeys([*(self.feature_names or ()), *self.kinds]))
 
 
 def row_place(row: int) -> str:
@@ -118,8 +121,10 @@ def choose_named(source: object, names: Sequence[str], target_name: str | None, 
         return list(range(len(names)))
     if target_name in wanted:
         raise data_error(source, f"column {target_name!r} is a feature, not a target")
-    missing = [name for name in wanted if name not in names]
-    others = [name for name in names if name not in wanted]
+    places = {name: i for i, name in enumerate(names)}
+    missing = [name for name in wanted if name not in places]
+    known = set(wanted)
+    others = [name for name in names if name not in known]
     if missing:
         hint = nearest(missing[0], others) if len(missing) == 1 else ""
         raise data_error(
@@ -129,7 +134,7 @@ def choose_named(source: object, names: Sequence[str], target_name: str | None, 
         )
     if others:
         raise data_error(source, f"got unexpected columns {listed(others)}; remove them")
-    return [list(names).index(name) for name in wanted]
+    return [places[name] for name in wanted]
 
 
 def check_features(source: object, n_columns: int, n_features: int, request: Request) -> None:

@@ -7,16 +7,28 @@ is nothing to say. `gpuprop.estimators.columns` scales them, and replaces NaN by
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuprop.estimators.cells import Cells, Numbers, Spelled, as_moments, as_numbers, as_spelled, spelling_of
+from gpuprop.estimators.cells import (
+    DATE_FORMATS,
+    Cells,
+    Numbers,
+    Spelled,
+    as_moments,
+    as_numbers,
+    as_spelled,
+    spelling_of,
+)
+from gpuprop.model.forms import FLAG, NONE, TEXT, Either, Fields, Form, Items, Real, Word
 
 __all__ = [
+    "FORMS",
     "KINDS",
+    "PARTS",
     "Boolean",
     "Category",
     "Date",
@@ -32,6 +44,9 @@ __all__ = [
 Role = Literal["number", "plain", "code"]
 
 Array = NDArray[np.float64]
+
+#: The parts of a date that go in circles: the places in the year, in the week and in the day.
+PARTS = ("month", "weekday", "hour")
 
 #: Spellings of no and yes, in lower case, in pairs.
 _TRUTHS = (("false", "true"), ("no", "yes"), ("n", "y"), ("f", "t"), ("off", "on"), ("0", "1"))
@@ -244,33 +259,35 @@ Kind: TypeAlias = Number | Boolean | Category | Text | Date | Unused
 KINDS: dict[str, type[Kind]] = {kind.kind: kind for kind in (Number, Boolean, Category, Text, Date, Unused)}
 
 
+_OWN: dict[str, dict[str, Form]] = {
+    "number": {"gaps": FLAG},
+    "boolean": {"values": Items(TEXT, 2, 2)},
+    "category": {"values": Items(TEXT), "rest": FLAG, "coded": FLAG},
+    "text": {"values": Items(TEXT), "rest": FLAG, "coded": FLAG},
+    "date": {"format": Either(NONE, Word(DATE_FORMATS)), "parts": Items(Word(PARTS)), "gaps": FLAG},
+    "unused": {"found": TEXT, "reason": TEXT},
+}
+#: What ``to_plain`` of each kind gives.
+FORMS = {kind: Fields({"kind": TEXT, "name": TEXT, "missing": Real(0, 1), **own}) for kind, own in _OWN.items()}
+
+
 def kind_from_plain(plain: Mapping[str, Any]) -> Kind:
     """Return the column that ``to_plain`` described.
 
     Raises
     ------
-    TypeError, ValueError, LookupError
+    RefusedError, ValueError, LookupError
         If it describes none.
     """
-    content = dict(plain)
+    FORMS[plain["kind"]].check(plain, f"the {plain['kind']} column")
+    content: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()
+    }
     kind = KINDS[content.pop("kind")]
-    expected = {field.name: str(field.type) for field in fields(kind)}
-    if set(content) != set(expected):
-        raise ValueError(f"a {kind.kind} column has {sorted(content)}, expected {sorted(expected)}")
-    return kind(**{name: _checked(name, value, expected[name]) for name, value in content.items()})
-
-
-def _checked(name: str, value: Any, expected: str) -> Any:
-    if expected.startswith("tuple"):
-        if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) for one in value):
-            raise ValueError(f"{name} of a column is {value!r}, expected texts")
-        if len(set(value)) != len(value) or (expected == "tuple[str, str]" and len(value) != 2):
-            raise ValueError(f"{name} of a column is {value!r}, expected {expected}, all different")
-        return tuple(value)
-    known = {"str": (str,), "float": (float, int), "bool": (bool,), "str | None": (str, type(None))}
-    if not isinstance(value, known[expected]) or (isinstance(value, float) and not 0 <= value <= 1):
-        raise ValueError(f"{name} of a column is {value!r}, expected {expected}")
-    return value
+    for name, value in content.items():
+        if isinstance(value, tuple) and len(set(value)) < len(value):
+            raise ValueError(f"{name} of column {content['name']!r}: got {value!r}, expected different texts")
+    return kind(**content)
 
 
 def truth_values(spelled: Spelled) -> tuple[str, str] | None:

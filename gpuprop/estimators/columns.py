@@ -23,8 +23,9 @@ from gpuprop.errors import unknown_name
 from gpuprop.estimators.cells import CellError, Cells, Missing, read_columns
 from gpuprop.estimators.column_finding import find
 from gpuprop.estimators.column_kinds import Category, Date, Kind, Number, Role, Unused, kind_from_plain
+from gpuprop.model.forms import FLAG, NONE, TEXT, Either, Fields, Items, Named, Real, Whole
 
-__all__ = ["CellError", "ColumnRow", "Columns", "as_frame", "is_frame"]
+__all__ = ["COLUMNS", "CellError", "ColumnRow", "Columns", "as_frame", "is_frame", "with_gaps"]
 
 Array = NDArray[Any]
 
@@ -32,6 +33,19 @@ Array = NDArray[Any]
 MOST_VALUES = 100
 #: From here on a scaled number is 3 in float32 after the clip; farther out, its square could be infinite.
 FAR = 1e6
+
+#: What `Columns.to_plain` gives.
+COLUMNS = Fields(
+    {
+        "columns": Items(Named(), 1),
+        "named": FLAG,
+        "center": Items(Real(), 1),
+        "factor": Items(Real(), 1),
+        "missing_values": Items(Either(TEXT, Real(), FLAG)),
+        "max_categories": Whole(0),
+        "most_one_hot": Either(NONE, Whole(0)),
+    }
+)
 
 
 class ColumnRow(NamedTuple):
@@ -337,23 +351,21 @@ class Columns:
 
         Raises
         ------
-        TypeError, ValueError, LookupError
+        RefusedError, ValueError, LookupError
             If `plain` describes none.
         """
-        spelled = plain["missing_values"]
-        if not isinstance(spelled, (list, tuple)) or any(not isinstance(one, (str, int, float)) for one in spelled):
-            raise ValueError(f"missing_values are {spelled!r}, expected texts and numbers")
-        most = plain["most_one_hot"]
+        COLUMNS.check(plain, "columns")
         columns = cls(
-            missing_values=spelled,
-            max_categories=int(plain["max_categories"]),
-            most_one_hot=None if most is None else int(most),
+            missing_values=plain["missing_values"],
+            max_categories=plain["max_categories"],
+            most_one_hot=plain["most_one_hot"],
         )
-        columns.kinds, columns.named = tuple(kind_from_plain(one) for one in plain["columns"]), bool(plain["named"])
+        columns.kinds, columns.named = tuple(map(kind_from_plain, plain["columns"])), plain["named"]
+        _refuse_duplicates(columns.names)
         center, factor = (np.array(plain[name], np.float64) for name in ("center", "factor"))
         n_inputs = sum(len(kind.inputs()) for kind in columns.kinds) or 1
-        if center.shape != (n_inputs,) or factor.shape != (n_inputs,) or not np.isfinite([center, factor]).all():
-            raise ValueError(f"the scaling of the columns has shape {center.shape}, expected {n_inputs} finite numbers")
+        if center.shape != (n_inputs,) or factor.shape != (n_inputs,):
+            raise ValueError(f"the scaling of the columns has shape {center.shape}, expected {n_inputs} numbers")
         columns._take_scaling(center, factor)
         return columns
 
@@ -382,10 +394,23 @@ def as_frame(X: Any) -> Any:
         with warnings.catch_warnings():  # pandas 3 deprecates the protocol, which is all that some frames have
             warnings.simplefilter("ignore")
             return pd.api.interchange.from_dataframe(X)
-    array = np.asarray(X)
+    array = with_gaps(X)
     if array.ndim != 2:
         raise ValueError(f"X: got shape {array.shape}, expected a data frame or an array (n_samples, n_features)")
     return pd.DataFrame(array)
+
+
+def with_gaps(X: Any) -> Array:
+    """Return an array in which what a masked array masks is missing: NaN among numbers, else None."""
+    if not isinstance(X, np.ma.MaskedArray):
+        return np.asarray(X)
+    masked = np.ma.getmaskarray(X)
+    if not masked.any():
+        return np.asarray(X)
+    numeric = X.dtype.kind in "biuf"
+    array = np.array(X.data, np.result_type(X.dtype, np.float32) if numeric else object)
+    array[masked] = np.nan if numeric else None
+    return array
 
 
 def _names(frame: Any) -> list[str]:

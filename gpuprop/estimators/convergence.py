@@ -99,7 +99,10 @@ class Convergence(Callback):
             self._watch_score(trainer, self.validation_score(record))
         estimator = self.estimator
         if self.rate_rule == "invscaling":
-            trainer.learning_rate = self.initial_rate(trainer) / (estimator.t_ + 1) ** estimator.power_t
+            try:
+                trainer.learning_rate = self.initial_rate(trainer) / (estimator.t_ + 1) ** estimator.power_t
+            except OverflowError:  # of a huge power_t
+                trainer.learning_rate = 0.0
         if self.no_improvement_count > estimator.n_iter_no_change:
             self._give_up(trainer)
         if self.single_epoch:

@@ -15,10 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import is_classifier
 
+from gpuprop.estimators.parameters import check_parameters, check_types
 from gpuprop.estimators.plain_values import plain, revived
+from gpuprop.model.forms import FLAG, FLOAT, NONE, SCALAR, TEXT, Either, Fields, Form, Items, Named, Whole
+from gpuprop.model.refusals import shown
 
 __all__ = [
+    "DESCRIBED",
+    "HISTORY",
+    "LABELS",
     "RECORDS",
+    "check_history",
+    "check_records",
     "describe",
     "describe_ensemble",
     "described_labels",
@@ -29,18 +37,30 @@ __all__ = [
     "restored_labels",
 ]
 
-#: Fitted attributes that a file holds where an estimator has them; all are numbers, or lists of numbers.
-RECORDS = (
-    "n_iter_",
-    "t_",
-    "loss_",
-    "best_loss_",
-    "loss_curve_",
-    "validation_scores_",
-    "best_validation_score_",
-    "history_",
-    "_no_improvement_count",
-)
+HISTORY = Named(Items(SCALAR))
+#: Fitted attributes that a file holds where an estimator has them, and what they may be.
+RECORDS = {
+    "n_iter_": Whole(0),
+    "t_": Whole(0),
+    "loss_": FLOAT,
+    "best_loss_": Either(FLOAT, NONE),
+    "loss_curve_": Items(FLOAT),
+    "validation_scores_": Either(Items(FLOAT), NONE),
+    "best_validation_score_": Either(FLOAT, NONE),
+    "history_": HISTORY,
+    "_no_improvement_count": Whole(0),
+}
+#: The records that epochs need; an estimator has all of them, or none.
+_OF_EPOCHS = ("best_loss_", "loss_curve_", "validation_scores_", "best_validation_score_", "_no_improvement_count")
+LABELS = Fields({"dtype": TEXT, "values": Items(Either(TEXT, FLOAT, FLAG)), "several": FLAG})
+#: What a file may say of a classifier or a regressor, once its values are revived, see `plain_values`.
+_ABOUT: dict[str, Form] = {"parameters": Named(), "records": Fields({"n_iter_": Whole(0), "t_": Whole(0)}, RECORDS)}
+_NAMES: dict[str, Form] = {"feature_names": Items(TEXT)}
+DESCRIBED = {
+    "classifier": Fields({**_ABOUT, "labels": LABELS}, _NAMES),
+    "regressor": Fields(_ABOUT, _NAMES),
+    "ensemble": Fields({"parameters": Named(), "estimator": Named()}, _NAMES),
+}
 #: The most epochs of which a file holds the records: the last ones.
 MOST_EPOCHS = 10_000
 #: Parameters that a file does not hold; it describes the `estimator` of an ensemble separately.
@@ -59,8 +79,9 @@ def describe(estimator: Any) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If a parameter or a label is of a type that a file cannot hold.
+        If a parameter is wrong, or a parameter or a label is of a type that a file cannot hold.
     """
+    check_parameters(estimator)
     parameters = described_parameters(estimator)
     records = {name: getattr(estimator, name) for name in RECORDS if hasattr(estimator, name)}
     if "history_" in records:
@@ -76,6 +97,8 @@ def describe(estimator: Any) -> dict[str, Any]:
 
 def describe_ensemble(ensemble: Any) -> dict[str, Any]:
     """Return the parameters of a fitted `MLPEnsemble`, and those of its `estimator`, as JSON values."""
+    check_types(ensemble)
+    check_parameters(ensemble.estimator)
     described: dict[str, Any] = {
         "parameters": described_parameters(ensemble),
         "estimator": described_parameters(ensemble.estimator),
@@ -129,7 +152,7 @@ def described_labels(classes: NDArray[Any], *, several: bool = False) -> dict[st
 
 
 def restored_labels(described: Mapping[str, Any]) -> NDArray[Any]:
-    """Return the labels that `described_labels` described.
+    """Return the labels that `described_labels` described; the values may have been revived.
 
     Raises
     ------
@@ -139,7 +162,31 @@ def restored_labels(described: Mapping[str, Any]) -> NDArray[Any]:
     dtype, values = described["dtype"], [revived(value) for value in described["values"]]
     if not re.fullmatch(_LABEL_DTYPES, dtype) or any(not isinstance(v, (str, int, float, bool)) for v in values):
         raise ValueError(f"labels of dtype {dtype!r}, expected text, numbers or booleans")
-    return np.array(values, dtype=dtype)
+    labels = np.array(values, dtype=dtype)
+    if labels.tolist() != values or np.unique(labels).tolist() != values:
+        raise ValueError(f"labels {shown(values)}, expected different {dtype} in their order")
+    return labels
+
+
+def check_records(records: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` for records of a file that an estimator could not go on with."""
+    of_epochs = [name for name in _OF_EPOCHS if name in records]
+    if of_epochs and len(of_epochs) < len(_OF_EPOCHS):
+        raise ValueError(f"records of {', '.join(of_epochs)} only, expected all of {', '.join(_OF_EPOCHS)}, or none")
+    check_history(records.get("history_", {}))
+    if of_epochs:
+        by_score = records["validation_scores_"] is not None
+        if (records["best_validation_score_"] is not None) != by_score or (records["best_loss_"] is None) != by_score:
+            raise ValueError("records of the best score and of the best loss, expected those of one of them")
+
+
+def check_history(history: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` for a history without epochs, or whose columns have different lengths."""
+    if history and "epoch" not in history:
+        raise ValueError(f"a history with the columns {shown(list(history))}, expected a column 'epoch'")
+    lengths = {column: len(rows) for column, rows in history.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"a history with columns of {lengths}, expected equal lengths")
 
 
 def restore_records(estimator: Any, records: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from numbers import Integral, Real
 from typing import Any, TypeVar
 
 import numpy as np
-from sklearn.base import _fit_context
+from sklearn.base import _fit_context, is_classifier
 from sklearn.utils._param_validation import Interval, InvalidParameterError, Options, StrOptions
 
 from gpuprop.errors import unknown_name
@@ -18,10 +18,14 @@ from gpuprop.maths.activations import Activation, get_activation
 from gpuprop.maths.losses import LOSSES, Loss, get_loss
 from gpuprop.maths.optimizers import OPTIMIZERS, Optimizer
 from gpuprop.maths.schedules import SCHEDULES, Schedule, get_schedule
+from gpuprop.model.arguments import check_dropout
 from gpuprop.training.checkpoint import Checkpoint
 
 __all__ = [
     "CONSTRAINTS",
+    "check_class_weight",
+    "check_parameters",
+    "check_types",
     "fit_method",
     "hidden_activations",
     "hidden_layer_sizes",
@@ -186,6 +190,38 @@ def schedule_of(estimator: Any) -> Schedule | None:
     if isinstance(given, str) and given.lower().replace("-", "_") not in (*SCHEDULES, "warm_up", "onecycle"):
         raise InvalidParameterError(f"The 'learning_rate' parameter: {unknown_name('schedule', given, SCHEDULES)}")
     return get_schedule(given)
+
+
+def check_parameters(estimator: Any) -> None:
+    """Raise ``TypeError`` or ``ValueError`` for parameters of an estimator with which a fit could not begin."""
+    check_types(estimator)
+    hidden = hidden_layer_sizes(estimator)
+    hidden_activations(estimator, len(hidden))
+    check_dropout(estimator.dropout, len(hidden) + 1)
+    max_epochs(estimator)
+    schedule_of(estimator)
+    if estimator.solver != "lbfgs":
+        optimizer_of(estimator)
+    if is_classifier(estimator):
+        check_class_weight(estimator.class_weight)
+    else:
+        regression_loss(estimator)
+
+
+def check_types(estimator: Any) -> None:
+    """Raise ``ValueError`` for a parameter of a wrong type or range; here True is no number, as scikit-learn has it."""
+    estimator._validate_params()
+    for name, constraints in estimator._parameter_constraints.items():
+        if isinstance(getattr(estimator, name), bool) and not {"boolean", "verbose"} & {
+            one for one in constraints if isinstance(one, str)
+        }:
+            raise InvalidParameterError(f"The {name!r} parameter: got {getattr(estimator, name)}, which is no number")
+
+
+def check_class_weight(weight: Any) -> None:
+    """Raise ``ValueError`` for weights of classes that are no numbers."""
+    if isinstance(weight, dict) and not all(isinstance(one, Real) and float(one) >= 0 for one in weight.values()):
+        raise ValueError(f"class_weight: got {weight!r:.60}, expected a number of at least 0 for each class")
 
 
 def _named(parameter: str, look_up: Callable[[Any], T], name: Any) -> T:

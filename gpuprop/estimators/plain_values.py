@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from gpuprop.errors import unknown_name
 from gpuprop.maths.activations import Activation
 from gpuprop.maths.optimizers import OPTIMIZERS, Optimizer
 from gpuprop.maths.schedules import SCHEDULES, Schedule
+from gpuprop.model.refusals import shown
 from gpuprop.training.tabular_presets import TabularPreset
 
 __all__ = ["plain", "revived"]
@@ -72,19 +74,41 @@ def revived(value: Any, activations: Mapping[str, Activation] | None = None) -> 
         return tuple(revived(one, activations) for one in value)
     if not isinstance(value, dict):
         return value
+    if len(value) != 1:
+        raise ValueError(f"got {shown(value)}, expected an object with a single key that says what it is")
     ((kind, content),) = value.items()
-    if kind == "items":
-        return {revived(key, activations): revived(one, activations) for key, one in content}
     makers: dict[str, Callable[[Any], Any]] = {
-        "float": float,
+        "float": _not_finite,
+        "items": lambda pairs: {revived(key, activations): revived(one, activations) for key, one in _pairs(pairs)},
         "activation": lambda name: (activations or {}).get(name, name),
         "optimizer": lambda pair: _known(OPTIMIZERS, pair),
         "schedule": lambda pair: _known(SCHEDULES, pair),
-        "preset": lambda settings: TabularPreset(**{field: revived(value) for field, value in settings.items()}),
+        "preset": lambda settings: TabularPreset(**_settings(settings)),
     }
+    if kind not in makers:
+        raise unknown_name("kind of value", kind, makers)
     return makers[kind](content)
 
 
+def _not_finite(spelled: Any) -> float:
+    if spelled not in ("nan", "inf", "-inf"):
+        raise ValueError(f"got the float {shown(spelled)}, expected 'nan', 'inf' or '-inf'")
+    return float(spelled)
+
+
+def _pairs(pairs: Any) -> list[Any]:
+    if not isinstance(pairs, list) or any(not isinstance(pair, list) or len(pair) != 2 for pair in pairs):
+        raise ValueError(f"got the items {shown(pairs)}, expected pairs of a key and a value")
+    return pairs
+
+
+def _settings(settings: Any) -> dict[str, Any]:
+    if not isinstance(settings, dict):
+        raise ValueError(f"got the settings {shown(settings)}, expected an object")
+    return {name: revived(value) for name, value in settings.items()}
+
+
 def _known(registry: Mapping[str, type[Optimizer] | type[Schedule]], pair: Any) -> Any:
-    name, settings = pair
-    return registry[name](**{field: revived(value) for field, value in settings.items()})
+    if not isinstance(pair, list) or len(pair) != 2 or pair[0] not in list(registry):
+        raise ValueError(f"got {shown(pair)}, expected a name, one of {', '.join(registry)}, and settings")
+    return registry[pair[0]](**_settings(pair[1]))

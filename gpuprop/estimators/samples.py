@@ -11,7 +11,7 @@ from sklearn import get_config
 from sklearn.base import is_classifier
 from sklearn.utils.validation import validate_data
 
-from gpuprop.arrays import is_sparse, on_gpu, to_host
+from gpuprop.arrays import is_sparse, on_gpu, plain_array, to_host
 
 __all__ = ["Samples", "input_dtypes", "validated", "validated_inputs"]
 
@@ -43,6 +43,7 @@ def input_dtypes(estimator: Any) -> tuple[Any, ...]:
 def validated(estimator: Any, X: Any, y: Any, dtype: tuple[Any, ...], *, reset: bool) -> tuple[Any, Any]:
     """Return X, dense or CSR, and y after scikit-learn's checks, which also read the columns of data frames."""
     _refuse_foreign(X)
+    X = plain_array(X)
     given, X, y = X, _stand_in(X), to_host(y)
     X, y = validate_data(
         estimator,
@@ -62,6 +63,7 @@ def validated(estimator: Any, X: Any, y: Any, dtype: tuple[Any, ...], *, reset: 
 def validated_inputs(estimator: Any, X: Any) -> Any:
     """Return inputs to predict for, after scikit-learn's checks."""
     _refuse_foreign(X)
+    X = plain_array(X)
     checked = validate_data(estimator, _stand_in(X), accept_sparse=("csr", "csc"), reset=False)
     return X if on_gpu(X) else checked
 

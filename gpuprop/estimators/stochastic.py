@@ -127,7 +127,10 @@ class StochasticFit:
         before = len(history.get("epoch", ()))
         for column, values in self.trainer.history.items():
             history.setdefault(column, [None] * before).extend(values[known:])
-        history["epoch"] = list(range(1, len(history.get("epoch", ())) + 1))
+        n_epochs = len(history.get("epoch", ()))
+        history["epoch"] = list(range(1, n_epochs + 1))
+        for values in history.values():  # a column that these epochs do not have
+            values.extend([None] * (n_epochs - len(values)))
 
 
 def _trainer(estimator: Any, task: Task) -> Trainer:

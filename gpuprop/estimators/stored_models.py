@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from gpuprop.model.container import FORMAT_VERSION, MODEL_FILE_NAME, read_file, write_file
+from gpuprop.model.forms import TEXT, Fields, Items, Named
 from gpuprop.model.refusals import naming, refuse, refusing, shown
 from gpuprop.model.stored_network import load_network, network_from, read_model, save_network, save_networks
 
@@ -113,9 +114,8 @@ def _model(
 
 def _members(tensors: dict[str, Array], metadata: dict[str, Any]) -> list[tuple[dict[str, Array], dict[str, Any]]]:
     """Return tensors and metadata of each member of an ensemble's file."""
-    described = metadata.get("members")
-    if not (isinstance(described, list) and described and all(isinstance(member, dict) for member in described)):
-        refuse(f"got members {shown(described)}, expected a list of JSON objects")
+    Fields({"kind": TEXT, "members": Items(Named(), 1), "ensemble": Named()}).check(metadata, "metadata")
+    described = metadata["members"]
     own: list[dict[str, Array]] = [{} for _ in described]
     for name, tensor in tensors.items():
         found = re.fullmatch(r"member\.([0-9]{1,9})\.(.+)", name)

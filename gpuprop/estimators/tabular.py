@@ -23,7 +23,7 @@ from gpuprop.arrays import on_gpu, to_host
 from gpuprop.core.embedding import InputEmbedding
 from gpuprop.core.updates import PausingFit
 from gpuprop.errors import TrainingEnded
-from gpuprop.estimators.columns import Columns, as_frame, is_frame
+from gpuprop.estimators.columns import Columns, as_frame, is_frame, with_gaps
 from gpuprop.estimators.held_out import splits
 from gpuprop.estimators.labels import check_label_objects
 from gpuprop.estimators.parameters import fit_method, hidden_layer_sizes, set_parameters
@@ -132,7 +132,7 @@ class BaseTabular(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]  # sc
         targets = self._learn_targets(y)
         weight = None if sample_weight is None else _check_sample_weight(to_host(sample_weight), targets)
         weight = self._weigh_classes(y, weight)
-        chosen = self._preset()
+        chosen = self.preset_in_use()
         self.columns_ = self._new_columns(chosen).fit(X)
         if self.verbose:
             print(self.columns_)
@@ -203,8 +203,8 @@ class BaseTabular(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]  # sc
             **options,
         )
 
-    def _preset(self) -> TabularPreset:
-        """Return the preset with the estimator's own settings."""
+    def preset_in_use(self) -> TabularPreset:
+        """Return the preset with the estimator's own settings, all checked."""
         given = {name: getattr(self, name) for name in _SETTINGS if getattr(self, name, None) is not None}
         if self.hidden_layer_sizes is not None:
             given["hidden"] = hidden_layer_sizes(self)
@@ -674,7 +674,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]  # sc
         values = np.asarray(y, np.float64).reshape(len(y), -1)
         self.n_outputs_ = values.shape[1]
         self.target_mean_, self.target_deviation_ = mean_and_deviation(values)
-        chosen = self._preset()
+        chosen = self.preset_in_use()
         self.target_range_ = np.array([values.min(axis=0), values.max(axis=0)]) if chosen.clamped else None
         return (values - self.target_mean_) / self.target_deviation_
 
@@ -747,8 +747,10 @@ def _mean(arrays: Iterable[Array]) -> Array:
 def _as_array(values: Any) -> Any:
     """Return values on the host; lists of text, and pandas' own types, become arrays of objects.
 
-    NumPy would make text of numbers beside text.
+    NumPy would make text of numbers beside text. What a masked array masks is missing.
     """
+    if isinstance(values, np.ma.MaskedArray):
+        return with_gaps(values)
     values = to_host(values) if on_gpu(values) else values
     if isinstance(values, pd.Series | pd.Index) and not isinstance(values.dtype, np.dtype):
         objects = values.to_numpy(dtype=object, na_value=np.nan)

@@ -127,6 +127,8 @@ def check_classes(classes: Sequence[Any] | None, n_outputs: int) -> tuple[Any, .
     for label in labels:
         if not isinstance(label, (str, int, float, bool)) or (isinstance(label, float) and not math.isfinite(label)):
             raise TypeError(f"classes: got {label!r}, expected text, numbers or booleans")
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"classes: got {', '.join(map(repr, labels[:8]))}, expected different labels")
     return labels
 
 

@@ -28,7 +28,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuprop.model.refusals import RefusedError, naming, one_line, refuse, shown
+from gpuprop.errors import ModelFileError
+from gpuprop.model.refusals import naming, one_line, refuse, shown
 
 __all__ = [
     "CHECKPOINTS",
@@ -39,6 +40,7 @@ __all__ = [
     "MODEL_FILE_NAME",
     "flush_folder",
     "header_bytes",
+    "is_unfinished",
     "model_file",
     "model_to_read",
     "read_file",
@@ -175,7 +177,7 @@ def _encode(tensors: Mapping[str, Array], metadata: Mapping[str, Any]) -> bytes:
     try:
         # Through JSON and back, because a reader digests what it sees, e.g. lists instead of tuples.
         described: dict[str, Any] = _parse_json(_to_json({**metadata, "format_version": FORMAT_VERSION}), "it")
-    except (TypeError, ValueError, RecursionError, RefusedError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"metadata of a model file must be plain JSON without NaN and infinity: {error}") from error
     described["sha256"] = _digest(arrays, described)
     # One metadata key, because safetensors writes several in no fixed order; it sorts tensors by type and name.
@@ -238,18 +240,33 @@ def model_file(path: str | os.PathLike[str]) -> Path:
 def model_to_read(path: str | os.PathLike[str]) -> Path:
     """Return `path`, or the model within it if it is the folder of a run.
 
-    Until a run has published its model, its last checkpoint has one: a file of its own beside it, or the checkpoint.
+    Until a run has published its model, its last sound checkpoint has one: a file of its own beside it, or the
+    checkpoint.
     """
     published = model_file(path)
     with naming(path, "found"):
         if published == Path(path) or published.exists():
             return published
-        checkpoints = Path(path).glob(f"{CHECKPOINTS}/*/{CHECKPOINT_PATTERN}")
-        models = Path(path).glob(f"{CHECKPOINTS}/*/{MODEL_FILE_NAME}")
-        for found in (list(models), list(checkpoints)):
-            if found:
-                return max(found, key=lambda file: file.stat().st_mtime_ns)
+        for pattern in (MODEL_FILE_NAME, CHECKPOINT_PATTERN):
+            found = Path(path).glob(f"{CHECKPOINTS}/*/{pattern}")
+            newest_first = sorted(found, key=lambda file: file.stat().st_mtime_ns, reverse=True)
+            sound = next(filter(_is_sound, newest_first), None)
+            if sound is not None or newest_first:
+                return sound or newest_first[0]  # a damaged one, whose reader says what is wrong with it
     return published
+
+
+def is_unfinished(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` is the folder of a run that has not published its model, and has one of a checkpoint."""
+    return model_to_read(path) != model_file(path)
+
+
+def _is_sound(file: Path) -> bool:
+    try:
+        read_file(file)
+    except ModelFileError:
+        return False
+    return True
 
 
 # --- reading files that may be hostile ---------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpuprop.arrays import beside, contiguous, is_sparse, namespace, numpy_dtype
+from gpuprop.arrays import beside, contiguous, is_sparse, namespace, numpy_dtype, plain_array
 
 if TYPE_CHECKING:
     from gpuprop.maths.losses import Loss
@@ -27,6 +27,7 @@ MOST_ROWS = 2**31 - 1
 
 def _numeric(name: str, values: Any) -> Array:
     """Return an array of numbers, on its device if it has one; text, objects and complex numbers are refused."""
+    values = plain_array(values)
     array = values if _is_array(values) else _from_host(name, values)
     dtype = numpy_dtype(array)
     if dtype.kind not in "biuf":

@@ -25,12 +25,47 @@ from typing import Any
 from numpy.typing import NDArray
 
 from gpuprop.core.embedding import InputEmbedding
-from gpuprop.model.container import FORMAT_VERSION, model_file, write_file
+from gpuprop.model.container import model_file, write_file
+from gpuprop.model.forms import FLAG, NONE, TEXT, Either, Fields, Items, Named, Real, Whole, Word
 from gpuprop.model.refusals import refuse, refusing, shown
 
-__all__ = ["NetworkContent", "check_tensors", "network_config", "write_ensemble", "write_network"]
+__all__ = ["NETWORK", "NetworkContent", "check_tensors", "network_config", "write_ensemble", "write_network"]
 
 Array = NDArray[Any]
+
+_SCALE = Either(Real(), Items(Real()))
+_MOST_SIZE = 2**31 - 1
+
+#: What ``parameters`` may be: the arguments of `gpuprop.Network` that a file holds.
+NETWORK = Fields(
+    {"layer_sizes": Items(Whole(1), least=2), "dtype": Word(("float32", "float64"))},
+    {
+        "hidden_activation": Either(TEXT, Items(TEXT)),
+        "output_activation": Either(TEXT, NONE),
+        "loss": TEXT,
+        "seed": Either(Whole(0, 2**64 - 1), NONE),
+        "dropout": Either(Real(0, 1), Items(Real(0, 1))),
+        "l1": Real(0),
+        "l2": Real(0),
+        "slopes": FLAG,
+        "embedding": Either(
+            NONE,
+            Fields(
+                {"n_numbers": Whole(0, _MOST_SIZE), "n_plain": Whole(0, _MOST_SIZE)},
+                {
+                    "categories": Items(Whole(1, _MOST_SIZE)),
+                    "n_frequencies": Whole(1, _MOST_SIZE),
+                    "number_width": Whole(2, _MOST_SIZE),
+                    "category_width": Whole(1, _MOST_SIZE),
+                },
+            ),
+        ),
+        "input_scaling": Either(NONE, Fields({"shift": _SCALE, "scale": _SCALE})),
+        "classes": Either(NONE, Items(Either(TEXT, Real(), FLAG))),
+        "feature_names": Either(NONE, Items(TEXT)),
+        "target_name": Either(NONE, TEXT),
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -99,32 +134,21 @@ def write_ensemble(
     write_file(model_file(path), tensors, metadata)
 
 
-def network_config(metadata: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
+def network_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keyword arguments of Network out of a file's metadata.
-
-    Parameters
-    ----------
-    metadata : mapping of str to JSON values
-    known : set of str
-        The names of the arguments that a file may hold.
 
     Raises
     ------
     RefusedError
         If the file is not of a kind with a network, or its parameters are no such arguments.
     """
-    kind, config = metadata.get("kind"), metadata.get("parameters")
+    kind = metadata.get("kind")
     if kind not in ("network", "classifier", "regressor"):
         refuse(f"got a file of kind {shown(kind)}, expected 'network', 'classifier' or 'regressor'")
-    if not isinstance(config, dict):
-        refuse(f"got parameters {shown(config)}, expected a JSON object")
-    unknown = sorted(set(config) - known)
-    if unknown:
-        refuse(
-            f"unknown parameter {shown(unknown[0])} (format version {FORMAT_VERSION}); "
-            "upgrade gpuprop if a later version wrote the file"
-        )
-    return config
+    about = {} if kind == "network" else {"estimator": Named()}
+    # A checkpoint is read as its network; what else it holds is for `gpuprop.training` to check.
+    Fields({"kind": TEXT, "parameters": NETWORK, **about}, {"checkpoint": Named()}).check(dict(metadata), "metadata")
+    return dict(metadata["parameters"])
 
 
 def check_tensors(tensors: Mapping[str, Array], config: Mapping[str, Any]) -> None:
@@ -135,11 +159,7 @@ def check_tensors(tensors: Mapping[str, Array], config: Mapping[str, Any]) -> No
     RefusedError
         If a tensor is missing or superfluous, or has another shape or dtype.
     """
-    sizes, dtype = config.get("layer_sizes"), config.get("dtype")
-    if not (isinstance(sizes, list) and len(sizes) >= 2 and all(type(n) is int and n > 0 for n in sizes)):
-        refuse(f"got layer_sizes {shown(sizes)}, expected a list of two or more positive integers")
-    if dtype not in ("float32", "float64"):
-        refuse(f"got dtype {shown(dtype)}, expected 'float32' or 'float64'")
+    sizes, dtype = config["layer_sizes"], config["dtype"]
     shapes = _shapes(config, sizes)
     if len(tensors) != len(shapes):
         refuse(f"got {len(tensors)} tensors, expected weights and biases for layer_sizes {shown(sizes)}")

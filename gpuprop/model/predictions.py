@@ -13,7 +13,28 @@ if TYPE_CHECKING:
 
     from gpuprop.model.network import Network
 
-__all__ = ["class_columns", "prediction_columns", "value_columns"]
+__all__ = ["class_columns", "prediction_columns", "safe_cell", "value_columns"]
+
+#: A spreadsheet takes a cell for a formula if it begins with one of these signs, also where they are as wide as an
+#: ideograph, and may do so behind one of the controls. Source: OWASP, "CSV Injection",
+#: https://owasp.org/www-community/attacks/CSV_Injection
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20", "\t", "\r", "\n", "\0")
+
+
+def safe_cell(cell: Any) -> Any:
+    """Return a cell that no spreadsheet runs as a formula: such a text gets a single quote in front.
+
+    Numbers stay as they are. Write the cells with ``csv.QUOTE_NONNUMERIC``: within quotation marks, no separator of
+    another country begins a new cell.
+
+    Examples
+    --------
+    >>> from gpuprop.model.predictions import safe_cell
+    >>> safe_cell("=1+1"), safe_cell("oak"), safe_cell(-1.5)
+    ("'=1+1", 'oak', -1.5)
+    """
+    is_formula = isinstance(cell, str) and cell.lstrip(" ").startswith(_FORMULA)
+    return f"'{cell}" if is_formula else cell
 
 
 def prediction_columns(network: Network, X: ArrayLike) -> dict[str, list[Any]]:

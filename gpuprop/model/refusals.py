@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from gpuprop.errors import ModelFileError
+from gpuprop.errors import ModelFileError, printable
 
 __all__ = ["RefusedError", "naming", "one_line", "refuse", "refusing", "shown"]
 
 
-class RefusedError(Exception):
+class RefusedError(ValueError):
     """A fault of a file; `naming` puts the file's name in front of it."""
 
 
@@ -42,6 +42,8 @@ def refusing(given: str, what: str) -> Iterator[None]:
     """Refuse parameters or metadata from which a network, an estimator or an ensemble cannot be built."""
     try:
         yield
+    except RefusedError:
+        raise
     except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
         refuse(f"its {given} do not make {what}: {one_line(error)}")
 
@@ -53,5 +55,5 @@ def shown(value: object) -> str:
 
 
 def one_line(value: object) -> str:
-    """Return the text of `value` on one line of at most 1000 characters."""
-    return " ".join(str(value).splitlines())[:1000]
+    """Return the text of `value` on one printable line of at most 1000 characters."""
+    return printable(" ".join(str(value).splitlines()))[:1000]

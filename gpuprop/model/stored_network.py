@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -121,7 +120,7 @@ def network_from(
     RefusedError
         If they do not describe a network; the caller runs within `gpuprop.model.refusals.naming`.
     """
-    config = network_config(metadata, known=set(inspect.signature(Network).parameters) - {"device", "init"})
+    config = network_config(metadata)
     check_tensors(tensors, config)
     _insert_activations(config, activations)
     with refusing("parameters", "a network"):

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["begin"]
 
+_SCALING = "network's input_scaling"
+"""The name that `gpuprop.training.settings` gives it."""
+
 
 def begin(trainer: Any, given: tuple[Any, Any, Any], progress: Progress, stored: StoredCheckpoint | None) -> Run:
     """Check the data, bring them to the device, and put the network where the training goes on.
@@ -50,11 +53,13 @@ def begin(trainer: Any, given: tuple[Any, Any, Any], progress: Progress, stored:
     settings = settings_of(trainer) if trainer.checkpoint is not None or stored is not None else {}
     data = _prepared(trainer, *given)
     known = fingerprints(data, network.ops) if progress.data else None
-    if known is not None:  # before the settings, because a scaling of the inputs follows from the data
+    if stored is not None:  # a scaling of the inputs follows from the data, which are to be named then
+        check_settings(stored, trainer, {**settings, _SCALING: stored.settings.get(_SCALING)})
+    check_fit(trainer, progress)
+    if known is not None:
         check_data(progress, known)
     if stored is not None:
         check_settings(stored, trainer, settings)
-    check_fit(trainer, progress)
     training = _training(trainer, data[""], progress, stored)
     run = Run(
         training=training,

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from gpuprop.core.embedding import InputEmbedding
-from gpuprop.errors import unknown_name
-from gpuprop.maths.optimizers import Adam, Optimizer
+from gpuprop.errors import check_integer, check_real, unknown_name
+from gpuprop.maths.losses import get_loss
+from gpuprop.maths.optimizers import Adam, Optimizer, get_optimizer
+from gpuprop.maths.schedules import get_schedule
+from gpuprop.model.arguments import check_hidden_activations
 from gpuprop.model.network import Network
-from gpuprop.training.rates import groups_of
+from gpuprop.training.rates import Parametrization, groups_of
 from gpuprop.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -25,7 +28,6 @@ if TYPE_CHECKING:
 
     from gpuprop.maths.schedules import Schedule
     from gpuprop.training.callbacks import Callback
-    from gpuprop.training.rates import Parametrization
 
 __all__ = ["PRESETS", "TabularPreset", "fit_start", "network_for_table", "preset", "trainer_for_table"]
 
@@ -47,7 +49,8 @@ class TabularPreset:
     task : {"classification", "regression"}
     hidden : tuple of int
         Units of each hidden layer.
-    activation : str
+    activation : str, Activation, or a sequence of them
+        For all hidden layers, or one for each.
     loss : str
         A classifier has one output for each class, also for two.
     epochs, batch_size : int
@@ -124,6 +127,46 @@ class TabularPreset:
     l2: float = 0.0
     early_stopping: int | None = None
 
+    def __post_init__(self) -> None:
+        """Check every setting.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If one is not of its type, out of its range, or no known name.
+        """
+        for name, known in (("task", get_args(Task)), ("parametrization", get_args(Parametrization))):
+            if getattr(self, name) not in known:
+                raise unknown_name(name, getattr(self, name), known)
+        for one in fields(self):
+            if one.type == "bool" and not isinstance(getattr(self, one.name), bool):
+                raise TypeError(f"{one.name}: got {getattr(self, one.name)!r}, expected True or False")
+        if not isinstance(self.hidden, (list, tuple)):
+            raise TypeError(f"hidden: got {self.hidden!r}, expected the units of each layer, e.g. (256, 256)")
+        for units in self.hidden:
+            check_integer("hidden", units, 1)
+        for name, least in (("epochs", 1), ("batch_size", 1), ("most_one_hot", 0), ("early_stopping", 1)):
+            if getattr(self, name) is not None or name in ("epochs", "batch_size"):
+                check_integer(name, getattr(self, name), least)
+        for name in ("weight_decay", "l1", "l2"):
+            check_real(name, getattr(self, name), 0.0)
+        for name in ("label_smoothing", "validation_fraction"):
+            check_real(name, getattr(self, name), 0.0, 1.0, open_maximum=True)
+        if self.learning_rate is not None:
+            check_real("learning_rate", self.learning_rate, 0.0, open_minimum=True)
+        for rate in self.dropout if isinstance(self.dropout, (list, tuple)) else (self.dropout,):
+            check_real("dropout", rate, 0.0, 1.0, open_maximum=True)
+        for name in ("rate_factors", "decay_factors"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise TypeError(f"{name}: got {getattr(self, name)!r}, expected factors by groups of parameters")
+            for group, factor in getattr(self, name).items():
+                check_real(f"{name}[{group!r}]", factor, 0.0)
+        check_hidden_activations(self.activation, len(self.hidden))
+        get_loss(self.loss)
+        get_optimizer(self.optimizer)
+        for schedule in (self.schedule, self.dropout_schedule, self.decay_schedule):
+            get_schedule(schedule)
+
     def with_options(self, **given: Any) -> TabularPreset:
         """Return the preset with the settings that are given and not None.
 
@@ -162,6 +205,8 @@ def preset(name: str | TabularPreset, task: Task) -> TabularPreset:
     if isinstance(name, TabularPreset):
         if name.task != task:
             raise ValueError(f"preset: got one for a {name.task}, expected one for a {task}")
+        if get_loss(name.loss).classification != (task == "classification"):
+            raise ValueError(f"preset: got the loss {name.loss!r}, expected one for a {task}")
         return name
     if name not in PRESETS:
         raise unknown_name("preset", name, PRESETS)

@@ -398,12 +398,12 @@ class Trainer:
             with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
                 totals = run.take(made) if made else run.make(self, updates, lambda n: at_boundary(self, run, n))
                 record = self._complete(run, updates, totals)
-                if self.callbacks:
-                    known = list(self.history)
-                    for callback in self.callbacks:
-                        callback.on_epoch_end(self, self.epochs_done, record)
-                    even_columns(self.history, known)
-                    run.parameters = self.network.host_parameters()  # a callback may have changed them
+                known = list(self.history)
+                for callback in self.callbacks:
+                    callback.on_epoch_end(self, self.epochs_done, record)
+                even_columns(self.history, known)
+                if self.callbacks:  # one may have changed them
+                    run.parameters = self.network.host_parameters()
             if made and not (run.told or run.former_place.get("plan") == run.plan_name):
                 save(self, run)  # a resume must know of it, also when the other trainings have ended
             run.told = made is not None

@@ -12,6 +12,7 @@ from typing import Any
 
 from gpuprop.learn.live.process import is_alive
 from gpuprop.learn.live.snapshot import HISTORY_FILE, SNAPSHOT_FILE, weight_images
+from gpuprop.model.container import CHECKPOINT_PATTERN, CHECKPOINTS
 
 __all__ = ["RunReader"]
 
@@ -73,8 +74,9 @@ class RunReader:
         -------
         dict
             "status": "waiting" (there is no run yet), "running", "finished", or "dead": the process of the run has
-            ended, and its model was not published. "silent": seconds since the last sign of life, for a run that goes
-            on or has died. "folder", "history", and what the snapshot holds.
+            ended, and its model was not published. For a run that goes on or has died, "silent": seconds since the
+            last sign of life, and "resumable": whether there are checkpoints. "folder", "history", and what the
+            snapshot holds.
         """
         staging = self._staging()
         state: dict[str, Any] = {"folder": str(self.folder)}
@@ -93,6 +95,7 @@ class RunReader:
                 history = _read_history(self.folder / HISTORY_FILE)
             state["status"] = "running" if staging.alive else "dead"
             state["silent"] = round(staging.silent, 1)
+            state["resumable"] = any(self.folder.glob(f"{CHECKPOINTS}/*/{CHECKPOINT_PATTERN}"))
         shown = {name: value for name, value in self._snapshot.items() if name != "process"}
         return state | {"history": history} | shown
 
