@@ -3,12 +3,14 @@
 Run it from the root of a checkout::
 
     python tests/kill_harness.py --kills 1000
+    python tests/kill_harness.py --kills 20 --mnist
 
-A process trains digits, with a checkpoint every few updates. It is ended again and again: by SIGKILL, SIGTERM, SIGHUP,
-SIGUSR1 or SIGINT after a random time, by SIGSTOP and SIGKILL, or by itself inside the saving of a checkpoint: within a
-write, before or after a flush, a rename or a removal. Some of these calls fail as on a full or a broken disk instead.
-Each time another process goes on from the folder, until the training is done. Model and history must then have the
-bytes of an undisturbed run, a checkpoint that was there must be found again, and its model must load.
+A process trains digits in NumPy, or MNIST by the fused loops, with a checkpoint every few updates. It is ended again and
+again: by SIGKILL, SIGTERM, SIGHUP, SIGUSR1 or SIGINT after a random time, by SIGSTOP and SIGKILL, or by itself inside
+the saving of a checkpoint: within a write, before or after a flush, a rename or a removal. Some of these calls fail as
+on a full or a broken disk instead. Each time another process goes on from the folder, until the training is done. Model
+and history must then have the bytes of an undisturbed run, a checkpoint that was there must be found again, and its
+model must load.
 
 The environment variable ``GPUPROP_TEST_FAULT`` says where saving ends: "CALL:NUMBER:WHAT", for the calls "write",
 "fsync", "replace" and "unlink", and for what happens there "kill", "after" (kill after it), "ENOSPC" or "EIO". With
@@ -39,7 +41,9 @@ CALLS, WHATS = ("write", "fsync", "replace", "unlink"), ("kill", "after", "ENOSP
 SIGNALS = ("KILL", "TERM", "HUP", "USR1", "INT", "STOP")
 MODEL, HISTORY, CHECKPOINTS = "model.safetensors", "history.json", "checkpoints"
 EVERY = 10
-"""Updates between two checkpoints."""
+"""Updates between two checkpoints; on MNIST ten times as many."""
+DIGITS, MNIST = (0, 1, 2), 3
+"""The kinds of trainings."""
 
 
 @dataclass
@@ -57,12 +61,23 @@ class Counts:
 # --- the training ------------------------------------------------------------------------------------------------
 
 
-def train(folder: Path, kind: int, epochs: int = 8) -> None:
+def train(folder: Path, kind: int) -> None:
     """Train, from the newest checkpoint in the folder if there is one, and write model and history."""
-    import gpuprop
-    from gpuprop import datasets
+    trainer, X, y = _mnist(folder) if kind == MNIST else _digits(folder, kind)
+    trainer.fit(X, y, resume_from="auto")
+    os.environ.pop(FAULT, None)
+    history = {name: column for name, column in trainer.history.items() if name != "seconds"}
+    trainer.network.save(folder / MODEL)
+    beside = folder / f".{HISTORY}"
+    beside.write_text(json.dumps(history))
+    beside.replace(folder / HISTORY)
 
-    data = datasets.load("digits")
+
+def _digits(folder: Path, kind: int) -> tuple[Any, Any, Any]:
+    """Return one of three short trainings on digits, and its data."""
+    import gpuprop
+
+    data = gpuprop.datasets.load("digits")
     X, y = data.X[:600], data.y[:600]
     network = gpuprop.Network(
         (64, 16, 10), loss="categorical_cross_entropy", device="numpy", seed=kind, dropout=0.1 * (kind % 2)
@@ -72,20 +87,22 @@ def train(folder: Path, kind: int, epochs: int = 8) -> None:
         {"optimizer": "momentum", "validation": 0.1, "keep_best": "validation_accuracy", "schedule": "adaptive"},
         {"scaling_layer": True, "weight_decay": 0.01, "callbacks": [gpuprop.callbacks.UnitActivity(X[:50])]},
     ]
-    trainer = gpuprop.Trainer(
-        network,
-        epochs=epochs,
-        batch_size=32,
-        checkpoint=gpuprop.Checkpoint(folder / CHECKPOINTS, f"{EVERY} updates"),
-        **options[kind % len(options)],
+    kept = gpuprop.Checkpoint(folder / CHECKPOINTS, f"{EVERY} updates")
+    return gpuprop.Trainer(network, epochs=8, batch_size=32, checkpoint=kept, **options[kind]), X, y
+
+
+def _mnist(folder: Path) -> tuple[Any, Any, Any]:
+    """Return a training on MNIST by the fused loops, and its data."""
+    import gpuprop
+
+    data = gpuprop.datasets.load("mnist")
+    scaling = gpuprop.InputScaling.divide(255)
+    network = gpuprop.Network(
+        (784, 64, 10), loss="categorical_cross_entropy", input_scaling=scaling, device="cpu", seed=0
     )
-    trainer.fit(X, y, resume_from="auto")
-    os.environ.pop(FAULT, None)
-    history = {name: column for name, column in trainer.history.items() if name != "seconds"}
-    network.save(folder / MODEL)
-    beside = folder / f".{HISTORY}"
-    beside.write_text(json.dumps(history))
-    beside.replace(folder / HISTORY)
+    kept = gpuprop.Checkpoint(folder / CHECKPOINTS, f"{10 * EVERY} updates")
+    options: dict[str, Any] = {"validation": 0.1, "early_stopping": 2, "plan": "fused"}
+    return gpuprop.Trainer(network, epochs=5, batch_size=128, checkpoint=kept, **options), data.X, data.y
 
 
 # --- faults ------------------------------------------------------------------------------------------------------
@@ -234,21 +251,22 @@ def kill_until_done(folder: Path, kind: int, rng: random.Random, longest: float,
         done = check_folder(folder, done)
 
 
-def run_here(folder: Path, kills: int, seed: int) -> Counts:
+def run_here(folder: Path, kills: int, seed: int, kinds: tuple[int, ...] = DIGITS) -> Counts:
     """Do as `run`, in this process, which should have one thread only: it forks."""
     rng, counts = random.Random(seed), Counts()
-    expected, longest = [], 0.0
-    for kind in range(3):
+    expected, longest = {}, 0.0
+    for kind in (kinds[0], *kinds):  # the first one also imports and compiles what all others need
         alone = folder / f"alone-{kind}"
+        shutil.rmtree(alone, ignore_errors=True)
         alone.mkdir()
         began = time.monotonic()
-        train(alone, kind)  # the first one also imports what all others need
-        longest = max(longest, time.monotonic() - began) if kind else 0.0
-        expected.append([(alone / name).read_bytes() for name in (MODEL, HISTORY)])
+        train(alone, kind)
+        longest = max(longest, time.monotonic() - began) if expected else 0.0
+        expected[kind] = [(alone / name).read_bytes() for name in (MODEL, HISTORY)]
     number = 0
     install_faults()
     while counts.kills < kills:
-        own, kind = folder / f"killed-{number}", number % 3
+        own, kind = folder / f"killed-{number}", kinds[number % len(kinds)]
         own.mkdir()
         try:
             kill_until_done(own, kind, rng, longest, counts)
@@ -289,9 +307,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="where to train; a temporary folder by default")
     parser.add_argument("--json", action="store_true", help="print the counts as JSON")
+    parser.add_argument("--mnist", action="store_true", help="train MNIST by the fused loops")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        counts = run_here(given.folder or Path(temporary), given.kills, given.seed)
+        kinds = (MNIST,) if given.mnist else DIGITS
+        counts = run_here(given.folder or Path(temporary), given.kills, given.seed, kinds)
     print(json.dumps(asdict(counts), indent=None if given.json else 2))
     return 1 if counts.lost else 0
 
