@@ -416,6 +416,17 @@ def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
     assert found.generation == 1
 
 
+def test_a_leftover_that_cannot_be_removed_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".gpuprop-0123456789abcdef.tmp").write_bytes(b"of a writer that was killed")
+
+    def failing(self: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EIO, "I/O error")
+
+    monkeypatch.setattr(Path, "unlink", failing)
+    fit(CASES["adam"]("numpy", gpuprop.Checkpoint(tmp_path, "1 epoch")))
+    assert newest(tmp_path) is not None
+
+
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EIO, "I/O error")])
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_disk_that_fails_loses_no_training(

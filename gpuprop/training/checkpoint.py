@@ -104,7 +104,8 @@ class Checkpoint:
             self.path.mkdir(parents=True, exist_ok=True)
             for file in self.path.iterdir():
                 if _BESIDE.fullmatch(file.name):
-                    file.unlink(missing_ok=True)
+                    with suppress(OSError):
+                        file.unlink()
             self._next = max((number for number, _ in _generations(self.path)), default=0) + 1
         self._own = self.keep if resumed else 0  # those of the process before are of this training, too
         self._latest = (epochs_done, steps_done) if resumed else None
