@@ -5,8 +5,8 @@ Run it from the root of a checkout::
     python tests/kill_harness.py --kills 1000
     python tests/kill_harness.py --kills 20 --mnist
 
-A process trains digits in NumPy, or MNIST by the fused loops, with a checkpoint every few updates. It is ended again and
-again: by SIGKILL, SIGTERM, SIGHUP, SIGUSR1 or SIGINT after a random time, by SIGSTOP and SIGKILL, or by itself inside
+A process trains digits in NumPy, or MNIST by the fused loops, with a checkpoint every few updates. It is ended again
+and again: by SIGKILL, SIGTERM, SIGHUP, SIGUSR1 or SIGINT after a random time, by SIGSTOP and SIGKILL, or by itself in
 the saving of a checkpoint: within a write, before or after a flush, a rename or a removal. Some of these calls fail as
 on a full or a broken disk instead. Each time another process goes on from the folder, until the training is done. Model
 and history must then have the bytes of an undisturbed run, a checkpoint that was there must be found again, and its
@@ -254,7 +254,8 @@ def kill_until_done(folder: Path, kind: int, rng: random.Random, longest: float,
 def run_here(folder: Path, kills: int, seed: int, kinds: tuple[int, ...] = DIGITS) -> Counts:
     """Do as `run`, in this process, which should have one thread only: it forks."""
     rng, counts = random.Random(seed), Counts()
-    expected, longest = {}, 0.0
+    expected: dict[int, list[bytes]] = {}
+    longest = 0.0
     for kind in (kinds[0], *kinds):  # the first one also imports and compiles what all others need
         alone = folder / f"alone-{kind}"
         shutil.rmtree(alone, ignore_errors=True)
