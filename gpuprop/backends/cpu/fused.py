@@ -45,7 +45,7 @@ Array = NDArray[Any]
 
 #: The seconds that the tier must be expected to save. The first such training pays ten seconds or more for compiling.
 #: The choice follows from sizes, not from what is compiled already, so that a training always gives the same bits.
-LEAST_SAVING = 1.0
+LEAST_SAVING = 2.0
 #: The time that the tier saves against the primitives, measured on one core with AVX-512: the calls of an update, and a
 #: third of the time of each product of two numbers. Of products beyond the first thousand million it saves a tenth.
 _SAVED_BY_UPDATE, _SAVED_BY_PRODUCT, _SAVED_BEYOND = 5e-5, 1e-11, 2e-12
