@@ -60,14 +60,14 @@ def begin(trainer: Any, given: tuple[Any, Any, Any], progress: Progress, stored:
         check_data(progress, known)
     if stored is not None:
         check_settings(stored, trainer, settings)
-    training = _training(trainer, data[""], progress, stored)
+    training, parameters = _training(trainer, data[""], progress, stored), network.host_parameters()
     run = Run(
         training=training,
         data=data,
-        patience=Patience(trainer.early_stopping, trainer.keep_best, network.host_parameters()),
+        patience=Patience(trainer.early_stopping, trainer.keep_best, parameters),
         settings=settings,
         first_rate=trainer.learning_rate,
-        parameters=network.host_parameters(),
+        parameters=parameters,
         ops=network.ops,
         row_padding=network.layers.parameters.row_padding,
         within=progress.within,

@@ -370,7 +370,6 @@ class Trainer:
             if run.rate is not None:
                 self.learning_rate = run.rate
             yield from self._epochs(run)
-            run.parameters = self.network.host_parameters()
             save(self, run, stopped=self._stop or run.stopped)
         except BaseException:
             self._go_back(run)
