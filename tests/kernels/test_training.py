@@ -288,7 +288,7 @@ def test_a_training_goes_on_on_another_device() -> None:
     third = gpuprop.Trainer(back, epochs=3, **how).fit(X, y, resume_from=second.progress)
     np.testing.assert_allclose(third.network.host_parameters(), expected, rtol=1e-9, atol=1e-12)
     other = gpuprop.Network((5, 7, 3), loss="categorical_cross_entropy", device=DEVICE, dtype="float64")
-    with pytest.raises(ValueError, match="a network of 39 parameters, this one has 66; resume with a network of the same layers"):
+    with pytest.raises(ValueError, match="a network of 39 parameters, this one has 66; resume with a network"):
         gpuprop.Trainer(other, epochs=4, **how).fit(X, y, resume_from=third.progress)
 
 
