@@ -237,6 +237,25 @@ def test_trainings_that_share_their_updates_go_on_with_the_same_bits(tmp_path: P
         assert together(some(folder), resume_from="auto") == expected
 
 
+@needs_loops
+def test_a_training_that_ends_first_leaves_the_others_on_their_common_path(tmp_path: Path) -> None:
+    def some(folder: Path | None) -> list[gpuprop.Trainer]:
+        kept = [None if folder is None else Killing(folder / str(k), "1 epoch") for k in range(2)]
+        for one in kept:
+            if one is not None:
+                one.left = 2  # the first says that updates are shared, the second that the only epoch is done
+        return [case({"seed": k})("cpu", kept[k], epochs=1) for k in range(2)]
+
+    expected = some(None)
+    train_together([one.training(X, CLASSES, WEIGHT) for one in expected])
+    with pytest.raises(KilledError):
+        train_together([one.training(X, CLASSES, WEIGHT) for one in some(tmp_path)])
+    again = [case({"seed": k})("cpu", tmp_path / str(k), epochs=1) for k in range(2)]
+    train_together([one.training(X, CLASSES, WEIGHT, resume_from="auto") for one in again[1:]])
+    assert outcome(again[1]) == outcome(expected[1])
+    assert outcome(again[0].fit(X, CLASSES, WEIGHT, resume_from="auto")) == outcome(expected[0])
+
+
 def test_another_device_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
     make = CASES["tables"]
     expected = fit(make("cpu")).network.host_parameters()
@@ -537,7 +556,7 @@ def test_states_come_back_as_they_were() -> None:
 
 def test_trainings_killed_at_random_moments_lose_nothing(tmp_path: Path) -> None:
     """The short form of ``python tests/kill_harness.py --kills 1000``."""
-    counts = kill_harness.run(tmp_path, kills=10, seed=0)
+    counts = kill_harness.run(tmp_path, kills=60, seed=0)
     assert counts.lost == 0
     assert counts.equal == counts.trainings > 0
-    assert counts.kills >= 10
+    assert counts.kills >= 60

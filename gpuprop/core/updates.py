@@ -157,6 +157,8 @@ class EpochUpdates:
     dropout_factors, decays : ndarray of shape (updates of an epoch,), or None
         For each update: the factor of the network's shares of dropped units (None: 1), and the decay of its parameters
         (None: 0).
+    on_joined : callable or None
+        Called before the training's updates are made in the same calls as those of others for the first time.
     """
 
     training: Training
@@ -168,6 +170,7 @@ class EpochUpdates:
     steps_done: int
     dropout_factors: NDArray[np.float64] | None = None
     decays: NDArray[np.float64] | None = None
+    on_joined: Callable[[], None] | None = None
 
 
 class MadeElsewhere(NamedTuple):

@@ -100,8 +100,6 @@ class Run:
     #: Whether the optimizer's memory was lost with a device, and whether a checkpoint could not be written.
     lost: bool = field(default=False, init=False)
     unwritten: bool = field(default=False, init=False)
-    #: Whether a checkpoint says that a plan makes the updates of several trainings.
-    told: bool = field(default=False, init=False)
     fingerprints: dict[str, str] | None = field(default=None, init=False)
     _pieces: int = field(default=1, init=False)
 

@@ -386,6 +386,7 @@ class Trainer:
             run.begin_epoch(self, self.epochs_done)
             run.watch(bool(step_callbacks(self)))
             updates = updates_of(self, run.training, self.epochs_done, run.epoch_rate)
+            updates = replace(updates, on_joined=lambda: self._join(run))
             made = None
             if run.within is None or run.within.position == 0:
                 try:
@@ -403,12 +404,17 @@ class Trainer:
                 even_columns(self.history, known)
                 if self.callbacks:  # one may have changed them
                     run.parameters = self.network.host_parameters()
-            if made and not (run.told or run.former_place.get("plan") == run.plan_name):
-                save(self, run)  # a resume must know of it, also when the other trainings have ended
-            run.told = made is not None
             ended = self._stop or run.patience.exhausted(self.epochs_done)
             if self.epochs_done < self.epochs and not ended:
                 at_boundary(self, run)
+
+    def _join(self, run: Run) -> None:
+        """Write down that this training's updates are made in the same calls as those of others from now on.
+
+        That path has bits of its own. A resume must take it, also if the other trainings have ended by then.
+        """
+        run.reason = "joint: together with other networks"
+        save(self, run)
 
     def _complete(self, run: Run, updates: EpochUpdates, totals: NDArray[np.float64]) -> dict[str, Any]:
         """Evaluate an epoch whose updates have been made, extend the history, and return its new row."""

@@ -67,7 +67,10 @@ class JointPlan:
     def begin_epoch(self, *updates: EpochUpdates) -> None:
         self._epochs, self._position = updates, 0
         before, self._made, self._groups = self._made, {}, list(self._grouped())
-        self._joined |= {id(updates[place].training) for _, group in self._groups for place in group}
+        for member in (updates[place] for _, group in self._groups for place in group):
+            if id(member.training) not in self._joined and member.on_joined is not None:
+                member.on_joined()  # all of them, before one can end
+            self._joined.add(id(member.training))
         for shared, group in self._groups:
             members = [updates[i] for i in group]
             key = (shared, *(id(member.training) for member in members))
