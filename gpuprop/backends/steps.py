@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from gpuprop.core.array_ops import Array
+    from gpuprop.core.array_ops import Array, ArrayOps
     from gpuprop.core.rule import UpdateRule
     from gpuprop.core.updates import EpochUpdates, Training
 
-__all__ = ["Memory", "StepsPlan", "places_of", "put_back", "scaling_arrays", "taken_out"]
+__all__ = ["Memory", "StepsPlan", "places_of", "put_back", "scaling_arrays", "scaling_on_host", "taken_out"]
 
 
 class StepsPlan:
@@ -159,7 +159,7 @@ def taken_out(
         position=position,
         totals=np.array(totals, np.float64),
         parts=parts or {},
-        scaling_layer={name: np.array(ops.to_numpy(array)) for name, array in scaling_arrays(training.rule)},
+        scaling_layer=scaling_on_host(training.rule, ops),
     )
 
 
@@ -197,6 +197,11 @@ def put_back(training: Training, state: TrainingState) -> None:
 def scaling_arrays(rule: UpdateRule) -> list[tuple[str, Array]]:
     """Return the arrays of a rule's scaling layer, with their names; none if it has no such layer."""
     return [] if rule.scaling_layer is None else list(rule.scaling_layer.arrays())
+
+
+def scaling_on_host(rule: UpdateRule, ops: ArrayOps) -> dict[str, NDArray[Any]]:
+    """Return copies of these arrays on the host; `ops` are those of their device."""
+    return {name: np.array(ops.to_numpy(array)) for name, array in scaling_arrays(rule)}
 
 
 class Memory:

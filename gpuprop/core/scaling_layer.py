@@ -11,7 +11,7 @@ Source: Holzmueller, Grinsztajn, Steinwart, "Better by default", NeurIPS 2024, a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,12 @@ class ScalingLayer:
     state: dict[str, Array]
     rate_factor: float = 1.0
     decay_factor: float = 0.0
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, Array]) -> ScalingLayer:
+        """Return a layer of the arrays that `arrays` names; its factors of rate and decay are 1 and 0."""
+        state = {name: array for name, array in arrays.items() if name not in ("factors", "weights")}
+        return cls(arrays["factors"], arrays["weights"], state)
 
     def arrays(self) -> Iterator[tuple[str, Array]]:
         """Yield everything that updates change, each array with a name."""

@@ -44,6 +44,7 @@ __all__ = [
     "model_file",
     "model_to_read",
     "read_file",
+    "replace_flushed",
     "write_file",
 ]
 
@@ -106,21 +107,33 @@ def write_file(path: str | os.PathLike[str], tensors: Mapping[str, Array], metad
     """
     content = _encode(tensors, metadata)
     target = Path(os.path.realpath(path))
-    beside = target.with_name(f".gpuprop-{secrets.token_hex(8)}.tmp")
     with naming(path, "written"):
         if target.is_dir():
             refuse("cannot be written: it is a folder; name a file")
-        try:
-            # open("x") gives the usual permissions; only the owner could read a file that tempfile makes.
-            with beside.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(target)
-        except BaseException:
+        replace_flushed(target, content)
+
+
+def replace_flushed(target: Path, content: bytes) -> None:
+    """Write a file beside `target`, flush it to the disk, and rename it to `target`; flush the folder.
+
+    Raises
+    ------
+    OSError
+        If that fails; `target` then is as it was.
+    """
+    beside = target.with_name(f".gpuprop-{secrets.token_hex(8)}.tmp")
+    try:
+        # open("x") gives the usual permissions; only the owner could read a file that tempfile makes.
+        with beside.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(target)
+    except BaseException:
+        with suppress(OSError):
             beside.unlink(missing_ok=True)
-            raise
-        flush_folder(target.parent)
+        raise
+    flush_folder(target.parent)
 
 
 def header_bytes(metadata: Mapping[str, Any]) -> int:

@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -215,14 +215,14 @@ def newest(path: str | os.PathLike[str]) -> StoredCheckpoint | None:
     folder, skipped = Path(path), []
     with naming(folder, "read"):
         generations = sorted(_generations(folder), reverse=True)
-    for number, file in generations:
+    for _, file in generations:
         try:
             found = read_checkpoint(file)
         except ModelFileError as fault:
             skipped.append(f"skipped a checkpoint: {fault}")
             warnings.warn(skipped[-1], RuntimeWarning, stacklevel=2)
             continue
-        return StoredCheckpoint(**{**vars(found), "generation": number, "skipped": tuple(skipped)})
+        return replace(found, skipped=tuple(skipped))
     return None
 
 
@@ -267,9 +267,7 @@ def _interval(every: object) -> tuple[float, str]:
     if not isinstance(every, str):
         raise TypeError(f"every: got {every!r}, {expected}")
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+?)s?\s*", every.lower())
-    if found is None:
-        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s)\s*", every.lower())
-    if found is None or found[2] not in {*_UNITS, "epoch", "update", "min"}:
+    if found is None or found[2] not in {*_UNITS, "epoch", "update"}:
         raise ValueError(f"every: got {every!r}, {expected}")
     amount, unit = float(found[1]), found[2]
     if amount <= 0:

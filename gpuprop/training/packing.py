@@ -49,10 +49,10 @@ def pack(value: Any, tensors: Tensors, name: str) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else {_FLOAT: str(value)}
     if isinstance(value, np.ndarray):
-        if value.size == 0 or value.ndim == 0:
-            return (
-                {_EMPTY: [value.dtype.name, list(value.shape)]} if value.size == 0 else pack(value[()], tensors, name)
-            )
+        if value.size == 0:
+            return {_EMPTY: [value.dtype.name, list(value.shape)]}
+        if value.ndim == 0:
+            return pack(value[()], tensors, name)
         tensors[name] = value
         return {_TENSOR: name}
     if isinstance(value, (list, tuple)):

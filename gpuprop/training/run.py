@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuprop.backends.devices import plan as choose_plan
+from gpuprop.backends.steps import taken_out
 from gpuprop.core.parameters import Parameters
 from gpuprop.core.plan import TrainingState
 from gpuprop.errors import DeviceError, PlanError
@@ -174,7 +175,9 @@ class Run:
             plan.begin_epoch(updates)
             first = 0
             if self.within is not None and self.within.position:
-                self.start = self._state_within(self.within)
+                within = self.within
+                begun = taken_out(self.training, within.position, within.totals, within.parts)
+                self.start = replace(begun, parameters=self.parameters)
                 plan.restore(self.start)
                 first = self.within.position
             self.making, self.undo = True, plan.rewind
@@ -188,18 +191,6 @@ class Run:
             (totals,) = plan.totals()
         self.making = False
         return np.asarray(totals)
-
-    def _state_within(self, within: Within) -> TrainingState:
-        """Return the state that the training goes on from within an epoch."""
-        rule, layer = self.training.rule, self.training.rule.scaling_layer
-        return TrainingState(
-            parameters=self.parameters,
-            optimizer={name: self.on_host(array) for name, array in rule.state.items()},
-            position=within.position,
-            totals=within.totals,
-            parts=within.parts,
-            scaling_layer={} if layer is None else {n: np.array(self.ops.to_numpy(a)) for n, a in layer.arrays()},
-        )
 
     def on_host(self, flat: Any) -> NDArray[Any]:
         """Return a copy on the host of a flat array of the training's device, without padding."""

@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gpuprop.model.container import CHECKPOINTS, flush_folder
+from gpuprop.model.container import CHECKPOINTS, replace_flushed
 
 __all__ = ["MANIFEST", "SETTINGS", "Manifest", "StoredRun", "flush_file", "stored_runs", "write_json"]
 
@@ -118,19 +116,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON file: under another name first, flushed to the disk, then renamed."""
-    beside = path.with_name(f".gpuprop-{secrets.token_hex(8)}.tmp")
-    try:
-        with beside.open("x", encoding="utf-8") as file:
-            json.dump(value, file, indent=2, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise
-    flush_folder(path.parent)
+    replace_flushed(path, f"{json.dumps(value, indent=2, allow_nan=False)}\n".encode())
 
 
 def flush_file(path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpuprop.backends.steps import scaling_on_host
 from gpuprop.core.parameters import Parameters
 from gpuprop.core.scaling_layer import ScalingLayer
 from gpuprop.errors import ResumeError
@@ -32,29 +33,26 @@ def captured(trainer: Any, run: Run, *, with_data: bool = True) -> Progress:
     with_data : bool, default=True
         Whether to take the SHA-256 of the data, which takes a moment the first time.
     """
-    rule, layer = run.training.rule, run.training.rule.scaling_layer
-    scaling: ScalingLayer | None = None
+    rule = run.training.rule
     if run.making and run.plan is not None:
         (state,) = run.plan.state()
-        parameters, optimizer = state.parameters, state.optimizer
+        parameters, optimizer, scaling = state.parameters, state.optimizer, state.scaling_layer
         within: Within | None = _within(run, state.position, state.totals, state.parts)
     else:
         # A network that is trained no more may have been moved, or given other parameters.
         parameters = trainer.network.host_parameters() if run.epoch_begun else run.parameters.copy()
         optimizer = {} if run.lost else {name: run.on_host(array) for name, array in rule.state.items()}
+        scaling = {} if run.lost else scaling_on_host(rule, run.ops)
         within = run.within
         if run.epoch_begun and within is None:
             within = _within(run, 0, np.zeros(2), {})
-    if layer is not None and not run.lost:
-        arrays = {name: np.array(run.ops.to_numpy(array)) for name, array in layer.arrays()}
-        scaling = ScalingLayer(arrays.pop("factors"), arrays.pop("weights"), arrays)
     states = [(type(one).__qualname__, one.state()) for one in trainer.callbacks]
     return Progress(
         epochs_done=trainer.epochs_done,
         steps_done=trainer.steps_done,
         optimizer_state=optimizer,
         history={name: list(column) for name, column in trainer.history.items()},
-        scaling_layer=scaling,
+        scaling_layer=ScalingLayer.of(scaling) if scaling else None,
         parameters=parameters,
         optimizer=trainer.optimizer.name,
         learning_rates=(run.first_rate, trainer.learning_rate),

@@ -70,7 +70,7 @@ def progress_from(packed: Mapping[str, Any], tensors: Tensors, config: Mapping[s
         fields["parameters"] = _flat(tensors)
     arrays = fields["scaling_layer"]
     if arrays is not None:
-        fields["scaling_layer"] = ScalingLayer(arrays.pop("factors"), arrays.pop("weights"), arrays)
+        fields["scaling_layer"] = ScalingLayer.of(arrays)
     if fields["within"] is not None:
         fields["within"] = Within(**fields["within"])
     even_columns(fields["history"], fields["history"])
