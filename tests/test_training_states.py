@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
+import weakref
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -371,3 +373,18 @@ def test_a_trainer_can_be_pickled_within_its_training() -> None:
     twin = pickle.loads(taken[0])
     twin.fit(X, CLASSES, resume_from=twin.progress)
     np.testing.assert_array_equal(twin.network.host_parameters(), whole.network.host_parameters())
+
+
+@pytest.mark.parametrize(("device", "plan"), [("numpy", "auto"), ("cpu", "steps"), ("cpu", "fused")])
+def test_nothing_of_a_training_outlives_its_trainer(device: str, plan: str) -> None:
+    """Its data may fill a device's memory, and Python's search for circles may come much later."""
+    one = trainer(network(device=device), callbacks=[gpuprop.Callback()], plan=plan, validation=0.25)
+    gc.collect()
+    gc.disable()
+    try:
+        one.fit(X, CLASSES)
+        seen = weakref.ref(one)
+        del one
+        assert seen() is None
+    finally:
+        gc.enable()

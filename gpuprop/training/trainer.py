@@ -386,11 +386,11 @@ class Trainer:
             run.begin_epoch(self, self.epochs_done)
             run.watch(bool(step_callbacks(self)))
             updates = updates_of(self, run.training, self.epochs_done, run.epoch_rate)
-            updates = replace(updates, on_joined=lambda: self._join(run))
             made = None
             if run.within is None or run.within.position == 0:
                 try:
-                    made = yield updates
+                    # A plan of this trainer that kept `on_joined` would keep the trainer and its data in a circle.
+                    made = yield replace(updates, on_joined=lambda: self._join(run))
                 except (KeyboardInterrupt, TrainingEnded):  # while a plan made the updates of several trainings
                     save(self, run)
                     raise
