@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from gpuprop.training import callbacks
     from gpuprop.training.callbacks import Callback
     from gpuprop.training.checkpoint import Checkpoint
+    from gpuprop.training.rate_finder import find_learning_rate
     from gpuprop.training.trainer import Trainer
 
 __all__ = [
@@ -82,6 +83,7 @@ __all__ = [
     "check_gradients",
     "datasets",
     "estimators",
+    "find_learning_rate",
     "initializers",
     "load",
     "losses",
@@ -121,6 +123,7 @@ _SOURCES = {
     "check_gradients": "learn.gradient_check:check_gradients",
     "datasets": "datasets",
     "estimators": "estimators",
+    "find_learning_rate": "training.rate_finder:find_learning_rate",
     "initializers": "maths.initializers",
     "load": "estimators.stored_models:load",
     "losses": "maths.losses",

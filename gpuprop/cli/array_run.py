@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpuprop.cli.options import OptionError, parse_arrays, wrong_options
+from gpuprop.cli.options import OptionError, parse_arrays, parse_list, wrong_options
 
 if TYPE_CHECKING:
     from gpuprop.backends import Choice
@@ -46,5 +46,8 @@ def array_run(options: Mapping[str, Any]) -> tuple[ArrayRun, Choice]:
         network = network_for(
             dataset, train_part, recipe, loss=options["loss"], seed=options["seed"], device=chosen.device
         )
-        trainer = trainer_for(network, recipe, len(train_part[0]), plan=options["plan"])
+        metrics, monitor = parse_list(options["metric"]), options["monitor"]
+        trainer = trainer_for(
+            network, recipe, len(train_part[0]), plan=options["plan"], metrics=metrics, monitor=monitor
+        )
     return ArrayRun(dataset, train_part, test_part, trainer, recipe, guessed), chosen

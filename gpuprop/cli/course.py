@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,7 +157,11 @@ class Course:
         from gpuprop.training.scores import report_of
 
         try:
-            print_report(report_of(*self._run.test_part, self._run.classes))
+            report = report_of(*self._run.test_part, self._run.classes)
+            figures = self._run.figures()
+            if figures:
+                report = replace(report, text="\n".join([report.text, *map(_said, figures, figures.values())]))
+            print_report(report)
         except Exception as error:
             warn(f"the model is saved, but the report on the test part failed: {error or type(error).__name__}")
 
@@ -189,6 +194,10 @@ def nothing_to_save_yet() -> Iterator[None]:
     finally:
         if before == signal.SIG_DFL:
             signal.signal(number, before)
+
+
+def _said(name: str, figure: float | None) -> str:
+    return f"test {name}: {'not defined' if figure is None else f'{figure:.4f}'}"
 
 
 def _with_message(stopped: KeyboardInterrupt | TrainingEnded, message: str) -> KeyboardInterrupt | TrainingEnded:

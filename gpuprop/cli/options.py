@@ -30,6 +30,7 @@ __all__ = [
     "parse_dropout",
     "parse_hidden",
     "parse_list",
+    "parse_rate",
     "parse_scale",
     "wrong_options",
 ]
@@ -174,6 +175,16 @@ def parse_dropout(text: str) -> tuple[float, ...]:
             f"got {text!r}, expected HIDDEN or INPUT,HIDDEN, each at least 0 and below 1, such as 0.5 or 0.2,0.5"
         )
     return rates if len(rates) == 2 else (0.0, *rates)
+
+
+def parse_rate(text: str) -> float | str:
+    """``"0.01"`` -> 0.01; ``"find"`` stays."""
+    if text.strip().lower() == "find":
+        return "find"
+    numbers = _numbers(text, float)
+    if len(numbers) != 1:
+        raise typer.BadParameter(f"got {text!r}, expected a number such as 0.01, or find")
+    return float(numbers[0])
 
 
 def parse_activation(text: str) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from gpuprop.cli.console import print_notes, print_table
 from gpuprop.cli.progress import epoch_table, harmless, shown_warnings
 from gpuprop.errors import TrainingEnded
-from gpuprop.training.callbacks import Callback
+from gpuprop.training.callbacks.base import Callback
+from gpuprop.training.metrics import falls, measured
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from gpuprop.learn.live.snapshot import LiveRun
     from gpuprop.model.network import Network
     from gpuprop.training.parts import TableParts
+    from gpuprop.training.rate_finder import RateSearch
     from gpuprop.training.recipes import Recipe
     from gpuprop.training.run_folder import RunFolder
     from gpuprop.training.trainer import Trainer
@@ -66,6 +68,12 @@ class Run(Protocol):
     def history(self) -> dict[str, list[Any]]:
         """The columns of the history file."""
 
+    #: What the rate finder has found, if it was asked.
+    rate_search: RateSearch | None
+
+    def find_rate(self) -> float:
+        """Have the rate finder choose the learning rate, say what it was, and return it."""
+
     def describe(self, device: str) -> None:
         """Print what is known before the training; `device` is the line about the device."""
 
@@ -84,6 +92,9 @@ class Run(Protocol):
     def kept(self) -> str:
         """Return which epoch was kept and why, or an empty string if it was the last one."""
 
+    def figures(self) -> dict[str, float | None]:
+        """Return the metrics of the test part by their names."""
+
     @property
     def test_part(self) -> Part:
         """The true targets of the test part, and the predictions, made once; there once the training has ended."""
@@ -94,15 +105,28 @@ def pictures(run: Run) -> dict[str, Callable[[], Figure]]:
     from gpuprop.learn import plots
     from gpuprop.training import run_folder
 
-    classes, title = run.classes, f"{run.name}: test part"
+    classes, title, search = run.classes, f"{run.name}: test part", run.rate_search
     found: dict[str, Callable[[], Figure]] = {
         run_folder.LOSS: lambda: plots.loss_curves(run.history, title=f"{run.name}, {shape(run.trainer.network)}")
     }
+    if search is not None:
+        found[run_folder.RATES] = lambda: plots.learning_rates(search, title=f"{run.name}: rate finder")
     if classes is None:
         found[run_folder.PREDICTIONS] = lambda: plots.predictions(*run.test_part, title=title)
     else:
         found[run_folder.CONFUSION] = lambda: plots.confusion_matrix(*run.test_part, classes, title=title)
     return found
+
+
+def _chosen_rate(search: RateSearch) -> float:
+    """Say what the rate finder suggests, and return the rate of the valley, rounded to three digits."""
+    rate = float(f"{search.valley:.3g}")
+    print(f"rate finder: valley {search.valley:.3g}, steepest descent {search.steepest:.3g}; {rate:g} is taken")
+    return rate
+
+
+def _best(trainer: Trainer, column: str) -> str:
+    return f"{'lowest' if falls(column, trainer.metrics) else 'highest'} {column.replace('_', ' ', 1)}"
 
 
 def shape(network: Network) -> str:
@@ -147,6 +171,19 @@ class ArrayRun:
         """The columns of the history file."""
         return self.trainer.history
 
+    rate_search: RateSearch | None = None
+
+    def find_rate(self) -> float:
+        """Try rates on a copy of the network."""
+        from gpuprop.training.rate_finder import find_learning_rate
+        from gpuprop.training.targets import StandardisedTargets
+
+        X, y = self._train_part
+        targets = StandardisedTargets.of(self.trainer.network, y)
+        self.rate_search = find_learning_rate(self.trainer, X, targets.values)
+        self.trainer.learning_rate = _chosen_rate(self.rate_search)
+        return self.trainer.learning_rate
+
     def describe(self, device: str) -> None:
         """Print data, network, training and device in a few lines."""
         from gpuprop.training.orders import rows_held_out
@@ -184,6 +221,8 @@ class ArrayRun:
         table = _table(trainer.network)
         trainer.callbacks += _onlookers(table, LiveRun(folder.staging, X, y), film)
         targets = StandardisedTargets.of(trainer.network, y)
+        if targets.mean is not None and targets.deviation is not None:
+            trainer.units = targets.mean, targets.deviation
         trainer.checkpoint = Checkpoint(folder.checkpoints, EVERY, finish=targets.fold)
         stopped: Stop | None = None
         with shown_warnings():
@@ -205,7 +244,11 @@ class ArrayRun:
         if self.trainer.best_epoch is None:
             return ""
         watched = "training" if self.trainer.validation is None else "validation"
-        return f"the one of the lowest {watched} loss"
+        return f"the one of the {_best(self.trainer, self.trainer.monitor or f'{watched}_loss')}"
+
+    def figures(self) -> dict[str, float | None]:
+        """Return the metrics of the test part by their names."""
+        return measured(self.trainer.network, self.trainer.metrics, *self._test_part)
 
     @cached_property
     def test_part(self) -> Part:
@@ -245,6 +288,29 @@ class TableRun:
         """The columns of the history file."""
         history: dict[str, list[Any]] = self._estimator.history_
         return history
+
+    rate_search: RateSearch | None = None
+
+    def find_rate(self) -> float:
+        """Try rates on a network like the estimator's."""
+        from gpuprop.estimators.tabular import inputs_of
+        from gpuprop.training.rate_finder import find_learning_rate
+        from gpuprop.training.tabular_presets import network_for_table, trainer_for_table
+        from gpuprop.training.targets import mean_and_deviation
+
+        chosen = self._estimator.preset_in_use()
+        (frame, y), n_outputs = self._parts.train, len(self.classes or [None])
+        X = self._columns.transform(frame)
+        if self.classes is None:
+            mean, deviation = mean_and_deviation(y)
+            y = (y - mean) / deviation
+        inputs, seed = inputs_of(self._columns, chosen), self._estimator.random_state
+        network = network_for_table(chosen, inputs, n_outputs, rows=X, seed=seed, device="numpy")
+        self.rate_search = find_learning_rate(trainer_for_table(chosen, network), X, y)
+        rate = _chosen_rate(self.rate_search)
+        self._estimator.set_params(learning_rate=rate)
+        self.trainer.learning_rate = rate
+        return rate
 
     def describe(self, device: str) -> None:
         """Print the target, what was guessed, and the table of columns."""
@@ -304,8 +370,15 @@ class TableRun:
         keep_best = self.trainer.keep_best
         if keep_best is None:
             return "" if self.trainer.best_epoch is None else "the one of the lowest training loss"
-        of = "lowest" if keep_best.endswith("loss") else "highest"
-        return f"the last one of the {of} {keep_best.replace('_', ' ')}"
+        return f"the last one of the {_best(self.trainer, keep_best)}"
+
+    def figures(self) -> dict[str, float | None]:
+        """Return the metrics of the test part by their names, a regression's in the units of the data."""
+        estimator, (frame, y) = self._estimator, self._parts.test
+        (network,) = estimator.networks_
+        inputs, units = estimator.columns_.transform(frame), self.trainer.units
+        y = y if units is None else (y.reshape(len(y), -1) - units[0]) / units[1]
+        return measured(network, self.trainer.metrics, inputs, y, units=units)
 
     @cached_property
     def test_part(self) -> Part:

@@ -53,7 +53,10 @@ def table_run(options: Mapping[str, Any]) -> tuple[TableRun, Choice]:
     with wrong_options():
         # Made as the estimator will make it, so that a wrong option is found here; nothing is trained with it.
         network = network_for_table(chosen, inputs_of(columns, chosen), n_outputs, device="numpy")
-        planned = trainer_for_table(chosen, network)
+        metrics, monitor = parse_list(options["metric"]), options["monitor"]
+        planned = trainer_for_table(
+            chosen, network, validation=chosen.validation_fraction or None, metrics=metrics, monitor=monitor
+        )
         # In plain NumPy even a short training by these presets takes longer than it takes to load the compiled loops.
         device = choose(options["device"])
     estimator = (TabularClassifier if is_classifier else TabularRegressor)(
@@ -66,6 +69,8 @@ def table_run(options: Mapping[str, Any]) -> tuple[TableRun, Choice]:
         random_state=options["seed"],
         device=device.device,
         plan=options["plan"],
+        metrics=list(metrics) or None,
+        monitor=monitor,
     )
     return TableRun(parts, estimator, columns, planned), device
 

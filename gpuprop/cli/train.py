@@ -22,6 +22,7 @@ from gpuprop.cli.options import (
     parse_activation,
     parse_dropout,
     parse_hidden,
+    parse_rate,
     parse_scale,
 )
 from gpuprop.maths.activations import ACTIVATIONS
@@ -44,6 +45,7 @@ Examples:
   gpuprop train mnist --hidden 512 --dropout 0.1,0.3 --epochs 20
   gpuprop train iris.csv --target species --hidden 32,16 --activation tanh
   gpuprop train houses.csv --target price --task regression --early-stopping
+  gpuprop train bank.csv --target y --metric f1,roc_auc --monitor roc_auc
   gpuprop train xor --animate xor.html
   gpuprop train images-idx3-ubyte.gz --labels labels-idx1-ubyte.gz --scale divide:255
   gpuprop train --resume gpuprop-mnist
@@ -152,7 +154,13 @@ def train(
         ),
     ] = None,
     lr: Annotated[
-        float | None, typer.Option(metavar="RATE", help="The learning rate.  [default: by data, or the optimizer's]")
+        Any,
+        typer.Option(
+            metavar="RATE|find",
+            help="The learning rate; find tries growing rates for a hundred updates of a copy of the network and takes "
+            "the one that fastai's rate finder would.  [default: by data, or the optimizer's]",
+            parser=parse_rate,
+        ),
     ] = None,
     schedule: Annotated[
         str | None,
@@ -202,6 +210,23 @@ def train(
         int | None,
         typer.Option(metavar="N", help="Number of epochs that --early-stopping waits for a lower loss.  [default: 10]"),
     ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            "--metric",
+            metavar="NAME,...",
+            help="What else to compute of the validation rows after each epoch, and of the test part: names of "
+            "scikit-learn's scorers, such as f1_macro, roc_auc or neg_mean_absolute_error.",
+        ),
+    ] = None,
+    monitor: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The figure that --early-stopping watches and by which the best epoch is kept: a metric, loss, "
+            "accuracy or r2.  [default: loss; for a table accuracy, or loss for a regression]",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="The folder that the files of the run go to.  [default: gpuprop-NAME]"),
@@ -244,6 +269,11 @@ def train(
     check_task(options["task"])
     check_test_parts(options["test"], options["test_fraction"])
     with nothing_to_save_yet():
+        sought = options["lr"] == "find"
+        if sought:
+            options["lr"] = None
         run, chosen = (table_run if datasets.is_table(options["data"]) else array_run)(options)
+        if sought:  # a resume finds the number among the options
+            options["lr"] = run.find_rate()
         course = Course(run, chosen, options, stored)
     course.follow()

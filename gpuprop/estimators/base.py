@@ -19,7 +19,7 @@ from gpuprop.arrays import to_host
 from gpuprop.backends.threads import limited_blas
 from gpuprop.core.updates import PausingFit
 from gpuprop.estimators import lbfgs
-from gpuprop.estimators.convergence import Convergence
+from gpuprop.estimators.convergence import Convergence, MonitoredScore
 from gpuprop.estimators.draws import CumulativeShuffles, hold_out, initial_parameters
 from gpuprop.estimators.exchange import Exchange
 from gpuprop.estimators.fitted import ParameterViews
@@ -30,6 +30,7 @@ from gpuprop.estimators.scikit_learn_callbacks import CallbackSupportMixin, Epoc
 from gpuprop.estimators.stochastic import NON_FINITE, StochasticFit, Task
 from gpuprop.maths.activations import Activation
 from gpuprop.model.network import Network
+from gpuprop.training.metrics import Metric, Metrics, monitored
 from gpuprop.training.records import Progress
 from gpuprop.training.signals import watching_signals
 
@@ -117,6 +118,7 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
             learning_rate=self.learning_rate_init if resume_from is None else self._current_rate,
             watchers=[EpochTasks(self, X, y, sample_weight, epochs)] if watched else [],
             kept=kept,
+            metrics={} if incremental or validation is None else self._metrics(),
         )
         yield from self._fit_stochastic(task, incremental)
 
@@ -125,9 +127,13 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
             raise ValueError("got only one of X_val and y_val; pass both, or none")
         if incremental and self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
+        if self.metrics and X_val is None and not (incremental or self.early_stopping):
+            raise ValueError("metrics need validation rows: set early_stopping=True, or pass X_val and y_val to fit")
+        if self.monitor is not None and not (incremental or self.early_stopping):
+            raise ValueError(f"monitor={self.monitor!r} is what early stopping watches; set early_stopping=True")
         if self.solver != "lbfgs":
             return
-        for name in ("dropout", "clip_norm", "callbacks", "weight_decay", "checkpoint"):
+        for name in ("dropout", "clip_norm", "callbacks", "weight_decay", "checkpoint", "metrics", "monitor"):
             value = getattr(self, name)
             if value is not None and np.any(np.asarray(value, dtype=object) != 0):
                 raise InvalidParameterError(f"The {name!r} parameter has no meaning with solver 'lbfgs', got {value!r}")
@@ -226,7 +232,7 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
         convergence = Convergence(
             self,
             tol=self.tol if self.early_stopping else self.tol * self._loss_scale,
-            validation_score=self._score_of(task.validation) if self.early_stopping else None,
+            validation_score=self._watched_score(task) if self.early_stopping else None,
             single_epoch=incremental,
             no_improvement_count=self._no_improvement_count,
             best_parameters=self._best_parameters,
@@ -241,6 +247,18 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
         # Squares of gradients overflow first; the parameters are finite then, but would never move again.
         if incremental and not all(np.isfinite(one).all() for one in self._progress.optimizer_state.values()):
             raise ValueError(f"{NON_FINITE} (the optimizer's memory of the gradients became infinite)")
+
+    def _metrics(self) -> Mapping[str, Metric]:
+        if self.metrics is None and self.monitor is None:
+            return {}
+        return Metrics(self.metrics, self.network_, self.monitor)
+
+    def _watched_score(self, task: Task) -> Callable[[Mapping[str, Any]], float]:
+        """Return the function of the row of an epoch that early stopping watches; higher is better."""
+        if self.monitor is None:
+            return self._score_of(task.validation)
+        own = "accuracy" if is_classifier(self) else "r2"
+        return MonitoredScore(monitored(self.monitor, task.metrics, own, validated=True), task.metrics)
 
     # --- what the subclasses say ---------------------------------------------------------------------------------
 

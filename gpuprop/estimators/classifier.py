@@ -116,6 +116,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         that was left alone. A fit that was finished there is not repeated. Each fit has a folder of its own in this
         one, found by parameters and data; SIGTERM, SIGHUP and SIGUSR1 end it at its next update, with a checkpoint and
         `gpuprop.TrainingEnded`. Not for ``partial_fit`` and "lbfgs".
+    metrics : str, callable, a sequence or a mapping of these, or None, default=None
+        What else to compute of the validation rows after each epoch, see `gpuprop.Trainer`: "f1_macro", say. Needs
+        `early_stopping` or X_val; `partial_fit` has no validation rows. Classes are their positions in `classes_`.
+    monitor : str or None, default=None
+        What `early_stopping` watches: the name of a metric, or "loss". None watches the accuracy, or R2.
 
     Attributes
     ----------
@@ -208,6 +213,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         n_threads: int | None = None,
         plan: str = "auto",
         checkpoint: Any = None,
+        metrics: Any = None,
+        monitor: str | None = None,
     ) -> None:
         set_parameters(self, locals())
 

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from gpuprop.estimators.parameters import rate_rule
 from gpuprop.training.callbacks import Callback
+from gpuprop.training.metrics import Metric, falls
 
 if TYPE_CHECKING:
     from gpuprop.training.trainer import Trainer
 
-__all__ = ["Convergence"]
+__all__ = ["Convergence", "MonitoredScore"]
 
 #: The estimator's attributes that the callback keeps.
 _RECORDS = (
@@ -22,6 +23,24 @@ _RECORDS = (
 )  # fmt: skip
 #: At a rate of this or less the adaptive rule ends the training instead of dividing the rate.
 SMALLEST_RATE = 1e-6
+
+
+class MonitoredScore:
+    """What early stopping watches in the row of an epoch: a column, with its sign changed where lower is better.
+
+    Parameters
+    ----------
+    column : str
+    metrics : mapping of str to Metric
+    """
+
+    def __init__(self, column: str, metrics: Mapping[str, Metric]) -> None:
+        self._column, self._sign = column, -1.0 if falls(column, metrics) else 1.0
+
+    def __call__(self, record: Mapping[str, Any]) -> float:
+        """Return the score of an epoch; minus infinity where the metric is not defined."""
+        figure = record[self._column]
+        return -np.inf if figure is None else self._sign * float(figure)
 
 
 class Convergence(Callback):

@@ -1,7 +1,8 @@
 """What a model file says of a fitted estimator beside its network: parameters, labels and records, as plain JSON.
 
 A file holds neither callbacks nor a ``RandomState``, and not how and where the updates were made: device, number of
-threads, plan and checkpoints. These parameters have their defaults again in the estimator that is read.
+threads, plan and checkpoints, nor functions among the metrics. These parameters have their defaults again in the
+estimator that is read.
 `gpuprop.estimators.restored` builds estimators from descriptions.
 """
 
@@ -120,10 +121,16 @@ def _last(record: Any) -> Any:
 
 def described_parameters(estimator: Any) -> dict[str, Any]:
     """Return the parameters of an estimator as JSON values."""
+    own = estimator.get_params(deep=False)
+    metrics = own.get("metrics")
+    named = isinstance(metrics, str | None) or (
+        isinstance(metrics, list | tuple) and all(isinstance(m, str) for m in metrics)
+    )
+    left_out = (*_NOT_STORED, *(() if named else ("metrics", "monitor")))
     return {
         name: plain(name, value)
-        for name, value in estimator.get_params(deep=False).items()
-        if name not in _NOT_STORED and not isinstance(value, np.random.RandomState)
+        for name, value in own.items()
+        if name not in left_out and not isinstance(value, np.random.RandomState)
     }
 
 

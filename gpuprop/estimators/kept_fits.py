@@ -93,6 +93,9 @@ def _key(estimator: Any, parts: list[Samples | None]) -> str:
     """Return a digest of everything that a fit begins with; equal in every process."""
     own = estimator.get_params(deep=False)
     settings = {name: _plain(value) for name, value in own.items() if name not in _NOT_COMPARED}
+    for name in ("metrics", "monitor"):  # what an earlier version did not know changes no digest
+        if settings[name] is None:
+            del settings[name]
     settings["estimator"] = type(estimator).__qualname__
     settings["begins with"] = _start(estimator)
     settings["data"] = [

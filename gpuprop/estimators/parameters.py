@@ -85,6 +85,8 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "n_threads": [Interval(Integral, 1, None, closed="left"), None],
     "plan": [str],
     "checkpoint": [str, os.PathLike, Checkpoint, None],
+    "metrics": [str, list, tuple, dict, callable, None],
+    "monitor": [str, None],
 }
 
 

@@ -98,6 +98,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]  # scikit-lea
         n_threads: int | None = None,
         plan: str = "auto",
         checkpoint: Any = None,
+        metrics: Any = None,
+        monitor: str | None = None,
     ) -> None:
         set_parameters(self, locals())
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from gpuprop.estimators.kept_fits import KeptFit
 from gpuprop.estimators.parameters import optimizer_of, schedule_of
 from gpuprop.estimators.samples import Samples
 from gpuprop.training.callbacks import Callback
+from gpuprop.training.metrics import Metric
 from gpuprop.training.orders import RowOrders
 from gpuprop.training.records import Progress
 from gpuprop.training.trainer import Trainer
@@ -51,6 +52,8 @@ class Task:
         Callbacks beside the estimator's own.
     kept : KeptFit or None
         The checkpoints, and the one that this fit goes on from.
+    metrics : mapping of str to Metric
+        Of the validation rows.
     """
 
     samples: Samples
@@ -61,6 +64,7 @@ class Task:
     learning_rate: float | None
     watchers: Sequence[Callback] = ()
     kept: KeptFit | None = None
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
 
 
 class StochasticFit:
@@ -155,6 +159,7 @@ def _trainer(estimator: Any, task: Task) -> Trainer:
         row_orders=task.row_orders,
         conventions="scikit-learn",
         callbacks=estimator.callbacks or (),
+        metrics=task.metrics,
         n_threads=estimator.n_threads,
         plan=estimator.plan,
         checkpoint=None if task.kept is None else task.kept.checkpoint,

@@ -33,6 +33,7 @@ from gpuprop.maths.activations import Activation
 from gpuprop.model.network import Network
 from gpuprop.training.callbacks import Callback
 from gpuprop.training.checkpoint import Checkpoint
+from gpuprop.training.metrics import Metrics, monitored
 from gpuprop.training.side_by_side import train_together
 from gpuprop.training.tabular_presets import TabularPreset, network_for_table, preset, trainer_for_table
 from gpuprop.training.targets import mean_and_deviation
@@ -66,6 +67,8 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "n_threads": [Interval(Integral, 1, None, closed="left"), None],
     "plan": [str],
     "verbose": ["verbose"],
+    "metrics": [str, list, tuple, dict, callable, None],
+    "monitor": [str, None],
 }
 
 #: Parameters that have the names of a preset's settings; None leaves them as they are.
@@ -191,8 +194,12 @@ class BaseTabular(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]  # sc
 
     def _trainer(self, chosen: TabularPreset, network: Network, held_out: Samples | None) -> Trainer:
         callbacks = [*(self.callbacks or ()), *([_Printer()] if self.verbose else [])]
-        options = {} if held_out is None or is_classifier(self) else {"keep_best": "validation_loss"}
-        return trainer_for_table(
+        options: dict[str, Any] = {}
+        if held_out is not None and not is_classifier(self):
+            options = {"keep_best": "validation_loss"}
+        if self.metrics or self.monitor is not None:
+            options |= self._watched(network, validated=held_out is not None)
+        trainer = trainer_for_table(
             chosen,
             network,
             validation=None if held_out is None else held_out.arrays(),
@@ -202,6 +209,22 @@ class BaseTabular(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]  # sc
             checkpoint=self._checkpoint,
             **options,
         )
+        trainer.units = self._units
+        return trainer
+
+    def _watched(self, network: Network, *, validated: bool) -> dict[str, Any]:
+        """Return the trainer's options that follow from `metrics` and `monitor`."""
+        metrics = Metrics(self.metrics, network, self.monitor)
+        if self.monitor is None:
+            return {"metrics": metrics}
+        own = "accuracy" if is_classifier(self) else "r2"
+        column = monitored(self.monitor, metrics, own, validated=validated)
+        return {"metrics": metrics, "monitor": column, "keep_best": column}
+
+    @property
+    def _units(self) -> tuple[Array, Array] | None:
+        """Mean and deviation by which targets are standardised; None for classes."""
+        return None
 
     def preset_in_use(self) -> TabularPreset:
         """Return the preset with the estimator's own settings, all checked."""
@@ -359,6 +382,11 @@ class TabularClassifier(ClassifierMixin, BaseTabular):  # type: ignore[misc]  # 
         The path by which the updates are made, see `gpuprop.Trainer`.
     verbose : bool, default=False
         Whether to print the table of columns, and the progress.
+    metrics : str, callable, a sequence or a mapping of these, or None, default=None
+        What else to compute of the validation rows after each epoch, see `gpuprop.Trainer`: "f1_macro", say.
+    monitor : str or None, default=None
+        The figure by which the best epoch is chosen, and of equal ones the last: the name of a metric, or "loss". None
+        takes the accuracy.
 
     Attributes
     ----------
@@ -438,6 +466,8 @@ class TabularClassifier(ClassifierMixin, BaseTabular):  # type: ignore[misc]  # 
         n_threads: int | None = None,
         plan: str = "auto",
         verbose: bool | int = False,
+        metrics: Any = None,
+        monitor: str | None = None,
     ) -> None:
         set_parameters(self, locals())
 
@@ -567,6 +597,11 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]  # sc
         The path by which the updates are made, see `gpuprop.Trainer`.
     verbose : bool, default=False
         Whether to print the table of columns, and the progress.
+    metrics : str, callable, a sequence or a mapping of these, or None, default=None
+        What else to compute of the validation rows after each epoch, see `gpuprop.Trainer`: "f1_macro", say.
+    monitor : str or None, default=None
+        The figure by which the best epoch is chosen, and of equal ones the last: the name of a metric, or "loss". None
+        takes the loss.
 
     Attributes
     ----------
@@ -647,6 +682,8 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]  # sc
         n_threads: int | None = None,
         plan: str = "auto",
         verbose: bool | int = False,
+        metrics: Any = None,
+        monitor: str | None = None,
     ) -> None:
         set_parameters(self, locals())
 
@@ -668,6 +705,10 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]  # sc
     def _in_units(self, outputs: Array) -> Array:
         values: Array = outputs * self.target_deviation_ + self.target_mean_
         return values if self.target_range_ is None else np.clip(values, *self.target_range_)
+
+    @property
+    def _units(self) -> tuple[Array, Array] | None:
+        return self.target_mean_, self.target_deviation_
 
     def _learn_targets(self, y: Any) -> Array:
         self.target_ndim_ = int(np.ndim(y))

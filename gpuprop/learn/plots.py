@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["confusion_matrix", "draw_nothing", "loss_curves", "predictions"]
+    from gpuprop.training.rate_finder import RateSearch
+
+__all__ = ["confusion_matrix", "draw_nothing", "learning_rates", "loss_curves", "predictions"]
 
 # The curves differ in line and marker as well as in colour, for print and for colour-blind readers (the colours are
 # from M. Okabe and K. Ito, "Color universal design", 2008).
 _TRAIN: dict[str, Any] = {"color": "#0072B2", "linestyle": "-", "marker": "o"}
 _VALIDATION: dict[str, Any] = {"color": "#D55E00", "linestyle": "--", "marker": "s"}
+_METRICS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKED_POINTS = 12
 _DPI = 130
 
@@ -43,11 +46,12 @@ def loss_curves(history: Mapping[str, Sequence[float | None]], *, title: str = "
     Returns
     -------
     Figure
-        The losses are on the left, accuracy (or R2) on the right.
+        The losses are on the left, accuracy (or R2) beside them, and the metrics, if there are any, on the right.
     """
     metric, name = ("r2", "R²") if "train_r2" in history else ("accuracy", "accuracy")
-    figure = _figure(10.0, 4.0, title)
-    losses, scores = figure.subplots(1, 2)
+    metrics = _metrics_in(history, metric)
+    figure = _figure(14.5 if metrics else 10.0, 4.0, title)
+    losses, scores, *others = figure.subplots(1, 3 if metrics else 2)
     _curves(losses, history, "loss")
     losses.set_ylabel("loss")
     values = [value for value in (*history["train_loss"], *history["validation_loss"]) if value is not None]
@@ -57,6 +61,8 @@ def loss_curves(history: Mapping[str, Sequence[float | None]], *, title: str = "
     scores.set_ylabel(name)
     losses.legend(loc="upper right")
     scores.legend(loc="lower right")
+    for axes in others:
+        _metric_curves(axes, history, metrics)
     return figure
 
 
@@ -137,6 +143,33 @@ def predictions(y: ArrayLike, predicted: ArrayLike, *, title: str = "") -> Figur
     return figure
 
 
+def learning_rates(found: RateSearch, *, title: str = "") -> Figure:
+    """Draw the loss at growing learning rates, and the rates that are suggested.
+
+    Parameters
+    ----------
+    found : RateSearch
+        What `gpuprop.find_learning_rate` returns.
+    title : str, default=""
+    """
+    figure = _figure(6.4, 4.2, title)
+    axes = figure.subplots()
+    axes.plot(found.rates, found.losses, color="#999999", linewidth=0.8, label="batch")
+    axes.plot(found.rates, found.smoothed, color=_TRAIN["color"], linewidth=1.8, label="smoothed")
+    for name, rate, style in (
+        ("valley", found.valley, {"color": _VALIDATION["color"], "marker": "s"}),
+        ("steepest", found.steepest, {"color": _METRICS[0], "marker": "o"}),
+    ):
+        height = float(found.smoothed[int(np.abs(found.rates - rate).argmin())])
+        axes.plot([rate], [height], linestyle="none", markersize=8, label=f"{name}: {rate:.2g}", **style)
+    low, high = float(found.smoothed.min()), float(found.smoothed.max())
+    margin = 0.1 * (high - low or 1.0)
+    axes.set(xlabel="learning rate", ylabel="loss", xscale="log", ylim=(low - margin, high + margin))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
 def draw_nothing() -> None:
     """Draw a picture that holds a word, and throw it away: this fails where the other pictures would fail.
 
@@ -172,6 +205,41 @@ def _curves(axes: Axes, history: Mapping[str, Sequence[float | None]], quantity:
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
+
+
+def _metrics_in(history: Mapping[str, Sequence[float | None]], own: str) -> list[str]:
+    """Return the columns of metrics of the validation rows, see `gpuprop.Trainer`."""
+    columns = [name for name in history if name.startswith("validation_")]
+    return [
+        name
+        for name in columns
+        if name not in ("validation_loss", f"validation_{own}") and any(value is not None for value in history[name])
+    ]
+
+
+def _metric_curves(axes: Axes, history: Mapping[str, Sequence[float | None]], columns: Sequence[str]) -> None:
+    """Draw the metrics of the validation rows; their lines and markers differ as well as their colours."""
+    from matplotlib.ticker import MaxNLocator
+
+    epochs = history["epoch"]
+    every = max(1, len(epochs) // _MARKED_POINTS)
+    for number, column in enumerate(columns):
+        values = [np.nan if value is None else value for value in history[column]]
+        style: dict[str, Any] = {"linestyle": ("-", "--", "-.", ":")[number % 4], "marker": "os^Dv"[number % 5]}
+        axes.plot(
+            epochs,  # type: ignore[arg-type]
+            values,
+            label=column.removeprefix("validation_"),
+            color=_METRICS[number % len(_METRICS)],
+            markersize=4,
+            linewidth=1.5,
+            markevery=every,
+            **style,
+        )
+    axes.set(xlabel="epoch", ylabel="metrics of the validation rows")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="best")
 
 
 def _logarithmic(axes: Axes) -> None:

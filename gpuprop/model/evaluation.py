@@ -127,9 +127,17 @@ def prepared(
 
 
 def loss_and_score(
-    layers: Layers, data: TrainingData, dropout_step: int | None = None, penalty_factor: float = 1.0
+    layers: Layers,
+    data: TrainingData,
+    dropout_step: int | None = None,
+    penalty_factor: float = 1.0,
+    *,
+    outputs: NDArray[Any] | None = None,
 ) -> tuple[float, float]:
-    """Return the loss, penalties included and multiplied by `penalty_factor`, and the accuracy or R2."""
+    """Return the loss, penalties included and multiplied by `penalty_factor`, and the accuracy or R2.
+
+    `outputs`, of shape (n_samples, n_outputs) on the host, gets the network's outputs if it is given.
+    """
     ops, spec = layers.ops, layers.spec
     work = _whole_data_workspace(layers, data.n_samples, dropout_step)
     order = ops.asarray(np.arange(data.n_samples), np.int32)
@@ -137,6 +145,8 @@ def loss_and_score(
         part = work.rows(min(work.n_rows, data.n_samples - start))
         step.take_batch(layers, part, data, order, start)
         step.forward_pass(layers, part, dropout_step, first_row=start)
+        if outputs is not None:
+            outputs[start : start + part.n_rows] = ops.to_numpy(part.a[-1])
         step.output_delta(layers, part, data, data.total_weight)
     loss_total, score_total = ops.to_numpy(work.totals)
     loss = float(loss_total) / data.total_weight

@@ -12,6 +12,7 @@ from gpuprop.core.rule import UpdateRule
 from gpuprop.core.updates import Training
 from gpuprop.maths.losses import smoothed_labels
 from gpuprop.training.inputs_scaling import continued
+from gpuprop.training.metrics import ValidationScores, falls
 from gpuprop.training.orders import hold_out
 from gpuprop.training.rates import decay_factors, gradient_factors, rate_factors
 from gpuprop.training.records import Patience
@@ -22,6 +23,8 @@ from gpuprop.training.sources import restore_sources
 from gpuprop.training.state import check_data, check_fit
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from gpuprop.core.array_ops import Array
     from gpuprop.core.data import TrainingData
     from gpuprop.training.checkpoint import StoredCheckpoint
@@ -64,7 +67,7 @@ def begin(trainer: Any, given: tuple[Any, Any, Any], progress: Progress, stored:
     run = Run(
         training=training,
         data=data,
-        patience=Patience(trainer.early_stopping, trainer.keep_best, parameters),
+        patience=_patience(trainer, parameters),
         settings=settings,
         first_rate=trainer.learning_rate,
         parameters=parameters,
@@ -73,6 +76,9 @@ def begin(trainer: Any, given: tuple[Any, Any, Any], progress: Progress, stored:
         within=progress.within,
         former_place={} if stored is None else stored.place,
         stopped=stored is not None and stored.stopped,
+        scores=None
+        if data["validation "] is None
+        else ValidationScores(trainer.metrics, data["validation "], trainer.units),
     )
     run.fingerprints = known
     if progress.parameters is not None:
@@ -87,6 +93,17 @@ def begin(trainer: Any, given: tuple[Any, Any, Any], progress: Progress, stored:
     if trainer.checkpoint is not None:
         trainer.checkpoint.begin(progress.epochs_done, _steps(progress), resumed=stored is not None)
     return run
+
+
+def _patience(trainer: Any, parameters: NDArray[Any]) -> Patience:
+    watched = {trainer.keep_best, trainer.monitor} - {None}
+    return Patience(
+        trainer.early_stopping,
+        trainer.keep_best,
+        parameters,
+        monitor=trainer.monitor,
+        falling={column for column in watched if falls(column, trainer.metrics)},
+    )
 
 
 def _steps(progress: Progress) -> int:

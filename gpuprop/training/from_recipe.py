@@ -76,11 +76,18 @@ def network_for(
 
 
 def trainer_for(
-    network: Network, recipe: Recipe, n_rows: int, callbacks: Sequence[Callback] = (), *, plan: str = "auto"
+    network: Network,
+    recipe: Recipe,
+    n_rows: int,
+    callbacks: Sequence[Callback] = (),
+    *,
+    plan: str = "auto",
+    metrics: Sequence[str] = (),
+    monitor: str | None = None,
 ) -> Trainer:
     """Return the trainer of a network on `n_rows` rows; of a single row none can be held out for validation.
 
-    `plan` says how updates are made; see `gpuprop.Trainer`.
+    `plan`, `metrics` and `monitor` are those of `gpuprop.Trainer`.
     """
     patience = check_integer("patience", recipe.patience, 1)
     share = check_real("validation_fraction", recipe.validation_fraction, 0.0, 1.0, open_maximum=True)
@@ -94,6 +101,8 @@ def trainer_for(
         schedule=recipe.schedule,
         early_stopping=patience if recipe.early_stopping else None,
         callbacks=callbacks,
+        metrics=metrics,
+        monitor=monitor,
         plan=plan,
     )
 

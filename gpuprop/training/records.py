@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -139,18 +139,31 @@ class Patience:
     Parameters
     ----------
     epochs : int or None
-        How many epochs without a lower loss end the training; None never ends it.
+        How many epochs without a better figure end the training; None never ends it.
     keep_best : str or None
-        The column of the history that says which epoch is the best: the one of the lowest loss or the highest score,
-        and of equal ones the last. None takes the loss that early stopping watches, and of equal ones the first;
-        without early stopping it remembers nothing.
+        The column of the history that says which epoch is the best, and of equal ones the last. None takes the figure
+        that early stopping watches, and of equal ones the first; without early stopping and without `monitor` it
+        remembers nothing.
     parameters : ndarray
         The parameters that the training begins with.
+    monitor : str or None, default=None
+        The column of the history that early stopping watches; None takes the loss that `watch` is given.
+    falling : collection of str, default=("validation_loss", "train_loss")
+        The columns in which lower values are better; in others higher ones are.
     """
 
-    def __init__(self, epochs: int | None, keep_best: str | None, parameters: NDArray[Any]) -> None:
-        self.epochs, self.keep_best = epochs, keep_best
+    def __init__(
+        self,
+        epochs: int | None,
+        keep_best: str | None,
+        parameters: NDArray[Any],
+        *,
+        monitor: str | None = None,
+        falling: Collection[str] = ("validation_loss", "train_loss"),
+    ) -> None:
+        self.epochs, self.keep_best, self.monitor = epochs, keep_best, monitor
         self.parameters = parameters
+        self._falling = falling
         self.best_epoch: int | None = None
         self._lowest_loss, self._lowest_epoch = np.inf, 0
         self._best = np.inf
@@ -160,6 +173,7 @@ class Patience:
         known = {
             "keep_best": self.keep_best,
             "keeps": self.keeps,
+            "monitor": self.monitor,
             "lowest_loss": float(self._lowest_loss),
             "lowest_epoch": self._lowest_epoch,
             "best": float(self._best),
@@ -171,6 +185,8 @@ class Patience:
         """Remember what `state` returned, unless another figure was watched there."""
         if not state or (state["keep_best"], state["keeps"]) != (self.keep_best, self.keeps):
             return
+        if state.get("monitor") != self.monitor:
+            return
         self._lowest_loss, self._lowest_epoch = state["lowest_loss"], state["lowest_epoch"]
         self._best, self.best_epoch = state["best"], state["best_epoch"]
         if self.keeps:
@@ -179,36 +195,43 @@ class Patience:
     @property
     def keeps(self) -> bool:
         """Whether the parameters of an epoch are to be restored at the end."""
-        return self.epochs is not None or self.keep_best is not None
+        return self.epochs is not None or self.keep_best is not None or self.monitor is not None
 
     def watch(self, record: dict[str, Any], loss: float, parameters: NDArray[Any]) -> None:
-        """Look at the row of an epoch, and at the loss that early stopping watches."""
+        """Look at the row of an epoch, and at the loss that early stopping watches unless it monitors a column."""
         epoch = record["epoch"]
-        lower = loss < self._lowest_loss
+        cost = loss if self.monitor is None else self._cost(record, self.monitor)
+        lower = cost < self._lowest_loss
         if lower:
-            self._lowest_loss, self._lowest_epoch = loss, epoch
+            self._lowest_loss, self._lowest_epoch = cost, epoch
         if self.keep_best is not None:
-            figure = record[self.keep_best]
-            cost = figure if self.keep_best.endswith("loss") else -figure
-            if cost <= self._best:
+            cost = self._cost(record, self.keep_best)
+            if cost <= self._best and cost < np.inf:
                 self._best, self.best_epoch, self.parameters = cost, epoch, parameters
-        elif self.epochs is not None and lower:
+        elif self.keeps and lower:
             self.best_epoch, self.parameters = epoch, parameters
 
+    def _cost(self, record: Mapping[str, Any], column: str) -> float:
+        """Return a figure so that lower is better; infinity where the epoch has none."""
+        figure = record[column]
+        if figure is None:
+            return np.inf
+        return float(figure if column in self._falling else -figure)
+
     def exhausted(self, epoch: int) -> bool:
-        """Whether the training has waited long enough for a lower loss."""
+        """Whether the training has waited long enough for a better figure."""
         return self.epochs is not None and epoch - self._lowest_epoch >= self.epochs
 
 
-def check_kept_column(keep_best: str | None, metric: str, *, validated: bool) -> str | None:
-    """Return the column of the history by which an epoch is kept.
+def check_kept_column(keep_best: str | None, metric: str, *, validated: bool, more: Sequence[str] = ()) -> str | None:
+    """Return the column of the history by which an epoch is kept; `more` are columns of metrics.
 
     Raises
     ------
     ValueError
         If the history has no such column, or it will hold nothing, because there are no validation data.
     """
-    columns = [f"{part}_{figure}" for part in ("validation", "train") for figure in ("loss", metric)]
+    columns = [*(f"{part}_{figure}" for part in ("validation", "train") for figure in ("loss", metric)), *more]
     if keep_best is None or keep_best in columns[2 if not validated else 0 :]:
         return keep_best
     if keep_best in columns:

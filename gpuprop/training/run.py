@@ -15,7 +15,7 @@ from gpuprop.backends.steps import taken_out
 from gpuprop.core.parameters import Parameters
 from gpuprop.core.plan import TrainingState
 from gpuprop.errors import DeviceError, PlanError
-from gpuprop.training.callbacks import Callback
+from gpuprop.training.callbacks.base import Callback
 from gpuprop.training.signals import finishing
 from gpuprop.training.sources import restore_sources, sources_of
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gpuprop.core.data import TrainingData
     from gpuprop.core.plan import Plan
     from gpuprop.core.updates import EpochUpdates, MadeElsewhere, Training
+    from gpuprop.training.metrics import ValidationScores
     from gpuprop.training.records import Patience, Within
 
 __all__ = ["Run", "step_callbacks"]
@@ -67,6 +68,8 @@ class Run:
         The learning rate as callbacks had left it in the training that goes on.
     stopped : bool
         Whether a callback had ended the training that is to go on.
+    scores : ValidationScores or None
+        What is evaluated after each epoch.
     """
 
     training: Training
@@ -81,6 +84,7 @@ class Run:
     former_place: dict[str, Any] = field(default_factory=dict)
     rate: float | None = None
     stopped: bool = False
+    scores: ValidationScores | None = None
 
     #: The plan, once it has been chosen, and what was said of one that serves several trainings.
     plan: Plan | None = field(default=None, init=False)
@@ -102,12 +106,13 @@ class Run:
     lost: bool = field(default=False, init=False)
     unwritten: bool = field(default=False, init=False)
     fingerprints: dict[str, str] | None = field(default=None, init=False)
+    #: The callbacks that know of this training.
+    told: list[Callback] = field(default_factory=list, init=False)
     _pieces: int = field(default=1, init=False)
 
-    @property
-    def validation(self) -> TrainingData | None:
-        """The data that are evaluated after each epoch."""
-        return self.data["validation "]
+    def begun_callbacks(self, trainer: Any) -> list[Callback]:
+        """Return the trainer's callbacks that know of this training; one that was just added does not yet."""
+        return [one for one in trainer.callbacks if any(one is known for known in self.told)]
 
     @property
     def plan_reason(self) -> str | None:
@@ -146,7 +151,7 @@ class Run:
         self.sources = sources_of(trainer) if self.within is None else self.within.sources
         self.entered = True
         if self.within is None:
-            for callback in trainer.callbacks:
+            for callback in self.begun_callbacks(trainer):
                 callback.on_epoch_begin(trainer, epoch + 1)
             self.epoch_rate = trainer.learning_rate
         else:

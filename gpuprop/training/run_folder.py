@@ -39,13 +39,14 @@ from gpuprop.training.run_manifest import (
     write_json,
 )
 
-__all__ = ["CONFUSION", "HISTORY", "LOSS", "PREDICTIONS", "RunFolder", "RunFolderError", "write_history"]
+__all__ = ["CONFUSION", "HISTORY", "LOSS", "PREDICTIONS", "RATES", "RunFolder", "RunFolderError", "write_history"]
 
 HISTORY = "history.csv"
 LOSS = "loss.png"
 CONFUSION = "confusion.png"
 PREDICTIONS = "predictions.png"
-FILES = (MODEL_FILE_NAME, HISTORY, LOSS, CONFUSION, PREDICTIONS)
+RATES = "learning-rates.png"
+FILES = (MODEL_FILE_NAME, HISTORY, LOSS, CONFUSION, PREDICTIONS, RATES)
 """All files that a run may have: a classifier has a confusion matrix, a regression has predictions."""
 
 

@@ -27,6 +27,7 @@ _COMPARED = (
     "max_norm",
     "early_stopping",
     "keep_best",
+    "monitor",
     "accumulation_steps",
     "drop_last",
     "learning_rate_factors",
@@ -60,7 +61,10 @@ def settings_of(trainer: Any) -> dict[str, Any]:
     network = {name: value for name, value in trainer.network.get_config().items() if name not in _NAMES}
     own = {name: described(getattr(trainer, name)) for name in _COMPARED}
     share = trainer.validation if isinstance(trainer.validation, float) else None
-    return {f"network's {name}": described(value) for name, value in network.items()} | own | {"validation": share}
+    own |= {"validation": share}
+    if trainer.metrics:  # a checkpoint of a version without metrics has no word of them
+        own["metrics"] = list(trainer.metrics)
+    return {f"network's {name}": described(value) for name, value in network.items()} | own
 
 
 def described(value: Any) -> Any:

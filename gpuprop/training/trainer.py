@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,10 +21,12 @@ from gpuprop.maths.optimizers import Optimizer, get_optimizer
 from gpuprop.maths.schedules import Schedule, get_schedule
 from gpuprop.model.network import Network
 from gpuprop.training.beginning import begin
-from gpuprop.training.callbacks import Callback
+from gpuprop.training.callbacks.base import Callback
+from gpuprop.training.callbacks.progress import ProgressBar
 from gpuprop.training.checkpoint import Checkpoint, StoredCheckpoint, found_checkpoint
 from gpuprop.training.divergence import explain_divergence
 from gpuprop.training.epoch_updates import updates_of
+from gpuprop.training.metrics import Metrics, monitored
 from gpuprop.training.orders import RowOrders, check_validation, counter_based_orders, in_order
 from gpuprop.training.rates import Parametrization, check_factors
 from gpuprop.training.records import Progress, append_record, check_kept_column, even_columns
@@ -67,12 +69,25 @@ class Trainer:
     max_norm : float or None, default=None
         After an update the incoming weights of each unit are shortened to at most this norm.
     early_stopping : int or None, default=None
-        Stop after this many epochs without a lower validation loss (without validation data: training loss), and
-        restore the best parameters.
+        Stop after this many epochs without a lower validation loss (without validation data: training loss), or
+        without a better figure of `monitor`, and restore the best parameters.
     keep_best : str or None, default=None
         At the end, restore the parameters of the best epoch by this column of the history: "validation_loss",
-        "validation_accuracy" or "validation_r2", or one of the same names with "train"; of equal epochs the last is
-        kept. None keeps the last epoch of all, or with `early_stopping` the first one of the lowest loss.
+        "validation_accuracy" or "validation_r2", one of the same names with "train", or that of a metric; of equal
+        epochs the last is kept. None keeps the last epoch of all, or with `early_stopping` or `monitor` the first one
+        of the best figure.
+    metrics : str, callable, a sequence or a mapping of these, default=()
+        What else to compute of the validation rows after each epoch; the history gets a column ``validation_NAME`` for
+        each. Names of scikit-learn's scorers that fit the task (``"f1_macro"``, ``"roc_auc"``,
+        ``"neg_mean_absolute_error"``), functions ``metric(y, predicted)`` such as ``sklearn.metrics.f1_score``, and
+        scorers ``scorer(estimator, X, y)``; a mapping gives them names. y and predicted are class indices, labels
+        of 0 and 1, or values. Where a metric is not defined, because a class has no validation row, say, the history
+        holds None.
+    monitor : str or None, default=None
+        The figure by which `early_stopping` stops and the best epoch is restored: a column of the history or the name
+        of a metric, which is then computed. Which direction is better is known: losses fall and scores rise; of
+        functions those fall whose names end in "_loss", "_error" or "_deviance". None takes the loss. Without
+        `early_stopping` all epochs are made and the best is restored.
     accumulation_steps : int, default=1
         Batches whose gradients add up to one update, as if they were one batch of ``accumulation_steps * batch_size``.
     drop_last : bool, default=False
@@ -115,6 +130,8 @@ class Trainer:
     callbacks : sequence of Callback, default=()
         They may end the training, and change `learning_rate` between epochs. The attribute is a list, which may be
         changed at any time.
+    verbose : bool, default=False
+        Whether to show the progress: adds a `gpuprop.callbacks.ProgressBar` to `callbacks`.
     n_threads : int or None, default=None
         The most threads that train on the CPU; None stands for all that BLAS may use. At the start of a fit whose
         updates are large enough to be shared, some numbers of threads are tried, and the fastest is taken. The fused
@@ -138,7 +155,7 @@ class Trainer:
     epochs_done, steps_done : int
         Completed epochs and updates.
     best_epoch : int or None
-        With `early_stopping` or `keep_best`: the epoch whose parameters were restored, counted from 1.
+        With `early_stopping`, `keep_best` or `monitor`: the epoch whose parameters were restored, counted from 1.
     resume_notes : tuple of str
         After a resume from a checkpoint: a phrase for each thing about the place of the training that has changed since
         (device, path, threads, processor, versions), so that its numbers agree up to rounding and not to the bit.
@@ -169,6 +186,8 @@ class Trainer:
         max_norm: float | None = None,
         early_stopping: int | None = None,
         keep_best: str | None = None,
+        metrics: Any = (),
+        monitor: str | None = None,
         accumulation_steps: int = 1,
         drop_last: bool = False,
         learning_rate_factors: Mapping[str, float] | None = None,
@@ -184,6 +203,7 @@ class Trainer:
         seed: int | None = None,
         conventions: Literal["gpuprop", "scikit-learn"] = "gpuprop",
         callbacks: Sequence[Callback] = (),
+        verbose: bool | int = False,
         n_threads: int | None = None,
         plan: str = "auto",
         checkpoint: Checkpoint | str | os.PathLike[str] | None = None,
@@ -200,8 +220,13 @@ class Trainer:
         self.clip_norm = None if clip_norm is None else check_real("clip_norm", clip_norm, 0.0, open_minimum=True)
         self.max_norm = None if max_norm is None else check_real("max_norm", max_norm, 0.0, open_minimum=True)
         self.early_stopping = None if early_stopping is None else check_integer("early_stopping", early_stopping, 1)
-        metric = "accuracy" if network.is_classifier else "r2"
-        self.keep_best = check_kept_column(keep_best, metric, validated=validation is not None)
+        metric, validated = "accuracy" if network.is_classifier else "r2", validation is not None
+        self.metrics = Metrics(metrics, network, monitor)
+        if self.metrics and not validated:
+            raise ValueError(f"metrics: {', '.join(self.metrics)} need validation data; pass validation=")
+        self.monitor = None if monitor is None else monitored(monitor, self.metrics, metric, validated=validated)
+        self.keep_best = check_kept_column(keep_best, metric, validated=validated, more=self.metrics.columns)
+        self.units: tuple[NDArray[Any], NDArray[Any]] | None = None
         self.accumulation_steps = check_integer("accumulation_steps", accumulation_steps, 1)
         self.drop_last = bool(drop_last)
         self.scaling_layer = bool(scaling_layer)
@@ -229,7 +254,7 @@ class Trainer:
         if conventions == "scikit-learn" and self.drop_last:
             raise ValueError("drop_last: scikit-learn's conventions train on all rows; use conventions='gpuprop'")
         self.conventions = conventions
-        self.callbacks = list(callbacks)
+        self.callbacks = [*callbacks, *([ProgressBar()] if verbose else [])]
         self._check_callbacks()
         self.n_threads = None if n_threads is None else check_integer("n_threads", n_threads, 1)
         self.plan = check_path(plan)
@@ -364,25 +389,36 @@ class Trainer:
         run = begin(self, (X, y, sample_weight), progress, stored)
         self._run, self._progress = run, Progress(0, 0, {}, {})
         try:
-            for callback in self.callbacks:
-                callback.on_fit_begin(self)
+            self._begin_callbacks(run)
             restore_callbacks(self, progress.callbacks)
             if run.rate is not None:
                 self.learning_rate = run.rate
             yield from self._epochs(run)
             save(self, run, stopped=self._stop or run.stopped)
-        except BaseException:
+        except BaseException as error:
             self._go_back(run)
+            for callback in run.begun_callbacks(self):
+                with suppress(Exception):
+                    callback.on_exception(self, error)
             raise
         if run.patience.keeps:
             self._restore(run.patience.parameters)
-        for callback in self.callbacks:
+        for callback in run.begun_callbacks(self):
             callback.on_fit_end(self)
+
+    def _begin_callbacks(self, run: Run) -> None:
+        """Tell the callbacks that the training began: all at first, and those that have been added since."""
+        self._check_callbacks()
+        for callback in tuple(self.callbacks):
+            if not any(callback is one for one in run.told):
+                run.told.append(callback)
+                callback.on_fit_begin(self)
 
     def _epochs(self, run: Run) -> PausingFit:
         """Go through the epochs that are left."""
         ended = run.stopped or run.patience.exhausted(self.epochs_done)
         while self.epochs_done < self.epochs and not ended:
+            self._begin_callbacks(run)
             run.begin_epoch(self, self.epochs_done)
             run.watch(bool(step_callbacks(self)))
             updates = updates_of(self, run.training, self.epochs_done, run.epoch_rate)
@@ -399,7 +435,7 @@ class Trainer:
                 totals = run.take(made) if made else run.make(self, updates, lambda n: at_boundary(self, run, n))
                 record = self._complete(run, updates, totals)
                 known = list(self.history)
-                for callback in self.callbacks:
+                for callback in run.begun_callbacks(self):
                     callback.on_epoch_end(self, self.epochs_done, record)
                 even_columns(self.history, known)
                 if self.callbacks:  # one may have changed them
@@ -424,10 +460,11 @@ class Trainer:
             explain_divergence(run.plan_of(self.plan), updates, self.epochs_done, run.start)
         seen = updates.data.share(float(updates.weights.sum())) if self.drop_last else updates.data
         validation_loss, validation_score = None, None
-        if run.validation is not None:
+        further: dict[str, float | None] = {}
+        if run.scores is not None:
             factor = float(updates.penalty_factors.mean())
             with nullcontext() if run.plan is None else run.plan.active():
-                validation_loss, validation_score = self.network.evaluate_data(run.validation, factor)
+                validation_loss, validation_score, further = run.scores.evaluate(self.network, factor)
         metric = "r2" if run.training.data.metric == "residual" else "accuracy"
         loss = float(totals[0]) / seen.total_weight
         record: dict[str, Any] = {
@@ -436,6 +473,7 @@ class Trainer:
             f"train_{metric}": seen.score(float(totals[1])),
             "validation_loss": validation_loss,
             f"validation_{metric}": validation_score,
+            **further,
             "learning_rate": float(updates.rates[-1]),
             "seconds": run.seconds,
         }

@@ -1,4 +1,4 @@
-"""Callbacks: small objects that a training informs of its progress, and that may end it."""
+"""The base class of callbacks: small objects that a training informs of its progress, and that may end it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from numpy.typing import ArrayLike
-
-__all__ = ["Callback", "UnitActivity"]
+__all__ = ["Callback"]
 
 
 class Callback:
@@ -17,7 +15,8 @@ class Callback:
 
     `trainer` is the `gpuprop.Trainer` that trains. A hook may read it and its network, call
     ``trainer.stop_training()``, or raise; what it raises ends the training with the parameters of the last completed
-    epoch in place.
+    epoch in place. Callbacks may be added to ``trainer.callbacks`` and removed from it at any time: one that is added
+    while a training goes on is told that it began, before the next epoch.
 
     Examples
     --------
@@ -53,26 +52,8 @@ class Callback:
     def on_fit_end(self, trainer: Any) -> None:
         """After the last epoch, with the final parameters in place; not after an error."""
 
+    def on_exception(self, trainer: Any, error: BaseException) -> None:
+        """After a fit that ended with an error or Ctrl-C, with the parameters of the last completed epoch in place.
 
-class UnitActivity(Callback):
-    """Record how much of each hidden layer is silent: relu's sparsity, and its dead units.
-
-    Adds two columns for every hidden layer l = 1, 2, ... to the trainer's history: ``zero_share_l``, the share of the
-    layer's outputs on `X` that are exactly 0, and ``dead_share_l``, the share of its units whose output is 0 on all of
-    `X`. A dead relu unit gets no gradient; only changes in the layers below can wake it.
-
-    Parameters
-    ----------
-    X : array_like of shape (n_samples, n_features)
-        Raw inputs: the training data, or a few hundred rows of it.
-    """
-
-    def __init__(self, X: ArrayLike) -> None:
-        self.X = X
-
-    def on_epoch_end(self, trainer: Any, epoch: int, record: Mapping[str, float | None]) -> None:
-        """Extend the history by this epoch's shares."""
-        for layer, outputs in enumerate(trainer.network.activations(self.X)[1:-1], start=1):
-            silent = outputs == 0
-            trainer.history.setdefault(f"zero_share_{layer}", []).append(float(silent.mean()))
-            trainer.history.setdefault(f"dead_share_{layer}", []).append(float(silent.all(axis=0).mean()))
+        What this hook itself raises is lost: the error that ended the training is the one that the caller sees.
+        """

@@ -1,0 +1,31 @@
+"""The page docs/instruments.md: its programs run, from top to bottom, and what it names exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import gpuprop
+
+PAGE = (Path(__file__).parent.parent / "docs" / "instruments.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_the_programs_of_the_page_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GPUPROP_DEVICE", "numpy")
+    space: dict[str, object] = {}
+    assert len(BLOCKS) >= 5
+    for block in BLOCKS:
+        exec(compile(block, "docs/instruments.md", "exec"), space)
+    assert "4/4" in capsys.readouterr().out
+
+
+def test_every_callback_that_ships_is_on_the_page() -> None:
+    named = set(re.findall(r"^\| `(\w+)\(", PAGE, flags=re.MULTILINE))
+    shipped = set(gpuprop.callbacks.__all__) - {"Callback"}
+    assert shipped <= named
