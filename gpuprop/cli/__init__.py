@@ -35,6 +35,8 @@ def application() -> typer.Typer:
         gradcheck,
         info,
         predict,
+        report,
+        run_list,
         selfcheck,
         trace,
         train,
@@ -50,7 +52,8 @@ def application() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     app.callback(invoke_without_command=True)(_root)
-    modules = (train, watch, evaluate, predict, trace, diagram, exercise, gradcheck, selfcheck, bench, info)
+    of_runs = (train, watch, evaluate, predict, run_list, report)
+    modules = (*of_runs, trace, diagram, exercise, gradcheck, selfcheck, bench, info)
     for module in modules:
         module.register(app)
     return app

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import threading
@@ -19,6 +20,7 @@ from gpuprop.cli.pictures import draw_pictures, reason_against_pictures
 from gpuprop.cli.resuming import settings_of
 from gpuprop.cli.runs import pictures, shape
 from gpuprop.errors import GpupropError, ResumeError, TrainingEnded
+from gpuprop.training.run_list import numbered_folder
 
 if TYPE_CHECKING:
     from gpuprop.backends import Choice
@@ -60,8 +62,10 @@ class Course:
     def _claim(self, options: Mapping[str, Any]) -> RunFolder:
         from gpuprop.training.run_folder import RunFolder
 
-        guessed, out = self._run.target_guessed, options["resume"] or options["out"]
-        out = out or Path("gpuprop-" + re.sub(r"[^\w.+-]+", "-", self._run.name))
+        guessed, name = self._run.target_guessed, re.sub(r"[^\w.+-]+", "-", self._run.name)
+        out = Path(options["resume"] or options["out"] or f"gpuprop-{name}")
+        if options["resume"] is None and str(options["out"] or "").endswith(("/", os.sep)):
+            out = numbered_folder(out, name)
         return RunFolder(
             out,
             overwrite=options["overwrite"] and not guessed,

@@ -96,6 +96,10 @@ class Run(Protocol):
         """Return the metrics of the test part by their names."""
 
     @property
+    def held_out(self) -> tuple[Any, NDArray[Any]]:
+        """The rows of the test part, and their true targets."""
+
+    @property
     def test_part(self) -> Part:
         """The true targets of the test part, and the predictions, made once; there once the training has ended."""
 
@@ -250,6 +254,11 @@ class ArrayRun:
         """Return the metrics of the test part by their names."""
         return measured(self.trainer.network, self.trainer.metrics, *self._test_part)
 
+    @property
+    def held_out(self) -> tuple[Any, NDArray[Any]]:
+        """The rows of the test part, and their true targets."""
+        return self._test_part
+
     @cached_property
     def test_part(self) -> Part:
         """The true targets of the test part, and the network's predictions."""
@@ -379,6 +388,11 @@ class TableRun:
         inputs, units = estimator.columns_.transform(frame), self.trainer.units
         y = y if units is None else (y.reshape(len(y), -1) - units[0]) / units[1]
         return measured(network, self.trainer.metrics, inputs, y, units=units)
+
+    @property
+    def held_out(self) -> tuple[Any, NDArray[Any]]:
+        """The rows of the test part as a data frame, and their true targets."""
+        return self._parts.test
 
     @cached_property
     def test_part(self) -> Part:

@@ -228,8 +228,12 @@ def train(
         ),
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="The folder that the files of the run go to.  [default: gpuprop-NAME]"),
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="The folder that the files of the run go to; DIR/ (with a slash) numbers folders in it: DIR/001-NAME.  "
+            "[default: gpuprop-NAME]",
+        ),
     ] = None,
     animate: Annotated[
         Path | None,
