@@ -42,11 +42,13 @@ if TYPE_CHECKING:
         search,
     )
     from gpuprop.estimators.stored_models import load
+    from gpuprop.estimators.trust import calibrate, conformal
     from gpuprop.learn import plots, trace
     from gpuprop.learn.gradient_check import check_gradients
     from gpuprop.maths import activations, initializers, losses, optimizers, schedules
     from gpuprop.maths.activations import Activation
     from gpuprop.maths.scaling import InputScaling
+    from gpuprop.model.explanations import integrated_gradients, permutation_importance
     from gpuprop.model.network import Network
     from gpuprop.training import callbacks
     from gpuprop.training.callbacks import Callback
@@ -79,15 +81,19 @@ __all__ = [
     "__version__",
     "activations",
     "backends",
+    "calibrate",
     "callbacks",
     "check_gradients",
+    "conformal",
     "datasets",
     "estimators",
     "find_learning_rate",
     "initializers",
+    "integrated_gradients",
     "load",
     "losses",
     "optimizers",
+    "permutation_importance",
     "plots",
     "schedules",
     "search",
@@ -119,15 +125,19 @@ _SOURCES = {
     "TrainingEnded": "errors:TrainingEnded",
     "activations": "maths.activations",
     "backends": "backends",
+    "calibrate": "estimators.trust:calibrate",
     "callbacks": "training.callbacks",
     "check_gradients": "learn.gradient_check:check_gradients",
+    "conformal": "estimators.trust:conformal",
     "datasets": "datasets",
     "estimators": "estimators",
     "find_learning_rate": "training.rate_finder:find_learning_rate",
     "initializers": "maths.initializers",
+    "integrated_gradients": "model.explanations:integrated_gradients",
     "load": "estimators.stored_models:load",
     "losses": "maths.losses",
     "optimizers": "maths.optimizers",
+    "permutation_importance": "model.explanations:permutation_importance",
     "plots": "learn.plots",
     "schedules": "maths.schedules",
     "search": "estimators:search",

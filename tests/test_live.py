@@ -23,6 +23,7 @@ from gpuprop.learn.live.frames import GRID, MAX_FRAMES, Recorder
 from gpuprop.learn.live.reader import RunReader
 from gpuprop.learn.live.server import HOST, make_server
 from gpuprop.learn.live.snapshot import HISTORY_FILE, SNAPSHOT_FILE, LiveRun, image_shape
+from gpuprop.training.orders import held_out_places
 from tests.browser import dom, needs_chromium
 from tests.cli_tools import Cli, contents, read_csv
 
@@ -79,7 +80,11 @@ def test_snapshot_of_the_last_epoch(tmp_path: Path) -> None:
     trainer, X, y = digits_run(tmp_path)
     found = json.loads((tmp_path / SNAPSHOT_FILE).read_text())
     assert (found["epoch"], found["epochs"], found["samples"], found["network"]) == (3, 3, 270, "64-8-10")
-    wrong = np.flatnonzero(trainer.network.forward(X).argmax(axis=1) != y)
+    held_out = held_out_places(len(X), 0.1, trainer.seed)
+    assert (found["watched"], found["watched_part"]) == (30, "validation")
+    right = trainer.network.forward(X[held_out]).argmax(axis=1) == y[held_out]
+    assert right.mean() == pytest.approx(trainer.history["validation_accuracy"][-1])
+    wrong = held_out[~right]
     assert [mistake["row"] for mistake in found["mistakes"]] == wrong[:24].tolist()
     first = found["mistakes"][0]
     assert first["true"] == str(y[wrong[0]]) != first["predicted"]

@@ -32,6 +32,7 @@ def application() -> typer.Typer:
         diagram,
         evaluate,
         exercise,
+        explain,
         gradcheck,
         info,
         predict,
@@ -52,7 +53,7 @@ def application() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     app.callback(invoke_without_command=True)(_root)
-    of_runs = (train, watch, evaluate, predict, run_list, report)
+    of_runs = (train, watch, evaluate, predict, explain, run_list, report)
     modules = (*of_runs, trace, diagram, exercise, gradcheck, selfcheck, bench, info)
     for module in modules:
         module.register(app)

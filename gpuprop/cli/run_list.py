@@ -15,8 +15,8 @@ __all__ = ["register", "sparkline"]
 
 _HELP = """List and compare the runs in DIR: what differs in their options, their best figures, times and curves.
 
-A run is a folder that `gpuprop train` has written: DIR itself, or a folder in it. `gpuprop train DATA --out runs/` (with
-the slash) numbers its folders: runs/001-NAME, runs/002-NAME, ...
+A run is a folder that `gpuprop train` has written: DIR itself, or a folder in it. `gpuprop train DATA --out runs/`,
+with the slash, numbers its folders: runs/001-NAME, runs/002-NAME, ...
 
 \b
 Examples:
@@ -34,7 +34,9 @@ def register(app: typer.Typer) -> None:
 
 
 def runs(
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="The folder of the runs.", show_default=False)] = Path(),
+    folder: Annotated[
+        Path, typer.Argument(metavar="[DIR]", help="The folder of the runs.", show_default=False)
+    ] = Path(),
     sort: Annotated[
         str | None,
         typer.Option(metavar="COLUMN", help="Order by the best figure of a column of the history, the best run first."),
@@ -47,12 +49,16 @@ def runs(
 
     found = found_runs(folder)
     columns = dict.fromkeys(name for run in found for name in run.history)
-    figures = [name for name in columns if name.startswith("validation_") and any(run.best(name) is not None for run in found)]
+    figures = [
+        name for name in columns if name.startswith("validation_") and any(run.best(name) is not None for run in found)
+    ]
     if not figures:
         figures = [name for name in columns if name.startswith("train_")]
     if sort is not None:
         if sort not in columns:
-            raise OptionError(f"got --sort {sort!r}, expected one of {', '.join(columns) or 'no columns: there is no run'}")
+            raise OptionError(
+                f"got --sort {sort!r}, expected one of {', '.join(columns) or 'no columns: there is no run'}"
+            )
         falls = sort.endswith("_loss") and "neg_" not in sort
         found.sort(key=lambda run: math.inf if (best := run.best(sort)) is None else best if falls else -best)
     differing = differing_options(found)
@@ -62,7 +68,9 @@ def runs(
     if not found:
         print(f"{folder}: holds no run of `gpuprop train`")
         return
-    shared = f"; equal: {', '.join(_shared(found[0].options, differing))}" if _shared(found[0].options, differing) else ""
+    shared = (
+        f"; equal: {', '.join(_shared(found[0].options, differing))}" if _shared(found[0].options, differing) else ""
+    )
     print(f"{len(found)} {'run' if len(found) == 1 else 'runs'}{shared}")
     curve = sort or ("validation_loss" if "validation_loss" in figures else "train_loss")
     headers = ["run", *(f"--{name.replace('_', '-')}" for name in differing)]

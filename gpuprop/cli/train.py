@@ -231,7 +231,7 @@ def train(
         str | None,
         typer.Option(
             metavar="DIR",
-            help="The folder that the files of the run go to; DIR/ (with a slash) numbers folders in it: DIR/001-NAME.  "
+            help="The folder that the files of the run go to; DIR/, with a slash, numbers folders in it (001-NAME).  "
             "[default: gpuprop-NAME]",
         ),
     ] = None,

@@ -253,6 +253,12 @@ class Columns:
         return [names[i] for i in self._kept]
 
     @property
+    def input_owners(self) -> list[str]:
+        """The column of the table that each input of the network comes from."""
+        names = [kind.name for kind in self.kinds for _ in kind.inputs()] or ["nothing"]
+        return [names[i] for i in self._kept]
+
+    @property
     def layout(self) -> tuple[int, int, tuple[int, ...]]:
         """The inputs that are numbers, those that stay as they are, and the codes of each category behind them."""
         n_numbers = self._sizes[0]

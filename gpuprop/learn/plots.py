@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from gpuprop.training.rate_finder import RateSearch
 
-__all__ = ["confusion_matrix", "draw_nothing", "learning_rates", "loss_curves", "predictions"]
+__all__ = ["attributions", "confusion_matrix", "draw_nothing", "learning_rates", "loss_curves", "predictions"]
 
 # The curves differ in line and marker as well as in colour, for print and for colour-blind readers (the colours are
 # from M. Okabe and K. Ito, "Color universal design", 2008).
@@ -167,6 +167,54 @@ def learning_rates(found: RateSearch, *, title: str = "") -> Figure:
     axes.set(xlabel="learning rate", ylabel="loss", xscale="log", ylim=(low - margin, high + margin))
     axes.grid(alpha=0.3)
     axes.legend()
+    return figure
+
+
+def attributions(
+    sums: Mapping[str, float],
+    *,
+    most: int = 12,
+    values: ArrayLike | None = None,
+    pixels: ArrayLike | None = None,
+    title: str = "",
+) -> Figure:
+    """Draw what columns contribute to an output as bars, or what the pixels of an image do as pictures.
+
+    Parameters
+    ----------
+    sums : mapping of str to float
+        The contribution of each column.
+    most : int, default=12
+        The most columns: those of the largest contributions.
+    values : array_like of shape (n_features,) or None, default=None
+        The contribution of each pixel; needed with `pixels`.
+    pixels : array_like of shape (rows, columns) or None, default=None
+        The image.
+    title : str, default=""
+    """
+    if pixels is not None and values is not None:
+        figure = _figure(7.6, 3.8, title)
+        left, right = figure.subplots(1, 2)
+        gray = np.asarray(pixels)
+        signed = np.asarray(values, np.float64).reshape(gray.shape)
+        largest = float(np.abs(signed).max()) or 1.0
+        left.imshow(gray, cmap="gray_r")
+        left.set_title("input")
+        shown = right.imshow(signed, cmap="RdBu", vmin=-largest, vmax=largest)
+        right.set_title("contributions")
+        figure.colorbar(shown, ax=right, shrink=0.8)
+        for axes in (left, right):
+            axes.set(xticks=[], yticks=[])
+        return figure
+    listed = sorted(sums.items(), key=lambda item: abs(item[1]))[-most:]
+    figure = _figure(6.4, 1.2 + 0.32 * len(listed), title)
+    axes = figure.subplots()
+    heights = [value for _, value in listed]
+    colours = [_TRAIN["color"] if value >= 0 else _VALIDATION["color"] for value in heights]
+    axes.barh([_shortened(name) for name, _ in listed], heights, color=colours)
+    axes.axvline(0.0, color="black", linewidth=0.8)
+    axes.set_xlabel("contribution to the output")
+    axes.grid(alpha=0.3, axis="x")
     return figure
 
 

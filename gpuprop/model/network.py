@@ -37,6 +37,7 @@ from gpuprop.model.arguments import (
     check_named,
     check_seed,
 )
+from gpuprop.model.explanations import Explained
 from gpuprop.model.initial_weights import initial_parameters
 from gpuprop.model.lecture_notation import LectureNotation
 from gpuprop.model.spec_views import SpecViews, check_place, former_spec, kept_options
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 __all__ = ["Network"]
 
 
-class Network(SpecViews, LectureNotation):
+class Network(SpecViews, LectureNotation, Explained):
     """A multilayer perceptron.
 
     Parameters

@@ -1,4 +1,4 @@
-"""How far a classifier's probabilities can be believed: reliability by bins, expected calibration error, Brier score."""
+"""How far a classifier's probabilities can be believed: reliability, expected calibration error, Brier score."""
 
 from __future__ import annotations
 

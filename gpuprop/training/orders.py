@@ -17,6 +17,7 @@ __all__ = [
     "check_validation",
     "checked_order",
     "counter_based_orders",
+    "held_out_places",
     "hold_out",
     "in_order",
     "rows_held_out",
@@ -79,6 +80,12 @@ def rows_held_out(share: float, n_samples: int) -> int:
     return min(max(1, round(share * n_samples)), n_samples - 1)
 
 
+def held_out_places(n_samples: int, share: float, seed: int) -> NDArray[np.int64]:
+    """Return which rows a seeded random share is, in ascending order."""
+    shuffled = np.random.default_rng(np.random.SeedSequence([seed, 1])).permutation(n_samples)
+    return np.sort(shuffled[: rows_held_out(share, n_samples)])
+
+
 def hold_out(
     X: Any, y: Any, sample_weight: ArrayLike | None, share: float, seed: int
 ) -> tuple[Any, Any, Any, tuple[Any, Any, Any]]:
@@ -90,9 +97,8 @@ def hold_out(
     weight = None if sample_weight is None else _array(sample_weight)
     if weight is not None and weight.shape != X.shape[:1]:
         raise ValueError(f"sample_weight: got shape {weight.shape}, expected ({n_samples},)")
-    shuffled = np.random.default_rng(np.random.SeedSequence([seed, 1])).permutation(n_samples)
-    n_held_out = rows_held_out(share, n_samples)
-    held, kept = np.sort(shuffled[:n_held_out]), np.sort(shuffled[n_held_out:])
+    held = held_out_places(n_samples, share, seed)
+    kept = np.setdiff1d(np.arange(n_samples), held, assume_unique=True)
 
     def part(which: NDArray[np.int64]) -> tuple[Any, Any, Any]:
         return take_rows(X, which), take_rows(y, which), None if weight is None else take_rows(weight, which)

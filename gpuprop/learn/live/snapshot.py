@@ -26,7 +26,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpuprop.backends.numpy.ops import NumpyOps
 from gpuprop.learn.live.process import BEAT_SECONDS, this_process
-from gpuprop.training.callbacks import Callback
+from gpuprop.training.callbacks.base import Callback
+from gpuprop.training.orders import held_out_places
 
 if TYPE_CHECKING:
     from gpuprop.model.network import Network
@@ -56,14 +57,17 @@ class LiveRun(Callback):
     folder : Path
         The folder, which must exist.
     X, y : array_like
-        The training data; the snapshot looks for mistakes in its first 500 rows.
+        The training data. The snapshot looks for mistakes in the first 500 validation rows, which are not trained on;
+        without validation in the first 500 rows of these.
     pictures : bool, default=True
         Whether rows of a square number of values may be pictures; those of a table are none.
     """
 
     def __init__(self, folder: Path, X: ArrayLike, y: ArrayLike, *, pictures: bool = True) -> None:
         self._folder, self._pictures = folder, pictures
+        self._given: tuple[Any, Any] | None = (X, y)
         self._X, self._y = np.asarray(X)[:N_WATCHED], np.asarray(y)[:N_WATCHED]
+        self._rows, self._part = np.arange(len(self._X)), "training"
         self._written = -math.inf
         self._appends = False  # whether the history file has all earlier epochs, so that a line can follow
         self._warned = False
@@ -73,6 +77,7 @@ class LiveRun(Callback):
         """Write the first snapshot, and begin to give signs of life."""
         self._stop_heart()
         self._appends = False
+        self._write(self._choose_rows, trainer)
         self._write(self._replace_snapshot, trainer)
         self._heart = _Heart(self._folder / SNAPSHOT_FILE)
         weakref.finalize(self, self._heart.stop)  # a training that failed does not come to its end
@@ -100,6 +105,17 @@ class LiveRun(Callback):
                     stacklevel=3,
                 )
 
+    def _choose_rows(self, trainer: Trainer) -> None:
+        """Watch rows that are held out, if there are any."""
+        given, self._given = self._given, None
+        if isinstance(trainer.validation, tuple):
+            X, y = (np.asarray(part)[:N_WATCHED] for part in trainer.validation[:2])
+            self._X, self._y, self._rows, self._part = X, y, np.arange(len(X)), "validation"
+        elif isinstance(trainer.validation, float) and given is not None:
+            X, y = np.asarray(given[0]), np.asarray(given[1])
+            rows = held_out_places(len(X), trainer.validation, trainer.seed)[:N_WATCHED]
+            self._X, self._y, self._rows, self._part = X[rows], y[rows], rows, "validation"
+
     def _extend_history(self, trainer: Trainer, record: Mapping[str, float | None]) -> None:
         """Append a line to the history; write all of it the first time, and after a failure."""
         path = self._folder / HISTORY_FILE
@@ -125,7 +141,7 @@ class LiveRun(Callback):
             self._heart = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_heart": None, "_written": -math.inf, "_appends": False}
+        return vars(self) | {"_given": None, "_heart": None, "_written": -math.inf, "_appends": False}
 
     def snapshot(self, trainer: Trainer) -> dict[str, Any]:
         """Return the snapshot as JSON values."""
@@ -140,6 +156,7 @@ class LiveRun(Callback):
             "weights": weight_images(network, pictures=self._pictures),
             "mistakes": self._mistakes(network),
             "watched": len(self._X),
+            "watched_part": self._part,
         }
 
     def _mistakes(self, network: Network) -> list[dict[str, Any]]:
@@ -154,7 +171,7 @@ class LiveRun(Callback):
         shape = image_shape(self._X.shape[1]) if self._pictures else None
         return [
             {
-                "row": row,
+                "row": int(self._rows[row]),
                 "true": names[int(true[row])],
                 "predicted": names[int(predicted[row])],
                 "image": None if shape is None else _gray(self._X[row], shape),

@@ -184,7 +184,9 @@ def image(pixels: NDArray[Any], *, alt: str) -> str:
     gray = np.rint(255 * (1 - (values - low) / span)).astype(np.uint8)
     lines = b"".join(b"\0" + row.tobytes() for row in gray)
     head = struct.pack(">IIBBBBB", gray.shape[1], gray.shape[0], 8, 0, 0, 0, 0)
-    content = b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", head) + _chunk(b"IDAT", zlib.compress(lines)) + _chunk(b"IEND", b"")
+    content = (
+        b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", head) + _chunk(b"IDAT", zlib.compress(lines)) + _chunk(b"IEND", b"")
+    )
     return f'<img alt="{escape(alt)}" src="data:image/png;base64,{base64.b64encode(content).decode()}">'
 
 

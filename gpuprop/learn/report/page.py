@@ -205,12 +205,18 @@ def _worst(content: ReportContent, captions: Mapping[int, str], title: str) -> s
             return _section(title, f'<div class="pictures">{figures}</div>', wide=True)
         rows = {number: {f"x{i}": f"{value:.4g}" for i, value in enumerate(row)} for number, row in rows.items()}
     names = list(next(iter(rows.values())))[:_MOST_CELLS]
-    cells = [(str(number), caption, *(rows[number].get(name, "") for name in names)) for number, caption in captions.items()]
+    cells = [
+        (str(number), caption, *(rows[number].get(name, "") for name in names)) for number, caption in captions.items()
+    ]
     return _table(title, ("row", "answer", *names), cells)
 
 
 def _network(content: ReportContent) -> str:
-    return _section("Network", f'<div class="diagram scroll">{content.diagram}</div>', wide=True) if content.diagram else ""
+    return (
+        _section("Network", f'<div class="diagram scroll">{content.diagram}</div>', wide=True)
+        if content.diagram
+        else ""
+    )
 
 
 def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
