@@ -266,7 +266,7 @@ def _probabilities(model: Any, X: Any) -> Array:
 def _places(model: Any, labels: Array) -> NDArray[np.int64]:
     if isinstance(model, Network):
         return labels.astype(np.int64)
-    return _known(model.classes_, labels)
+    return _known(np.asarray(model.classes_), labels)
 
 
 def _known(classes: Array, labels: Array) -> NDArray[np.int64]:
@@ -274,7 +274,7 @@ def _known(classes: Array, labels: Array) -> NDArray[np.int64]:
     places = np.searchsorted(classes, labels).astype(np.int64)
     if not np.array_equal(classes[np.minimum(places, len(classes) - 1)], labels):
         raise ValueError("y: has labels that the classifier does not know")
-    return places
+    return np.asarray(places)
 
 
 def _ends(model: Any, X: Any) -> tuple[Array, Array]:
