@@ -148,6 +148,8 @@ class FusedPlan:
         self._panel_parameters = aligned(panels.size, dtype)
         self._state = [aligned(panels.size, dtype) for _ in rule.optimizer.slots]
         self._called, self._position = False, 0
+        # Whether the panels are what the next update reads, and whether they are newer than the network's arrays.
+        self._entered = self._newer = False
         self._teams: dict[int, tuple[list[Team], list[Work]]] = {}
         self._work = _work(spec, update_size, shape, listed, panels.size if rule.clip_norm is not None else 0)
         hidden = list(dict.fromkeys((one.base_name, one.derivative_of == "z") for one in spec.hidden_activations))
@@ -204,14 +206,18 @@ class FusedPlan:
             factor=self._columns[1],
         )
         self._steps_done, self._position = epoch.steps_done, 0
+        self._write_back()
+        self._entered = False  # between epochs the network may change
         self._memory_before.keep()
         self._work.totals[...] = 0.0
 
     def run(self, first: int, last: int) -> None:
         if self._packed is not self._layers.parameters.flat:  # the network has been on another device
             self._connect()
-        for own, packed in self._pieces:
-            packed[...] = own
+        if not self._entered:
+            for own, packed in self._pieces:
+                packed[...] = own
+        self._entered = self._newer = True
         start = first
         while start < last:
             n_threads, most = self._threads.following()
@@ -219,9 +225,17 @@ class FusedPlan:
             with self._threads.timed(stop - start):
                 self._call(n_threads, start, stop)
             start = stop
-        for own, packed in self._pieces:
-            own[...] = packed
         self._position = last
+        if self._training.watched:
+            self._write_back()
+            self._entered = False  # a callback may change the network
+
+    def _write_back(self) -> None:
+        """Copy parameters and optimizer state from the panels to the network's arrays, if those are older."""
+        if self._newer:
+            for own, packed in self._pieces:
+                own[...] = packed
+            self._newer = False
 
     def _call(self, n_threads: int, start: int, stop: int) -> None:
         """Make updates; all threads of a team work on each update together."""
@@ -260,9 +274,11 @@ class FusedPlan:
             self._pieces += self._panels.first_layer_pieces(unscaled, self._model.scale_weights)
 
     def totals(self) -> NDArray[np.float64]:
+        self._write_back()
         return self._work.totals.copy()[None, :]
 
     def state(self) -> tuple[TrainingState, ...]:
+        self._write_back()
         return (taken_out(self._training, self._position, self._work.totals),)
 
     def restore(self, *states: TrainingState) -> None:
@@ -280,8 +296,10 @@ class FusedPlan:
         """Clear the panels, including their padding, where a training that diverged may have left NaN."""
         for panels in (self._panel_parameters, *self._state, self._model.scale_weights):
             panels[...] = 0
+        self._entered = self._newer = False
 
     def places(self) -> Iterator[tuple[str, Array]]:
+        self._write_back()
         spec, work = self._layers.spec, self._work
         n_rows, layers = work.y.shape[0], range(1, spec.n_layers + 1)
 
