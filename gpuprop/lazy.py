@@ -35,6 +35,8 @@ def lazy_names(package: str, sources: Mapping[str, str]) -> tuple[Callable[[str]
         return value
 
     def names() -> list[str]:
-        return sorted({*namespace, *sources})
+        """Return what belongs to the package, without what it imports for itself."""
+        own = (name for name in namespace if name.startswith("__"))
+        return sorted({*own, *namespace.get("__all__", ()), *sources})
 
     return load, names

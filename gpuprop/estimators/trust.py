@@ -247,7 +247,7 @@ def _quantile(scores: Array, alpha: float) -> Array:
             f"got {n_rows} rows, expected at least {math.ceil(1 / alpha - 1e-9) - 1} for alpha={alpha:g}: with fewer, "
             "no finite set holds the promise"
         )
-    return np.sort(scores, axis=0)[rank - 1]
+    return np.asarray(np.sort(scores, axis=0)[rank - 1])
 
 
 def _is_classifier(model: Any) -> bool:

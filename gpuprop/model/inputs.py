@@ -6,6 +6,7 @@ truth value at a time.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -92,6 +93,8 @@ def check_inputs(
     array: Any = X if is_sparse(X) else _numeric("X", X)
     if array.ndim != 2:
         hint = f"; for one sample use X.reshape(1, -1), shape (1, {n_features})" if array.ndim == 1 else ""
+        if array.ndim > 2 and math.prod(array.shape[1:]) == n_features:
+            hint = f"; use X.reshape(len(X), -1), shape ({array.shape[0]}, {n_features})"
         raise ValueError(f"X: got shape {array.shape}, expected (n_samples, {n_features}){hint}")
     if array.shape[1] != n_features:
         raise ValueError(f"X: got {array.shape[1]} columns, expected {n_features}, the size of the input layer")

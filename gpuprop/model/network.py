@@ -41,6 +41,7 @@ from gpuprop.model.explanations import Explained
 from gpuprop.model.initial_weights import initial_parameters
 from gpuprop.model.lecture_notation import LectureNotation
 from gpuprop.model.spec_views import SpecViews, check_place, former_spec, kept_options
+from gpuprop.model.views import NetworkViews
 
 if TYPE_CHECKING:
     from gpuprop.core.array_ops import Array
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 __all__ = ["Network"]
 
 
-class Network(SpecViews, LectureNotation, Explained):
+class Network(SpecViews, LectureNotation, Explained, NetworkViews):
     """A multilayer perceptron.
 
     Parameters

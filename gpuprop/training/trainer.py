@@ -261,6 +261,13 @@ class Trainer:
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint | None) else Checkpoint(checkpoint)
         self._reset(Progress(0, 0, {}, {}))
 
+    def __repr__(self) -> str:
+        batches = "one batch" if self.batch_size is None else f"batches of {self.batch_size}"
+        return (
+            f"Trainer({self.network!r}, {self.optimizer.name}, rate {self.learning_rate:g}, {self.epochs_done} of "
+            f"{self.epochs} epochs in {batches})"
+        )
+
     def _check_callbacks(self) -> None:
         for callback in self.callbacks:
             if not isinstance(callback, Callback):
