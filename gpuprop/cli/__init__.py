@@ -33,6 +33,7 @@ def application() -> typer.Typer:
         evaluate,
         exercise,
         explain,
+        export,
         gradcheck,
         info,
         predict,
@@ -53,7 +54,7 @@ def application() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     app.callback(invoke_without_command=True)(_root)
-    of_runs = (train, watch, evaluate, predict, explain, run_list, report)
+    of_runs = (train, watch, evaluate, predict, explain, run_list, report, export)
     modules = (*of_runs, trace, diagram, exercise, gradcheck, selfcheck, bench, info)
     for module in modules:
         module.register(app)
