@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gpuprop.learn.live.snapshot import LiveRun
     from gpuprop.model.network import Network
     from gpuprop.training.parts import TableParts
+    from gpuprop.training.profiling import Profile
     from gpuprop.training.rate_finder import RateSearch
     from gpuprop.training.recipes import Recipe
     from gpuprop.training.run_folder import RunFolder
@@ -73,6 +74,9 @@ class Run(Protocol):
 
     def find_rate(self) -> float:
         """Have the rate finder choose the learning rate, say what it was, and return it."""
+
+    def profile(self) -> Profile:
+        """Take an epoch apart, see `gpuprop.training.profiling`."""
 
     def describe(self, device: str) -> None:
         """Print what is known before the training; `device` is the line about the device."""
@@ -188,6 +192,13 @@ class ArrayRun:
         self.trainer.learning_rate = _chosen_rate(self.rate_search)
         return self.trainer.learning_rate
 
+    def profile(self) -> Profile:
+        """Take an epoch of a copy of the network apart."""
+        from gpuprop.training.targets import StandardisedTargets
+
+        X, y = self._train_part
+        return self.trainer.profile(X, StandardisedTargets.of(self.trainer.network, y).values)
+
     def describe(self, device: str) -> None:
         """Print data, network, training and device in a few lines."""
         from gpuprop.training.orders import rows_held_out
@@ -302,8 +313,22 @@ class TableRun:
 
     def find_rate(self) -> float:
         """Try rates on a network like the estimator's."""
-        from gpuprop.estimators.tabular import inputs_of
         from gpuprop.training.rate_finder import find_learning_rate
+
+        self.rate_search = find_learning_rate(*self._plain())
+        rate = _chosen_rate(self.rate_search)
+        self._estimator.set_params(learning_rate=rate)
+        self.trainer.learning_rate = rate
+        return rate
+
+    def profile(self) -> Profile:
+        """Take an epoch of a network like the estimator's apart."""
+        trainer, X, y = self._plain(self._estimator.device)
+        return trainer.profile(X, y)
+
+    def _plain(self, device: str = "numpy") -> tuple[Trainer, NDArray[Any], NDArray[Any]]:
+        """Return a trainer like the estimator's, and what the rows for training become."""
+        from gpuprop.estimators.tabular import inputs_of
         from gpuprop.training.tabular_presets import network_for_table, trainer_for_table
         from gpuprop.training.targets import mean_and_deviation
 
@@ -314,12 +339,8 @@ class TableRun:
             mean, deviation = mean_and_deviation(y)
             y = (y - mean) / deviation
         inputs, seed = inputs_of(self._columns, chosen), self._estimator.random_state
-        network = network_for_table(chosen, inputs, n_outputs, rows=X, seed=seed, device="numpy")
-        self.rate_search = find_learning_rate(trainer_for_table(chosen, network), X, y)
-        rate = _chosen_rate(self.rate_search)
-        self._estimator.set_params(learning_rate=rate)
-        self.trainer.learning_rate = rate
-        return rate
+        network = network_for_table(chosen, inputs, n_outputs, rows=X, seed=seed, device=device)
+        return trainer_for_table(chosen, network), X, y
 
     def describe(self, device: str) -> None:
         """Print the target, what was guessed, and the table of columns."""

@@ -239,6 +239,9 @@ def train(
         Path | None,
         typer.Option(metavar="FILE.gif|FILE.html", help="Write an animation that shows how a small network learns."),
     ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="First say where an epoch goes, from two epochs of a copy of the network.")
+    ] = False,
     resume: Annotated[
         Path | None,
         typer.Option(
@@ -279,5 +282,7 @@ def train(
         run, chosen = (table_run if datasets.is_table(options["data"]) else array_run)(options)
         if sought:  # a resume finds the number among the options
             options["lr"] = run.find_rate()
+        if options["profile"]:
+            print(f"{run.profile()}\n", flush=True)
         course = Course(run, chosen, options, stored)
     course.follow()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Curve = NDArray[np.float64]
 
-__all__ = ["RateSearch", "find_learning_rate", "steepest_descent", "valley"]
+__all__ = ["RateSearch", "find_learning_rate", "probe_of", "steepest_descent", "valley"]
 
 #: The share of the old value in a smoothed loss, and how many times the lowest smoothed loss is a divergence; both are
 #: those of fastai and Lightning.
@@ -120,7 +120,8 @@ def find_learning_rate(
     rates = start * (end / start) ** (np.arange(n_updates) / (n_updates - 1))
     sources = sources_of(trainer)
     try:
-        probe = _probe(trainer)
+        probe = probe_of(trainer)
+        probe.schedule, probe.learning_rate = Constant(), 1.0
         run = begin(probe, (X, y, sample_weight), Progress(0, 0, {}, {}), None)
         # An overflow is how the search often ends.
         with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
@@ -134,11 +135,11 @@ def find_learning_rate(
     return RateSearch(rates[:made], losses[:made], smoothed[:made])
 
 
-def _probe(trainer: Trainer) -> Any:
+def probe_of(trainer: Trainer) -> Any:
     """Return a copy of the trainer with a copy of the network, which writes nothing and tells nobody."""
     probe: Any = copy.copy(trainer)
     probe.network = trainer.network.copy_to(trainer.network.ops)
-    probe.callbacks, probe.checkpoint, probe.schedule, probe.learning_rate = [], None, Constant(), 1.0
+    probe.callbacks, probe.checkpoint = [], None
     probe.epochs_done = probe.steps_done = 0
     probe.history = {}
     return probe

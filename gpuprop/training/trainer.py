@@ -40,6 +40,8 @@ from gpuprop.training.stored import place_of
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from gpuprop.training.profiling import Profile
+
 __all__ = ["Trainer"]
 
 
@@ -372,6 +374,12 @@ class Trainer:
             for _ in self.training(X, y, sample_weight, resume_from=resume_from):
                 pass
         return self
+
+    def profile(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Profile:
+        """Say where an epoch goes, see `gpuprop.training.profiling.profile`; ``print`` shows it as a table."""
+        from gpuprop.training.profiling import profile
+
+        return profile(self, X, y, sample_weight)
 
     def training(
         self,
