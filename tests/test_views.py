@@ -46,3 +46,16 @@ def test_images_that_are_not_rows_are_told_how_to_become_some() -> None:
 def test_the_package_shows_its_public_names_only() -> None:
     shown = {name for name in dir(gpuprop) if not name.startswith("__")}
     assert shown == {name for name in gpuprop.__all__ if not name.startswith("__")}
+
+
+def test_labels_of_text_are_the_classes() -> None:
+    names = ["ash", "elm", "oak"]
+    net = gpuprop.Network((4, 3), loss="categorical_cross_entropy", seed=0, device="numpy", classes=names)
+    y = np.array([0, 1, 2, 2, 1, 0])
+    twin = net.copy()
+    gpuprop.Trainer(net, epochs=2, validation=0.34).fit(X, [names[i] for i in y])
+    gpuprop.Trainer(twin, epochs=2, validation=0.34).fit(X, y)
+    np.testing.assert_array_equal(net.host_parameters(), twin.host_parameters())
+    assert net.evaluate(X, np.array(names, object)[y]) == net.evaluate(X, y)
+    with pytest.raises(ValueError, match="got the label 'fir', expected one of the network's classes: 'ash',"):
+        net.evaluate(X, ["fir"] * 6)

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpuprop.arrays import beside, contiguous, is_sparse, namespace, numpy_dtype, plain_array
+from gpuprop.arrays import beside, contiguous, is_sparse, namespace, numpy_dtype, on_gpu, plain_array
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gpuprop.maths.losses import Loss
     from gpuprop.maths.scaling import InputScaling
 
-__all__ = ["check_inputs", "check_sample_weight", "check_targets"]
+__all__ = ["check_inputs", "check_sample_weight", "check_targets", "indices_of_labels"]
 
 Array = NDArray[Any]
 
@@ -198,3 +200,24 @@ def check_sample_weight(sample_weight: ArrayLike | None, n_samples: int, dtype: 
     if float(low) < 0:
         raise ValueError(f"sample_weight: got a negative weight {float(low):g}, expected 0 or more")
     raise ValueError("sample_weight: all weights are zero, expected at least one above zero")
+
+
+def indices_of_labels(y: Any, classes: Sequence[Any] | None) -> Any:
+    """Return the class indices of labels that are text, where the classes are known; anything else as it is.
+
+    Raises
+    ------
+    ValueError
+        If a label is none of the classes.
+    """
+    if classes is None or on_gpu(y) or is_sparse(y):
+        return y
+    labels = np.asarray(y)
+    if labels.ndim != 1 or labels.dtype.kind not in "UO":
+        return y
+    places = {label: place for place, label in enumerate(classes)}
+    unknown = [label for label in dict.fromkeys(labels.tolist()) if label not in places]
+    if unknown:
+        known = ", ".join(map(repr, list(classes)[:10]))
+        raise ValueError(f"y: got the label {unknown[0]!r}, expected one of the network's classes: {known}")
+    return np.array([places[label] for label in labels.tolist()], np.int64)

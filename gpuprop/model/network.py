@@ -39,6 +39,7 @@ from gpuprop.model.arguments import (
 )
 from gpuprop.model.explanations import Explained
 from gpuprop.model.initial_weights import initial_parameters
+from gpuprop.model.inputs import indices_of_labels
 from gpuprop.model.lecture_notation import LectureNotation
 from gpuprop.model.spec_views import SpecViews, check_place, former_spec, kept_options
 from gpuprop.model.views import NetworkViews
@@ -365,6 +366,7 @@ class Network(SpecViews, LectureNotation, Explained, NetworkViews):
 
         Arrays that lie on the device already are used there, not copied.
         """
+        y = indices_of_labels(y, self.classes)
         return evaluation.prepared(self.layers, X, y, sample_weight, self._input_scaling, self.metric)
 
     def loss(

@@ -20,8 +20,6 @@ from gpuprop.training.sources import restore_sources, sources_of
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from gpuprop.training.trainer import Trainer
-
 __all__ = ["Profile", "profile"]
 
 #: What each primitive of the algorithm is called in a profile, in its order.
@@ -96,24 +94,24 @@ class _TimedOps:
     """The primitives of a backend, each of which is timed until the device has done it."""
 
     def __init__(self, ops: Any, clock: _Clock) -> None:
-        self._ops, self._clock = ops, clock
+        self._real, self._clock = ops, clock
 
     def __getattr__(self, name: str) -> Any:
-        primitive: Callable[..., Any] = getattr(self._ops, name)
+        primitive: Callable[..., Any] = getattr(self._real, name)
         if name not in _PRIMITIVES:
             return primitive
 
         def timed(*arguments: Any, **options: Any) -> Any:
             with self._clock.part(name):
                 result = primitive(*arguments, **options)
-                self._ops.synchronize()
+                self._real.synchronize()
             return result
 
         setattr(self, name, timed)
         return timed
 
 
-def profile(trainer: Trainer, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Profile:
+def profile(trainer: Any, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Profile:
     """Train a copy of the network for two epochs, and say where the second one went.
 
     Network and trainer stay as they are, and no callback is called. On a GPU each primitive is waited for, which takes

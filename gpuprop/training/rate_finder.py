@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from gpuprop.training.run import Run
-    from gpuprop.training.trainer import Trainer
 
     Curve = NDArray[np.float64]
 
@@ -66,7 +65,7 @@ class RateSearch:
 
 
 def find_learning_rate(
-    trainer: Trainer,
+    trainer: Any,
     X: ArrayLike,
     y: ArrayLike,
     sample_weight: ArrayLike | None = None,
@@ -135,7 +134,7 @@ def find_learning_rate(
     return RateSearch(rates[:made], losses[:made], smoothed[:made])
 
 
-def probe_of(trainer: Trainer) -> Any:
+def probe_of(trainer: Any) -> Any:
     """Return a copy of the trainer with a copy of the network, which writes nothing and tells nobody."""
     probe: Any = copy.copy(trainer)
     probe.network = trainer.network.copy_to(trainer.network.ops)
