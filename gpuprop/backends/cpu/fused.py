@@ -23,7 +23,7 @@ from gpuprop.backends.cpu import loops, optimizer_loops
 from gpuprop.backends.cpu.columns import scaling_columns
 from gpuprop.backends.cpu.compiling import announced
 from gpuprop.backends.cpu.fused_step import GATHERED, GATHERED_PIECE, OWN, PIECE, Batches, Kind, Model, Work, epoch
-from gpuprop.backends.cpu.panels import Panels, aligned, row_stride
+from gpuprop.backends.cpu.panels import Panels, aligned, row_strides
 from gpuprop.backends.cpu.subnormals import subnormals_flushed
 from gpuprop.backends.cpu.team import Team, team_of, together
 from gpuprop.backends.cpu.tiles import TileShape, tile_shape
@@ -373,7 +373,7 @@ def _scaling(rule: UpdateRule, panels: Panels, dtype: np.dtype[Any]) -> dict[str
 def _work(spec: Spec, n_rows: int, shape: TileShape, listed: bool, kept_gradient: int) -> Work:
     """Allocate the arrays of a step of at most `n_rows` rows."""
     dtype, sizes, rows = spec.dtype, spec.layer_sizes, shape.rows
-    strides = [row_stride(width, shape) for width in sizes]
+    strides = row_strides(sizes, shape)
     starts = np.cumsum([0, *(n_rows * stride for stride in strides)])
     keeps_z = any(activation.derivative_of == "z" for activation in spec.hidden_activations)
     dropped = any(spec.dropout)
@@ -385,13 +385,13 @@ def _work(spec: Spec, n_rows: int, shape: TileShape, listed: bool, kept_gradient
     def numbers(*sizes: int) -> Array:
         return aligned(sizes, dtype)
 
-    a = numbers(starts[-1])
+    a = numbers(starts[-1] + rows)  # copying the last columns reads to the end of a tile
     return Work(
         at=starts[:-1].astype(np.int64),
         strides=np.array(strides, np.int64),
         a=a,
         z=numbers(starts[-1] if keeps_z else 0),
-        inputs=numbers(starts[-1]) if dropped else a,
+        inputs=numbers(starts[-1] + rows) if dropped else a,
         masks=numbers(starts[-1] if dropped else 0),
         delta=numbers(starts[-1] + shape.width),  # copying the last columns reads to the end of a panel
         y=numbers(n_rows, sizes[-1]),

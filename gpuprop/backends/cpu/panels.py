@@ -29,7 +29,7 @@ from gpuprop.backends.cpu.compiling import compiled, wanted_soon
 from gpuprop.backends.cpu.tiles import TileShape
 from gpuprop.core.parameters import padded
 
-__all__ = ["Panels", "aligned", "column_copier", "row_stride", "transposition"]
+__all__ = ["Panels", "aligned", "column_copier", "row_strides", "transposition"]
 
 Array = NDArray[Any]
 Places = NDArray[np.int64]
@@ -57,12 +57,18 @@ def aligned(sizes: int | tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 
 
 def row_stride(n_columns: int, shape: TileShape) -> int:
-    """Return the distance between the rows of a layer: whole vectors and tiles fit, and rows use all cache sets.
+    """Return the distance between the rows of a layer: whole vectors fit, and rows use all sets of the cache.
 
     Rows that lie a multiple of 512 bytes apart would share a few sets of the first cache.
     """
-    stride = padded(padded(n_columns, shape.rows), shape.lanes)
+    stride = padded(n_columns, shape.lanes)
     return stride if stride // shape.lanes % 8 else stride + shape.lanes
+
+
+def row_strides(layer_sizes: tuple[int, ...], shape: TileShape) -> list[int]:
+    """Return `row_stride` of each layer; in the inputs, of whose columns lists are made, whole tiles fit as well."""
+    n_features, *units = layer_sizes
+    return [row_stride(columns, shape) for columns in (padded(n_features, shape.rows), *units)]
 
 
 class Panels:
