@@ -34,6 +34,8 @@ def test_the_parts_are_the_algorithms_and_add_up(device: str) -> None:
         "optimizer", "between these, in Python", "sums, and parameters to the host", "validation", "the rest",
     ]  # fmt: skip
     assert all(value >= 0 for value in found.parts.values())
+    (axes,) = gpuprop.plots.profile(found).axes
+    assert [text.get_text() for text in axes.get_yticklabels()][::-1] == list(found.parts)
     text = str(found)
     assert "plan: steps" in text
     assert text.splitlines()[-1].startswith("advice: ")

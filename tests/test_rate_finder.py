@@ -148,3 +148,14 @@ def test_train_finds_its_rate(cli: Cli, tmp_path: Path) -> None:
         assert f", rate {rate} (" in resumed.out
         assert "rate finder" not in resumed.out
     assert "expected a number such as 0.01, or find" in cli.fail("train", "xor", "--lr", "fast").err
+
+
+def test_a_rate_that_is_far_too_large_is_noticed(cli: Cli, tmp_path: Path) -> None:
+    options = ("--epochs", 4, "--device", "numpy", "--overwrite", "--out", tmp_path / "out")
+    result = cli("train", "xor", "--lr", "1e9", *options)
+    assert result.status == 0
+    assert "the learning rate 1e+09 is too large; --lr find looks for one" in result.err
+    diverged = cli("train", save_prices(tmp_path / "prices.npz"), "--lr", "1e9", *options)
+    assert diverged.status == 1
+    assert "lower the learning rate" in diverged.err
+    assert cli("train", "xor", *options).err == ""

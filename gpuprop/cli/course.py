@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -28,10 +29,15 @@ if TYPE_CHECKING:
     from gpuprop.learn.live.frames import Recorder
     from gpuprop.training.run_folder import RunFolder
     from gpuprop.training.run_manifest import StoredRun
+    from gpuprop.training.trainer import Trainer
 
 __all__ = ["Course", "nothing_to_save_yet"]
 
 _GUESSED = "a run whose target was only guessed replaces no other: name the target with --target, and add --overwrite"
+
+
+_FAR = 20.0
+"""How many times the loss of a guess is a training that has gone wrong."""
 
 
 class Course:
@@ -148,6 +154,9 @@ class Course:
         folder, run = self._folder, self._run
         trainer = run.trainer
         print(f"plan: {trainer.plan_reason}")
+        flaw = _too_large_a_rate(trainer, None if run.classes is None else len(run.classes))
+        if flaw:
+            warn(flaw)
         kept = run.kept()
         if kept and complete:
             print(f"kept: epoch {trainer.best_epoch} of {trainer.epochs_done}, {kept}")
@@ -198,6 +207,20 @@ def nothing_to_save_yet() -> Iterator[None]:
     finally:
         if before == signal.SIG_DFL:
             signal.signal(number, before)
+
+
+def _too_large_a_rate(trainer: Trainer, n_classes: int | None) -> str:
+    """Return that the learning rate was too large, if the loss is far above that of a guess, or an empty string."""
+    if n_classes is None and trainer.units is None:
+        return ""  # the targets are in units of their own
+    losses = trainer.history.get("train_loss") or [0.0]
+    guess = 0.5 * trainer.network.layer_sizes[-1] if n_classes is None else math.log(max(2, n_classes))
+    if losses[-1] <= _FAR * guess:
+        return ""
+    return (
+        f"the training loss is {losses[-1]:.3g}, and a guess has {guess:.2g}: the learning rate "
+        f"{max(trainer.history['learning_rate']):.3g} is too large; --lr find looks for one"
+    )
 
 
 def _said(name: str, figure: float | None) -> str:

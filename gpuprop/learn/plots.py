@@ -16,9 +16,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from gpuprop.training.profiling import Profile
     from gpuprop.training.rate_finder import RateSearch
 
-__all__ = ["attributions", "confusion_matrix", "draw_nothing", "learning_rates", "loss_curves", "predictions"]
+__all__ = [
+    "attributions",
+    "confusion_matrix",
+    "draw_nothing",
+    "learning_rates",
+    "loss_curves",
+    "predictions",
+    "profile",
+]
 
 # The curves differ in line and marker as well as in colour, for print and for colour-blind readers (the colours are
 # from M. Okabe and K. Ito, "Color universal design", 2008).
@@ -214,6 +223,27 @@ def attributions(
     axes.barh([_shortened(name) for name, _ in listed], heights, color=colours)
     axes.axvline(0.0, color="black", linewidth=0.8)
     axes.set_xlabel("contribution to the output")
+    axes.grid(alpha=0.3, axis="x")
+    return figure
+
+
+def profile(found: Profile, *, title: str = "") -> Figure:
+    """Draw where an epoch goes, in the order of the epoch.
+
+    Parameters
+    ----------
+    found : Profile
+        What ``Trainer.profile`` returns.
+    title : str, default=""
+    """
+    names, seconds = list(found.parts), list(found.parts.values())
+    figure = _figure(7.2, 1.2 + 0.32 * len(names), title)
+    axes = figure.subplots()
+    axes.barh(names[::-1], [1e3 * value for value in seconds[::-1]], color=_TRAIN["color"])
+    for place, value in enumerate(seconds[::-1]):
+        axes.text(1e3 * value, place, f" {value / found.seconds:.1%}", va="center", fontsize=9)
+    axes.set_xlabel(f"milliseconds of an epoch of {1e3 * found.seconds:.3g} ms")
+    axes.margins(x=0.15)
     axes.grid(alpha=0.3, axis="x")
     return figure
 
