@@ -17,7 +17,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 
-from gpuprop.backends.cpu.compiling import inlined
+from gpuprop.backends.cpu.compiling import spliced
 
 __all__ = [
     "exp", "expm1", "log", "log1p_of_share", "logistic", "normal_distribution", "smallest_normal", "softplus", "sqrt",
@@ -112,7 +112,7 @@ def _expm1_series_by_dtype(r: Any) -> Any:
     return single if r == types.float32 else double
 
 
-@inlined
+@spliced
 def _exp_parts(x: float) -> tuple[float, float]:
     """Return ``m, s`` with ``exp(x) = s * m + s``: ``s`` a power of two, ``m = expm1(r)`` for ``|r| <= ln(2) / 2``.
 
@@ -126,7 +126,7 @@ def _exp_parts(x: float) -> tuple[float, float]:
     return r + r * r * _expm1_series(r), power_of_two(n)
 
 
-@inlined
+@spliced
 def exp(x: float) -> float:
     """``exp(x)``; 0 where it is not a normal number any more; x at most 88 (float32) or 709 (float64)."""
     m, s = _exp_parts(x)
@@ -134,14 +134,14 @@ def exp(x: float) -> float:
     return type(x)(0) if x < low else s * m + s
 
 
-@inlined
+@spliced
 def expm1(x: float) -> float:
     """``exp(x) - 1``, with full relative precision near 0."""
     m, s = _exp_parts(x)
     return s * m + (s - type(x)(1))
 
 
-@inlined
+@spliced
 def log1p_of_share(x: float) -> float:
     """``log(1 + x)`` for x in [0, 1].
 
@@ -170,7 +170,7 @@ def log1p_of_share(x: float) -> float:
     return t(2) * (s + s * q * p)
 
 
-@inlined
+@spliced
 def logistic(z: float) -> float:
     """``1 / (1 + exp(-z))``, by ``exp(-|z|)`` as in `gpuprop.activations`."""
     one = type(z)(1)
@@ -178,7 +178,7 @@ def logistic(z: float) -> float:
     return (e if z < 0 else one) / (e + one)
 
 
-@inlined
+@spliced
 def tanh(z: float) -> float:
     """``tanh(z)`` by ``expm1(-2 |z|)``, which keeps relative precision near 0."""
     two = type(z)(2)
@@ -187,14 +187,14 @@ def tanh(z: float) -> float:
     return -a if z < 0 else a
 
 
-@inlined
+@spliced
 def softplus(z: float) -> float:
     """``log(1 + exp(z))`` as ``max(z, 0) + log1p(exp(-|z|))``."""
     e = log1p_of_share(exp(-abs(z)))
     return e if z < 0 else z + e
 
 
-@inlined
+@spliced
 def normal_distribution(z: float) -> float:
     """``Phi(z) = erfc(-z / sqrt(2)) / 2``: the C library's erfc, the one function here that does not vectorise."""
     t = type(z)
