@@ -42,6 +42,7 @@ def application() -> typer.Typer:
         selfcheck,
         trace,
         train,
+        warm,
         watch,
     )
 
@@ -55,7 +56,7 @@ def application() -> typer.Typer:
     )
     app.callback(invoke_without_command=True)(_root)
     of_runs = (train, watch, evaluate, predict, explain, run_list, report, export)
-    modules = (*of_runs, trace, diagram, exercise, gradcheck, selfcheck, bench, info)
+    modules = (*of_runs, trace, diagram, exercise, gradcheck, selfcheck, bench, warm, info)
     for module in modules:
         module.register(app)
     return app

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gpuprop.maths.losses import Loss
     from gpuprop.maths.scaling import InputScaling
 
-__all__ = ["check_inputs", "check_sample_weight", "check_targets", "indices_of_labels"]
+__all__ = ["MOST_ROWS", "check_inputs", "check_sample_weight", "check_targets", "indices_of_labels"]
 
 Array = NDArray[Any]
 

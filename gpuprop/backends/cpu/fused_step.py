@@ -41,7 +41,7 @@ LEFT_BLOCK = 131_072
 PIECE = 1_024
 #: Numbers in the outputs of a layer, over a batch, from which on they and the deltas above are copied for a gradient:
 #: where what a tile reads lies side by side, it is not in a page, and in a line, of its own for each sample.
-GATHERED = 131_072
+GATHERED = 16_384
 #: Numbers of a gradient between two calls of the optimizer where both factors are copied: 128 rows share a panel, which
 #: comes from the second cache, and the optimizer finds what it needs in one of the two, because tiles asked for it.
 GATHERED_PIECE = 4_096
