@@ -38,7 +38,7 @@ __all__ = ["Course", "nothing_to_save_yet"]
 _GUESSED = "a run whose target was only guessed replaces no other: name the target with --target, and add --overwrite"
 
 
-_FAR = 20.0
+_FAR = 1000.0
 """How many times the loss of a guess is a training that has gone wrong."""
 
 
