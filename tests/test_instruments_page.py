@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import re
 from pathlib import Path
 
@@ -29,3 +31,18 @@ def test_every_callback_that_ships_is_on_the_page() -> None:
     named = set(re.findall(r"^\| `(\w+)\(", PAGE, flags=re.MULTILINE))
     shipped = set(gpuprop.callbacks.__all__) - {"Callback"}
     assert shipped <= named
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "cli.run_list", "estimators.trust", "learn.report.charts", "model.explanations", "model.views",
+        "training.calibration", "training.callbacks.base", "training.callbacks.csv_file",
+        "training.callbacks.kept_models", "training.callbacks.progress", "training.profiling", "training.rate_finder",
+    ],
+)  # fmt: skip
+def test_the_examples_of_the_docstrings_run(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUPROP_DEVICE", "numpy")
+    result = doctest.testmod(importlib.import_module(f"gpuprop.{module}"))
+    assert result.attempted > 0
+    assert result.failed == 0

@@ -217,7 +217,7 @@ def conformal(model: Any, X: Any, y: ArrayLike, alpha: float = 0.1) -> Conformal
     --------
     >>> import gpuprop
     >>> data = gpuprop.datasets.load("digits")
-    >>> model = gpuprop.MLPClassifier((32,), max_iter=60, random_state=0).fit(data.X[:900] / 16, data.y[:900])
+    >>> model = gpuprop.MLPClassifier((32,), tol=0.01, random_state=0).fit(data.X[:900] / 16, data.y[:900])
     >>> sure = gpuprop.conformal(model, data.X[900:1300] / 16, data.y[900:1300], alpha=0.05)
     >>> sets = sure.predict_set(data.X[1300:] / 16)
     >>> sets.shape

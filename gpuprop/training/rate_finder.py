@@ -188,7 +188,7 @@ def valley(rates: Curve, smoothed: Curve) -> float:
     >>> import numpy as np
     >>> rates = np.geomspace(1e-6, 1, 61)
     >>> float(valley(rates, (np.log10(rates) + 2) ** 2).round(6))
-    0.000316
+    0.000126
     """
     first = len(rates) // 10
     kept = smoothed[first : max(len(rates) - 5, first + 1)]
