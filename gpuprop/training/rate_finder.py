@@ -187,7 +187,7 @@ def valley(rates: Curve, smoothed: Curve) -> float:
     --------
     >>> import numpy as np
     >>> rates = np.geomspace(1e-6, 1, 61)
-    >>> float(valley(rates, (np.log10(rates) + 2) ** 2).round(6))
+    >>> round(valley(rates, (np.log10(rates) + 2) ** 2), 6)
     0.000126
     """
     first = len(rates) // 10
