@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from gpuprop.core.ops import Ops
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gpuprop.core.array_ops import Array
     from gpuprop.core.updates import EpochUpdates, Training
 
-__all__ = ["Backend", "Plan", "TrainingState"]
+__all__ = ["Backend", "Plan", "Renewable", "TrainingState"]
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,36 @@ class Plan(Protocol):
 
     def places(self) -> Iterator[tuple[str, Array]]:
         """Yield what the last update left, in the order of the algorithm: a name for messages, and an array."""
+        ...
+
+
+@runtime_checkable
+class Renewable(Plan, Protocol):
+    """A plan that a later training of the same network may take over, with all its arrays."""
+
+    @property
+    def n_bytes(self) -> int:
+        """The bytes of its arrays."""
+        ...
+
+    def release(self) -> None:
+        """Let the training and its data go, which has ended; the plan makes no updates until it is renewed."""
+        ...
+
+    def renew(self, training: Training, want: str) -> bool:
+        """Make the updates of another training from now on, if a new plan for it would be equal to this one.
+
+        Parameters
+        ----------
+        training : Training
+        want : str
+            "auto", or the name of a path.
+
+        Returns
+        -------
+        bool
+            False if that training needs another plan.
+        """
         ...
 
 

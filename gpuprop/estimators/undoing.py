@@ -22,6 +22,7 @@ def as_before_if_it_fails(estimator: Any) -> Iterator[None]:
     attributes = dict(vars(estimator))
     network = attributes.get("network_")
     parameters = None if network is None else network.host_parameters()
+    updates_made = None if network is None else network.updates_made
     lengths = [(record, len(record)) for value in attributes.values() for record in _records(value)]
     histories = [(value, dict(value)) for value in attributes.values() if isinstance(value, dict)]
     generators = [(one, one.get_state()) for one in _generators(estimator)]
@@ -33,6 +34,7 @@ def as_before_if_it_fails(estimator: Any) -> Iterator[None]:
         vars(estimator).update(attributes)
         if network is not None:
             network.set_parameters(parameters)
+            network.updates_made = updates_made
         for history, columns in histories:
             history.clear()
             history.update(columns)

@@ -60,6 +60,7 @@ def begin(trainer: Any, given: tuple[Any, Any, Any], progress: Progress, stored:
         check_data(progress, known)
     if stored is not None:
         check_settings(stored, trainer, settings)
+    trainer.updates_before = _updates_before(trainer, progress)
     training, parameters = _training(trainer, data[""], progress, stored), network.host_parameters()
     run = Run(
         training=training,
@@ -77,6 +78,7 @@ def begin(trainer: Any, given: tuple[Any, Any, Any], progress: Progress, stored:
     run.fingerprints = known
     if progress.parameters is not None:
         network.set_parameters(progress.parameters)
+        network.count_updates(trainer.optimizer.name, trainer.updates_before + progress.steps_done)
         run.parameters = network.host_parameters()
     run.training = replace(training, rule=_rule(trainer, progress))
     run.patience.restore(progress.patience)
@@ -125,14 +127,23 @@ def _training(trainer: Any, data: TrainingData | None, progress: Progress, store
         rule=UpdateRule(trainer.optimizer, {}),
         part_size=part_size,
         update_size=update_size,
-        n_updates=trainer.epochs * trainer.steps_per_epoch,
+        n_updates=(trainer.epochs - progress.epochs_done) * trainer.steps_per_epoch,
         watched=bool(step_callbacks(trainer)),
         n_threads=n_threads,
         want=trainer.plan,
         n_rows=n_rows,
         joined=here and place.get("plan") == "joint",
         varying_dropout=trainer.dropout_schedule is not None and any(network.dropout),
+        updates_before=trainer.updates_before + progress.steps_done,
     )
+
+
+def _updates_before(trainer: Any, progress: Progress) -> int:
+    """Return the updates that the network had made with this optimizer before this training began."""
+    if progress.parameters is not None:
+        return progress.updates_before
+    # `steps_done` belongs to this training, also where it goes on with other parameters.
+    return max(0, trainer.network.updates_made.get(trainer.optimizer.name, 0) - progress.steps_done)
 
 
 def _smoothed(trainer: Any, data: TrainingData) -> TrainingData:

@@ -80,6 +80,8 @@ class Progress:
         SHA-256 of the arrays that are trained on, see `gpuprop.training.settings`.
     within : Within or None
         Where the training stands within an epoch that has begun.
+    updates_before : int
+        The updates that the network had made with this optimizer before this training began.
     """
 
     epochs_done: int
@@ -95,6 +97,7 @@ class Progress:
     sources: dict[str, Any] = field(default_factory=dict)
     data: dict[str, str] = field(default_factory=dict)
     within: Within | None = None
+    updates_before: int = 0
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a pickle; what the version that wrote it did not keep is unknown."""

@@ -61,6 +61,7 @@ def captured(trainer: Any, run: Run, *, with_data: bool = True) -> Progress:
         sources=sources_of(trainer),
         data=data_of(run) if with_data and not run.lost else {},
         within=within,
+        updates_before=trainer.updates_before,
     )
 
 

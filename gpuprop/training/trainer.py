@@ -25,6 +25,7 @@ from gpuprop.training.callbacks import Callback
 from gpuprop.training.checkpoint import Checkpoint, StoredCheckpoint, found_checkpoint
 from gpuprop.training.divergence import explain_divergence
 from gpuprop.training.epoch_updates import updates_of
+from gpuprop.training.kept_plans import give_back
 from gpuprop.training.orders import RowOrders, check_validation, counter_based_orders, in_order
 from gpuprop.training.rates import Parametrization, check_factors
 from gpuprop.training.records import Progress, append_record, check_kept_column, even_columns
@@ -247,7 +248,7 @@ class Trainer:
         self.epochs_done = progress.epochs_done
         self.steps_done = progress.steps_done
         self.steps_per_epoch = 0
-        self.n_samples = 0
+        self.n_samples = self.updates_before = 0
         self.best_epoch: int | None = None
         self._stop = False
         self._progress = progress
@@ -374,6 +375,7 @@ class Trainer:
         except BaseException:
             self._go_back(run)
             raise
+        give_back(self.network, run.plan)
         if run.patience.keeps:
             self._restore(run.patience.parameters)
         for callback in self.callbacks:
@@ -421,7 +423,7 @@ class Trainer:
         parameters = self.network.host_parameters()
         if not (np.isfinite(totals).all() and np.isfinite(parameters).all()):
             self._restore(run.parameters)
-            explain_divergence(run.plan_of(self.plan), updates, self.epochs_done, run.start)
+            explain_divergence(run.plan_of(self.network, self.plan), updates, self.epochs_done, run.start)
         seen = updates.data.share(float(updates.weights.sum())) if self.drop_last else updates.data
         validation_loss, validation_score = None, None
         if run.validation is not None:
@@ -442,6 +444,7 @@ class Trainer:
         with finishing():
             self.epochs_done += 1
             self.steps_done += self.steps_per_epoch
+            self.network.count_updates(self.optimizer.name, self.updates_before + self.steps_done)
             append_record(self.history, record)
             run.complete_epoch(parameters)
             run.patience.watch(record, loss if validation_loss is None else validation_loss, parameters)
