@@ -25,6 +25,7 @@ from gpuprop.estimators.exchange import Exchange
 from gpuprop.estimators.fitted import ParameterViews
 from gpuprop.estimators.kept_fits import kept_fit
 from gpuprop.estimators.parameters import CONSTRAINTS, Method, hidden_activations, hidden_layer_sizes, max_epochs
+from gpuprop.estimators.recognised import Labels, plain_rows, targets_of
 from gpuprop.estimators.samples import Samples, input_dtypes, validated
 from gpuprop.estimators.scikit_learn_callbacks import CallbackSupportMixin, EpochTasks
 from gpuprop.estimators.stochastic import NON_FINITE, StochasticFit, Task
@@ -109,7 +110,9 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
         resume_from: Progress | None = self._progress if incremental else None
         watched = EpochTasks.wanted(self) and not incremental
         task = Task(
-            samples=replace(samples, targets=self._training_targets(samples.targets)),
+            samples=samples
+            if samples.recognised
+            else replace(samples, targets=self._training_targets(samples.targets)),
             validation=validation,
             epochs=epochs,
             row_orders=CumulativeShuffles(random_state, samples.X.shape[0]) if self.shuffle else None,
@@ -137,11 +140,19 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
             raise ValueError("X_val has no meaning with solver 'lbfgs', which has no epochs to evaluate it after")
 
     def _check_samples(self, X: Any, y: Any, sample_weight: Any, incremental: bool, *, reset: bool) -> Samples:
-        X, y = validated(self, X, y, input_dtypes(self), reset=reset)
+        dtypes = input_dtypes(self)
+        plain = not reset and sample_weight is None and plain_rows(self, X, y, dtypes)
+        labels = self._labels(y, incremental) if plain else None
+        known = None if labels is None else targets_of(self.network_, labels)
+        if known is not None:
+            return Samples(X, known, None, plain, labels, recognised=True)
+        if not plain:
+            X, y = validated(self, X, y, dtypes, reset=reset)
         targets = self._check_targets(y, "partial_fit" if incremental else "fit")
         weight = None if sample_weight is None else _check_sample_weight(to_host(sample_weight), X)
         weight = self._weigh_classes(y, weight, incremental)
-        return Samples(X, targets.reshape(len(targets), -1), weight)
+        plain = plain and weight is None
+        return Samples(X, targets.reshape(len(targets), -1), weight, plain, labels)
 
     def _check_validation(self, X_val: Any, y_val: Any) -> Samples:
         X_val, y_val = validated(self, X_val, y_val, (np.float64, np.float32), reset=False)
@@ -249,6 +260,10 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
 
     def _check_targets(self, y: Any, role: Role) -> Array:
         raise NotImplementedError
+
+    def _labels(self, y: Array, incremental: bool) -> Labels | None:
+        """Return what the targets follow from, if a later call may recognise it."""
+        return None
 
     def _weigh_classes(self, y: Any, weight: Array | None, incremental: bool) -> Array | None:
         return weight

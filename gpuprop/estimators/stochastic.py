@@ -15,6 +15,7 @@ from gpuprop.errors import NonFiniteLossError
 from gpuprop.estimators.convergence import Convergence
 from gpuprop.estimators.kept_fits import KeptFit
 from gpuprop.estimators.parameters import optimizer_of, schedule_of
+from gpuprop.estimators.recognised import prepared
 from gpuprop.estimators.samples import Samples
 from gpuprop.training.callbacks import Callback
 from gpuprop.training.orders import RowOrders
@@ -88,7 +89,7 @@ class StochasticFit:
         estimator.n_iter_ = 0
         stored = None if task.kept is None else task.kept.stored
         try:
-            yield from self.trainer.training(*task.samples.arrays(), resume_from=stored or task.resume_from)
+            yield from self.trainer.training(*prepared(estimator.network_, task.samples), resume_from=stored or task.resume_from)
         except KeyboardInterrupt:
             warnings.warn("Training interrupted by user.", stacklevel=6)
         except NonFiniteLossError as error:

@@ -6,6 +6,7 @@ truth value at a time.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -17,12 +18,16 @@ if TYPE_CHECKING:
     from gpuprop.maths.losses import Loss
     from gpuprop.maths.scaling import InputScaling
 
-__all__ = ["check_inputs", "check_sample_weight", "check_targets"]
+__all__ = ["all_finite", "check_inputs", "check_sample_weight", "check_targets"]
 
 Array = NDArray[Any]
 
 MOST_ROWS = 2**31 - 1
 """The most rows of a data set: the order of an epoch numbers them with 32-bit integers."""
+
+
+#: BLAS does not share a product of so many numbers among threads, which would wait for more work beside a training.
+_UNSHARED = 10_000
 
 
 def _numeric(name: str, values: Any) -> Array:
@@ -55,8 +60,21 @@ def _from_host(name: str, values: ArrayLike) -> Array:
         raise ValueError(f"{name}: expected numbers, got objects ({error})") from None
 
 
+def all_finite(array: Array) -> bool:
+    """Return True if all numbers of a C-contiguous array of the host are finite; False says nothing.
+
+    Finite sums of squares show it in less time than a test of each number. Huge numbers overflow them.
+    """
+    flat = array.reshape(-1)
+    pieces = (flat[start : start + _UNSHARED] for start in range(0, flat.size, _UNSHARED))
+    with np.errstate(over="ignore", invalid="ignore"):
+        return all(math.isfinite(np.dot(piece, piece)) for piece in pieces)
+
+
 def _check_finite(name: str, array: Array) -> None:
     if numpy_dtype(array).kind != "f" or array.size == 0:
+        return
+    if isinstance(array, np.ndarray) and array.flags.c_contiguous and all_finite(array):
         return
     xp = namespace(array)
     # If any number is NaN, the smallest and the largest are NaN; so the device needs no array of truth values.

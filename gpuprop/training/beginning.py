@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpuprop.core.data import TrainingData
 from gpuprop.core.parameters import Parameters
 from gpuprop.core.rule import UpdateRule
 from gpuprop.core.updates import Training
@@ -23,7 +24,6 @@ from gpuprop.training.state import check_data, check_fit
 
 if TYPE_CHECKING:
     from gpuprop.core.array_ops import Array
-    from gpuprop.core.data import TrainingData
     from gpuprop.training.checkpoint import StoredCheckpoint
     from gpuprop.training.records import Progress
 
@@ -106,7 +106,8 @@ def _prepared(trainer: Any, X: Any, y: Any, sample_weight: Any) -> dict[str, Tra
         validation = network.prepare(*held_out)
     elif trainer.validation is not None:
         validation = network.prepare(*trainer.validation)
-    return {"": network.prepare(X, y, sample_weight), "validation ": validation}
+    data = X if isinstance(X, TrainingData) else network.prepare(X, y, sample_weight)
+    return {"": data, "validation ": validation}
 
 
 def _training(trainer: Any, data: TrainingData | None, progress: Progress, stored: StoredCheckpoint | None) -> Training:

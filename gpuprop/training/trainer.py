@@ -39,6 +39,8 @@ from gpuprop.training.stored import place_of
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from gpuprop.core.data import TrainingData
+
 __all__ = ["Trainer"]
 
 
@@ -344,8 +346,8 @@ class Trainer:
 
     def training(
         self,
-        X: ArrayLike,
-        y: ArrayLike,
+        X: ArrayLike | TrainingData,
+        y: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         *,
         resume_from: Progress | StoredCheckpoint | str | os.PathLike[str] | None = None,
@@ -353,7 +355,8 @@ class Trainer:
         """Do as `fit`, pausing before the updates of each epoch, so that several trainings can be led side by side.
 
         Whoever makes the updates for the trainer must leave parameters and optimizer as the trainer would. Signals
-        count if the caller runs within `gpuprop.training.signals.watching_signals`.
+        count if the caller runs within `gpuprop.training.signals.watching_signals`. `X` may be what
+        `Network.prepare` returned; `y` is None then.
         """
         self._check_callbacks()
         if isinstance(resume_from, Progress | None):
