@@ -7,10 +7,11 @@ limits on BLAS's threads, flushed subnormal numbers, streams and graphs.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gpuprop.core.ops import Ops
 
@@ -123,19 +124,19 @@ class Plan(Protocol):
         ...
 
 
-@runtime_checkable
-class Renewable(Plan, Protocol):
-    """A plan that a later training of the same network may take over, with all its arrays."""
+class Renewable(ABC):
+    """What a `Plan` has beside, if a later training of the same network may take it over with all its arrays."""
 
     @property
+    @abstractmethod
     def n_bytes(self) -> int:
         """The bytes of its arrays."""
-        ...
 
+    @abstractmethod
     def release(self) -> None:
         """Let the training and its data go, which has ended; the plan makes no updates until it is renewed."""
-        ...
 
+    @abstractmethod
     def renew(self, training: Training, want: str) -> bool:
         """Make the updates of another training from now on, if a new plan for it would be equal to this one.
 
@@ -150,7 +151,6 @@ class Renewable(Plan, Protocol):
         bool
             False if that training needs another plan.
         """
-        ...
 
 
 class Backend(Ops, Protocol):

@@ -20,7 +20,7 @@ from gpuprop.backends.threads import limited_blas
 from gpuprop.core.updates import PausingFit
 from gpuprop.estimators import lbfgs
 from gpuprop.estimators.convergence import Convergence
-from gpuprop.estimators.draws import CumulativeShuffles, hold_out, initial_parameters
+from gpuprop.estimators.draws import CumulativeShuffles, generator, hold_out, initial_parameters
 from gpuprop.estimators.exchange import Exchange
 from gpuprop.estimators.fitted import ParameterViews
 from gpuprop.estimators.kept_fits import kept_fit
@@ -90,7 +90,8 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
         samples = self._check_samples(X, y, sample_weight, incremental, reset=first_pass)
         validation = None if X_val is None else self._check_validation(X_val, y_val)
         kept = None if incremental or self.solver == "lbfgs" else kept_fit(self, [samples, validation])
-        random_state = check_random_state(self.random_state if kept is None else kept.random_state)
+        network = None if first_pass else self.network_
+        random_state = generator(self.random_state if kept is None else kept.random_state, network)
         sizes = (samples.X.shape[1], *hidden, samples.targets.shape[1])
         if first_pass:
             self._initialize(sizes, samples.X.dtype, random_state)

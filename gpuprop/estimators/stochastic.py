@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -119,7 +119,7 @@ class StochasticFit:
 
         As in scikit-learn, it draws its row orders anew; and the callbacks are still there.
         """
-        return replace(self.trainer.progress_for_other_data(), sources={}, callbacks=[])
+        return self.trainer.progress_for_other_data()
 
     def _extend_history(self) -> None:
         """Append the new epochs to the estimator's ``history_``."""
@@ -129,7 +129,7 @@ class StochasticFit:
         for column, values in self.trainer.history.items():
             history.setdefault(column, [None] * before).extend(values[known:])
         n_epochs = len(history.get("epoch", ()))
-        history["epoch"] = list(range(1, n_epochs + 1))
+        history.setdefault("epoch", [])[before:] = range(before + 1, n_epochs + 1)
         for values in history.values():  # a column that these epochs do not have
             values.extend([None] * (n_epochs - len(values)))
 

@@ -23,8 +23,10 @@ def as_before_if_it_fails(estimator: Any) -> Iterator[None]:
     network = attributes.get("network_")
     parameters = None if network is None else network.host_parameters()
     updates_made = None if network is None else network.updates_made
-    lengths = [(record, len(record)) for value in attributes.values() for record in _records(value)]
     histories = [(value, dict(value)) for value in attributes.values() if isinstance(value, dict)]
+    records = [value for value in attributes.values() if isinstance(value, list)]
+    records += [column for history, _ in histories for column in history.values() if isinstance(column, list)]
+    lengths = [(record, len(record)) for record in records]
     generators = [(one, one.get_state()) for one in _generators(estimator)]
     try:
         yield
@@ -43,13 +45,6 @@ def as_before_if_it_fails(estimator: Any) -> Iterator[None]:
         for generator, state in generators:
             generator.set_state(state)
         raise
-
-
-def _records(value: Any) -> list[list[Any]]:
-    """Return the lists that a fitted attribute consists of."""
-    if isinstance(value, list):
-        return [value]
-    return [one for one in value.values() if isinstance(one, list)] if isinstance(value, dict) else []
 
 
 def _generators(estimator: Any) -> list[np.random.RandomState]:

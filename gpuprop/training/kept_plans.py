@@ -27,7 +27,7 @@ MOST_BYTES = 2**28
 
 _lock = threading.RLock()
 #: By the identity of a network, the newest last. A plan refers to the network's layers, and never to the network.
-_kept: OrderedDict[int, tuple[ref[Network], Renewable]] = OrderedDict()
+_kept: OrderedDict[int, tuple[ref[Network] | None, Renewable | None]] = OrderedDict()
 
 
 def renewed(network: Network, training: Training, want: str) -> Plan | None:

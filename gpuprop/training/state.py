@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from gpuprop.training.run import Run
 
-__all__ = ["captured", "check_data", "check_fit", "data_of", "restore_callbacks"]
+__all__ = ["captured", "captured_for_other_data", "check_data", "check_fit", "data_of", "restore_callbacks"]
 
 
 def captured(trainer: Any, run: Run, *, with_data: bool = True) -> Progress:
@@ -65,6 +65,23 @@ def captured(trainer: Any, run: Run, *, with_data: bool = True) -> Progress:
     )
 
 
+def captured_for_other_data(trainer: Any, run: Run) -> Progress:
+    """Return where a training that has ended stands, as far as a training on other data goes on from it."""
+    rule = run.training.rule
+    optimizer = {} if run.lost else {name: run.on_host(array) for name, array in rule.state.items()}
+    scaling = {} if run.lost else scaling_on_host(rule, run.ops)
+    return Progress(
+        epochs_done=trainer.epochs_done,
+        steps_done=trainer.steps_done,
+        optimizer_state=optimizer,
+        history={name: list(column) for name, column in trainer.history.items()},
+        scaling_layer=ScalingLayer.of(scaling) if scaling else None,
+        optimizer=trainer.optimizer.name,
+        within=run.within,
+        updates_before=trainer.updates_before,
+    )
+
+
 def _within(run: Run, position: int, totals: Any, parts: Mapping[str, Any]) -> Within:
     seconds = time.perf_counter() - run.begin
     return Within(position, np.array(totals, np.float64), dict(parts), run.epoch_rate, seconds, run.sources)
@@ -102,7 +119,7 @@ def check_fit(trainer: Any, progress: Progress) -> None:
     size = Parameters.count(network.spec.layout)
     arrays = [("parameters", progress.parameters)] if progress.parameters is not None else []
     for name, array in [*arrays, *progress.optimizer_state.items()]:
-        if str(array.dtype) != network.dtype.name:
+        if array.dtype != network.dtype and str(array.dtype) != network.dtype.name:
             raise ResumeError(
                 f"resume_from: its {name.replace('_', ' ')} are {array.dtype}, the network is {network.dtype.name}; "
                 "resume with a network of the same dtype"

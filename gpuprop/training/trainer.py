@@ -33,7 +33,7 @@ from gpuprop.training.run import Run, step_callbacks
 from gpuprop.training.saving import at_boundary, save
 from gpuprop.training.settings import different_place
 from gpuprop.training.signals import finishing, watching_signals
-from gpuprop.training.state import captured, restore_callbacks
+from gpuprop.training.state import captured, captured_for_other_data, restore_callbacks
 from gpuprop.training.stored import place_of
 
 if TYPE_CHECKING:
@@ -282,12 +282,12 @@ class Trainer:
     def progress_for_other_data(self) -> Progress:
         """Return `progress` for a fit on another part of the data, such as the next ``partial_fit``.
 
-        It knows nothing of the data, and leaves parameters and learning rate as they then are.
+        It knows nothing of the data, leaves parameters and learning rate as they then are, and knows no states of
+        callbacks and of sources of row orders.
         """
         if self._run is None:
             return self._progress
-        known = captured(self, self._run, with_data=False)
-        return replace(known, parameters=None, learning_rates=None, patience={})
+        return captured_for_other_data(self, self._run)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the content of a copy or a pickle: where the training stands, but no plan and no data."""

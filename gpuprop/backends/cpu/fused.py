@@ -10,6 +10,7 @@ batches and sparse data. For those, and for a user's own functions, the step is 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from itertools import pairwise
@@ -29,9 +30,9 @@ from gpuprop.backends.cpu.subnormals import subnormals_flushed
 from gpuprop.backends.cpu.team import Team, team_of, together
 from gpuprop.backends.cpu.tiles import TileShape, tile_shape
 from gpuprop.backends.steps import Memory, places_of, put_back, taken_out
-from gpuprop.backends.threads import ThreadChoice, allowed_threads, limited_blas, threads_for_products
+from gpuprop.backends.threads import ThreadChoice, limited_blas, most_threads, threads_for_products
 from gpuprop.core.parameters import padded
-from gpuprop.core.plan import TrainingState
+from gpuprop.core.plan import Renewable, TrainingState
 from gpuprop.maths.dropout import keep_threshold
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def mostly_zero(data: TrainingData, columns: tuple[Array, Array], rows: int) -> 
     return bool(kept / 2 < MOST_KEPT)
 
 
-class FusedPlan:
+class FusedPlan(Renewable):
     """`gpuprop.core.plan.Plan` that makes any number of updates in one compiled call.
 
     Parameters
@@ -188,11 +189,10 @@ class FusedPlan:
         threads = "1 thread" if most == 1 else f"up to {most} threads"
         return f"{self.name}: whole epochs in one compiled call, {threads}"
 
-    @property
+    @functools.cached_property
     def n_bytes(self) -> int:
-        works = [work for _, works in self._teams.values() for work in works[1:]]
-        arrays = (*self._work, *self._model, *self._state, *(one for work in works for one in work))
-        return self._memory_before.n_bytes + sum(one.nbytes for one in arrays if isinstance(one, np.ndarray))
+        arrays = [one for one in (*self._work, *self._model, *self._state) if isinstance(one, np.ndarray)]
+        return self._memory_before.n_bytes + sum(one.nbytes for one in arrays)
 
     def release(self) -> None:
         self._training = self._batches = None
@@ -337,7 +337,7 @@ def _made_for(training: Training) -> tuple[Any, ...]:
         training.layers.spec,
         training.update_size,
         training.n_threads,
-        allowed_threads() if training.n_threads is None else None,
+        most_threads(training.products, training.n_threads),
         data.metric,
         data.scaling,
         rule.optimizer,
