@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +27,14 @@ from gpuprop.estimators.draws import CumulativeShuffles, generator, hold_out, in
 from gpuprop.estimators.exchange import Exchange
 from gpuprop.estimators.fitted import ParameterViews
 from gpuprop.estimators.kept_fits import kept_fit
-from gpuprop.estimators.parameters import CONSTRAINTS, Method, hidden_activations, hidden_layer_sizes, max_epochs
+from gpuprop.estimators.parameters import (
+    CONSTRAINTS,
+    Method,
+    cannot_change,
+    hidden_activations,
+    hidden_layer_sizes,
+    max_epochs,
+)
 from gpuprop.estimators.recognised import Labels, plain_rows, targets_of
 from gpuprop.estimators.samples import Samples, input_dtypes, validated
 from gpuprop.estimators.scikit_learn_callbacks import CallbackSupportMixin, EpochTasks
@@ -42,6 +52,14 @@ Role = Literal["fit", "partial_fit", "validation"]
 
 _ParameterViews = ParameterViews  # its place in pickles of ``coefs_`` and ``intercepts_`` from version 0.1
 
+#: The parameters of an estimator that were valid at the last check; a value that can change is not among them.
+_valid: WeakKeyDictionary[Any, tuple[Any, ...]] = WeakKeyDictionary()
+
+
+@functools.cache
+def _parameter_names(kind: type) -> tuple[str, ...]:
+    return tuple(kind._get_param_names())  # type: ignore[attr-defined]  # of scikit-learn's base class
+
 
 class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type annotations
     """Base class of `MLPClassifier` and `MLPRegressor`; not for direct use.
@@ -51,6 +69,16 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = CONSTRAINTS
+
+    def _validate_params(self) -> None:
+        """Check the parameters, unless each is the object that it was at the last check and cannot have changed."""
+        values = tuple(map(vars(self).get, _parameter_names(type(self))))
+        known = _valid.get(self)
+        if known is not None and all(map(operator.is_, values, known)):
+            return
+        super()._validate_params()
+        if all(map(cannot_change, values)):
+            _valid[self] = values
 
     # --- the fit -------------------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Labels", "encoded", "plain_rows", "prepared", "targets_of"]
 
+
 def plain_rows(estimator: Any, X: Any, y: Any, dtypes: tuple[Any, ...]) -> bool:
     """Return whether scikit-learn's checks of X and y, for a fitted estimator, would return both as they are."""
     return (
@@ -103,7 +104,7 @@ class Labels:
 
 
 def _same(one: NDArray[Any], other: NDArray[Any]) -> bool:
-    return one.dtype == other.dtype and np.array_equal(one, other)
+    return one.dtype == other.dtype and one.shape == other.shape and bool((one == other).all())
 
 
 #: The labels of the last call that trained a network, and their targets; they go with it, and are in no pickle.

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
+from gpuprop.training.records import LiveProgress
+
 __all__ = ["as_before_if_it_fails"]
 
 
@@ -27,6 +29,7 @@ def as_before_if_it_fails(estimator: Any) -> Iterator[None]:
     records = [value for value in attributes.values() if isinstance(value, list)]
     records += [column for history, _ in histories for column in history.values() if isinstance(column, list)]
     lengths = [(record, len(record)) for record in records]
+    memory = [(array, array.copy()) for array in _memory(attributes.get("_progress"))]
     generators = [(one, one.get_state()) for one in _generators(estimator)]
     try:
         yield
@@ -37,6 +40,8 @@ def as_before_if_it_fails(estimator: Any) -> Iterator[None]:
         if network is not None:
             network.set_parameters(parameters)
             network.updates_made = updates_made
+        for array, copy in memory:
+            array[...] = copy
         for history, columns in histories:
             history.clear()
             history.update(columns)
@@ -45,6 +50,11 @@ def as_before_if_it_fails(estimator: Any) -> Iterator[None]:
         for generator, state in generators:
             generator.set_state(state)
         raise
+
+
+def _memory(progress: Any) -> list[Any]:
+    """Return the arrays in which the next call goes on."""
+    return list(progress.optimizer_state.values()) if isinstance(progress, LiveProgress) else []
 
 
 def _generators(estimator: Any) -> list[np.random.RandomState]:

@@ -13,9 +13,10 @@ from gpuprop.core.rule import UpdateRule
 from gpuprop.core.updates import Training
 from gpuprop.maths.losses import smoothed_labels
 from gpuprop.training.inputs_scaling import continued
+from gpuprop.training.known_targets import prepared
 from gpuprop.training.orders import hold_out
 from gpuprop.training.rates import decay_factors, gradient_factors, rate_factors
-from gpuprop.training.records import Patience
+from gpuprop.training.records import LiveProgress, Patience
 from gpuprop.training.run import Run, step_callbacks
 from gpuprop.training.saving import check_settings
 from gpuprop.training.settings import fingerprints, settings_of
@@ -106,7 +107,7 @@ def _prepared(trainer: Any, X: Any, y: Any, sample_weight: Any) -> dict[str, Tra
         validation = network.prepare(*held_out)
     elif trainer.validation is not None:
         validation = network.prepare(*trainer.validation)
-    data = X if isinstance(X, TrainingData) else network.prepare(X, y, sample_weight)
+    data = X if isinstance(X, TrainingData) else prepared(network, X, y, sample_weight)
     return {"": data, "validation ": validation}
 
 
@@ -158,8 +159,9 @@ def _smoothed(trainer: Any, data: TrainingData) -> TrainingData:
 
 
 def _rule(trainer: Any, progress: Progress) -> UpdateRule:
-    """Return the rule of the updates, with copies of what the optimizer remembers."""
+    """Return the rule of the updates, with what the optimizer remembers."""
     network, spec, old = trainer.network, trainer.network.spec, progress.optimizer_state
+    taken_over = isinstance(progress, LiveProgress)
     layer = None
     if trainer.scaling_layer:
         layer = continued(
@@ -172,7 +174,8 @@ def _rule(trainer: Any, progress: Progress) -> UpdateRule:
     return UpdateRule(
         trainer.optimizer,
         state={
-            name: _in_layout(network, old[name]) if name in old else _flat(network) for name in trainer.optimizer.slots
+            name: _in_layout(network, old[name], copied=not taken_over) if name in old else _flat(network)
+            for name in trainer.optimizer.slots
         },
         clip_norm=trainer.clip_norm,
         max_norm=trainer.max_norm,
@@ -183,9 +186,10 @@ def _rule(trainer: Any, progress: Progress) -> UpdateRule:
     )
 
 
-def _in_layout(network: Any, state: Array) -> Array:
-    """Return a copy of an optimizer's array, from any device, in the layout of this one."""
-    return Parameters.in_layout(network.ops, state, network.spec.layout, network.dtype).copy()
+def _in_layout(network: Any, state: Array, *, copied: bool) -> Array:
+    """Return an optimizer's array, from any device, in the layout of this one."""
+    array = Parameters.in_layout(network.ops, state, network.spec.layout, network.dtype)
+    return array.copy() if copied else array
 
 
 def _flat(network: Any) -> Array:

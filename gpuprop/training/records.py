@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gpuprop.core.array_ops import Array
     from gpuprop.core.scaling_layer import ScalingLayer
 
-__all__ = ["Patience", "Progress", "Within", "append_record", "check_kept_column", "even_columns"]
+__all__ = ["LiveProgress", "Patience", "Progress", "Within", "append_record", "check_kept_column", "even_columns"]
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,13 @@ class Progress:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a pickle; what the version that wrote it did not keep is unknown."""
         vars(self).update(vars(Progress(0, 0, {}, {})) | state)
+
+
+class LiveProgress(Progress):
+    """Where a training stood when it ended, with its own arrays on the host in place of copies.
+
+    The training that goes on from here updates these arrays, so only one can.
+    """
 
 
 def append_record(history: dict[str, list[Any]], record: dict[str, Any]) -> None:

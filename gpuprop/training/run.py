@@ -173,7 +173,11 @@ class Run:
         at_boundary : callable
             Called with the number of the epoch's updates so far, before each call that makes some.
         """
-        plan, callbacks, n_updates = self.plan_of(trainer.network, trainer.plan), step_callbacks(trainer), trainer.steps_per_epoch
+        plan, callbacks, n_updates = (
+            self.plan_of(trainer.network, trainer.plan),
+            step_callbacks(trainer),
+            trainer.steps_per_epoch,
+        )
         with plan.active():
             plan.begin_epoch(updates)
             first = 0

@@ -11,7 +11,7 @@ from gpuprop.backends.steps import scaling_on_host
 from gpuprop.core.parameters import Parameters
 from gpuprop.core.scaling_layer import ScalingLayer
 from gpuprop.errors import ResumeError
-from gpuprop.training.records import Progress, Within
+from gpuprop.training.records import LiveProgress, Progress, Within
 from gpuprop.training.settings import different_data, fingerprints
 from gpuprop.training.sources import sources_of
 
@@ -66,11 +66,19 @@ def captured(trainer: Any, run: Run, *, with_data: bool = True) -> Progress:
 
 
 def captured_for_other_data(trainer: Any, run: Run) -> Progress:
-    """Return where a training that has ended stands, as far as a training on other data goes on from it."""
+    """Return where a training that has ended stands, as far as a training on other data goes on from it.
+
+    The trainer is not used any more.
+    """
     rule = run.training.rule
-    optimizer = {} if run.lost else {name: run.on_host(array) for name, array in rule.state.items()}
+    if run.ops.on_host:
+        kind: type[Progress] = LiveProgress
+        optimizer = dict(rule.state)
+    else:
+        kind = Progress
+        optimizer = {} if run.lost else {name: run.on_host(array) for name, array in rule.state.items()}
     scaling = {} if run.lost else scaling_on_host(rule, run.ops)
-    return Progress(
+    return kind(
         epochs_done=trainer.epochs_done,
         steps_done=trainer.steps_done,
         optimizer_state=optimizer,

@@ -239,6 +239,22 @@ class Trainer:
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint | None) else Checkpoint(checkpoint)
         self._reset(Progress(0, 0, {}, {}))
 
+    def settings(self) -> dict[str, Any]:
+        """Return the attributes of a trainer that has not trained yet, for `from_settings`; without its network."""
+        return {name: value for name, value in vars(self).items() if name != "network"}
+
+    @classmethod
+    def from_settings(
+        cls, settings: Mapping[str, Any], network: Network, *, learning_rate: float, epochs: int
+    ) -> Trainer:
+        """Return a trainer with settings that have been checked before; only what is given here is new."""
+        trainer = cls.__new__(cls)
+        vars(trainer).update(settings)
+        trainer.network = network
+        trainer.learning_rate = check_real("learning_rate", learning_rate, 0.0, open_minimum=True)
+        trainer.epochs = epochs
+        return trainer
+
     def _check_callbacks(self) -> None:
         for callback in self.callbacks:
             if not isinstance(callback, Callback):

@@ -144,9 +144,9 @@ class FusedPlan(Renewable):
         dropped = any(spec.dropout)
         # A layer of one tile uses a list only once, which saves less than making it costs: 64-32-16-10 took 6 % longer
         # with batches of 32, and 23 % longer with single samples.
-        may_list = skips_zeros and not dropped and spec.layer_sizes[1] > shape.width
-        listed = may_list and mostly_zero(data, columns, shape.rows)
-        self._listed = listed if may_list else None
+        wide, may_skip = spec.layer_sizes[1] > shape.width, skips_zeros and not dropped
+        listed = may_skip and mostly_zero(data, columns, shape.rows) and wide
+        self._listed = listed if may_skip and wide else None
         self._seen = ref(data.inputs)
         self._panels = panels = Panels(spec.layer_sizes, shape)
         self._packed = self._none = np.empty(0, dtype)
@@ -208,8 +208,11 @@ class FusedPlan(Renewable):
             if mostly_zero(data, self._columns, self._panels.shape.rows) != self._listed:
                 return False
             self._seen = ref(data.inputs)
-        self._training, self._rule, self._packed = training, training.rule, self._none
-        self._memory_before.follow(training.rule)
+        arrays = training.rule.state.values()
+        if any(new is not old for new, old in zip(arrays, self._rule.state.values(), strict=True)):
+            self._packed = self._none
+            self._memory_before.follow(training.rule)
+        self._training, self._rule = training, training.rule
         return True
 
     def active(self) -> AbstractContextManager[None]:

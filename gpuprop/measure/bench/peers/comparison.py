@@ -29,6 +29,7 @@ __all__ = [
     "SUBJECTS",
     "Choice",
     "accuracy",
+    "calls",
     "inference",
     "install",
     "measure",
@@ -75,6 +76,24 @@ def refuse_different_losses(workers: Sequence[Worker], reference: str, tolerance
                 f"{name} has loss {loss:.5f} after one epoch where {reference} has {expected:.5f}: these are not the "
                 "same trainings, and their times are not compared"
             )
+
+
+def calls(contenders: Sequence[str], name: str, threads: int, rounds: int) -> list[Entry]:
+    """Time an update of config `name` by each way to ask for an epoch, in one process."""
+    command = [sys.executable, "-m", "gpuprop.measure.bench.peers.calls", name, str(rounds)]
+    return [
+        {
+            "subject": "calls",
+            "config": name,
+            "threads": threads,
+            "contender": found["contender"],
+            "call": found["call"],
+            "microseconds": statistics.median(found["turns"]),
+            "best": min(found["turns"]),
+        }
+        for found in json.loads(_ended(command, "calls", environment(threads)))
+        if found["contender"] in contenders
+    ]
 
 
 def inference(contenders: Sequence[str], rounds: int) -> list[Entry]:
@@ -169,6 +188,7 @@ def install(contenders: Sequence[str]) -> list[Entry]:
 #: Each subject that can be measured, and what the command calls it.
 SUBJECTS = {
     "training": "microseconds an update",
+    "calls": "an epoch a call",
     "inference": "one row and 10,000 rows",
     "accuracy": "seconds to 97.5 and 98 % on MNIST, five seeds",
     "start": "import, and a process to the end of its first epoch",
@@ -221,13 +241,15 @@ def measure(chosen: Choice, rounds: int, tell: Callable[[str], None]) -> tuple[l
     refused : list of str
         A line for each comparison whose contenders do not compute the same numbers.
     """
+    of_configs: dict[str, Callable[[Sequence[str], str, int, int], list[Entry]]] = {"": training, "calls, ": calls}
     functions: dict[str, Callable[[], list[Entry]]] = {
-        f"{name}: {CONFIGS[name]}, {count} thread{'s' if count > 1 else ''}": partial(
-            training, chosen.contenders, name, count, rounds
+        f"{title}{name}: {CONFIGS[name]}, {count} thread{'s' if count > 1 else ''}": partial(
+            function, chosen.contenders, name, count, rounds
         )
+        for title, function in of_configs.items()
+        if function.__name__ in chosen.subjects
         for name in chosen.configs
         for count in chosen.threads or [1]
-        if "training" in chosen.subjects
     }
     others: dict[str, Callable[[], list[Entry]]] = {
         "inference": lambda: inference(chosen.contenders, rounds),
@@ -283,10 +305,15 @@ def _workers(what: str, contenders: Sequence[str], config: str, threads: int) ->
 
 
 def _output(what: str, contender: str) -> str:
-    done = subprocess.run(_command(what, contender), env=environment(1), capture_output=True, text=True, check=False)
+    return _ended(_command(what, contender), contender, environment(1))
+
+
+def _ended(command: Sequence[str], name: str, variables: dict[str, str]) -> str:
+    """Run a process to its end, and return what it has printed."""
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise GpupropError(f"{contender}: the process ended with code {done.returncode}: {last}")
+        raise GpupropError(f"{name}: the process ended with code {done.returncode}: {last}")
     return done.stdout
 
 
