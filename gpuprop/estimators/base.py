@@ -7,7 +7,7 @@ import inspect
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -27,6 +27,7 @@ from gpuprop.estimators.draws import CumulativeShuffles, generator, hold_out, in
 from gpuprop.estimators.exchange import Exchange
 from gpuprop.estimators.fitted import ParameterViews
 from gpuprop.estimators.kept_fits import kept_fit
+from gpuprop.estimators.labels import Labels
 from gpuprop.estimators.parameters import (
     CONSTRAINTS,
     Method,
@@ -35,7 +36,7 @@ from gpuprop.estimators.parameters import (
     hidden_layer_sizes,
     max_epochs,
 )
-from gpuprop.estimators.recognised import Labels, plain_rows, targets_of
+from gpuprop.estimators.recognised import plain_rows, targets_of
 from gpuprop.estimators.samples import Samples, input_dtypes, validated
 from gpuprop.estimators.scikit_learn_callbacks import CallbackSupportMixin, EpochTasks
 from gpuprop.estimators.stochastic import NON_FINITE, StochasticFit, Task
@@ -57,8 +58,8 @@ _valid: WeakKeyDictionary[Any, tuple[Any, ...]] = WeakKeyDictionary()
 
 
 @functools.cache
-def _parameter_names(kind: type) -> tuple[str, ...]:
-    return tuple(kind._get_param_names())  # type: ignore[attr-defined]  # of scikit-learn's base class
+def _parameter_names(kind: Any) -> tuple[str, ...]:
+    return tuple(kind._get_param_names())
 
 
 class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type annotations
@@ -72,7 +73,7 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
 
     def _validate_params(self) -> None:
         """Check the parameters, unless each is the object that it was at the last check and cannot have changed."""
-        values = tuple(map(vars(self).get, _parameter_names(type(self))))
+        values = tuple(map(vars(self).get, _parameter_names(cast("Any", type(self)))))
         known = _valid.get(self)
         if known is not None and all(map(operator.is_, values, known)):
             return

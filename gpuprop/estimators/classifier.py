@@ -22,9 +22,9 @@ from sklearn.utils.multiclass import (
 
 from gpuprop.arrays import namespace, on_gpu, to_host
 from gpuprop.estimators.base import BaseMLP, Role, if_stochastic
-from gpuprop.estimators.labels import check_label_objects
+from gpuprop.estimators.labels import Labels, check_label_objects
 from gpuprop.estimators.parameters import CONSTRAINTS, fit_method, set_parameters
-from gpuprop.estimators.recognised import Labels, encoded
+from gpuprop.estimators.recognised import encoded
 from gpuprop.estimators.undoing import as_before_if_it_fails
 
 __all__ = ["MLPClassifier"]
@@ -262,7 +262,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
 
     def _knows(self, classes: Any) -> bool:
         """Return whether these are the known classes, in their order; scikit-learn takes longer to see the same."""
-        return type(classes) is np.ndarray and np.array_equal(classes, getattr(self, "classes_", None))
+        known = getattr(self, "classes_", None)
+        return type(classes) is np.ndarray and known is not None and np.array_equal(classes, known)
 
     def predict(self, X: Any) -> Array:
         """Return the class of each row of X, or its labels: shape (n_samples,) or (n_samples, n_labels)."""

@@ -37,14 +37,14 @@ def generator(seed: Any, network: Network | None) -> np.random.RandomState:
     network : Network or None
         None stands for one that is still to be made.
     """
-    if network is None or type(seed) is not int:
-        return check_random_state(seed)
-    known = _seeded.get(network)
-    if known is None:
-        _seeded[network] = known = check_random_state(seed)
-    else:
+    known = None if network is None or type(seed) is not int else _seeded.get(network)
+    if known is not None:
         known.seed(seed)
-    return known
+        return known
+    made: np.random.RandomState = check_random_state(seed)
+    if network is not None and type(seed) is int:
+        _seeded[network] = made
+    return made
 
 
 def initial_parameters(

@@ -10,7 +10,6 @@ recognised because it is the same object, because its values may have changed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -23,10 +22,11 @@ from gpuprop.model.inputs import all_finite, check_targets
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from gpuprop.estimators.labels import Labels
     from gpuprop.estimators.samples import Samples
     from gpuprop.model.network import Network
 
-__all__ = ["Labels", "encoded", "plain_rows", "prepared", "targets_of"]
+__all__ = ["encoded", "plain_rows", "prepared", "targets_of"]
 
 
 def plain_rows(estimator: Any, X: Any, y: Any, dtypes: tuple[Any, ...]) -> bool:
@@ -71,40 +71,9 @@ def encoded(y: NDArray[Any], classes: NDArray[Any], *, all_of_them: bool) -> NDA
     if not np.array_equal(classes[places], y):
         return None
     found = np.count_nonzero(np.bincount(places))
-    if all_of_them and found < len(classes) or len(y) > 20 and found > round(0.5 * len(y)):
+    if (all_of_them and found < len(classes)) or (len(y) > 20 and found > round(0.5 * len(y))):  # it warns of many
         return None
-    if len(classes) == 2:
-        return (places == 1)[:, None]
-    return places[:, None] == np.arange(len(classes))
-
-
-@dataclass(frozen=True)
-class Labels:
-    """The labels of a call, and all that the targets depend on which they become.
-
-    Attributes
-    ----------
-    y, classes : ndarray
-        The labels, and all labels that the classifier knows.
-    settings : tuple
-        What else the targets depend on.
-    """
-
-    y: NDArray[Any]
-    classes: NDArray[Any]
-    settings: tuple[Any, ...]
-
-    def same(self, other: Labels) -> bool:
-        """Return whether other labels are equal and become the same targets."""
-        return self.settings == other.settings and _same(self.y, other.y) and _same(self.classes, other.classes)
-
-    def kept(self) -> Labels:
-        """Return a copy that the owner of the arrays cannot change."""
-        return Labels(self.y.copy(), self.classes.copy(), self.settings)
-
-
-def _same(one: NDArray[Any], other: NDArray[Any]) -> bool:
-    return one.dtype == other.dtype and one.shape == other.shape and bool((one == other).all())
+    return np.equal(places[:, None], 1 if len(classes) == 2 else np.arange(len(classes)))
 
 
 #: The labels of the last call that trained a network, and their targets; they go with it, and are in no pickle.

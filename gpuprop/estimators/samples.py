@@ -14,7 +14,7 @@ from sklearn.utils.validation import validate_data
 from gpuprop.arrays import is_sparse, on_gpu, plain_array, to_host
 
 if TYPE_CHECKING:
-    from gpuprop.estimators.recognised import Labels
+    from gpuprop.estimators.labels import Labels
 
 __all__ = ["Samples", "input_dtypes", "validated", "validated_inputs"]
 

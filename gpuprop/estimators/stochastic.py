@@ -161,9 +161,9 @@ def _trainer(estimator: Any, task: Task) -> Trainer:
     epochs = max(task.epochs, epochs_done + 1)
     network, given = estimator.network_, tuple(map(vars(estimator).get, _SETTINGS))
     constant = task.validation is None and task.kept is None and all(map(cannot_change, given))
-    known = _checked.get(network) if constant and task.learning_rate is not None else None
-    if known is not None and all(map(operator.is_, known[0], given)):
-        trainer = Trainer.from_settings(known[1], network, learning_rate=task.learning_rate, epochs=epochs)
+    known, rate = _checked.get(network) if constant else None, task.learning_rate
+    if known is not None and rate is not None and all(map(operator.is_, known[0], given)):
+        trainer = Trainer.from_settings(known[1], network, learning_rate=rate, epochs=epochs)
     else:
         trainer = _new_trainer(estimator, task, epochs)
         if constant:

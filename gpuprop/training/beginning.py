@@ -145,7 +145,7 @@ def _updates_before(trainer: Any, progress: Progress) -> int:
     if progress.parameters is not None:
         return progress.updates_before
     # `steps_done` belongs to this training, also where it goes on with other parameters.
-    return max(0, trainer.network.updates_made.get(trainer.optimizer.name, 0) - progress.steps_done)
+    return max(0, int(trainer.network.updates_made.get(trainer.optimizer.name, 0)) - progress.steps_done)
 
 
 def _smoothed(trainer: Any, data: TrainingData) -> TrainingData:

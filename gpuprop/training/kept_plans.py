@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from weakref import ref
 
 from gpuprop.core.plan import Renewable
@@ -27,14 +27,15 @@ MOST_BYTES = 2**28
 
 _lock = threading.RLock()
 #: By the identity of a network, the newest last. A plan refers to the network's layers, and never to the network.
-_kept: OrderedDict[int, tuple[ref[Network] | None, Renewable | None]] = OrderedDict()
+_kept: OrderedDict[int, tuple[ref[Network], Renewable]] = OrderedDict()
+_NOTHING = (None, None)
 
 
 def renewed(network: Network, training: Training, want: str) -> Plan | None:
     """Return the plan that was kept for a network, for this training and no other; None if a new one is needed."""
     with _lock:
-        _, plan = _kept.pop(id(network), (None, None))
-    return plan if plan is not None and plan.renew(training, want) else None
+        _, plan = _kept.pop(id(network), _NOTHING)
+    return cast("Plan", plan) if plan is not None and plan.renew(training, want) else None
 
 
 def give_back(network: Network, plan: Plan | None) -> None:

@@ -154,6 +154,7 @@ class FusedPlan(Renewable):
         self._panel_parameters = aligned(panels.size, dtype)
         self._state = [aligned(panels.size, dtype) for _ in rule.optimizer.slots]
         self._called, self._position = False, 0
+        self._batches: Batches | None = None
         self._teams: dict[int, tuple[list[Team], list[Work]]] = {}
         self._work = _work(spec, update_size, shape, listed, panels.size if rule.clip_norm is not None else 0)
         hidden = list(dict.fromkeys((one.base_name, one.derivative_of == "z") for one in spec.hidden_activations))
