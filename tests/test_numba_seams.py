@@ -61,6 +61,54 @@ def test_a_loop_made_for_a_function_is_found_by_the_next_process(tmp_path: Path)
     assert found == ["11.0 [0, 0]", "11.0 [1, 1]"]
 
 
+PIECES = """
+import sys
+import numpy as np
+from gpuprop.backends.cpu.compiling import compiled, joined, spliced
+
+def pieces():
+    def scale(by):
+        @spliced
+        def times(x):
+            return by * x
+        return times
+
+    double = scale(2.0)
+
+    @joined
+    def double_and_add(x, y):
+        return double(x) + y
+
+    return double, double_and_add
+
+def loop_of(piece, by):
+    @compiled
+    def loop(values):
+        for i in range(values.size):
+            values[i] = piece(values[i], by)
+    return loop
+
+values = np.arange(3.0)
+inner, piece = pieces()
+loop_of(piece, float(sys.argv[1]))(values)
+print(*values, [sum(one.stats.cache_hits.values()) for one in (inner, piece)], len(inner.overloads))
+"""
+
+
+def test_a_piece_is_found_by_the_next_process_for_another_loop(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PIECES)
+    path = os.pathsep.join([str(Path(gpuprop.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": path}
+    found = []
+    for added in ("5", "7", "7"):
+        command = [sys.executable, "-W", "error", "program.py", added]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        found.append(done.stdout.strip())
+    # What the second process finds has its own piece in it; the third finds the loop, and looks for no piece.
+    assert found == ["5.0 7.0 9.0 [0, 0] 1", "7.0 9.0 11.0 [0, 1] 0", "7.0 9.0 11.0 [0, 0] 0"]
+
+
 def test_a_joined_function_has_no_machine_code_of_its_own() -> None:
     """It is optimised and becomes machine code once, as a part of the function that calls it."""
 

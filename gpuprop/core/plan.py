@@ -93,7 +93,11 @@ class Plan(Protocol):
         ...
 
     def run(self, first: int, last: int) -> None:
-        """Make the updates `first` to `last` - 1 of the epoch, counted from 0; each once, in order."""
+        """Make the updates `first` to `last` - 1 of the epoch, counted from 0; each once, in order.
+
+        The network's arrays have the new parameters once `totals`, `state` or `places` has been called, or at once if
+        the training is watched.
+        """
         ...
 
     def totals(self) -> NDArray[np.float64]:

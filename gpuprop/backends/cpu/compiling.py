@@ -87,14 +87,16 @@ def _identity(value: Any) -> Any:
 
 
 def _told_apart(function: Function) -> Function:
-    """Give a closure a name of its own, after what it closes over.
+    """Give a function that a factory made a name of its own, after where it stands and what it closes over.
 
     The symbol of compiled code is the function's name and a number that begins at 0 in every process. Two loops of one
     factory, compiled by two processes and loaded from the cache by a third, would have the same symbol, and one of
     them would be called for both.
     """
-    if function.__closure__:
-        made_for = hashlib.sha256(repr(_identity(function)).encode()).hexdigest()[:16]
+    if "<locals>" in function.__qualname__ and not hasattr(function, "told_apart"):
+        function.told_apart = True
+        described = _identity(function), function.__code__.co_firstlineno
+        made_for = hashlib.sha256(repr(described).encode()).hexdigest()[:16]
         function.__qualname__ = f"{function.__qualname__}_{made_for}"
     return function
 
@@ -109,7 +111,9 @@ def _forgiving_cache() -> type[Any]:
     stamp = _source_stamp()
 
     class Cache(base):  # type: ignore[misc]
-        def __init__(self, function: Callable[..., Any]) -> None:
+        def __init__(self, function: Callable[..., Any], stored: type[Any] | None) -> None:
+            if stored is not None:
+                self._impl_class = stored
             super().__init__(function)
             self._cache_file._source_stamp = stamp
 
@@ -152,14 +156,17 @@ except Exception:
     _CACHE = None
 
 
-def _joining() -> type[Any]:
+def _joining() -> tuple[type[Any], type[Any]]:
     """Return a compiler that neither optimises a function nor makes machine code of it: its caller's compilation does.
 
     Numba's own compiler does both for each function, and again for each function that calls it: three times for a
-    function that a piece of a piece of a step calls.
+    function that a piece of a piece of a step calls. With the compiler comes a cache of what it makes, so that kinds of
+    training share their pieces.
     """
     libraries: Any = importlib.import_module("numba.core.codegen")
     compilers: Any = importlib.import_module("numba.core.compiler")
+    caching: Any = importlib.import_module("numba.core.caching")
+    llvm: Any = importlib.import_module("llvmlite.binding")
 
     class Library(libraries.JITCodeLibrary):  # type: ignore[misc]
         """Code that exists only to be linked into other code."""
@@ -167,6 +174,7 @@ def _joining() -> type[Any]:
         def finalize(self) -> None:
             for library in dict.fromkeys(self._linking_libraries):
                 self._final_module.link_in(library._get_module_for_linking(), preserve=True)
+            self._finalize_dynamic_globals()
             self._finalized = True
 
         def get_pointer_to_function(self, name: str) -> int:
@@ -180,19 +188,91 @@ def _joining() -> type[Any]:
         def set_env(self, name: str, environment: Any) -> None:
             """Do nothing: without machine code there is nothing that could use Python objects."""
 
+        def hold(self, bitcode: bytes) -> None:
+            """Hold the code that `serialize_using_object_code` returned."""
+            self._final_module = llvm.parse_bitcode(bitcode)
+            self._finalized = True
+
+        def serialize_using_object_code(self) -> tuple[str, bytes]:
+            return self.name, self._final_module.as_bitcode()
+
     class Compiler(compilers.Compiler):  # type: ignore[misc]
         def define_pipelines(self) -> Any:
             self.state.library = Library(self.state.targetctx.codegen(), self.state.func_id.func_qualname)
             return super().define_pipelines()
 
-    return Compiler
+    class Stored(caching.CompileResultCacheImpl):  # type: ignore[misc]
+        """What is kept of a piece: its types and LLVM's bitcode."""
+
+        def reduce(self, compiled: Any) -> Any:
+            described = compiled.fndesc
+            described.typemap = described.calltypes = None  # they are not needed, and cannot always be pickled
+            return compiled.library.serialize_using_object_code(), described, compiled.environment, compiled.signature
+
+        def rebuild(self, target_context: Any, stored: Any) -> Any:
+            (name, bitcode), described, environment, signature = stored
+            library = Library(target_context.codegen(), name)
+            library.hold(bitcode)
+            return compilers.compile_result(
+                target_context=target_context,
+                typing_context=target_context.typing_context,
+                library=library,
+                environment=environment,
+                entry_point=target_context.get_executable(library, described, environment),
+                fndesc=described,
+                signature=signature,
+                objectmode=False,
+                lifted=(),
+                reload_init=[],
+                referenced_envs=[],
+            )
+
+    return Compiler, Stored
 
 
+_STORED: type[Any] | None = None
 try:
-    _JOINED: dict[str, Any] = {**_UNCALLED, **_OPTIONS, "pipeline_class": _joining()}
+    _COMPILER, _STORED = _joining()
+    _JOINED: dict[str, Any] = {**_UNCALLED, **_OPTIONS, "pipeline_class": _COMPILER}
 except Exception:
     # This Numba is built in another way. Everything works, and takes longer to compile.
     _JOINED = {**_UNCALLED, **_OPTIONS}
+
+
+class _Kept:
+    """The cache of one function, made when it is first needed; see `_forgiving_cache`.
+
+    Most pieces of a step are never looked for, because what they would be compiled into is in the cache itself.
+    """
+
+    def __init__(self, function: Callable[..., Any], stored: type[Any] | None) -> None:
+        self._function, self._stored = function, stored
+
+    @functools.cached_property
+    def _cache(self) -> Any:
+        """The cache, or None if there is no folder in which machine code may be kept."""
+        with contextlib.suppress(Exception):
+            cache = _CACHE(self._function, self._stored)  # type: ignore[misc]
+            if _is_trusted(cache.cache_path):
+                return cache
+        return None
+
+    @property
+    def cache_path(self) -> str | None:
+        """The folder, or None."""
+        return None if self._cache is None else str(self._cache.cache_path)
+
+    def flush(self) -> None:
+        """Forget what is kept of the function."""
+        if self._cache is not None:
+            self._cache.flush()
+
+    def load_overload(self, signature: Any, target_context: Any) -> Any:
+        return None if self._cache is None else self._cache.load_overload(signature, target_context)
+
+    def save_overload(self, signature: Any, data: Any) -> None:
+        if self._cache is not None:
+            self._cache.save_overload(signature, data)
 
 
 @functools.cache
@@ -213,11 +293,16 @@ def compiled(function: Function) -> Function:
     """
     dispatcher: Any = numba.njit(**_OPTIONS)(_told_apart(function))
     if _CACHE is not None:
-        with contextlib.suppress(Exception):  # no folder that can be written: uncached
-            cache = _CACHE(function)
-            if _is_trusted(cache.cache_path):
-                dispatcher._cache = cache
+        dispatcher._cache = _Kept(function, None)
     return dispatcher  # type: ignore[no-any-return]
+
+
+def _part_of_others(function: Any, **options: Any) -> Any:
+    """Compile a function as a part of others, and keep what was made of it beside the machine code of those."""
+    dispatcher: Any = numba.njit(**_JOINED, **options)(function)
+    if _CACHE is not None and _STORED is not None:
+        dispatcher._cache = _Kept(function, _STORED)
+    return dispatcher
 
 
 def joined(function: Function) -> Function:
@@ -232,12 +317,12 @@ def joined(function: Function) -> Function:
 
 @functools.cache
 def _joint(function: Any) -> Any:
-    return numba.njit(**_JOINED)(function)
+    return _part_of_others(function)
 
 
 def spliced(function: Function) -> Function:
     """Do as `joined`, and inline the function: it is a piece of a step that has a name so that it can be read."""
-    dispatcher: Function = numba.njit(forceinline=True, **_JOINED)(_told_apart(function))
+    dispatcher: Function = _part_of_others(_told_apart(function), forceinline=True)
     return dispatcher
 
 

@@ -25,7 +25,7 @@ from gpuprop.backends.cpu import loops, optimizer_loops
 from gpuprop.backends.cpu.columns import scaling_columns
 from gpuprop.backends.cpu.compiling import announced
 from gpuprop.backends.cpu.fused_step import GATHERED, GATHERED_PIECE, OWN, PIECE, Batches, Kind, Model, Work, epoch
-from gpuprop.backends.cpu.panels import Panels, aligned, row_stride
+from gpuprop.backends.cpu.panels import Panels, aligned, row_strides
 from gpuprop.backends.cpu.subnormals import subnormals_flushed
 from gpuprop.backends.cpu.team import Team, team_of, together
 from gpuprop.backends.cpu.tiles import TileShape, tile_shape
@@ -155,6 +155,8 @@ class FusedPlan(Renewable):
         self._state = [aligned(panels.size, dtype) for _ in rule.optimizer.slots]
         self._called, self._position = False, 0
         self._batches: Batches | None = None
+        # Whether the panels are what the next update reads, and whether they are newer than the network's arrays.
+        self._entered = self._newer = False
         self._teams: dict[int, tuple[list[Team], list[Work]]] = {}
         self._work = _work(spec, update_size, shape, listed, panels.size if rule.clip_norm is not None else 0)
         hidden = list(dict.fromkeys((one.base_name, one.derivative_of == "z") for one in spec.hidden_activations))
@@ -196,6 +198,7 @@ class FusedPlan(Renewable):
         return self._memory_before.n_bytes + sum(one.nbytes for one in arrays)
 
     def release(self) -> None:
+        self._write_back()
         self._training = self._batches = None
 
     def renew(self, training: Training, want: str) -> bool:
@@ -213,11 +216,11 @@ class FusedPlan(Renewable):
         if any(new is not old for new, old in zip(arrays, self._rule.state.values(), strict=True)):
             self._packed = self._none
             self._memory_before.follow(training.rule)
-        self._training, self._rule = training, training.rule
+        self._training, self._rule, self._entered = training, training.rule, False
         return True
 
     def active(self) -> AbstractContextManager[None]:
-        assert self._training is not None, "the plan has been renewed"
+        assert self._training is not None, "a plan that was released is renewed before it works"
         # Threads of BLAS that have evaluated go on waiting for work for some milliseconds, on the team's processors.
         return limited_blas(threads_for_products(self._training))
 
@@ -238,14 +241,18 @@ class FusedPlan(Renewable):
             factor=self._columns[1],
         )
         self._steps_done, self._position = epoch.steps_done, 0
+        self._write_back()
+        self._entered = False  # between epochs the network may change
         self._memory_before.keep()
         self._work.totals[...] = 0.0
 
     def run(self, first: int, last: int) -> None:
         if self._packed is not self._layers.parameters.flat:  # the network has been on another device
             self._connect()
-        for own, packed in self._pieces:
-            packed[...] = own
+        if not self._entered:
+            for own, packed in self._pieces:
+                packed[...] = own
+        self._entered = self._newer = True
         start = first
         while start < last:
             n_threads, most = self._threads.following()
@@ -253,9 +260,17 @@ class FusedPlan(Renewable):
             with self._threads.timed(stop - start):
                 self._call(n_threads, start, stop)
             start = stop
-        for own, packed in self._pieces:
-            own[...] = packed
         self._position = last
+        if self._training is not None and self._training.watched:
+            self._write_back()
+            self._entered = False  # a callback may change the network
+
+    def _write_back(self) -> None:
+        """Copy parameters and optimizer state from the panels to the network's arrays, if those are older."""
+        if self._newer:
+            for own, packed in self._pieces:
+                own[...] = packed
+            self._newer = False
 
     def _call(self, n_threads: int, start: int, stop: int) -> None:
         """Make updates; all threads of a team work on each update together."""
@@ -294,15 +309,17 @@ class FusedPlan(Renewable):
             self._pieces += self._panels.first_layer_pieces(unscaled, self._model.scale_weights)
 
     def totals(self) -> NDArray[np.float64]:
+        self._write_back()
         return self._work.totals.copy()[None, :]
 
     def state(self) -> tuple[TrainingState, ...]:
-        assert self._training is not None, "the plan has been renewed"
+        assert self._training is not None, "a plan that was released is renewed before it works"
+        self._write_back()
         return (taken_out(self._training, self._position, self._work.totals),)
 
     def restore(self, *states: TrainingState) -> None:
         (state,) = states
-        assert self._training is not None, "the plan has been renewed"
+        assert self._training is not None, "a plan that was released is renewed before it works"
         put_back(self._training, state)
         self._empty_panels()
         self._work.totals[...] = state.totals
@@ -316,8 +333,10 @@ class FusedPlan(Renewable):
         """Clear the panels, including their padding, where a training that diverged may have left NaN."""
         for panels in (self._panel_parameters, *self._state, self._model.scale_weights):
             panels[...] = 0
+        self._entered = self._newer = False
 
     def places(self) -> Iterator[tuple[str, Array]]:
+        self._write_back()
         spec, work = self._layers.spec, self._work
         n_rows, layers = work.y.shape[0], range(1, spec.n_layers + 1)
 
@@ -412,7 +431,7 @@ def _scaling(rule: UpdateRule, panels: Panels, dtype: np.dtype[Any]) -> dict[str
 def _work(spec: Spec, n_rows: int, shape: TileShape, listed: bool, kept_gradient: int) -> Work:
     """Allocate the arrays of a step of at most `n_rows` rows."""
     dtype, sizes, rows = spec.dtype, spec.layer_sizes, shape.rows
-    strides = [row_stride(width, shape) for width in sizes]
+    strides = row_strides(sizes, shape)
     starts = np.cumsum([0, *(n_rows * stride for stride in strides)])
     keeps_z = any(activation.derivative_of == "z" for activation in spec.hidden_activations)
     dropped = any(spec.dropout)
@@ -424,13 +443,13 @@ def _work(spec: Spec, n_rows: int, shape: TileShape, listed: bool, kept_gradient
     def numbers(*sizes: int) -> Array:
         return aligned(sizes, dtype)
 
-    a = numbers(starts[-1])
+    a = numbers(starts[-1] + rows)  # copying the last columns reads to the end of a tile
     return Work(
         at=starts[:-1].astype(np.int64),
         strides=np.array(strides, np.int64),
         a=a,
         z=numbers(starts[-1] if keeps_z else 0),
-        inputs=numbers(starts[-1]) if dropped else a,
+        inputs=numbers(starts[-1] + rows) if dropped else a,
         masks=numbers(starts[-1] if dropped else 0),
         delta=numbers(starts[-1] + shape.width),  # copying the last columns reads to the end of a panel
         y=numbers(n_rows, sizes[-1]),

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from gpuprop.backends.cpu import loops, optimizer_loops
 from gpuprop.backends.cpu.compiling import compiled, joined, part, rows_of, spliced, wanted_soon
-from gpuprop.backends.cpu.panels import LINE, transposition
+from gpuprop.backends.cpu.panels import LINE, column_copier, transposition
 from gpuprop.backends.cpu.team import Team, meet, share
 from gpuprop.backends.cpu.tiles import TileShape, column_lister, multiplication, row_lister
 from gpuprop.backends.cpu.tuples import by_address
@@ -45,10 +45,10 @@ GATHERED = 131_072
 #: Numbers of a gradient between two calls of the optimizer where both factors are copied: 128 rows share a panel, which
 #: comes from the second cache, and the optimizer finds what it needs in one of the two, because tiles asked for it.
 GATHERED_PIECE = 4_096
+#: Numbers of the copied left factor: a panel after the other reads them, out of half of a second cache of 512 KiB.
+_GATHERED_LEFT = 65_536
 #: Weights of a layer from which on its gradient's tiles ask for what its update reads; fewer are in the cache anyway.
 _ASKED = 32_768
-#: Rows ahead of the one that is copied, when rows are a page or more apart and the processor foresees none of them.
-_AHEAD = 4
 
 
 class Kind(NamedTuple):
@@ -395,6 +395,7 @@ def _panel_updates(kind: Kind) -> Callable[..., int]:
     """
     multiply, multiply_listed = joined(multiplication(kind.shape, False)), joined(multiplication(kind.shape, True))
     rows, lanes, width = kind.shape.rows, kind.shape.lanes, kind.shape.width
+    copy_left, copy_right = joined(column_copier(rows)), joined(column_copier(width))
     update, add_penalty = _update(kind), joined(loops.add_penalty)
     penalised, clipped, listed = kind.penalised, kind.clipped, kind.listed
     grouped, inputs_scaled, update_unscaled = kind.grouped, kind.inputs_scaled, _unscaled_update(kind)
@@ -413,8 +414,9 @@ def _panel_updates(kind: Kind) -> Callable[..., int]:
         gathered = n_rows * fan_in >= GATHERED
         block, tile_stride, panel_stride = own_block, rows, 1
         if gathered:
-            copy_columns(right, right_at, right_stride, n_rows, fan_out, width, work.columns)
-            left, left_stride, tile_stride, block = work.rows, rows, n_rows * rows, gathered_block
+            copy_right(right, right_at, right_stride, n_rows, fan_out, work.columns)
+            left, left_stride, tile_stride = work.rows, rows, n_rows * rows
+            block = max(rows, min(gathered_block, _GATHERED_LEFT // n_rows // rows * rows))
             right, right_at, right_stride, panel_stride = work.columns, 0, width, n_rows
         # The tiles of a piece share in asking for what its update reads, and for the next panel: a quarter for each.
         wanted = (model.parameters, model.first, model.second, right)
@@ -428,7 +430,7 @@ def _panel_updates(kind: Kind) -> Callable[..., int]:
             penalty = 0.0
             count, row_at = min(block, fan_in - first), left_at + first
             if gathered:
-                copy_columns(work.inputs, row_at, work.strides[below], n_rows, count, rows, left)
+                copy_left(work.inputs, row_at, work.strides[below], n_rows, count, left)
                 row_at = 0
             for column in range(0, fan_out, width):
                 narrow = fan_out - column <= lanes
@@ -468,18 +470,6 @@ def _panel_updates(kind: Kind) -> Callable[..., int]:
         return piece_number
 
     return update_weights
-
-
-@joined
-def copy_columns(source: Array, at: int, stride: int, n_rows: int, n_columns: int, wide: int, target: Array) -> None:
-    """Copy columns of a matrix of rows that are `stride` apart into panels of `wide` columns, one after the other."""
-    for i in range(n_rows):
-        for column in range(0, n_columns, wide):
-            place = at + i * stride + column
-            wanted_soon(source, place + _AHEAD * stride)
-            row, own = part(source, place, wide), part(target, column * n_rows + i * wide, wide)
-            for j in range(wide):
-                own[j] = row[j]
 
 
 @functools.cache

@@ -26,7 +26,7 @@ from gpuprop.arrays import is_sparse
 from gpuprop.backends.cpu import fused, loops, optimizer_loops
 from gpuprop.backends.cpu.compiling import compiled
 from gpuprop.backends.cpu.fused_step import LEFT_BLOCK, PIECE
-from gpuprop.backends.cpu.panels import Panels, row_stride, transposition
+from gpuprop.backends.cpu.panels import Panels, row_strides, transposition
 from gpuprop.backends.cpu.subnormals import subnormals_flushed
 from gpuprop.backends.cpu.tiles import TileShape, column_lister, multiplication, row_lister, tile_shape
 from gpuprop.core.parameters import padded
@@ -323,7 +323,7 @@ class JointUpdates:
         # Index l of `a` and `delta` belongs to layer l; `delta` holds both net inputs and deltas of the output layer.
         *hidden, output = spec.activations
         n_batches = 1 if shared else k
-        self._strides = [row_stride(units, shape) for units in sizes]
+        self._strides = row_strides(tuple(sizes), shape)
         of_layers = [numbers(k, n_rows * stride) for stride in self._strides[1:]]
         self._a = [numbers(n_batches, n_rows * self._strides[0]), *of_layers[:-1]]
         self._z = [np.zeros_like(a) if f.derivative_of == "z" else a for a, f in zip(self._a[1:], hidden, strict=True)]

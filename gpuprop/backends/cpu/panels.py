@@ -25,11 +25,11 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from gpuprop.backends.cpu.compiling import compiled
+from gpuprop.backends.cpu.compiling import compiled, wanted_soon
 from gpuprop.backends.cpu.tiles import TileShape
 from gpuprop.core.parameters import padded
 
-__all__ = ["Panels", "aligned", "row_stride", "transposition"]
+__all__ = ["Panels", "aligned", "column_copier", "row_strides", "transposition"]
 
 Array = NDArray[Any]
 Places = NDArray[np.int64]
@@ -41,6 +41,9 @@ LINE = 64
 #: panels one by one jumps a page from row to row: for 784-1024-1024-1024-10 with Adam's memory that took 17 ms, and 24
 #: to copy back; in blocks it takes 7 and 7.
 _ROWS, _NUMBERS = 32, 32_768
+
+#: Rows ahead of the one that is copied, when rows are a page or more apart and the processor foresees none of them.
+_AHEAD = 4
 
 _INT = ir.IntType(64)
 
@@ -54,12 +57,18 @@ def aligned(sizes: int | tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 
 
 def row_stride(n_columns: int, shape: TileShape) -> int:
-    """Return the distance between the rows of a layer: whole vectors and tiles fit, and rows use all cache sets.
+    """Return the distance between the rows of a layer: whole vectors fit, and rows use all sets of the cache.
 
     Rows that lie a multiple of 512 bytes apart would share a few sets of the first cache.
     """
-    stride = padded(padded(n_columns, shape.rows), shape.lanes)
+    stride = padded(n_columns, shape.lanes)
     return stride if stride // shape.lanes % 8 else stride + shape.lanes
+
+
+def row_strides(layer_sizes: tuple[int, ...], shape: TileShape) -> list[int]:
+    """Return `row_stride` of each layer; in the inputs, of whose columns lists are made, whole tiles fit as well."""
+    n_features, *units = layer_sizes
+    return [row_stride(columns, shape) for columns in (padded(n_features, shape.rows), *units)]
 
 
 class Panels:
@@ -172,6 +181,45 @@ def _merged(builder: Any, upper: Any, lower: Any, n: int, first: int) -> Any:
     """Interleave half of the numbers of two vectors, those from lane `first` on."""
     numbers = [first + lane // 2 + (n if lane % 2 else 0) for lane in range(n)]
     return builder.shuffle_vector(upper, lower, ir.Constant(ir.VectorType(ir.IntType(32), n), numbers))
+
+
+@intrinsic(prefer_literal=True)
+def _move(context, wide, source, at, target, to):  # type: ignore[no-untyped-def]
+    """Copy `wide` numbers as one vector: ``target[to : to + wide] = source[at : at + wide]``."""
+    n = wide.literal_value
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _, source_array, at, target_array, to = arguments
+        vector = ir.VectorType(context.get_value_type(source.dtype), n)
+
+        def address(kind: Any, array: Any, place: Any) -> Any:
+            data = context.make_array(kind)(context, builder, array).data
+            return builder.bitcast(builder.gep(data, [place]), vector.as_pointer())
+
+        numbers = builder.load(address(source, source_array, at))
+        stored = builder.store(numbers, address(target, target_array, to))
+        numbers.align = stored.align = source.dtype.bitwidth // 8
+        return context.get_dummy_value()
+
+    return types.none(wide, source, types.intp, target, types.intp), build
+
+
+@functools.cache
+def column_copier(wide: int) -> Callable[..., None]:
+    """Return ``copy_columns(source, at, stride, n_rows, n_columns, target)`` for panels of `wide` columns.
+
+    It copies columns of a matrix of rows that are `stride` apart into the panels, one after the other.
+    """
+
+    @compiled
+    def copy_columns(source: Array, at: int, stride: int, n_rows: int, n_columns: int, target: Array) -> None:
+        for i in range(n_rows):
+            for column in range(0, n_columns, wide):
+                place = at + i * stride + column
+                wanted_soon(source, place + _AHEAD * stride)
+                _move(wide, source, place, target, column * n_rows + i * wide)
+
+    return copy_columns
 
 
 @functools.cache
