@@ -55,7 +55,7 @@ def peers(
         str | None,
         typer.Option(
             metavar="SUBJECTS",
-            help="Some of training, calls, inference, accuracy, start, memory, install, with commas.  [default: all]",
+            help="Some of training, inference, calls, accuracy, start, memory, install, with commas.  [default: all]",
         ),
     ] = None,
     contenders: Annotated[

@@ -69,7 +69,9 @@ def _repeated(count: int, call: Callable[[], Any]) -> float:
     return (time.perf_counter() - begin) / count
 
 
-def ways_of(config: Config, X: Array, y: Array, count: int) -> dict[tuple[str, str], Callable[[], float]]:
+def ways_of(
+    config: Config, X: Array, y: Array, count: int, plan: str = "fused"
+) -> dict[tuple[str, str], Callable[[], float]]:
     """Return a function for each contender and way: it trains so many epochs, and returns the seconds of one."""
     import gpuprop.estimators
     from gpuprop.model.network import Network
@@ -78,7 +80,7 @@ def ways_of(config: Config, X: Array, y: Array, count: int) -> dict[tuple[str, s
     classes = np.arange(config.sizes[-1])
 
     def estimator(**options: Any) -> Any:
-        return _estimator(gpuprop.estimators, config, plan="fused", n_iter_no_change=np.inf, **options)
+        return _estimator(gpuprop.estimators, config, plan=plan, n_iter_no_change=np.inf, **options)
 
     def trainer(epochs: int, *callbacks: Callback) -> Trainer:
         network = Network(
@@ -88,7 +90,7 @@ def ways_of(config: Config, X: Array, y: Array, count: int) -> dict[tuple[str, s
             own[...] = weights
         return Trainer(
             network, optimizer=config.optimizer, learning_rate=config.learning_rate, batch_size=config.batch_size,
-            epochs=epochs, plan="fused", callbacks=callbacks,
+            epochs=epochs, plan=plan, callbacks=callbacks,
         )  # fmt: skip
 
     def long_fit() -> float:

@@ -188,8 +188,8 @@ def install(contenders: Sequence[str]) -> list[Entry]:
 #: Each subject that can be measured, and what the command calls it.
 SUBJECTS = {
     "training": "microseconds an update",
-    "calls": "an epoch a call",
     "inference": "one row and 10,000 rows",
+    "calls": "an epoch by partial_fit and its like, beside one within a long fit",
     "accuracy": "seconds to 97.5 and 98 % on MNIST, five seeds",
     "start": "import, and a process to the end of its first epoch",
     "memory": "peak of a training on MNIST",
@@ -241,15 +241,21 @@ def measure(chosen: Choice, rounds: int, tell: Callable[[str], None]) -> tuple[l
     refused : list of str
         A line for each comparison whose contenders do not compute the same numbers.
     """
-    of_configs: dict[str, Callable[[Sequence[str], str, int, int], list[Entry]]] = {"": training, "calls, ": calls}
     functions: dict[str, Callable[[], list[Entry]]] = {
-        f"{title}{name}: {CONFIGS[name]}, {count} thread{'s' if count > 1 else ''}": partial(
-            function, chosen.contenders, name, count, rounds
+        f"{name}: {CONFIGS[name]}, {count} thread{'s' if count > 1 else ''}": partial(
+            training, chosen.contenders, name, count, rounds
         )
-        for title, function in of_configs.items()
-        if function.__name__ in chosen.subjects
         for name in chosen.configs
         for count in chosen.threads or [1]
+        if "training" in chosen.subjects
+    }
+    functions |= {
+        f"calls, {name}, {count} thread{'s' if count > 1 else ''}: {SUBJECTS['calls']}": partial(
+            calls, chosen.contenders, name, count, rounds
+        )
+        for name in chosen.configs
+        for count in chosen.threads or [1]
+        if "calls" in chosen.subjects
     }
     others: dict[str, Callable[[], list[Entry]]] = {
         "inference": lambda: inference(chosen.contenders, rounds),
