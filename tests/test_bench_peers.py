@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from gpuprop.errors import GpupropError
 from gpuprop.measure.bench.documents import document
-from gpuprop.measure.bench.peers import comparison, worker
+from gpuprop.measure.bench.peers import comparison, inference, worker
 from gpuprop.measure.bench.peers import tables as report
 from gpuprop.measure.bench.peers.calls import WAYS, ways_of
 from gpuprop.measure.bench.peers.configs import Config, cross_entropy, probabilities
@@ -64,6 +64,27 @@ def test_predictors_give_the_probabilities_of_the_parameters(name: str) -> None:
     contender = CONTENDERS[name](config, X, X[:, :3].argmax(axis=1))
     expected = probabilities(config, contender.layers(), X)
     np.testing.assert_allclose(contender.predictor()(X), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["numpy", "gpuprop", "gpuprop-estimator"])
+def test_predictions_of_every_kind_are_timed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Config((5, 7, 3), "relu", "adam", 0.01, 8, 32)
+    X = np.random.default_rng(1).integers(0, 256, (32, 5)).astype(np.float32) / np.float32(255)
+    served: dict[str, Any] = {}
+    monkeypatch.setattr(inference, "CONFIGS", {"tiny": config})
+    monkeypatch.setattr(inference, "load", lambda config: (X, X[:, :3].argmax(axis=1)))
+    monkeypatch.setattr(inference, "ROWS", (1, 4, 32))
+    monkeypatch.setattr(inference, "_SETTLE", 0.0)
+    monkeypatch.setattr(inference, "serve", lambda info, answers: served.update(answers))
+    inference.work(name, "tiny")
+    seen = set()
+    for dtype, inputs, n_rows in inference.cases():
+        if inference.able([name], dtype, inputs):
+            assert served["error"](dtype, inputs, n_rows) < 1e-6
+            assert served["run"](1, dtype, inputs, n_rows) > 0
+            seen.add((dtype, inputs))
+    assert len(seen) == 10 - 2 * (name == "gpuprop-estimator")
+    assert inference.able(["gpuprop", "jax"], "float64", "contiguous") == ["gpuprop"]
 
 
 @pytest.mark.parametrize("name", ["numpy", "gpuprop-numpy", "sklearn"])
@@ -137,6 +158,11 @@ ENTRIES: list[dict[str, Any]] = [
     {"subject": "inference", "rows": 1, "contender": "gpuprop", "microseconds": 12.34},
     {"subject": "inference", "rows": 10_000, "contender": "gpuprop", "microseconds": 9999.0},
     *(
+        {"subject": "inference", "config": "b", "threads": 1, "dtype": "float64", "inputs": "Fortran order",
+         "rows": 10, "contender": contender, "microseconds": us}
+        for contender, us in [("numpy", 30.0), ("gpuprop", 20.0)]
+    ),
+    *(
         {"subject": "calls", "config": "e32", "threads": 1, "contender": contender, "call": call, "microseconds": us,
          "best": us}
         for contender, call, us in [
@@ -162,7 +188,14 @@ def test_tables() -> None:
         ["a: 784-128-10 relu adam, batch 128", "400.0", "2.50", "0.50"],
         ["e1: 64-32-16-10 logistic sgd, batch 1", "2.0", "150.0", "0.50"],
     ]
-    assert found["Inference, config a (threads: 1)"][1] == [["gpuprop", "12.3", "9,999.0"]]
+    assert found["Probabilities (threads: 1)"][:2] == (
+        ("network and inputs", "contender", "1 row", "10 rows", "10,000 rows"),
+        [
+            ["a, float32, contiguous", "gpuprop, us", "12.3", "-", "9,999.0"],
+            ["b, float64, Fortran order", "gpuprop, us", "-", "20.0", "-"],
+            ["", "plain NumPy, times", "-", "1.50", "-"],
+        ],
+    )
     assert found["An update by the way that its epoch is asked for, in times of one within a long fit"][1] == [
         ["e32, 1 thread", "20.0 us", "1.10", "1.20", "16.0 us", "1.06", "-", "300.0 us", "-"]
     ]

@@ -7,8 +7,10 @@ import io
 import os
 import shutil
 import sys
+import threading
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import matplotlib as mpl
 import pandas as pd
@@ -16,7 +18,7 @@ import pytest
 
 import gpuprop
 from gpuprop.__main__ import main
-from gpuprop.cli.progress import EpochTable
+from gpuprop.cli.pictures import PictureCheck
 from gpuprop.learn import plots
 from gpuprop.learn.live.snapshot import LiveRun
 from tests.cli_tools import Cli, contents, files_of_run, plants, read_csv, write_csv, write_plants
@@ -142,33 +144,40 @@ def test_without_standard_error_the_status_still_speaks(cli: Cli, monkeypatch: p
 
 
 @pytest.mark.parametrize("reason", ["LaTeX is missing", "matplotlib is missing"])
-def test_a_run_without_pictures_is_a_warning_before_the_training(
-    cli: Cli,
-    trees: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    reason: str,
+def test_a_run_without_pictures_is_a_warning(
+    cli: Cli, trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str
 ) -> None:
+    """It is said once, after the second epoch: matplotlib is loaded after the first, which does not wait for it."""
     if reason == "matplotlib is missing":
         monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     else:
         monkeypatch.setenv("PATH", str(tmp_path))
         monkeypatch.setitem(mpl.rcParams, "text.usetex", True)
-    said: list[str] = []
-    begin = EpochTable.on_fit_begin
-
-    def remember(self: EpochTable, trainer: gpuprop.Trainer) -> None:
-        said.append(capsys.readouterr().err)
-        begin(self, trainer)
-
-    monkeypatch.setattr(EpochTable, "on_fit_begin", remember)
     result = cli("train", trees, *QUICK, "--target", "tree", "--out", "run")
-    assert (result.status, result.err) == (0, "")  # all was said before
-    assert said[0].startswith("gpuprop: warning: matplotlib cannot draw here: ")
-    assert said[0].count("\n") == 1
+    assert result.status == 0
+    assert result.err.startswith("gpuprop: warning: matplotlib cannot draw here: ")
+    assert result.err.endswith("; the run will have no pictures\n")
+    assert result.err.count("\n") == 1
     assert files_of_run(tmp_path / "run") == ["history.csv", "model.safetensors"]
     assert result.last_line.startswith("test accuracy: ")
+
+
+def test_whether_pictures_can_be_drawn_is_known_while_a_long_training_goes_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("a font is broken")
+
+    monkeypatch.setattr(plots, "draw_nothing", fail)
+    check, nobody = PictureCheck(), cast("gpuprop.Trainer", None)
+    check.on_epoch_end(nobody, 1, {})
+    assert capsys.readouterr().err == ""
+    while any(one.name == "gpuprop-pictures" for one in threading.enumerate()):
+        time.sleep(0.01)
+    for epoch in (2, 3):
+        check.on_epoch_end(nobody, epoch, {})
+    assert capsys.readouterr().err.count("matplotlib cannot draw here: a font is broken") == 1
+    assert not check.passes()
 
 
 def test_a_picture_that_fails_is_one_warning_and_the_others_are_drawn(

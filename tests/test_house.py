@@ -53,6 +53,7 @@ FOREIGN = {
     "_replace": "the public method of every named tuple",
     "_cache": "Numba has no public way to put a cache of one's own on a dispatcher",
     "_source_stamp": "Numba has no public name for the stamp of the source that a cached function was compiled from",
+    "_locator_classes": "Numba has no public way to name one more folder for compiled code",
     "_get_module_for_linking": "Numba has no public way to link one compiled library into another",
     "_best_coefs": "scikit-learn's MLP keeps the best weights of early stopping there",
     "_best_intercepts": "scikit-learn's MLP keeps the best biases of early stopping there",

@@ -82,7 +82,7 @@ def test_activations_and_net_inputs() -> None:
     np.testing.assert_allclose(z[0], X @ net.weights[0], rtol=1e-13)
     np.testing.assert_allclose(a[1], np.tanh(z[0]), rtol=1e-13)
     np.testing.assert_allclose(a[2], [activate("logistic", row) for row in z[1]], rtol=1e-13)
-    np.testing.assert_array_equal(a[2], net.forward(X))
+    np.testing.assert_allclose(a[2], net.forward(X), rtol=1e-13)
 
 
 def test_large_data_is_worked_through_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:

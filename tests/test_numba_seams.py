@@ -21,11 +21,20 @@ pytest.importorskip("numba", reason="without Numba there are no compiled loops")
 from gpuprop.backends.cpu import compiling
 
 TWO_FACTORIES = """
+import sys
+import tempfile
 import numpy as np
-from gpuprop.backends.cpu.compiling import compiled, inlined
+
+def refuse(*arguments, **options):
+    raise PermissionError("no folder can be written")
+
+if "read-only" in sys.argv:
+    tempfile.TemporaryFile = refuse  # by which Numba finds that out
+
+from gpuprop.backends.cpu.compiling import compiled, spliced
 
 def adder(by):
-    @inlined
+    @spliced
     def add(x):
         return x + by
     return add
@@ -46,19 +55,33 @@ print(values[0], [sum(loop.stats.cache_hits.values()) for loop in loops])
 
 
 def test_a_loop_made_for_a_function_is_found_by_the_next_process(tmp_path: Path) -> None:
-    """Numba's own cache would compile both loops anew: the bytes of what they close over differ in each process."""
+    """Numba's own cache would compile both loops anew: the bytes of what they close over differ in each process.
+
+    What lies beside the module is found by processes that keep their code elsewhere, or nowhere.
+    """
     (tmp_path / "program.py").write_text(TWO_FACTORIES)
     path = os.pathsep.join([str(Path(gpuprop.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": path}
+    environment = {**os.environ, "NUMBA_CACHE_DIR": "", "PYTHONPATH": path}
+    elsewhere = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     found = []
-    for _ in range(2):
+    for variables, argument in (({}, ""), ({}, ""), (elsewhere, ""), ({}, "read-only")):
         done = subprocess.run(
-            [sys.executable, "-W", "error", "program.py"],
-            cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+            [sys.executable, "-W", "error", "program.py", argument],
+            cwd=tmp_path, env=environment | variables, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         found.append(done.stdout.strip())
-    assert found == ["11.0 [0, 0]", "11.0 [1, 1]"]
+    assert found == ["11.0 [0, 0]", *["11.0 [1, 1]"] * 3]
+    assert not list((tmp_path / "cache").rglob("*.nbc"))
+
+
+def test_scipy_is_not_imported_to_compile_or_load_a_loop() -> None:
+    code = (
+        "import sys; import numpy as np; from gpuprop.backends.cpu import loops; loops.scale(np.ones(3), 2.0);"
+        "assert 'scipy.linalg' not in sys.modules;"
+        "import numba; dot = numba.njit(lambda a, b: np.dot(a, b)); assert dot(np.ones(3), np.ones(3)) == 3.0"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 
 PIECES = """
@@ -109,8 +132,9 @@ def test_a_piece_is_found_by_the_next_process_for_another_loop(tmp_path: Path) -
     assert found == ["5.0 7.0 9.0 [0, 0] 1", "7.0 9.0 11.0 [0, 1] 0", "7.0 9.0 11.0 [0, 0] 0"]
 
 
-def test_a_joined_function_has_no_machine_code_of_its_own() -> None:
+def test_a_joined_function_has_no_machine_code_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is optimised and becomes machine code once, as a part of the function that calls it."""
+    monkeypatch.setattr(compiling, "_CACHE", None)  # an earlier run may have kept the loop
 
     @compiling.joined
     def triple(x: Any) -> Any:

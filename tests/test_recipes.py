@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.linear_model import LinearRegression
-from sklearn.metrics import accuracy_score, r2_score
+from sklearn.metrics import (
+    accuracy_score,
+    classification_report,
+    confusion_matrix,
+    mean_absolute_error,
+    r2_score,
+    root_mean_squared_error,
+)
 from sklearn.model_selection import train_test_split
 
 import gpuprop
@@ -17,12 +24,13 @@ from gpuprop.datasets import Dataset
 from gpuprop.errors import DataError
 from gpuprop.model.output_choice import choose_outputs, default_loss
 from gpuprop.model.predictions import prediction_columns
+from gpuprop.training.class_report import confusion_counts
 from gpuprop.training.from_recipe import network_for, plain_seconds_of, scaling_for, trainer_for
 from gpuprop.training.parts import Source, rows_for_model, train_and_test_parts
 from gpuprop.training.placement import device_for_training, plain_seconds
 from gpuprop.training.recipes import BUILT_IN, Recipe, recipe_for
 from gpuprop.training.run_folder import write_history
-from gpuprop.training.scores import report_on
+from gpuprop.training.scores import report_of, report_on
 from gpuprop.training.targets import StandardisedTargets
 from tests.cli_tools import plants, read_csv, write_csv, write_plants, write_prices
 
@@ -309,9 +317,44 @@ def test_scores_are_scikit_learns() -> None:
     numbers = regression()
     network = network_for(numbers, (numbers.X, numbers.y), SMALL, device="numpy")
     report = report_on(network, numbers.X, numbers.y)
-    assert (report.metric, report.score) == ("R2", r2_score(numbers.y, network.predict(numbers.X)[:, 0]))
+    assert report.metric == "R2"
+    assert_allclose(report.score, r2_score(numbers.y, network.predict(numbers.X)[:, 0]), rtol=1e-12)
     with pytest.raises(DataError, match="at least 2"):
         report_on(network, numbers.X[:1], numbers.y[:1])
+
+
+@pytest.mark.parametrize(("n_rows", "n_classes"), [(5, 2), (17, 7), (400, 3), (3, 30)])
+def test_the_report_by_class_is_scikit_learns(n_rows: int, n_classes: int) -> None:
+    """Among the classes are some that no row has, and some that are never predicted."""
+    rng = np.random.default_rng(n_rows)
+    y, guesses = rng.integers(0, n_classes, (2, n_rows))
+    predicted = np.where(rng.random(n_rows) < 0.6, y, guesses)
+    names = [f"a class with a long name, {i}" if i % 3 == 1 else i for i in range(n_classes)]
+    report = report_of(y, predicted, names)
+    options: dict[str, Any] = {
+        "labels": list(range(n_classes)),
+        "target_names": [str(name) for name in names],
+        "zero_division": 0,
+    }
+    assert report.text == classification_report(y, predicted, digits=4, **options).rstrip()
+    assert report.figures["report"] == classification_report(y, predicted, output_dict=True, **options)
+    assert report.score == accuracy_score(y, predicted)
+    assert_array_equal(
+        confusion_counts(y, predicted, n_classes), confusion_matrix(y, predicted, labels=range(n_classes))
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_errors_of_a_regression_are_scikit_learns(dtype: str) -> None:
+    """Three outputs, of which one never varies and is met, and one never varies and is missed."""
+    rng = np.random.default_rng(1)
+    y = np.column_stack([rng.normal(7.0, 3.0, 23), np.full(23, 2.0), np.full(23, 3.0)]).astype(dtype)
+    predicted = y + np.column_stack([rng.normal(size=23), np.zeros(23), rng.normal(size=23)]).astype(dtype)
+    figures = report_of(y, predicted, None).figures
+    wide, guessed = y.astype(np.float64), predicted.astype(np.float64)
+    assert_allclose(figures["r2"], r2_score(wide, guessed), rtol=1e-12)
+    assert_allclose(figures["mean_absolute_error"], mean_absolute_error(wide, guessed), rtol=1e-12)
+    assert_allclose(figures["root_mean_squared_error"], root_mean_squared_error(wide, guessed), rtol=1e-12)
 
 
 def test_prediction_columns() -> None:

@@ -63,7 +63,7 @@ def _controller() -> Any:
 
 def blas_threads() -> int:
     """Return how many threads BLAS may use now; 1 if no known BLAS is loaded."""
-    return max((int(library["num_threads"]) for library in _controller().info()), default=1)
+    return max((int(library.num_threads) for library in _controller().lib_controllers), default=1)
 
 
 @contextlib.contextmanager
@@ -86,6 +86,11 @@ def limited_blas(n_threads: int | None) -> Iterator[None]:
 def _apply() -> None:
     """Undo the limit in effect, then set the strictest one that is wanted, if any."""
     global _limiter
+    for library in _controller().lib_controllers if _wanted or _limiter else ():
+        # threadpoolctl 3.7 and later lets only the thread that has set a limit change it, and ignores all others; here
+        # the last thread to leave restores what was, whichever it is.
+        if hasattr(library, "clear_controlling_thread"):
+            library.clear_controlling_thread(force=True)
     if _limiter is not None:
         _limiter.restore_original_limits()
         _limiter = None

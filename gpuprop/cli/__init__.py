@@ -38,6 +38,7 @@ def application() -> typer.Typer:
         selfcheck,
         trace,
         train,
+        warm,
         watch,
     )
 
@@ -50,7 +51,7 @@ def application() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     app.callback(invoke_without_command=True)(_root)
-    modules = (train, watch, evaluate, predict, trace, diagram, exercise, gradcheck, selfcheck, bench, info)
+    modules = (train, watch, evaluate, predict, trace, diagram, exercise, gradcheck, selfcheck, bench, warm, info)
     for module in modules:
         module.register(app)
     return app

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpuprop.cli.pictures import reason_against_pictures
+from gpuprop.cli.pictures import fault_of_drawing
 
 if TYPE_CHECKING:
     from gpuprop.learn.live.frames import Recorder
@@ -23,7 +23,7 @@ def check_animation(path: Path) -> None:
     """
     if path.suffix.lower() not in (".gif", ".html"):
         raise ValueError(f"animate: got {str(path)!r}, expected a name that ends in .gif or .html")
-    against = reason_against_pictures() if path.suffix.lower() == ".gif" else ""
+    against = fault_of_drawing() if path.suffix.lower() == ".gif" else None
     if against:
         raise ValueError(f"animate: {against}; give a name that ends in .html, which needs no matplotlib")
 

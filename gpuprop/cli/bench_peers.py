@@ -49,7 +49,9 @@ Examples:
 def peers(
     configs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[CONFIG]...", help="If configs are named, only trainings are measured."),
+        typer.Argument(
+            metavar="[CONFIG]...", help="If configs are named, only trainings are measured, unless --only names others."
+        ),
     ] = None,
     only: Annotated[
         str | None,

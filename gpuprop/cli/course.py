@@ -14,7 +14,8 @@ from gpuprop.cli.animate import check_animation
 from gpuprop.cli.console import mark_saved, warn
 from gpuprop.cli.files import check_writable
 from gpuprop.cli.options import wrong_options
-from gpuprop.cli.pictures import draw_pictures, reason_against_pictures
+from gpuprop.cli.pictures import PictureCheck, draw_pictures
+from gpuprop.cli.progress import harmless
 from gpuprop.cli.resuming import settings_of
 from gpuprop.cli.runs import pictures, shape
 from gpuprop.errors import GpupropError, ResumeError, TrainingEnded
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from gpuprop.backends import Choice
     from gpuprop.cli.runs import Run
     from gpuprop.learn.live.frames import Recorder
+    from gpuprop.training.callbacks import Callback
     from gpuprop.training.run_folder import RunFolder
     from gpuprop.training.run_manifest import StoredRun
 
@@ -49,6 +51,7 @@ class Course:
         self._settings = settings_of(options, device.device)
         self._animate: Path | None = options["animate"]
         self._film: Recorder | None = None
+        self._can_draw = PictureCheck()
         if self._animate is not None:
             with wrong_options():
                 check_animation(self._animate)
@@ -84,14 +87,11 @@ class Course:
             folder.remember(self._settings)
             if self._animate is not None:
                 check_writable(self._animate)
-            against_pictures = reason_against_pictures()
-            if against_pictures:
-                warn(f"{against_pictures}; the run will have no pictures")
             stopped = self._train()
             with finishing():  # from here on a second signal must not lose the model
                 place = self._save(complete=stopped is None)
             try:
-                if not against_pictures and place == folder.path:
+                if self._can_draw.passes() and place == folder.path:
                     draw_pictures(folder, pictures(self._run))
                 self._say_end(place, complete=stopped is None)
                 self._report()
@@ -105,8 +105,11 @@ class Course:
     def _train(self) -> KeyboardInterrupt | TrainingEnded | None:
         """Train; return what has ended the training early, if at least one epoch is complete."""
         folder, run = self._folder, self._run
+        onlookers: list[Callback] = [harmless(self._can_draw, "the check of matplotlib")]
+        if self._film is not None:
+            onlookers.append(harmless(self._film, "the animation"))
         try:
-            stopped = run.fit(folder, self._film)
+            stopped = run.fit(folder, onlookers)
         except Exception as error:
             if folder.has_checkpoints and not isinstance(error, ResumeError):
                 warn(f"the last checkpoint is kept; {self._how_to_go_on} goes on from it")

@@ -72,10 +72,10 @@ class Run(Protocol):
     def recorder(self) -> Recorder:
         """Return the callback that records an animation, after a check of the network's size."""
 
-    def fit(self, folder: RunFolder, film: Recorder | None) -> Stop | None:
+    def fit(self, folder: RunFolder, onlookers: Sequence[Callback]) -> Stop | None:
         """Train, or go on from the last checkpoint, and write checkpoints and what `gpuprop watch` shows.
 
-        Return what has ended the training early, Ctrl-C or another signal.
+        `onlookers` are further callbacks. Return what has ended the training early, Ctrl-C or another signal.
         """
 
     def save(self, path: Path) -> None:
@@ -174,7 +174,7 @@ class ArrayRun:
         Recorder.check(self.trainer.network)
         return Recorder(*self._train_part)
 
-    def fit(self, folder: RunFolder, film: Recorder | None) -> Stop | None:
+    def fit(self, folder: RunFolder, onlookers: Sequence[Callback]) -> Stop | None:
         """Train the network; a regression learns standardised targets, and answers in the units of the data."""
         from gpuprop.learn.live.snapshot import LiveRun
         from gpuprop.training.checkpoint import Checkpoint
@@ -182,7 +182,7 @@ class ArrayRun:
 
         trainer, (X, y) = self.trainer, self._train_part
         table = _table(trainer.network)
-        trainer.callbacks += _onlookers(table, LiveRun(folder.staging, X, y), film)
+        trainer.callbacks += [*_displays(table, LiveRun(folder.staging, X, y)), *onlookers]
         targets = StandardisedTargets.of(trainer.network, y)
         trainer.checkpoint = Checkpoint(folder.checkpoints, EVERY, finish=targets.fold)
         stopped: Stop | None = None
@@ -263,14 +263,15 @@ class TableRun:
         Recorder.check(self.trainer.network)
         return Recorder(*self._watched())
 
-    def fit(self, folder: RunFolder, film: Recorder | None) -> Stop | None:
+    def fit(self, folder: RunFolder, onlookers: Sequence[Callback]) -> Stop | None:
         """Fit the estimator."""
         from gpuprop.learn.live.snapshot import LiveRun
         from gpuprop.training.checkpoint import Checkpoint
 
         frame, y = self._parts.train
         table = _table(self.trainer.network)
-        callbacks = [self._begin, *_onlookers(table, LiveRun(folder.staging, *self._watched(), pictures=False), film)]
+        live = LiveRun(folder.staging, *self._watched(), pictures=False)
+        callbacks = [self._begin, *_displays(table, live), *onlookers]
         estimator = self._estimator.set_params(callbacks=callbacks)
         save = partial(self._save_unfinished, folder.checkpoints)
         estimator.checkpointed(Checkpoint(folder.checkpoints, EVERY, finish=save))
@@ -355,10 +356,9 @@ def _table(network: Network) -> EpochTable:
     return epoch_table("accuracy" if network.is_classifier else "r2", by_epoch=network.device_.startswith("cuda:"))
 
 
-def _onlookers(table: EpochTable, live: LiveRun, film: Recorder | None) -> tuple[Callback, ...]:
-    """Return the callbacks that show a training; none of them can end it."""
-    shown = (harmless(table, "the table of epochs"), harmless(live, "what `gpuprop watch` shows"))
-    return shown if film is None else (*shown, harmless(film, "the animation"))
+def _displays(table: EpochTable, live: LiveRun) -> tuple[Callback, ...]:
+    """Return the callbacks that show a training; neither of them can end it."""
+    return harmless(table, "the table of epochs"), harmless(live, "what `gpuprop watch` shows")
 
 
 def _what(classes: Sequence[Any] | None) -> str:

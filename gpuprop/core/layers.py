@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gpuprop.core.array_ops import Array
@@ -23,12 +23,18 @@ class Layers:
     spec : Spec
     ops : Ops
     parameters : Parameters
+
+    Attributes
+    ----------
+    idle : list
+        Arrays of the last forward pass that no thread uses now, for the next one; at most one entry.
     """
 
     def __init__(self, spec: Spec, ops: Ops, parameters: Parameters) -> None:
         self.spec = spec
         self.ops = ops
         self.parameters = parameters
+        self.idle: list[Any] = []
 
     @property
     def weights(self) -> list[Array]:

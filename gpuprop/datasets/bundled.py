@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,10 +66,22 @@ def load_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     ----------
     E. Alpaydin, C. Kaynak: Optical Recognition of Handwritten Digits. UCI Machine Learning Repository, 1998.
     """
-    from sklearn.datasets import load_digits as load_digits_of_sklearn
+    path = _digits_file()
+    if path is None:  # a scikit-learn that keeps its data in another place
+        from sklearn.datasets import load_digits as load_digits_of_sklearn
 
-    X, y = load_digits_of_sklearn(return_X_y=True)
-    return X.astype(np.uint8), y.astype(np.int64)
+        X, y = load_digits_of_sklearn(return_X_y=True)
+        return X.astype(np.uint8), y.astype(np.int64)
+    table = np.loadtxt(path, np.uint8, delimiter=",")
+    return np.ascontiguousarray(table[:, :-1]), table[:, -1].astype(np.int64)
+
+
+def _digits_file() -> Path | None:
+    """Return scikit-learn's file of digits, found without a second's import of ``sklearn.datasets``."""
+    package = importlib.util.find_spec("sklearn")
+    folders = () if package is None else package.submodule_search_locations or ()
+    paths = (Path(folder, "datasets", "data", "digits.csv.gz") for folder in folders)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def make_xor(repeats: int = 1, noise: float = 0.0, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuprop.datasets.checks import data_error, listed, refuse_nonfinite
+from gpuprop.datasets.drawn_rows import train_and_test_rows
 from gpuprop.datasets.numbers import MISSING, is_number, read_numbers
 from gpuprop.datasets.raw_table import is_odd_in_numbers
 from gpuprop.datasets.request import Task, row_place
@@ -290,16 +291,9 @@ def split(dataset: Dataset, test_fraction: float = 0.25, seed: int = 0) -> tuple
     """
     if not 0 < test_fraction < 1:
         raise ValueError(f"got test_fraction {test_fraction}, expected a number between 0 and 1")
-    from sklearn.model_selection import train_test_split
-
-    classified = dataset.classes is not None
     _check_splittable(dataset, test_fraction)
-    train, test = train_test_split(
-        np.arange(len(dataset.X)),
-        test_size=test_fraction,
-        random_state=seed,
-        stratify=dataset.y if classified else None,
-    )
+    classes = None if dataset.classes is None else dataset.y
+    train, test = train_and_test_rows(len(dataset.X), test_fraction, seed, classes)
     return (dataset.X[train], dataset.y[train]), (dataset.X[test], dataset.y[test])
 
 

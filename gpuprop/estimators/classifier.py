@@ -285,14 +285,15 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
 
     def prediction_of(self, outputs: Array) -> Array:
         """Return the classes or labels that belong to the network's outputs, see `predict`."""
-        if on_gpu(outputs) and self.classes_.dtype.kind in "biuf":
-            return self._labels_on_gpu(outputs)
-        outputs = to_host(outputs)
-        labels: Array = self._label_binarizer.inverse_transform(outputs.ravel() if self.n_outputs_ == 1 else outputs)
-        return labels
+        if not (on_gpu(outputs) and self.classes_.dtype.kind in "biuf"):
+            outputs = to_host(outputs)
+            if self.is_multilabel:  # which may have been fitted on a sparse matrix, and then returns one
+                found: Array = self._label_binarizer.inverse_transform(outputs)
+                return found
+        return self._labels_of(outputs)
 
-    def _labels_on_gpu(self, outputs: Array) -> Array:
-        """Return labels that are numbers, on the GPU: nothing comes to the host."""
+    def _labels_of(self, outputs: Array) -> Array:
+        """Return labels where the outputs lie."""
         if self.is_multilabel:
             indicators: Array = (outputs > 0.5).astype(np.int64)
             return indicators

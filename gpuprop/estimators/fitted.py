@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from numpy.typing import NDArray
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from gpuprop.estimators.samples import validated_inputs
 from gpuprop.model.network import Network
@@ -88,10 +88,12 @@ class Fitted:
 
     def _forward(self, X: Any) -> Array:
         """Return the network's outputs, (n_samples, n_outputs)."""
-        # Plain arrays skip scikit-learn's validation, which takes longer than a row; it reports the faults of others.
-        if "network_" in vars(self) and not hasattr(self, "feature_names_in_"):
+        # NumPy's arrays skip scikit-learn's validation, which takes longer than a row; it reports the faults of others.
+        if "network_" in vars(self):
             outputs = self.network_.forward_plain(X)
             if outputs is not None:
+                if hasattr(self, "feature_names_in_"):  # that the array has no names is worth a warning
+                    validate_data(self, X, reset=False, skip_check_array=True)
                 return outputs
         check_is_fitted(self)
         return self.network_.forward(validated_inputs(self, X))

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from gpuprop import datasets
 from gpuprop.errors import DataError
-from gpuprop.estimators.cells import CellError
 from gpuprop.model.network import Network
 from gpuprop.model.predictions import class_columns, prediction_columns, value_columns
 from gpuprop.training.parts import (
@@ -246,6 +245,8 @@ class TablePredictor:
 @contextmanager
 def _naming_cells(rows: Rows) -> Iterator[None]:
     """Name file and line in the error about a cell that is not what its column holds."""
+    from gpuprop.estimators.cells import CellError  # here, because it imports pandas, which a network does not need
+
     try:
         yield
     except CellError as error:

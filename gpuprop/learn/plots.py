@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+
+from gpuprop.training.class_report import confusion_counts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,8 +48,8 @@ def loss_curves(history: Mapping[str, Sequence[float | None]], *, title: str = "
         The losses are on the left, accuracy (or R2) on the right.
     """
     metric, name = ("r2", "R²") if "train_r2" in history else ("accuracy", "accuracy")
-    figure = _figure(10.0, 4.0, title)
-    losses, scores = figure.subplots(1, 2)
+    figure = _figure(10.0, 4.0, title, left=0.8)
+    losses, scores = figure.subplots(1, 2, gridspec_kw={"wspace": 0.2})
     _curves(losses, history, "loss")
     losses.set_ylabel("loss")
     values = [value for value in (*history["train_loss"], *history["validation_loss"]) if value is not None]
@@ -74,34 +76,37 @@ def confusion_matrix(y: ArrayLike, predicted: ArrayLike, classes: Sequence[Any],
     Returns
     -------
     Figure
-        Made by scikit-learn's ``ConfusionMatrixDisplay``: rows are true classes, columns predicted ones.
+        Rows are true classes, columns predicted ones.
     """
-    from sklearn.metrics import ConfusionMatrixDisplay
-    from sklearn.metrics import confusion_matrix as count
-
     labels = [_shortened(str(label)) for label in classes]
     n_classes = len(labels)
-    counts = count(y, predicted, labels=np.arange(n_classes))
+    counts = confusion_counts(y, predicted, n_classes)
     side = float(np.clip(2.4 + 0.42 * n_classes, 3.8, 13.0))
     numbered = n_classes <= _MAX_NUMBERED
-    figure = _figure(side if numbered else 1.2 * side, side, title)
+    longest = max(map(_inches, labels))
+    upright = max(map(len, labels)) > 3
+    height = (longest if upright else 0.2) + 0.5
+    figure = _figure(side if numbered else 1.2 * side, side, title, left=longest + 0.55, bottom=height)
     axes = figure.subplots()
-    display = ConfusionMatrixDisplay(counts, display_labels=labels)
-    display.plot(
-        ax=axes,
-        cmap="Blues",
-        colorbar=not numbered,  # the cells hold the numbers instead
-        include_values=numbered,
-        values_format="d",
-        text_kw={"fontsize": 9},
-        xticks_rotation="vertical" if max(map(len, labels)) > 3 else "horizontal",
-    )
-    if n_classes > _MAX_LABELLED:
-        every = -(-n_classes // _MAX_LABELLED)
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_ticks(np.arange(0, n_classes, every), labels[::every])
+    image = axes.imshow(counts, cmap="Blues", interpolation="nearest")
+    if numbered:
+        _number_cells(axes, counts, image.cmap(0.0), image.cmap(1.0))
+    else:
+        figure.colorbar(image, ax=axes)  # in place of the numbers
+    every = -(-n_classes // _MAX_LABELLED)
+    places = np.arange(0, n_classes, every)
+    axes.set_xticks(places, labels[::every], rotation="vertical" if upright else "horizontal")
+    axes.set_yticks(places, labels[::every])
     axes.set(xlabel="predicted class", ylabel="true class")
     return figure
+
+
+def _number_cells(axes: Axes, counts: NDArray[np.int64], light: Any, dark: Any) -> None:
+    """Write its number into each cell of a matrix, in the colour that stands out from the cell's."""
+    middle = (counts.min() + counts.max()) / 2
+    for (row, column), count in np.ndenumerate(counts):
+        color = dark if count < middle else light
+        axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=9)
 
 
 def predictions(y: ArrayLike, predicted: ArrayLike, *, title: str = "") -> Figure:
@@ -115,7 +120,7 @@ def predictions(y: ArrayLike, predicted: ArrayLike, *, title: str = "") -> Figur
     """
     true, guess = (np.asarray(values, dtype=np.float64) for values in (y, predicted))
     true, guess = true.reshape(len(true), -1), guess.reshape(len(guess), -1)
-    figure = _figure(5.6, 5.2, title)
+    figure = _figure(5.6, 5.2, title, left=0.95)
     axes = figure.subplots()
     n_outputs = true.shape[1]
     for output in range(n_outputs):
@@ -147,17 +152,35 @@ def draw_nothing() -> None:
     """
     from io import BytesIO
 
-    figure = _figure(1.0, 1.0, "loss")
+    figure = _figure(2.0, 2.0, "loss")
     figure.savefig(BytesIO(), format="png", dpi=20)
 
 
-def _figure(width: float, height: float, title: str) -> Figure:
+def _figure(width: float, height: float, title: str, *, left: float = 0.1, bottom: float = 0.6) -> Figure:
+    """Return a figure with margins in inches.
+
+    They are given and not found by a layout engine, which takes longer than the drawing: it lays out each text again.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=_DPI)
+    top = 0.15
     if title:
-        figure.suptitle(title.replace("$", r"\$"))
+        top = 0.5
+        figure.suptitle(title.replace("$", r"\$"), y=1 - 0.12 / height)
+    figure.subplots_adjust(left / width, bottom / height, 1 - 0.35 / width, 1 - top / height)
     return figure
+
+
+def _inches(label: str) -> float:
+    """Return how wide a label beside an axis is."""
+    from matplotlib import rcParams
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    size = FontProperties(size=rcParams["xtick.labelsize"])
+    width, _, _ = text_to_path.get_text_width_height_descent(label, size, ismath=False)
+    return float(width) / 72
 
 
 def _curves(axes: Axes, history: Mapping[str, Sequence[float | None]], quantity: str) -> None:

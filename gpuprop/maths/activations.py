@@ -63,6 +63,9 @@ class Activation:
         formula a trace shows the function's name.
     onnx : tuple of str, default=()
         Operators of ONNX, applied one after the other; ``"Mul"`` multiplies by z.
+    overwrite : callable or None, default=None
+        ``overwrite(z)`` writes ``function(z)`` over z, without a large array of its own; only elementwise functions
+        that NumPy computes as fast as compiled loops do have it.
 
     Raises
     ------
@@ -89,6 +92,7 @@ class Activation:
     formula: str = field(default="", repr=False)
     derivative_formula: str = field(default="", repr=False)
     onnx: tuple[str, ...] = field(default=(), repr=False)
+    overwrite: Callable[[Array], object] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.derivative_of not in ("output", "z"):
@@ -162,6 +166,10 @@ def identity(z: Array) -> Array:
     return z
 
 
+def _leave(z: Array) -> None:
+    """Overwrite z by `identity`."""
+
+
 def identity_derivative(a: Array) -> Array:
     """``da/dz = 1``."""
     return np.ones_like(a)
@@ -189,6 +197,10 @@ def tanh(z: Array) -> Array:
     return np.tanh(z)
 
 
+def _overwrite_by_tanh(z: Array) -> None:
+    np.tanh(z, out=z)
+
+
 def tanh_derivative(a: Array) -> Array:
     """``da/dz = 1 - a^2``, as ``(1 - a)(1 + a)``, which does not cancel near saturation."""
     return (1 - a) * (1 + a)
@@ -197,6 +209,10 @@ def tanh_derivative(a: Array) -> Array:
 def relu(z: Array) -> Array:
     """``a = max(0, z)``; any z. Source: Nair and Hinton (2010)."""
     return np.maximum(z, 0)
+
+
+def _overwrite_by_relu(z: Array) -> None:
+    np.maximum(z, 0, out=z)
 
 
 def relu_derivative(a: Array) -> Array:
@@ -374,6 +390,7 @@ _BUILT_IN: dict[str, Activation] = {
             formula="z",
             derivative_formula="1",
             onnx=("Identity",),
+            overwrite=_leave,
         ),
         _built_in(
             "logistic",
@@ -391,6 +408,7 @@ _BUILT_IN: dict[str, Activation] = {
             formula="tanh(z)",
             derivative_formula="1 - a**2",
             onnx=("Tanh",),
+            overwrite=_overwrite_by_tanh,
         ),
         _built_in(
             "relu",
@@ -402,6 +420,7 @@ _BUILT_IN: dict[str, Activation] = {
             formula="max(0, z)",
             derivative_formula="1 if z > 0 else 0",
             onnx=("Relu",),
+            overwrite=_overwrite_by_relu,
         ),
         _leaky_relu(0.01),
         _elu(1.0),

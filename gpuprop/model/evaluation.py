@@ -5,9 +5,8 @@ The rows are processed in chunks, so that the memory needed depends on the wides
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from gpuprop.core.updates import Batch
 from gpuprop.core.workspace import TrainingWorkspace, Workspace
 from gpuprop.errors import DeviceMemoryError
 from gpuprop.maths.losses import penalty
+from gpuprop.model.host_pass import host_totals
 from gpuprop.model.inputs import check_inputs, check_sample_weight, check_targets
 
 if TYPE_CHECKING:
@@ -30,16 +30,13 @@ if TYPE_CHECKING:
     from gpuprop.maths.losses import Metric
     from gpuprop.maths.scaling import InputScaling
 
-__all__ = ["chunks", "loss_and_score", "objective", "plain_data", "plain_outputs", "prepared"]
+__all__ = ["chunks", "loss_and_score", "objective", "plain_data", "prepared"]
 
 #: The rows that inference and whole-data gradients process at a time: enough for multiplications at full speed, and few
 #: enough that the activations of a wide network take only tens of megabytes.
 CHUNK_ROWS = 4096
 #: The most numbers in the widest layer of a chunk; it matters for sparse data, which can have 100,000 columns and more.
 CHUNK_ELEMENTS = 2**24
-#: The rows of plain data that inference on the CPU processes at a time: few enough for the second cache, and enough
-#: that the threads of BLAS, if it has several, work longer than they wait for one another.
-BLOCK_ROWS = 1024
 
 _AnyWorkspace = TypeVar("_AnyWorkspace", Workspace, TrainingWorkspace)
 
@@ -57,43 +54,6 @@ def chunks(layers: Layers, X: ArrayLike, scaling: InputScaling | None, *, keep_z
         step.take_inputs(layers, part, data, scaling, order, start)
         step.forward_pass(layers, part)
         yield part
-
-
-def plain_outputs(layers: Layers, X: object) -> NDArray[Any] | None:
-    """Return the outputs for plain data; None for other data, and if a number is not finite.
-
-    Plain is a C-contiguous NumPy array of the network's dtype and width, for a network on the host. It is read in
-    place, a block of rows at a time, and nothing but the result and one block's layers is allocated.
-    """
-    spec = layers.spec
-    if (
-        type(X) is not np.ndarray
-        or X.dtype != spec.dtype
-        or X.ndim != 2
-        or X.shape[1] != spec.layer_sizes[0]
-        or not spec.plain
-        or len(X) == 0
-        or not X.flags.c_contiguous
-        or not layers.ops.on_host
-    ):
-        return None
-    n_rows = min(BLOCK_ROWS, len(X))
-    outputs = np.empty((len(X), spec.layer_sizes[-1]), spec.dtype)
-    hidden = [np.empty((n_rows, width), spec.dtype) for width in spec.layer_sizes[1:-1]]
-    forward = layers.ops.forward
-    for start in range(0, len(X), n_rows):
-        a = X[start : start + n_rows]
-        # A finite sum of squares shows, in a tenth of the time, that all numbers are finite. An infinite one may also
-        # come from finite but huge numbers.
-        if not math.isfinite(np.dot(flat := a.reshape(-1), flat)) and not np.isfinite(a).all():
-            return None
-        rows = hidden if len(a) == n_rows else [layer[: len(a)] for layer in hidden]
-        for weights, biases, activation, out in zip(
-            layers.weights, layers.biases, spec.activations, [*rows, outputs[start : start + n_rows]], strict=True
-        ):
-            forward(a, weights, biases, activation, None, out)
-            a = out
-    return outputs
 
 
 def prepared(
@@ -144,7 +104,21 @@ def loss_and_score(
     layers: Layers, data: TrainingData, dropout_step: int | None = None, penalty_factor: float = 1.0
 ) -> tuple[float, float]:
     """Return the loss, penalties included and multiplied by `penalty_factor`, and the accuracy or R2."""
-    ops, spec = layers.ops, layers.spec
+    spec = layers.spec
+    totals = host_totals(layers, data) if dropout_step is None else None
+    if totals is None:
+        totals = _totals(layers, data, dropout_step)
+    loss_total, score_total = totals
+    loss = float(loss_total) / data.total_weight
+    if spec.penalised:
+        weights = layers.ops.to_numpy(layers.parameters.flat)[: layers.parameters.n_weights]
+        loss += penalty_factor * penalty(weights, spec.l1, spec.l2)
+    return loss, data.score(float(score_total))
+
+
+def _totals(layers: Layers, data: TrainingData, dropout_step: int | None) -> NDArray[np.float64]:
+    """Return the sums of the weighted loss and score, by the primitives of any device."""
+    ops = layers.ops
     work = _whole_data_workspace(layers, data.n_samples, dropout_step)
     order = ops.asarray(np.arange(data.n_samples), np.int32)
     for start in range(0, data.n_samples, work.n_rows):
@@ -152,12 +126,7 @@ def loss_and_score(
         step.take_batch(layers, part, data, order, start)
         step.forward_pass(layers, part, dropout_step, first_row=start)
         step.output_delta(layers, part, data, data.total_weight)
-    loss_total, score_total = ops.to_numpy(work.totals)
-    loss = float(loss_total) / data.total_weight
-    if spec.penalised:
-        weights = ops.to_numpy(layers.parameters.flat)[: layers.parameters.n_weights]
-        loss += penalty_factor * penalty(weights, spec.l1, spec.l2)
-    return loss, data.score(float(score_total))
+    return ops.to_numpy(work.totals)
 
 
 def objective(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gpuprop.maths.losses import Loss
     from gpuprop.maths.scaling import InputScaling
 
-__all__ = ["all_finite", "check_inputs", "check_sample_weight", "check_targets"]
+__all__ = ["MOST_ROWS", "all_finite", "check_inputs", "check_sample_weight", "check_targets"]
 
 Array = NDArray[Any]
 

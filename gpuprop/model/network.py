@@ -37,6 +37,7 @@ from gpuprop.model.arguments import (
     check_named,
     check_seed,
 )
+from gpuprop.model.host_pass import host_outputs
 from gpuprop.model.initial_weights import initial_parameters
 from gpuprop.model.lecture_notation import LectureNotation
 from gpuprop.model.spec_views import SpecViews, check_place, former_spec, kept_options
@@ -322,8 +323,8 @@ class Network(SpecViews, LectureNotation):
         return self._gather(X, lambda work: [work.a[-1]], keep_z=False)[0] if outputs is None else outputs
 
     def forward_plain(self, X: object) -> NDArray[Any] | None:
-        """Return the outputs by a short way for plain data, or None for other data; see `evaluation.plain_outputs`."""
-        return None if self._input_scaling is not None else evaluation.plain_outputs(self.layers, X)
+        """Return the outputs by a short way for arrays of NumPy, or None for other data; see `host_outputs`."""
+        return host_outputs(self.layers, X, self._input_scaling)
 
     def activations(self, X: ArrayLike) -> list[NDArray[Any]]:
         """Return every layer's outputs: the (scaled) inputs first, the network's outputs last."""

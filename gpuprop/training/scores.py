@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuprop.errors import DataError
+from gpuprop.training.class_report import class_figures, class_report, confusion_counts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,9 +27,9 @@ class Report:
     ----------
     metric : {"accuracy", "R2"}
     score : float
-        Of scikit-learn's ``accuracy_score``, or ``r2_score`` (the mean over several outputs).
+        The accuracy, or R2 (the mean over several outputs).
     text : str
-        Several lines: scikit-learn's classification report, or the errors of a regression.
+        Several lines: precision and recall by class, or the errors of a regression.
     figures : dict
         The same as JSON values.
     """
@@ -72,31 +73,33 @@ def report_of(y: NDArray[Any], predicted: NDArray[Any], classes: Sequence[Any] |
 
 
 def _of_classes(y: NDArray[Any], predicted: NDArray[Any], classes: Sequence[Any]) -> Report:
-    from sklearn.metrics import accuracy_score, classification_report
-
-    arguments = {
-        "labels": list(range(len(classes))),
-        "target_names": [str(label) for label in classes],
-        "zero_division": 0,  # a class that is never predicted has no precision: 0, without a warning
-    }
-    text = classification_report(y, predicted, digits=4, **arguments)
-    figures = classification_report(y, predicted, output_dict=True, **arguments)
-    score = float(accuracy_score(y, predicted))
-    return Report("accuracy", score, str(text).rstrip(), {"n_samples": len(y), "accuracy": score, "report": figures})
+    counts, names = confusion_counts(y, predicted, len(classes)), [str(label) for label in classes]
+    figures = class_figures(counts, names)
+    score = float(figures["accuracy"])
+    text = class_report(counts, names)
+    return Report("accuracy", score, text, {"n_samples": len(y), "accuracy": score, "report": figures})
 
 
 def _of_numbers(y: NDArray[Any], predicted: NDArray[Any]) -> Report:
-    from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
-
     if len(y) < 2:
         raise DataError("got one row to test with, expected at least 2: R2 is not defined for fewer")
+    y, errors = y.astype(np.float64), predicted.astype(np.float64) - y
+    squares = (errors**2).sum(axis=0)
     figures = {
         "n_samples": len(y),
-        "r2": float(r2_score(y, predicted)),
-        "mean_absolute_error": float(mean_absolute_error(y, predicted)),
-        "root_mean_squared_error": float(root_mean_squared_error(y, predicted)),
+        "r2": _r2(squares, ((y - y.mean(axis=0)) ** 2).sum(axis=0)),
+        "mean_absolute_error": float(np.abs(errors).mean()),
+        "root_mean_squared_error": float(np.sqrt(squares / len(y)).mean()),
         "target_mean": float(np.mean(y)),
         "target_deviation": float(np.mean(np.std(y, axis=0))),
     }
     lines = [f"{name.replace('_', ' '):>24}  {value:.6g}" for name, value in figures.items() if name != "r2"]
     return Report("R2", figures["r2"], "\n".join(lines), figures)
+
+
+def _r2(squares: NDArray[np.float64], variation: NDArray[np.float64]) -> float:
+    """Return R2, the mean over the outputs; of an output that never varies it is 1 if it is met, and else 0."""
+    varies = variation > 0
+    unexplained = np.where(squares > 0, 1.0, 0.0)
+    np.divide(squares, variation, out=unexplained, where=varies)
+    return float((1.0 - unexplained).mean())

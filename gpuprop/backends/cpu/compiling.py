@@ -3,7 +3,8 @@
 Compiled code is kept on disk, beside the modules or in the user's cache folder as Numba chooses (the variable
 NUMBA_CACHE_DIR names another), so that only the first process waits for the compiler. An entry is valid for the
 exact text of every module that is compiled into it. A cache that cannot be read or written is as good as none; and
-so is one that other users may write to, because Numba loads pickles from it, which can run any code.
+so is one that other users may write to, because Numba loads pickles from it, which can run any code. What lies beside
+the modules is read also where it cannot be written: `gpuprop warm` fills that folder when an image is built.
 
 Importing this module imports Numba.
 """
@@ -26,17 +27,21 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from gpuprop.backends.cpu.numba_imports import spare_scipy
 from gpuprop_kernels import formulas
 from gpuprop_kernels.trusted_folders import why_untrusted
 
 __all__ = [
-    "announced", "compiled", "inlined", "inlined_sum", "joined", "part", "prefetch", "rows_of", "spliced",
-    "wanted_soon",
+    "announced", "cache_folders", "compiled", "counted", "inlined_sum", "joined", "part", "prefetch",
+    "rows_of", "spliced", "wanted_soon",
 ]  # fmt: skip
 
 Function = TypeVar("Function", bound=Any)
 
 _LOGGER = logging.getLogger("gpuprop.loops")
+
+#: The folders of the functions that this process has asked for.
+_folders: set[str] = set()
 
 
 # error_model: Python's check for division by zero keeps LLVM from vectorising (Adam's update: ten times as long).
@@ -107,15 +112,29 @@ def _forgiving_cache() -> type[Any]:
     The stamp of Numba's own cache covers the file of a function, but not the files of the functions that are compiled
     into it; and an unreadable entry raises an error there.
     """
-    base: Any = importlib.import_module("numba.core.caching").FunctionCache
+    caching: Any = importlib.import_module("numba.core.caching")
+    base: Any = caching.FunctionCache
     stamp = _source_stamp()
+    places = caching.CompileResultCacheImpl._locator_classes
+    beside_module: Any = next(place for place in places if place.__name__.strip("_") == "InTreeCacheLocator")
+
+    class Installed(beside_module):  # type: ignore[misc]
+        """The folder beside a module where none can be written: `gpuprop warm` may have filled it before."""
+
+        def ensure_cache_path(self) -> None:
+            """Do nothing: it is only read."""
 
     class Cache(base):  # type: ignore[misc]
         def __init__(self, function: Callable[..., Any], stored: type[Any] | None) -> None:
-            if stored is not None:
-                self._impl_class = stored
+            form = self._impl_class if stored is None else stored
+            self._impl_class: Any = type(form.__name__, (form,), {"_locator_classes": (*places, Installed)})
             super().__init__(function)
             self._cache_file._source_stamp = stamp
+            self._read_only = isinstance(self._impl.locator, Installed)
+            beside = Path(function.__code__.co_filename).parent / "__pycache__"
+            self._installed = None
+            if str(beside) != self._cache_path and beside.is_dir() and _is_trusted(str(beside)):
+                self._installed = type(self._cache_file)(str(beside), self._impl.filename_base, stamp)
 
         def _index_key(self, sig: Any, codegen: Any) -> Any:
             """Return the key of an entry: the stamp identifies the source, and this key what a closure was made for.
@@ -126,13 +145,29 @@ def _forgiving_cache() -> type[Any]:
 
         def load_overload(self, sig: Any, target_context: Any) -> Any:
             try:
-                return super().load_overload(sig, target_context)
+                # Numba's own method first loads all that its compiler knows of Python and NumPy, half a second's work.
+                # Machine code needs none of it, because the functions here count no references.
+                with self._guard_against_spurious_io_errors():
+                    found = self._load_overload(sig, target_context) or self._load_installed(sig, target_context)
             except Exception:
                 # Half written, or by another program: whatever unpickling it raises, compiling anew is the answer.
                 self._discard()
+                found = None
+            if found is None:
+                with contextlib.suppress(Exception):  # another Numba, which is built in another way
+                    spare_scipy()
+            return found
+
+        def _load_installed(self, sig: Any, target_context: Any) -> Any:
+            """Return what lies beside the modules, if code is kept in another folder; or None."""
+            if self._installed is None:
                 return None
+            data = self._installed.load(self._index_key(sig, target_context.codegen()))
+            return None if data is None else self._impl.rebuild(target_context, data)
 
         def save_overload(self, sig: Any, data: Any) -> None:
+            if self._read_only:
+                return
             try:
                 super().save_overload(sig, data)
             except Exception:
@@ -254,6 +289,7 @@ class _Kept:
         with contextlib.suppress(Exception):
             cache = _CACHE(self._function, self._stored)  # type: ignore[misc]
             if _is_trusted(cache.cache_path):
+                _folders.add(cache.cache_path)
                 return cache
         return None
 
@@ -282,6 +318,33 @@ def _is_trusted(folder: str) -> bool:
     if fault is not None:
         _LOGGER.warning("%s", fault)
     return fault is None
+
+
+def cache_folders() -> list[str]:
+    """Return the folders in which the code of the functions lies that this process has asked for."""
+    return sorted(_folders)
+
+
+@contextlib.contextmanager
+def counted() -> Iterator[list[str]]:
+    """List the functions that are compiled in this context, without those that are compiled into them."""
+    events: Any = importlib.import_module("numba.core.event")
+    names: list[str] = []
+    depth = 0
+
+    class Counter(events.Listener):  # type: ignore[misc]
+        def on_start(self, event: Any) -> None:
+            nonlocal depth
+            depth += 1
+
+        def on_end(self, event: Any) -> None:
+            nonlocal depth
+            depth -= 1
+            if depth == 0:
+                names.append(event.data["dispatcher"].py_func.__qualname__)
+
+    with events.install_listener("numba:compile", Counter()):
+        yield names
 
 
 def compiled(function: Function) -> Function:
@@ -326,17 +389,11 @@ def spliced(function: Function) -> Function:
     return dispatcher
 
 
-def inlined(function: Function) -> Function:
-    """Compile a function into the loops that call it, so that these vectorise.
-
-    Numba optimises the function by itself first, so that its operations are fused and rounded alike in every loop.
-    """
-    dispatcher: Function = numba.njit(forceinline=True, **_UNCALLED, **_OPTIONS)(_told_apart(function))
-    return dispatcher
-
-
 def inlined_sum(function: Function) -> Function:
-    """`inlined` for a function that does nothing but add up: the order of the sum is the compiler's."""
+    """Compile a function that does nothing but add up into the loops that call it: the compiler orders the sum.
+
+    Numba optimises it by itself first, so that it is summed alike in every loop.
+    """
     dispatcher: Function = numba.njit(forceinline=True, **_UNCALLED, **_SUM_OPTIONS)(_told_apart(function))
     return dispatcher
 

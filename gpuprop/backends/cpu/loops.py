@@ -19,7 +19,7 @@ from numba import from_dtype
 from numpy.typing import NDArray
 
 from gpuprop.backends.cpu import elementary
-from gpuprop.backends.cpu.compiling import compiled, inlined, inlined_sum, part
+from gpuprop.backends.cpu.compiling import compiled, inlined_sum, part, spliced
 from gpuprop.backends.cpu.elementary import exp
 from gpuprop.maths.losses import get_loss
 from gpuprop_kernels.formulas.elementwise import ELEMENTWISE
@@ -70,7 +70,7 @@ class Elementwise(NamedTuple):
 @functools.cache
 def _elementwise(name: str, dtype: np.dtype[Any]) -> Elementwise:
     """Return the scalar form of an activation, compiled for a dtype."""
-    return Elementwise(*map(inlined, ELEMENTWISE[name].build(from_dtype(dtype), elementary)))
+    return Elementwise(*map(spliced, ELEMENTWISE[name].build(from_dtype(dtype), elementary)))
 
 
 def knows(activation: Activation, loss: Loss | None = None) -> bool:
@@ -110,7 +110,7 @@ def _squared_distance(a: Array, b: Array) -> Number:
     return total
 
 
-@inlined
+@spliced
 def _largest(row: Array) -> Number:
     top = row[0]
     for k in range(row.size):
@@ -118,7 +118,7 @@ def _largest(row: Array) -> Number:
     return top
 
 
-@inlined
+@spliced
 def _place_of_largest(row: Array) -> int:
     """Return the index of the largest entry, of the first one if there are several."""
     place, top = 0, row[0]
@@ -134,15 +134,16 @@ def _place_of_largest(row: Array) -> int:
 @compiled
 def gather_rows(data: Array, order: Array, start: int, shift: Array, factor: Array, out: Array) -> None:
     """``out[i] = (data[order[start + i]] - shift) * factor``; shift and factor have one entry a column."""
-    for i in range(out.shape[0]):
-        source, row = data[order[start + i]], out[i]
-        for j in range(row.size):
+    n_rows, width = out.shape
+    for i in range(n_rows):
+        source, row = part(data, order[start + i] * width, width), part(out, i * width, width)
+        for j in range(width):
             row[j] = source[j]
-        for j in range(row.size):
+        for j in range(width):
             row[j] = (row[j] - shift[j]) * factor[j]
 
 
-@inlined
+@spliced
 def drop_row(
     a: Array, threshold: int, factor: float, key: Array, layer: int, step: int, row: int, mask: Array, out: Array
 ) -> None:
@@ -182,7 +183,7 @@ def row_activation(name: str, dtype: np.dtype[Any]) -> Callable[[Array, float], 
     """Return ``activate(row, parameter)``: an activation that works number by number, on a flat array, in place."""
     function = _elementwise(name, dtype).function
 
-    @inlined
+    @spliced
     def activate(row: Array, parameter: float) -> None:
         p = row.dtype.type(parameter)
         for j in range(row.size):
@@ -196,7 +197,7 @@ def _rows_activation(name: str, dtype: np.dtype[Any]) -> Callable[[Array, int, f
     """Return ``activate(rows, width, parameter)``: the activation of rows that lie one after the other, in place."""
     if name == "softmax":
 
-        @inlined
+        @spliced
         def activate_softmax(rows: Array, width: int, parameter: float) -> None:
             for i in range(rows.size // width):
                 row = part(rows, i * width, width)
@@ -214,7 +215,7 @@ def _rows_activation(name: str, dtype: np.dtype[Any]) -> Callable[[Array, int, f
         return activate_softmax
     activate = row_activation(name, dtype)
 
-    @inlined
+    @spliced
     def activate_each(rows: Array, width: int, parameter: float) -> None:
         activate(rows, parameter)
 
@@ -229,20 +230,21 @@ def activation_loop(name: str, dtype: np.dtype[Any]) -> Callable[..., None]:
     @compiled
     def loop(parameter: float, biases: Array, keep_z: bool, z: Array, a: Array) -> None:
         n_rows, width = a.shape
-        block = max(1, BLOCK // max(1, width))
-        for first in range(0, n_rows, block):
-            last = min(first + block, n_rows)
-            for i in range(first, last):
-                row, net_input = part(a, i * width, width), part(z, i * width, width)
-                if keep_z:
-                    for j in range(width):
-                        net_input[j] += biases[j]
-                    for j in range(width):
-                        row[j] = net_input[j]
-                else:
-                    for j in range(width):
-                        row[j] += biases[j]
-            activate(part(a, first * width, (last - first) * width), width, parameter)
+        block = BLOCK // (width + 1) + 1
+        for index in range((n_rows + block - 1) // block):
+            first = index * block
+            count = n_rows - first if first + block > n_rows else block
+            begin, size = first * width, count * width
+            for i in range(count):
+                net_input = part(z, begin + i * width, width)
+                for j in range(width):
+                    net_input[j] += biases[j]
+            rows = part(a, begin, size)
+            if keep_z:
+                net_inputs = part(z, begin, size)
+                for k in range(size):
+                    rows[k] = net_inputs[k]
+            activate(rows, width, parameter)
 
     return loop
 
@@ -313,7 +315,7 @@ def row_derivative(name: str, dtype: np.dtype[Any]) -> Callable[[Array, float, A
     """Return ``multiply(source, parameter, delta)``: ``delta *= f'(source)`` for flat arrays, in place."""
     derivative = _elementwise(name, dtype).derivative
 
-    @inlined
+    @spliced
     def multiply(source: Array, parameter: float, delta: Array) -> None:
         p = delta.dtype.type(parameter)
         for j in range(delta.size):
@@ -329,7 +331,7 @@ def derivative_loop(name: str, dtype: np.dtype[Any]) -> Callable[..., None]:
 
     @compiled
     def loop(source: Array, parameter: float, delta: Array) -> None:
-        multiply(source.reshape(source.size), parameter, delta.reshape(delta.size))
+        multiply(part(source, 0, source.size), parameter, part(delta, 0, delta.size))
 
     return loop
 
@@ -342,12 +344,13 @@ def times_derivative(activation: Activation, source: Array, delta: Array) -> Non
 @compiled
 def sum_rows(delta: Array, accumulate: bool, out: Array) -> None:
     """``out (+)= sum_i delta[i]``: the gradient of the biases."""
+    n_rows, width = delta.shape
     if not accumulate:
-        for j in range(out.size):
+        for j in range(width):
             out[j] = 0
-    for i in range(delta.shape[0]):
-        row = delta[i]
-        for j in range(out.size):
+    for i in range(n_rows):
+        row = part(delta, i * width, width)
+        for j in range(width):
             out[j] += row[j]
 
 
@@ -358,7 +361,7 @@ def sum_rows(delta: Array, accumulate: bool, out: Array) -> None:
 def _loss_terms(name: str, dtype: np.dtype[Any]) -> Terms:
     """Return the scalar form of a loss, ``"huber(1.35)"`` too, compiled for a dtype."""
     loss = get_loss(name)
-    return Terms(*map(inlined, LOSS_TERMS[loss.base_name].build(from_dtype(dtype), elementary, loss.parameter)))
+    return Terms(*map(spliced, LOSS_TERMS[loss.base_name].build(from_dtype(dtype), elementary, loss.parameter)))
 
 
 @functools.cache
@@ -368,7 +371,7 @@ def _row_loss(loss: str, from_z: bool, dtype: np.dtype[Any]) -> Callable[[Array,
     term = terms.from_z if from_z else terms.value
     shifted = from_z and get_loss(loss).canonical == "softmax"
 
-    @inlined
+    @spliced
     def value(z: Array, a: Array, y: Array, work: Array) -> Number:
         t = a.dtype.type
         # Net inputs are taken relative to the largest, of which softmax is independent; logsumexp of what is left is
@@ -385,12 +388,12 @@ def _row_loss(loss: str, from_z: bool, dtype: np.dtype[Any]) -> Callable[[Array,
 # --- what is counted beside the loss, for one sample -----------------------------------------------------------------
 
 
-@inlined
+@spliced
 def _class_score(a: Array, y: Array) -> float:
     return 1.0 if _place_of_largest(a) == _place_of_largest(y) else 0.0
 
 
-@inlined
+@spliced
 def _labels_score(a: Array, y: Array) -> float:
     right = 1.0
     for k in range(a.size):
@@ -399,7 +402,7 @@ def _labels_score(a: Array, y: Array) -> float:
     return right
 
 
-@inlined
+@spliced
 def _residual_score(a: Array, y: Array) -> float:
     return float(_squared_distance(a, y))
 
@@ -416,7 +419,7 @@ def row_delta(name: str, loss: str, dtype: np.dtype[Any]) -> Callable[..., None]
     gradient = _loss_terms(loss, dtype).gradient
     if name == get_loss(loss).canonical:
 
-        @inlined
+        @spliced
         def canonical(source: Array, parameter: float, a: Array, y: Array, out: Array) -> None:
             for k in range(out.size):
                 out[k] = a[k] - y[k]
@@ -424,7 +427,7 @@ def row_delta(name: str, loss: str, dtype: np.dtype[Any]) -> Callable[..., None]
         return canonical
     if name == "softmax":
 
-        @inlined
+        @spliced
         def of_softmax(source: Array, parameter: float, a: Array, y: Array, out: Array) -> None:
             for k in range(out.size):
                 out[k] = gradient(a[k], y[k])
@@ -435,7 +438,7 @@ def row_delta(name: str, loss: str, dtype: np.dtype[Any]) -> Callable[..., None]
         return of_softmax
     derivative = _elementwise(name, dtype).derivative
 
-    @inlined
+    @spliced
     def elementwise(source: Array, parameter: float, a: Array, y: Array, out: Array) -> None:
         p = out.dtype.type(parameter)
         for k in range(out.size):
@@ -465,14 +468,16 @@ def output_loop(name: str, derivative_of: str, loss: str, metric: str, dtype: np
         t = a.dtype.type
         mean = 1.0 / total_weight if total_weight > 0 else 0.0
         loss_sum, score_sum = 0.0, 0.0
-        for i in range(a.shape[0]):
+        n_rows, width = a.shape
+        for i in range(n_rows):
             weight = float(sample_weight[i]) if sample_weight.size > 0 else 1.0
-            out = delta[i]
-            loss_sum += weight * float(value(z[i], a[i], y[i], out))
-            score_sum += weight * score(a[i], y[i])
-            delta_of(z[i] if from_z else a[i], parameter, a[i], y[i], out)
+            own_z, own_a = part(z, i * width, width), part(a, i * width, width)
+            own_y, out = part(y, i * width, width), part(delta, i * width, width)
+            loss_sum += weight * float(value(own_z, own_a, own_y, out))
+            score_sum += weight * score(own_a, own_y)
+            delta_of(own_z if from_z else own_a, parameter, own_a, own_y, out)
             factor = t(weight * mean)
-            for k in range(out.size):
+            for k in range(width):
                 out[k] *= factor
         totals[0] += loss_sum
         totals[1] += score_sum

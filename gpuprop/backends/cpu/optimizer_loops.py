@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from gpuprop.backends.cpu import elementary
-from gpuprop.backends.cpu.compiling import compiled, inlined, spliced
+from gpuprop.backends.cpu.compiling import compiled, spliced
 from gpuprop.backends.cpu.elementary import smallest_normal
 from gpuprop.maths.optimizers import Optimizer
 from gpuprop_kernels.formulas.rules import RULES
@@ -82,12 +82,12 @@ def numbers_of(name: str) -> Callable[[float, int, Array], Numbers]:
     return compiled(RULES[name].numbers)
 
 
-@inlined
+@spliced
 def _without_decay(c: Numbers) -> Numbers:
     return c[:1] + (0.0,) + c[2:]  # noqa: RUF005  (Numba does not unpack)
 
 
-@inlined
+@spliced
 def _as_they_are(c: Numbers) -> Numbers:
     return c
 
@@ -112,6 +112,12 @@ def hyperparameters(optimizer: Optimizer) -> NDArray[np.float64]:
     return np.array(optimizer.hyperparameters, np.float64)
 
 
+@functools.lru_cache(maxsize=64)
+def _plain_hyperparameters(optimizer: Optimizer) -> tuple[float, ...]:
+    """Return the same as Python's numbers, found once: collecting them takes as long as computing with them."""
+    return optimizer.hyperparameters
+
+
 def slots(optimizer: Optimizer, state: Mapping[str, Array], stand_in: Array) -> tuple[Array, Array]:
     """Return the state arrays; what the optimizer does not have is `stand_in`, which is not touched."""
     arrays = [state[name] for name in optimizer.slots]
@@ -119,20 +125,19 @@ def slots(optimizer: Optimizer, state: Mapping[str, Array], stand_in: Array) -> 
     return first, second
 
 
-@functools.cache
-def _parts_of_update(name: str, dtype: np.dtype[Any]) -> tuple[Callable[..., None], Callable[..., Numbers], bool]:
-    """Return the pass of an optimizer, the function of its numbers, and whether it decays weights."""
-    return update_pass(name, dtype), numbers_of(name), RULES[name].decays
-
-
 def update(
     optimizer: Optimizer, w: Array, g: Array, state: Mapping[str, Array], rate: float, step: int, n_weights: int
 ) -> None:
-    """Make update number `step` of a flat buffer that holds `n_weights` weights, and then the biases."""
+    """Make update number `step` of a flat buffer that holds `n_weights` weights, and then the biases.
+
+    The numbers of the update are computed by Python, in a microsecond: the code for it would take longer to compile
+    than any other loop of a short training takes to run.
+    """
+    form = RULES[optimizer.name]
     first, second = slots(optimizer, state, w)
-    make, numbers, decays = _parts_of_update(optimizer.name, w.dtype)
-    c = numbers(rate, step, hyperparameters(optimizer))
-    if not decays:
+    make = update_pass(optimizer.name, w.dtype)
+    c = form.numbers(rate, step, _plain_hyperparameters(optimizer))
+    if not form.decays:
         make(w, g, first, second, c)
         return
     make(w[:n_weights], g[:n_weights], first[:n_weights], second[:n_weights], c)

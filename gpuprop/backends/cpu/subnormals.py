@@ -81,23 +81,18 @@ def _mxcsr(builder: Any, name: str, place: Any) -> None:
 
 
 @compiled
-def _flush(bits: int) -> int:
-    """Set bits of the mode, and return the mode from before."""
+def _exchange(mode: int, added: int) -> int:
+    """Set the mode, or where `added` holds bits, add them to the mode that is set; return the mode from before."""
     before: int = _read()
-    _write(before | bits)
+    _write(before | added if added else mode)
     return before
-
-
-@compiled
-def _restore(mode: int) -> None:
-    _write(mode)
 
 
 @contextlib.contextmanager
 def subnormals_flushed() -> Iterator[None]:
     """Treat subnormal numbers as zero in this thread; restore the thread's mode at the end."""
-    before = _flush(_BITS)
+    before = _exchange(0, _BITS)
     try:
         yield
     finally:
-        _restore(before)
+        _exchange(before, 0)

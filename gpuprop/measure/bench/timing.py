@@ -19,7 +19,7 @@ from gpuprop.errors import GpupropError
 
 __all__ = ["Timings", "Worker", "serve", "take_turns"]
 
-#: Seconds that one turn should take: long compared with the grain of the clock and of the scheduler.
+#: Seconds that one turn should usually take: long compared with the grain of the clock and of the scheduler.
 TURN = 0.25
 
 
@@ -104,17 +104,17 @@ class Timings:
         return min(self.seconds)
 
 
-def take_turns(workers: Sequence[Worker], rounds: int, **arguments: Any) -> dict[str, Timings]:
+def take_turns(workers: Sequence[Worker], rounds: int, turn: float = TURN, **arguments: Any) -> dict[str, Timings]:
     """Time all workers `rounds` times each, alternating.
 
     A worker answers the request ``run``, which has ``units`` and further `arguments`, with the seconds that a unit
-    took. The number of units in a turn is found first.
+    took. The number of units in a turn, which takes about `turn` seconds, is found first.
     """
     units = {}
     for worker in workers:
         seconds = worker.ask("run", units=1, **arguments)  # warm-up
-        seconds = worker.ask("run", units=max(1, min(10, round(TURN / max(seconds, 1e-4)))), **arguments)
-        units[worker.name] = max(1, round(TURN / max(seconds, 1e-5)))
+        seconds = worker.ask("run", units=max(1, min(10, round(turn / max(seconds, 1e-4)))), **arguments)
+        units[worker.name] = max(1, round(turn / max(seconds, 1e-5)))
     timings = {worker.name: Timings() for worker in workers}
     for _ in range(rounds):
         for worker in workers:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from gpuprop.errors import GpupropError
+from gpuprop.measure.bench.peers import inference as predictions
 from gpuprop.measure.bench.peers.configs import CONFIGS
 from gpuprop.measure.bench.peers.libraries import LIBRARIES
 from gpuprop.measure.bench.timing import Worker, take_turns
@@ -41,7 +42,6 @@ __all__ = [
 
 Entry = dict[str, Any]
 
-INFERENCE = ("gpuprop", "gpuprop-estimator", "numpy", "sklearn", "torch", "jax")
 WHOLE_TRAININGS = ("gpuprop", "sklearn", "torch", "torch-fused", "jax")
 
 
@@ -96,23 +96,31 @@ def calls(contenders: Sequence[str], name: str, threads: int, rounds: int) -> li
     ]
 
 
-def inference(contenders: Sequence[str], rounds: int) -> list[Entry]:
-    """Time the probabilities of one row and of 10,000 by the network of config a, on one thread."""
+def inference(contenders: Sequence[str], name: str, threads: int, rounds: int) -> list[Entry]:
+    """Time the probabilities of the network of config `name` for every kind of inputs; raise if they are wrong."""
     entries = []
-    with _workers("inference", [c for c in contenders if c in INFERENCE], "a", 1) as workers:
-        for worker in workers:
-            if not worker.info["error"] < 1e-4:
-                raise GpupropError(f"{worker.name}: its probabilities are off by {worker.info['error']:.1e}")
-        for n_rows in (1, 10_000):
-            timings = take_turns(workers, rounds, n_rows=n_rows)
+    with _workers("inference", [c for c in contenders if c in predictions.PREDICTORS], name, threads) as workers:
+        for dtype, inputs, n_rows in predictions.cases():
+            case = {"dtype": dtype, "inputs": inputs, "n_rows": n_rows}
+            able = predictions.able([worker.name for worker in workers], dtype, inputs)
+            chosen = [worker for worker in workers if worker.name in able]
+            for worker in chosen:
+                error = worker.ask("error", **case)
+                if not error < 1e-4:
+                    raise GpupropError(f"{worker.name}: its probabilities are off by {error:.1e}")
+            timings = take_turns(chosen, rounds, predictions.TURN, **case)
             entries += [
                 {
                     "subject": "inference",
+                    "config": name,
+                    "threads": threads,
+                    "dtype": dtype,
+                    "inputs": inputs,
                     "rows": n_rows,
                     "contender": worker.name,
                     "microseconds": 1e6 * timings[worker.name].median,
                 }
-                for worker in workers
+                for worker in chosen
             ]
     return entries
 
@@ -188,7 +196,7 @@ def install(contenders: Sequence[str]) -> list[Entry]:
 #: Each subject that can be measured, and what the command calls it.
 SUBJECTS = {
     "training": "microseconds an update",
-    "inference": "one row and 10,000 rows",
+    "inference": "1 to 10,000 rows, in every layout",
     "calls": "an epoch by partial_fit and its like, beside one within a long fit",
     "accuracy": "seconds to 97.5 and 98 % on MNIST, five seeds",
     "start": "import, and a process to the end of its first epoch",
@@ -257,8 +265,15 @@ def measure(chosen: Choice, rounds: int, tell: Callable[[str], None]) -> tuple[l
         for count in chosen.threads or [1]
         if "calls" in chosen.subjects
     }
+    functions |= {
+        f"inference, {name}, {count} thread{'s' if count > 1 else ''}: {SUBJECTS['inference']}": partial(
+            inference, chosen.contenders, name, count, rounds
+        )
+        for name in chosen.configs
+        for count in chosen.threads or [1]
+        if "inference" in chosen.subjects and name in "abcd"
+    }
     others: dict[str, Callable[[], list[Entry]]] = {
-        "inference": lambda: inference(chosen.contenders, rounds),
         "accuracy": lambda: accuracy(chosen.contenders, lambda name: tell(f"    {name}")),
         "start": lambda: start(chosen.contenders, min(rounds, 5)),
         "memory": lambda: memory(chosen.contenders),

@@ -54,8 +54,16 @@ class Contender:
         """Return the current parameters."""
         raise NotImplementedError
 
-    def predictor(self) -> Callable[[Array], Array]:
-        """Return the function from float32 rows to probabilities that a user of this library would call."""
+    def predictor(self, dtype: str = "float32", scale: float | None = None) -> Callable[[Array], Array]:
+        """Return the function from rows to probabilities that a user of this library would call.
+
+        Parameters
+        ----------
+        dtype : {"float32", "float64"}, default="float32"
+            In which the network computes; only gpuprop and the script know another than float32.
+        scale : float or None, default=None
+            What the network multiplies its inputs by first.
+        """
         raise NotImplementedError
 
     def epochs(self, count: int) -> float:
@@ -136,8 +144,12 @@ class Gpuprop(Contender):
     def layers(self) -> Layers:
         return list(zip(self.net.weights, self.net.biases, strict=True))
 
-    def predictor(self) -> Callable[[Array], Array]:
-        return self.net.forward
+    def predictor(self, dtype: str = "float32", scale: float | None = None) -> Callable[[Array], Array]:
+        from gpuprop.maths.scaling import InputScaling
+
+        net = self.net.copy(dtype=dtype)
+        net.input_scaling = None if scale is None else InputScaling(0.0, scale)
+        return net.forward
 
 
 class GpupropFused(Gpuprop):
@@ -176,7 +188,8 @@ class GpupropEstimator(Contender):
     def layers(self) -> Layers:
         return list(zip(self.model.coefs_, self.model.intercepts_, strict=True))
 
-    def predictor(self) -> Callable[[Array], Array]:
+    def predictor(self, dtype: str = "float32", scale: float | None = None) -> Callable[[Array], Array]:
+        self.model.network_ = self.model.network_.copy(dtype=dtype)
         return self.model.predict_proba
 
 
@@ -234,9 +247,14 @@ class Numpy(Contender):
     def layers(self) -> Layers:
         return list(zip(self.parameters[::2], self.parameters[1::2], strict=True))
 
-    def predictor(self) -> Callable[[Array], Array]:
-        layers = self.layers()
-        return lambda X: probabilities(self.config, layers, X, np.float32)
+    def predictor(self, dtype: str = "float32", scale: float | None = None) -> Callable[[Array], Array]:
+        layers = [(weights.astype(dtype), biases.astype(dtype)) for weights, biases in self.layers()]
+        factor = None if scale is None else np.dtype(dtype).type(scale)
+
+        def predict(X: Array) -> Array:
+            return probabilities(self.config, layers, X if factor is None else X * factor, dtype)
+
+        return predict
 
 
 class Floor(Contender):

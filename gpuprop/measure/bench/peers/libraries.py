@@ -66,7 +66,7 @@ class Sklearn(Contender):
     def layers(self) -> Layers:
         return list(zip(self.model.coefs_, self.model.intercepts_, strict=True))
 
-    def predictor(self) -> Callable[[Array], Array]:
+    def predictor(self, dtype: str = "float32", scale: float | None = None) -> Callable[[Array], Array]:
         predict: Callable[[Array], Array] = self.model.predict_proba
         return predict
 
@@ -109,7 +109,7 @@ class Torch(Contender):
     def layers(self) -> Layers:
         return [(layer.weight.detach().numpy().T, layer.bias.detach().numpy()) for layer in self.linear]
 
-    def predictor(self) -> Callable[[Array], Array]:
+    def predictor(self, dtype: str = "float32", scale: float | None = None) -> Callable[[Array], Array]:
         torch, model = self.torch, self.model
 
         def predict(X: Array) -> Any:
@@ -182,7 +182,7 @@ class Jax(Contender):
     def layers(self) -> Layers:
         return [(np.asarray(weights), np.asarray(biases)) for weights, biases in self.carry[0]]
 
-    def predictor(self) -> Callable[[Array], Array]:
+    def predictor(self, dtype: str = "float32", scale: float | None = None) -> Callable[[Array], Array]:
         parameters = self.carry[0]
         return lambda X: np.asarray(self.forward(parameters, X))
 

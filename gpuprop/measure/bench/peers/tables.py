@@ -52,7 +52,7 @@ def tables(entries: Sequence[Entry]) -> Iterator[tuple[str, Table]]:
     if "calls" in by_subject:
         yield _calls(by_subject["calls"])
     if "inference" in by_subject:
-        yield _inference(by_subject["inference"])
+        yield from _inference(by_subject["inference"])
     if "accuracy" in by_subject:
         yield _accuracy(by_subject["accuracy"])
     footprint = [subject for subject in ("start", "memory", "install") if subject in by_subject]
@@ -108,16 +108,39 @@ def _best(entries: Sequence[Entry]) -> dict[tuple[str, str], float]:
     return best
 
 
-def _inference(entries: Sequence[Entry]) -> tuple[str, Table]:
+#: What an entry of a report says of its case that was written when predictions were of one kind.
+_FORMER = {"config": "a", "threads": 1, "dtype": "float32", "inputs": "contiguous"}
+
+
+def _inference(entries: Sequence[Entry]) -> Iterator[tuple[str, Table]]:
+    """Yield a table for each number of threads: gpuprop's times, and how many times as long the others take."""
+    entries = [_FORMER | entry for entry in entries]
     sizes = sorted({entry["rows"] for entry in entries})
-    found = {(entry["contender"], entry["rows"]): entry["microseconds"] for entry in entries}
-    rows = [
-        [NAMES[name], *(f"{found[name, size]:,.1f}" for size in sizes)]
-        for name in NAMES
-        if any(entry["contender"] == name for entry in entries)
-    ]
-    headers = ("probabilities", *(f"{size:,} row{'s' if size > 1 else ''}, us" for size in sizes))
-    return "Inference, config a (threads: 1)", (headers, rows, tuple(range(1, len(headers))))
+    headers = ("network and inputs", "contender", *(f"{size:,} row{'s' if size > 1 else ''}" for size in sizes))
+    for threads in sorted({entry["threads"] for entry in entries}):
+        found: dict[tuple[str, ...], dict[tuple[str, int], float]] = {}
+        for entry in entries:
+            if entry["threads"] == threads:
+                case = found.setdefault(tuple(entry[key] for key in ("config", "dtype", "inputs")), {})
+                case[entry["contender"], entry["rows"]] = entry["microseconds"]
+        rows = []
+        for (config, dtype, inputs), times in found.items():
+            network = f"{config}, {dtype}, {inputs}"
+            for name in (name for name in NAMES if any(contender == name for contender, _ in times)):
+                own = name == "gpuprop"
+                cells = [
+                    _microseconds(times.get((name, size)))
+                    if own
+                    else _ratio(times.get((name, size)), times.get(("gpuprop", size)))
+                    for size in sizes
+                ]
+                rows.append([network, f"{NAMES[name]}, {'us' if own else 'times'}", *cells])
+                network = ""
+        yield f"Probabilities (threads: {threads})", (headers, rows, tuple(range(2, len(headers))))
+
+
+def _microseconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.1f}"
 
 
 def _accuracy(entries: Sequence[Entry]) -> tuple[str, Table]:

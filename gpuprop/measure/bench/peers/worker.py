@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from gpuprop.errors import GpupropError
+from gpuprop.measure.bench.peers import inference
 from gpuprop.measure.bench.peers.configs import CONFIGS, Array, cross_entropy, load, probabilities
 from gpuprop.measure.bench.peers.contenders import Contender, Gpuprop
 from gpuprop.measure.bench.peers.libraries import CONTENDERS
@@ -41,24 +41,6 @@ def training(name: str, config_name: str) -> None:
         {"loss": cross_entropy(config, layers, X, y) if layers else None},
         {"run": lambda units: contender.epochs(units)},
     )
-
-
-def inference(name: str, config_name: str) -> None:
-    """Predict one row or many, as often as the requests ask for."""
-    config = replace(CONFIGS[config_name], n_samples=10_000)
-    X, y = load(config)
-    contender = CONTENDERS[name](config, X, y)
-    predict = contender.predictor()
-
-    def run(units: int, n_rows: int) -> float:
-        rows = X[:n_rows]
-        begin = time.perf_counter()
-        for _ in range(units):
-            predict(rows)
-        return (time.perf_counter() - begin) / units
-
-    error = np.abs(predict(X) - probabilities(config, contender.layers(), X)).max()
-    serve({"error": float(error)}, {"run": run})
 
 
 def accuracy(name: str, config_name: str) -> None:
@@ -134,4 +116,5 @@ def _peak() -> int:
 
 
 if __name__ == "__main__":
-    {f.__name__: f for f in (training, inference, accuracy, start, memory)}[sys.argv[1]](*sys.argv[2:])
+    functions = {f.__name__: f for f in (training, accuracy, start, memory)} | {"inference": inference.work}
+    functions[sys.argv[1]](*sys.argv[2:])

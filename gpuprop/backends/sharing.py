@@ -1,0 +1,96 @@
+"""Work that is cut into pieces, and the threads that take the pieces one by one until none is left.
+
+The calling thread works too and waits only for pieces that others have begun, so that a thread which gets no processor
+in time, because the machine is busy, delays nobody. What a piece computes must not depend on who takes it.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import contextvars
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
+
+__all__ = ["work_through"]
+
+Piece = TypeVar("Piece")
+
+
+def work_through(pieces: Iterable[Piece], worker: Callable[[], Callable[[Piece], None]], n_threads: int) -> None:
+    """Do every piece of work, in up to `n_threads` threads.
+
+    Parameters
+    ----------
+    pieces : iterable
+        What `worker`'s functions take.
+    worker : callable
+        Each thread calls it once; it returns the function that does a piece, with arrays of the thread's own, say.
+    n_threads : int
+        The calling thread counts.
+
+    Raises
+    ------
+    BaseException
+        What a piece raised first; the pieces that nobody has begun are left undone.
+    """
+    left = deque(pieces)
+    if n_threads == 1 or len(left) < 2:
+        work = worker()
+        while left:
+            work(left.popleft())
+        return
+    shared = _Shared(left, worker)
+    for _ in range(min(n_threads, len(left)) - 1):
+        # NumPy's error state and the like are those of the calling thread. It does not wait until a new one begins, as
+        # `threading.Thread` would. Where no further thread can be started, the others do its share.
+        with contextlib.suppress(RuntimeError):
+            _thread.start_new_thread(contextvars.copy_context().run, (shared.help,))
+    shared.help()
+    shared.done.wait()
+    if shared.errors:
+        raise shared.errors[0]
+
+
+class _Shared(Generic[Piece]):
+    """The pieces that are left, and how many are not done yet."""
+
+    def __init__(self, left: deque[Piece], worker: Callable[[], Callable[[Piece], None]]) -> None:
+        self.left, self.worker = left, worker
+        self.errors: list[BaseException] = []
+        self.done = threading.Event()
+        self._undone, self._lock = len(left), threading.Lock()
+
+    def help(self) -> None:
+        """Take pieces until none is left; after an error nobody takes any."""
+        work: Callable[[Piece], None] | None = None
+        while True:
+            try:
+                piece = self.left.popleft()
+            except IndexError:
+                return
+            try:
+                work = work or self.worker()
+                work(piece)
+            except BaseException as error:
+                self.errors.append(error)
+                self._finish(1 + self._drop())
+                return
+            self._finish(1)
+
+    def _drop(self) -> int:
+        """Take all pieces that are left and return how many they were."""
+        count = 0
+        with contextlib.suppress(IndexError):
+            while True:
+                self.left.popleft()
+                count += 1
+        return count
+
+    def _finish(self, count: int) -> None:
+        with self._lock:
+            self._undone -= count
+            if self._undone == 0:
+                self.done.set()
