@@ -242,3 +242,22 @@ def test_the_simulator_has_no_speed(cli: Cli, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("gpuprop.backends.get_ops", lambda name: simulator)
     monkeypatch.setattr(os, "environ", dict(os.environ))
     assert "the simulator has no speed" in cli.fail("bench", "step", "--device", "cuda-sim").err
+
+
+def test_the_tile_beside_blas(cli: Cli) -> None:
+    pytest.importorskip("numba", reason="without Numba there is no tile")
+    found = json.loads(cli.run("bench", "tile", "--config", "a", "--rounds", 1, "--json").out)
+    assert found["kind"] == "tile"
+    assert [(one["config"], one["what"]) for one in found["results"]] == [("a", "forward"), ("a", "gradient")]
+    rates = found["results"][0]["gflop_per_s"]
+    assert found["results"][0]["ratio"] == pytest.approx(rates["tile"] / rates["blas"])
+    assert "float16" in cli.fail("bench", "tile", "--dtype", "float16").err
+
+
+def test_a_wrong_tile_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba", reason="without Numba there is no tile")
+    from gpuprop.measure.bench import tile
+
+    monkeypatch.setattr(tile, "_rows_times_panels", lambda left, right: (lambda times: None, lambda: left @ right + 1))
+    with pytest.raises(GpupropError, match="the tile multiplies wrongly"):
+        list(tile.entries(list(tile.products(["a"])), np.dtype(np.float32), 1))

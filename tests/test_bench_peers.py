@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 
 from gpuprop.errors import GpupropError
 from gpuprop.measure.bench.documents import document
 from gpuprop.measure.bench.peers import comparison, inference, worker
 from gpuprop.measure.bench.peers import tables as report
+from gpuprop.measure.bench.peers.calls import WAYS, ways_of
 from gpuprop.measure.bench.peers.configs import Config, cross_entropy, probabilities
 from gpuprop.measure.bench.peers.libraries import CONTENDERS
 from tests.cli_tools import Cli
@@ -105,6 +108,16 @@ def test_learning_shuffles_and_ends_when_the_judge_is_content(name: str) -> None
     np.testing.assert_allclose(shuffled[0], as_they_lie[0], atol=0.1)  # from the same initial weights
 
 
+def test_every_way_to_ask_for_an_epoch_trains() -> None:
+    config = Config((5, 7, 3), "relu", "momentum", 0.01, 8, 32)
+    X = np.random.default_rng(1).normal(size=(32, 5)).astype(np.float32)
+    ways = ways_of(config, X, X[:, :3].argmax(axis=1), 2, plan="steps")
+    assert {way for _, way in ways} == set(WAYS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        assert all(run() > 0 for run in ways.values())
+
+
 def test_installed_size_counts_every_requirement_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def package(name: str, size: int, requires: str = "") -> None:
         (tmp_path / f"{name}.py").write_text("#" * size)
@@ -149,6 +162,14 @@ ENTRIES: list[dict[str, Any]] = [
          "rows": 10, "contender": contender, "microseconds": us}
         for contender, us in [("numpy", 30.0), ("gpuprop", 20.0)]
     ),
+    *(
+        {"subject": "calls", "config": "e32", "threads": 1, "contender": contender, "call": call, "microseconds": us,
+         "best": us}
+        for contender, call, us in [
+            ("gpuprop", "fit", 20.0), ("gpuprop", "partial_fit", 22.0), ("gpuprop", "warm_start", 24.0),
+            ("gpuprop", "Trainer", 16.0), ("gpuprop", "Trainer.training", 17.0), ("sklearn", "partial_fit", 300.0),
+        ]
+    ),
     {"subject": "accuracy", "contender": "jax", "target": 0.975, "seeds": 5, "reached": 5, "most_epochs": 20,
      "seconds": 4.5, "epochs": 7},
     {"subject": "accuracy", "contender": "jax", "target": 0.98, "seeds": 5, "reached": 0, "most_epochs": 20,
@@ -175,6 +196,9 @@ def test_tables() -> None:
             ["", "plain NumPy, times", "-", "1.50", "-"],
         ],
     )
+    assert found["An update by the way that its epoch is asked for, in times of one within a long fit"][1] == [
+        ["e32, 1 thread", "20.0 us", "1.10", "1.20", "16.0 us", "1.06", "-", "300.0 us", "-"]
+    ]
     assert found["Training time to a test accuracy (threads: 1; at most 20 epochs)"][1] == [
         ["JAX", "4.50", "7 epochs, 5 of 5 seeds", "-", "0 of 5 seeds"]
     ]

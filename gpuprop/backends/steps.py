@@ -216,6 +216,15 @@ class Memory:
         self._arrays = [*rule.state.values(), *(array for _, array in scaling_arrays(rule))]
         self._copies = [array.copy() for array in self._arrays]
 
+    @property
+    def n_bytes(self) -> int:
+        """The bytes of the copy."""
+        return sum(copy.nbytes for copy in self._copies)
+
+    def follow(self, rule: UpdateRule) -> None:
+        """Copy another rule's arrays from now on; they have the sizes of those before."""
+        self._arrays = [*rule.state.values(), *(array for _, array in scaling_arrays(rule))]
+
     def keep(self) -> None:
         """Copy what the rule remembers now."""
         for copy, array in zip(self._copies, self._arrays, strict=True):

@@ -27,7 +27,7 @@ import numpy as np
 if TYPE_CHECKING:
     from gpuprop.core.updates import Training
 
-__all__ = ["ThreadChoice", "allowed_threads", "blas_threads", "limited_blas", "threads_for_products"]
+__all__ = ["ThreadChoice", "allowed_threads", "blas_threads", "limited_blas", "most_threads", "threads_for_products"]
 
 #: From this many multiplications of numbers in a layer's product on, BLAS gets all its threads. With fewer a second
 #: thread saves some tenths of a millisecond, and where another program has its processor it costs much more: by two
@@ -157,8 +157,7 @@ class ThreadChoice:
 
     def __init__(self, products: int, limit: int | None = None) -> None:
         self._products = products
-        most = allowed_threads() if limit is None else min(limit, allowed_threads())
-        self.most = most if products >= _WORTH_SHARING else 1
+        self.most = most_threads(products, limit)
         self._trial = max(1, _TRIAL // max(1, products))
         self._measured: _Measured | None = None
         # The numbers of threads still to be measured; 0 stands for a call that does not count.
@@ -201,6 +200,13 @@ class ThreadChoice:
             self._took += took
             if not self._trials:
                 measured.left = _APART * self._took
+
+
+def most_threads(products: int, limit: int | None = None) -> int:
+    """Return the most threads that make updates of so many products in the fused tier."""
+    if products < _WORTH_SHARING:
+        return 1
+    return allowed_threads() if limit is None else min(limit, allowed_threads())
 
 
 def allowed_threads() -> int:

@@ -59,6 +59,16 @@ Examples:
   gpuprop bench epoch --device cpu --config a --rounds 3
 """
 
+_TILE_HELP = """Multiply by the fused tier's register tile and by NumPy's BLAS, in turns, on one thread of the CPU.
+
+The products are those of an update of the networks of `gpuprop bench peers`, without their output layers.
+
+\b
+Examples:
+  gpuprop bench tile
+  gpuprop bench tile --config a,c --rounds 11
+"""
+
 Rounds = Annotated[int, typer.Option(metavar="N", min=1, help="Number of samples of each contender.")]
 Report = Annotated[
     Path | None, typer.Option("--report", metavar="FILE", help="Write all results to this file, as JSON.")
@@ -74,6 +84,7 @@ def register(app: typer.Typer) -> None:
     bench.command("kernels", help=_KERNELS_HELP, short_help="Each kernel against library calls.")(kernels)
     bench.command("step", help=_STEP_HELP, short_help="One update against other libraries.")(step)
     bench.command("epoch", help=_EPOCH_HELP, short_help="A whole epoch of MNIST.")(epoch)
+    bench.command("tile", help=_TILE_HELP, short_help="The multiplication of the CPU's fused tier against BLAS.")(tile)
     bench.command(
         "peers",
         help=HELP,
@@ -144,6 +155,29 @@ def epoch(
 ) -> None:
     """Validate, time, print."""
     _training("epoch", device, config, rounds, report, json)
+
+
+def tile(
+    config: Annotated[str, typer.Option("--config", metavar="NAMES", help="Some of a, b, c, d.")] = "a,b,c,d",
+    dtype: Annotated[str, typer.Option(metavar="NAME", help="float32 or float64.")] = "float32",
+    rounds: Rounds = 11,
+    report: Report = None,
+    json: Json = False,
+) -> None:
+    """Validate, time, print."""
+    chosen = known_names("--config", config.split(","), ("a", "b", "c", "d"))
+    if dtype not in ("float32", "float64"):
+        raise OptionError(f"got --dtype {dtype!r}, expected float32 or float64")
+    ops, reason = _device("cpu")
+    import numpy as np
+
+    from gpuprop.measure.bench import tile as bench
+
+    output, entries = _Output(ops, reason, report, json), []
+    for entry in bench.entries(list(bench.products(chosen)), np.dtype(dtype), rounds):
+        output.progress(f"{entry['config']}: {entry['what']}")
+        entries.append(entry)
+    output.finish("tile", entries, bench.table(entries))
 
 
 def _training(kind: str, device: str, config: str, rounds: int, report: Path | None, json: bool) -> None:

@@ -57,7 +57,7 @@ def peers(
         str | None,
         typer.Option(
             metavar="SUBJECTS",
-            help="Some of training, inference, accuracy, start, memory, install, separated by commas.  [default: all]",
+            help="Some of training, inference, calls, accuracy, start, memory, install, with commas.  [default: all]",
         ),
     ] = None,
     contenders: Annotated[

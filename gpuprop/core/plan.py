@@ -7,6 +7,7 @@ limits on BLAS's threads, flushed subnormal numbers, streams and graphs.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from gpuprop.core.array_ops import Array
     from gpuprop.core.updates import EpochUpdates, Training
 
-__all__ = ["Backend", "Plan", "TrainingState"]
+__all__ = ["Backend", "Plan", "Renewable", "TrainingState"]
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,35 @@ class Plan(Protocol):
     def places(self) -> Iterator[tuple[str, Array]]:
         """Yield what the last update left, in the order of the algorithm: a name for messages, and an array."""
         ...
+
+
+class Renewable(ABC):
+    """What a `Plan` has beside, if a later training of the same network may take it over with all its arrays."""
+
+    @property
+    @abstractmethod
+    def n_bytes(self) -> int:
+        """The bytes of its arrays."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Let the training and its data go, which has ended; the plan makes no updates until it is renewed."""
+
+    @abstractmethod
+    def renew(self, training: Training, want: str) -> bool:
+        """Make the updates of another training from now on, if a new plan for it would be equal to this one.
+
+        Parameters
+        ----------
+        training : Training
+        want : str
+            "auto", or the name of a path.
+
+        Returns
+        -------
+        bool
+            False if that training needs another plan.
+        """
 
 
 class Backend(Ops, Protocol):

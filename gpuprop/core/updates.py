@@ -75,7 +75,7 @@ class Training:
     part_size, update_size : int
         Rows of a batch, and of an update: several batches' gradients may add up to one update.
     n_updates : int
-        The updates of all epochs, if the training does not end early.
+        The updates that are left to make, if the training does not end early.
     watched : bool
         Whether a callback must be told of each update.
     n_threads : int or None
@@ -89,6 +89,8 @@ class Training:
     joined : bool
         Whether earlier updates were made in the same calls as those of other trainings. That path has bits of its own,
         and the training stays on it when the others have ended.
+    updates_before : int
+        The updates that the network has made before with this optimizer, in all its trainings.
     """
 
     layers: Layers
@@ -103,6 +105,7 @@ class Training:
     n_rows: int | None = None
     varying_dropout: bool = False
     joined: bool = False
+    updates_before: int = 0
 
     @property
     def only_steps(self) -> str | None:

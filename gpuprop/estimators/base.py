@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +23,20 @@ from gpuprop.backends.threads import limited_blas
 from gpuprop.core.updates import PausingFit
 from gpuprop.estimators import lbfgs
 from gpuprop.estimators.convergence import Convergence, MonitoredScore
-from gpuprop.estimators.draws import CumulativeShuffles, hold_out, initial_parameters
+from gpuprop.estimators.draws import CumulativeShuffles, generator, hold_out, initial_parameters
 from gpuprop.estimators.exchange import Exchange
 from gpuprop.estimators.fitted import ParameterViews
 from gpuprop.estimators.kept_fits import kept_fit
-from gpuprop.estimators.parameters import CONSTRAINTS, Method, hidden_activations, hidden_layer_sizes, max_epochs
+from gpuprop.estimators.labels import Labels
+from gpuprop.estimators.parameters import (
+    CONSTRAINTS,
+    Method,
+    cannot_change,
+    hidden_activations,
+    hidden_layer_sizes,
+    max_epochs,
+)
+from gpuprop.estimators.recognised import plain_rows, targets_of
 from gpuprop.estimators.samples import Samples, input_dtypes, validated
 from gpuprop.estimators.scikit_learn_callbacks import CallbackSupportMixin, EpochTasks
 from gpuprop.estimators.stochastic import NON_FINITE, StochasticFit, Task
@@ -42,6 +54,14 @@ Role = Literal["fit", "partial_fit", "validation"]
 
 _ParameterViews = ParameterViews  # its place in pickles of ``coefs_`` and ``intercepts_`` from version 0.1
 
+#: The parameters of an estimator that were valid at the last check; a value that can change is not among them.
+_valid: WeakKeyDictionary[Any, tuple[Any, ...]] = WeakKeyDictionary()
+
+
+@functools.cache
+def _parameter_names(kind: Any) -> tuple[str, ...]:
+    return tuple(kind._get_param_names())
+
 
 class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type annotations
     """Base class of `MLPClassifier` and `MLPRegressor`; not for direct use.
@@ -51,6 +71,16 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = CONSTRAINTS
+
+    def _validate_params(self) -> None:
+        """Check the parameters, unless each is the object that it was at the last check and cannot have changed."""
+        values = tuple(map(vars(self).get, _parameter_names(cast("Any", type(self)))))
+        known = _valid.get(self)
+        if known is not None and all(map(operator.is_, values, known)):
+            return
+        super()._validate_params()
+        if all(map(cannot_change, values)):
+            _valid[self] = values
 
     # --- the fit -------------------------------------------------------------------------------------------------
 
@@ -90,7 +120,8 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
         samples = self._check_samples(X, y, sample_weight, incremental, reset=first_pass)
         validation = None if X_val is None else self._check_validation(X_val, y_val)
         kept = None if incremental or self.solver == "lbfgs" else kept_fit(self, [samples, validation])
-        random_state = check_random_state(self.random_state if kept is None else kept.random_state)
+        network = None if first_pass else self.network_
+        random_state = generator(self.random_state if kept is None else kept.random_state, network)
         sizes = (samples.X.shape[1], *hidden, samples.targets.shape[1])
         if first_pass:
             self._initialize(sizes, samples.X.dtype, random_state)
@@ -110,7 +141,9 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
         resume_from: Progress | None = self._progress if incremental else None
         watched = EpochTasks.wanted(self) and not incremental
         task = Task(
-            samples=replace(samples, targets=self._training_targets(samples.targets)),
+            samples=samples
+            if samples.recognised
+            else replace(samples, targets=self._training_targets(samples.targets)),
             validation=validation,
             epochs=epochs,
             row_orders=CumulativeShuffles(random_state, samples.X.shape[0]) if self.shuffle else None,
@@ -143,11 +176,19 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
             raise ValueError("X_val has no meaning with solver 'lbfgs', which has no epochs to evaluate it after")
 
     def _check_samples(self, X: Any, y: Any, sample_weight: Any, incremental: bool, *, reset: bool) -> Samples:
-        X, y = validated(self, X, y, input_dtypes(self), reset=reset)
+        dtypes = input_dtypes(self)
+        plain = not reset and sample_weight is None and plain_rows(self, X, y, dtypes)
+        labels = self._labels(y, incremental) if plain else None
+        known = None if labels is None else targets_of(self.network_, labels)
+        if known is not None:
+            return Samples(X, known, None, plain, labels, recognised=True)
+        if not plain:
+            X, y = validated(self, X, y, dtypes, reset=reset)
         targets = self._check_targets(y, "partial_fit" if incremental else "fit")
         weight = None if sample_weight is None else _check_sample_weight(to_host(sample_weight), X)
         weight = self._weigh_classes(y, weight, incremental)
-        return Samples(X, targets.reshape(len(targets), -1), weight)
+        plain = plain and weight is None
+        return Samples(X, targets.reshape(len(targets), -1), weight, plain, labels)
 
     def _check_validation(self, X_val: Any, y_val: Any) -> Samples:
         X_val, y_val = validated(self, X_val, y_val, (np.float64, np.float32), reset=False)
@@ -267,6 +308,10 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
 
     def _check_targets(self, y: Any, role: Role) -> Array:
         raise NotImplementedError
+
+    def _labels(self, y: Array, incremental: bool) -> Labels | None:
+        """Return what the targets follow from, if a later call may recognise it."""
+        return None
 
     def _weigh_classes(self, y: Any, weight: Array | None, incremental: bool) -> Array | None:
         return weight

@@ -22,8 +22,9 @@ from sklearn.utils.multiclass import (
 
 from gpuprop.arrays import namespace, on_gpu, to_host
 from gpuprop.estimators.base import BaseMLP, Role, if_stochastic
-from gpuprop.estimators.labels import check_label_objects
+from gpuprop.estimators.labels import Labels, check_label_objects
 from gpuprop.estimators.parameters import CONSTRAINTS, fit_method, set_parameters
+from gpuprop.estimators.recognised import encoded
 from gpuprop.estimators.undoing import as_before_if_it_fails
 
 __all__ = ["MLPClassifier"]
@@ -260,11 +261,16 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
             This object.
         """
         with as_before_if_it_fails(self):
-            if _check_partial_fit_first_call(self, classes):
+            if not self._knows(classes) and _check_partial_fit_first_call(self, classes):
                 several = type_of_target(y).startswith("multilabel")
                 self.learn_labels(y if several else classes)
             self._fit(X, y, sample_weight, incremental=True)
         return self
+
+    def _knows(self, classes: Any) -> bool:
+        """Return whether these are the known classes, in their order; scikit-learn takes longer to see the same."""
+        known = getattr(self, "classes_", None)
+        return type(classes) is np.ndarray and known is not None and np.array_equal(classes, known)
 
     def predict(self, X: Any) -> Array:
         """Return the class of each row of X, or its labels: shape (n_samples,) or (n_samples, n_labels)."""
@@ -317,15 +323,26 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         """Return y as a column for each output, and check that the classifier knows its classes."""
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
+        anew = not hasattr(self, "classes_") or (role == "fit" and not self.warm_start)
+        all_of_them = self.warm_start and role != "validation"
+        found = None if anew or self.is_multilabel else encoded(y, self.classes_, all_of_them=all_of_them)
+        if found is not None:
+            return found
         if y.dtype == object:
             check_label_objects(y)
         check_classification_targets(y)
-        if not hasattr(self, "classes_") or (role == "fit" and not self.warm_start):
+        if anew:
             self.learn_labels(y)
         else:
-            self._check_known(unique_labels(y), all_of_them=self.warm_start and role != "validation")
+            self._check_known(unique_labels(y), all_of_them=all_of_them)
         targets: Array = self._label_binarizer.transform(y).astype(bool)
         return targets
+
+    def _labels(self, y: Array, incremental: bool) -> Labels | None:
+        if self.class_weight is not None or self.early_stopping or not (incremental or self.warm_start):
+            return None
+        settings = (self._label_binarizer, self.warm_start, incremental, self.label_smoothing, self.network_.dtype)
+        return Labels(y, self.classes_, settings)
 
     def _check_known(self, classes: Array, *, all_of_them: bool) -> None:
         if all_of_them and set(classes) != set(self.classes_):

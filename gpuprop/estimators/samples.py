@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from sklearn.utils.validation import validate_data
 
 from gpuprop.arrays import is_sparse, on_gpu, plain_array, to_host
 
+if TYPE_CHECKING:
+    from gpuprop.estimators.labels import Labels
+
 __all__ = ["Samples", "input_dtypes", "validated", "validated_inputs"]
 
 Array = NDArray[Any]
@@ -20,11 +23,27 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Samples:
-    """Rows for training or validation: X (n, n_features), targets (n, n_outputs), weights (n,) or None."""
+    """Rows for training or validation.
+
+    Attributes
+    ----------
+    X : array or CSR matrix of shape (n_samples, n_features)
+    targets : ndarray of shape (n_samples, n_outputs)
+    weight : ndarray of shape (n_samples,) or None
+    plain : bool
+        Whether X is known to be finite and contiguous, see `gpuprop.estimators.recognised`.
+    labels : Labels or None
+        What the targets were made of, where a later call may recognise it.
+    recognised : bool
+        Whether the targets are those that the last call made of the same labels.
+    """
 
     X: Any
     targets: Array
     weight: Array | None
+    plain: bool = False
+    labels: Labels | None = None
+    recognised: bool = False
 
     def arrays(self) -> tuple[Any, ...]:
         """Return X, targets and, where there are some, weights."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -14,11 +16,13 @@ from gpuprop.core.updates import PausingFit
 from gpuprop.errors import NonFiniteLossError
 from gpuprop.estimators.convergence import Convergence
 from gpuprop.estimators.kept_fits import KeptFit
-from gpuprop.estimators.parameters import optimizer_of, schedule_of
+from gpuprop.estimators.parameters import cannot_change, optimizer_of, schedule_of
+from gpuprop.estimators.recognised import prepared
 from gpuprop.estimators.samples import Samples
+from gpuprop.model.network import Network
 from gpuprop.training.callbacks import Callback
 from gpuprop.training.metrics import Metric
-from gpuprop.training.orders import RowOrders
+from gpuprop.training.orders import RowOrders, in_order
 from gpuprop.training.records import Progress
 from gpuprop.training.trainer import Trainer
 
@@ -28,6 +32,16 @@ __all__ = ["NON_FINITE", "StochasticFit", "Task"]
 NON_FINITE = (
     "Solver produced non-finite parameter weights. The input data may contain large values and need to be preprocessed."
 )
+
+
+#: The estimator's parameters that a trainer is made of, beside its rate and epochs.
+_SETTINGS = (
+    "solver", "weight_decay", "nesterovs_momentum", "momentum", "beta_1", "beta_2", "epsilon", "batch_size",
+    "learning_rate", "clip_norm", "callbacks", "n_threads", "plan", "checkpoint",
+)  # fmt: skip
+#: These parameters and the settings of the trainer that the last call made of them for a network; checking them all
+#: takes as long as three updates of a small network.
+_checked: WeakKeyDictionary[Network, tuple[tuple[Any, ...], dict[str, Any]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -92,7 +106,9 @@ class StochasticFit:
         estimator.n_iter_ = 0
         stored = None if task.kept is None else task.kept.stored
         try:
-            yield from self.trainer.training(*task.samples.arrays(), resume_from=stored or task.resume_from)
+            yield from self.trainer.training(
+                *prepared(estimator.network_, task.samples), resume_from=stored or task.resume_from
+            )
         except KeyboardInterrupt:
             warnings.warn("Training interrupted by user.", stacklevel=6)
         except NonFiniteLossError as error:
@@ -122,7 +138,7 @@ class StochasticFit:
 
         As in scikit-learn, it draws its row orders anew; and the callbacks are still there.
         """
-        return replace(self.trainer.progress_for_other_data(), sources={}, callbacks=[])
+        return self.trainer.progress_for_other_data()
 
     def _extend_history(self) -> None:
         """Append the new epochs to the estimator's ``history_``."""
@@ -132,7 +148,7 @@ class StochasticFit:
         for column, values in self.trainer.history.items():
             history.setdefault(column, [None] * before).extend(values[known:])
         n_epochs = len(history.get("epoch", ()))
-        history["epoch"] = list(range(1, n_epochs + 1))
+        history.setdefault("epoch", [])[before:] = range(before + 1, n_epochs + 1)
         for values in history.values():  # a column that these epochs do not have
             values.extend([None] * (n_epochs - len(values)))
 
@@ -146,17 +162,31 @@ def _trainer(estimator: Any, task: Task) -> Trainer:
             stacklevel=7,
         )
     epochs_done = 0 if task.resume_from is None else task.resume_from.epochs_done
+    epochs = max(task.epochs, epochs_done + 1)
+    network, given = estimator.network_, tuple(map(vars(estimator).get, _SETTINGS))
+    constant = task.validation is None and task.kept is None and all(map(cannot_change, given))
+    known, rate = _checked.get(network) if constant else None, task.learning_rate
+    if known is not None and rate is not None and all(map(operator.is_, known[0], given)):
+        trainer = Trainer.from_settings(known[1], network, learning_rate=rate, epochs=epochs)
+    else:
+        trainer = _new_trainer(estimator, task, epochs)
+        if constant:
+            _checked[network] = given, trainer.settings()
+    trainer.row_orders = task.row_orders or in_order
+    return trainer
+
+
+def _new_trainer(estimator: Any, task: Task, epochs: int) -> Trainer:
     return Trainer(
         estimator.network_,
         optimizer=optimizer_of(estimator),
         learning_rate=task.learning_rate,
         batch_size=200 if estimator.batch_size == "auto" else int(estimator.batch_size),
-        epochs=max(task.epochs, epochs_done + 1),
+        epochs=epochs,
         validation=None if task.validation is None else task.validation.arrays(),
         schedule=schedule_of(estimator),
         clip_norm=estimator.clip_norm,
         shuffle=False,
-        row_orders=task.row_orders,
         conventions="scikit-learn",
         callbacks=estimator.callbacks or (),
         metrics=task.metrics,

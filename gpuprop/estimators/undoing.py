@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
+from gpuprop.training.records import LiveProgress
+
 __all__ = ["as_before_if_it_fails"]
 
 
@@ -22,8 +24,12 @@ def as_before_if_it_fails(estimator: Any) -> Iterator[None]:
     attributes = dict(vars(estimator))
     network = attributes.get("network_")
     parameters = None if network is None else network.host_parameters()
-    lengths = [(record, len(record)) for value in attributes.values() for record in _records(value)]
+    updates_made = None if network is None else network.updates_made
     histories = [(value, dict(value)) for value in attributes.values() if isinstance(value, dict)]
+    records = [value for value in attributes.values() if isinstance(value, list)]
+    records += [column for history, _ in histories for column in history.values() if isinstance(column, list)]
+    lengths = [(record, len(record)) for record in records]
+    memory = [(array, array.copy()) for array in _memory(attributes.get("_progress"))]
     generators = [(one, one.get_state()) for one in _generators(estimator)]
     try:
         yield
@@ -33,6 +39,9 @@ def as_before_if_it_fails(estimator: Any) -> Iterator[None]:
         vars(estimator).update(attributes)
         if network is not None:
             network.set_parameters(parameters)
+            network.updates_made = updates_made
+        for array, copy in memory:
+            array[...] = copy
         for history, columns in histories:
             history.clear()
             history.update(columns)
@@ -43,11 +52,9 @@ def as_before_if_it_fails(estimator: Any) -> Iterator[None]:
         raise
 
 
-def _records(value: Any) -> list[list[Any]]:
-    """Return the lists that a fitted attribute consists of."""
-    if isinstance(value, list):
-        return [value]
-    return [one for one in value.values() if isinstance(one, list)] if isinstance(value, dict) else []
+def _memory(progress: Any) -> list[Any]:
+    """Return the arrays in which the next call goes on."""
+    return list(progress.optimizer_state.values()) if isinstance(progress, LiveProgress) else []
 
 
 def _generators(estimator: Any) -> list[np.random.RandomState]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from gpuprop.maths.losses import Metric
     from gpuprop.maths.scaling import InputScaling
 
-__all__ = ["chunks", "loss_and_score", "objective", "prepared"]
+__all__ = ["chunks", "loss_and_score", "objective", "plain_data", "prepared"]
 
 #: The rows that inference and whole-data gradients process at a time: enough for multiplications at full speed, and few
 #: enough that the activations of a wide network take only tens of megabytes.
@@ -84,6 +84,20 @@ def prepared(
             metric=metric,
             total_variation=_total_variation(targets, wide_weight) if metric == "residual" else 0.0,
         )
+
+
+def plain_data(inputs: Array, targets: Array, metric: Metric) -> TrainingData:
+    """Return a data set of the host of which everything has been checked; there are no sample weights."""
+    return TrainingData(
+        inputs=inputs,
+        scaling=None,
+        targets=targets,
+        sample_weight=None,
+        wide_weight=None,
+        total_weight=float(len(inputs)),
+        metric=metric,
+        total_variation=_total_variation(targets, None) if metric == "residual" else 0.0,
+    )
 
 
 def loss_and_score(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from gpuprop.core.parameters import Parameters
@@ -62,6 +64,13 @@ class SpecViews:
 
     layers: Layers
     ops: Backend
+    #: The updates that trainings have made with each optimizer, by its name. They decide how the next ones are made.
+    #: Copies and pickles have them, and a model file does not.
+    updates_made: Mapping[str, int] = MappingProxyType({})
+
+    def count_updates(self, optimizer: str, n_updates: int) -> None:
+        """Note that trainings with this optimizer have made so many updates in all."""
+        self.updates_made = {**self.updates_made, optimizer: n_updates}  # copies of the network share the old mapping
 
     @property
     def spec(self) -> Spec:

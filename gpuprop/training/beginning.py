@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpuprop.core.data import TrainingData
 from gpuprop.core.parameters import Parameters
 from gpuprop.core.rule import UpdateRule
 from gpuprop.core.updates import Training
 from gpuprop.maths.losses import smoothed_labels
 from gpuprop.training.inputs_scaling import continued
+from gpuprop.training.known_targets import prepared
 from gpuprop.training.metrics import ValidationScores, falls
 from gpuprop.training.orders import hold_out
 from gpuprop.training.rates import decay_factors, gradient_factors, rate_factors
-from gpuprop.training.records import Patience
+from gpuprop.training.records import LiveProgress, Patience
 from gpuprop.training.run import Run, step_callbacks
 from gpuprop.training.saving import check_settings
 from gpuprop.training.settings import fingerprints, settings_of
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gpuprop.core.array_ops import Array
-    from gpuprop.core.data import TrainingData
     from gpuprop.training.checkpoint import StoredCheckpoint
     from gpuprop.training.records import Progress
 
@@ -63,6 +64,7 @@ def begin(trainer: Any, given: tuple[Any, Any, Any], progress: Progress, stored:
         check_data(progress, known)
     if stored is not None:
         check_settings(stored, trainer, settings)
+    trainer.updates_before = _updates_before(trainer, progress)
     training, parameters = _training(trainer, data[""], progress, stored), network.host_parameters()
     run = Run(
         training=training,
@@ -83,6 +85,7 @@ def begin(trainer: Any, given: tuple[Any, Any, Any], progress: Progress, stored:
     run.fingerprints = known
     if progress.parameters is not None:
         network.set_parameters(progress.parameters)
+        network.count_updates(trainer.optimizer.name, trainer.updates_before + progress.steps_done)
         run.parameters = network.host_parameters()
     run.training = replace(training, rule=_rule(trainer, progress))
     run.patience.restore(progress.patience)
@@ -121,7 +124,8 @@ def _prepared(trainer: Any, X: Any, y: Any, sample_weight: Any) -> dict[str, Tra
         validation = network.prepare(*held_out)
     elif trainer.validation is not None:
         validation = network.prepare(*trainer.validation)
-    return {"": network.prepare(X, y, sample_weight), "validation ": validation}
+    data = X if isinstance(X, TrainingData) else prepared(network, X, y, sample_weight)
+    return {"": data, "validation ": validation}
 
 
 def _training(trainer: Any, data: TrainingData | None, progress: Progress, stored: StoredCheckpoint | None) -> Training:
@@ -142,14 +146,23 @@ def _training(trainer: Any, data: TrainingData | None, progress: Progress, store
         rule=UpdateRule(trainer.optimizer, {}),
         part_size=part_size,
         update_size=update_size,
-        n_updates=trainer.epochs * trainer.steps_per_epoch,
+        n_updates=(trainer.epochs - progress.epochs_done) * trainer.steps_per_epoch,
         watched=bool(step_callbacks(trainer)),
         n_threads=n_threads,
         want=trainer.plan,
         n_rows=n_rows,
         joined=here and place.get("plan") == "joint",
         varying_dropout=trainer.dropout_schedule is not None and any(network.dropout),
+        updates_before=trainer.updates_before + progress.steps_done,
     )
+
+
+def _updates_before(trainer: Any, progress: Progress) -> int:
+    """Return the updates that the network had made with this optimizer before this training began."""
+    if progress.parameters is not None:
+        return progress.updates_before
+    # `steps_done` belongs to this training, also where it goes on with other parameters.
+    return max(0, int(trainer.network.updates_made.get(trainer.optimizer.name, 0)) - progress.steps_done)
 
 
 def _smoothed(trainer: Any, data: TrainingData) -> TrainingData:
@@ -163,8 +176,9 @@ def _smoothed(trainer: Any, data: TrainingData) -> TrainingData:
 
 
 def _rule(trainer: Any, progress: Progress) -> UpdateRule:
-    """Return the rule of the updates, with copies of what the optimizer remembers."""
+    """Return the rule of the updates, with what the optimizer remembers."""
     network, spec, old = trainer.network, trainer.network.spec, progress.optimizer_state
+    taken_over = isinstance(progress, LiveProgress)
     layer = None
     if trainer.scaling_layer:
         layer = continued(
@@ -177,7 +191,8 @@ def _rule(trainer: Any, progress: Progress) -> UpdateRule:
     return UpdateRule(
         trainer.optimizer,
         state={
-            name: _in_layout(network, old[name]) if name in old else _flat(network) for name in trainer.optimizer.slots
+            name: _in_layout(network, old[name], copied=not taken_over) if name in old else _flat(network)
+            for name in trainer.optimizer.slots
         },
         clip_norm=trainer.clip_norm,
         max_norm=trainer.max_norm,
@@ -188,9 +203,10 @@ def _rule(trainer: Any, progress: Progress) -> UpdateRule:
     )
 
 
-def _in_layout(network: Any, state: Array) -> Array:
-    """Return a copy of an optimizer's array, from any device, in the layout of this one."""
-    return Parameters.in_layout(network.ops, state, network.spec.layout, network.dtype).copy()
+def _in_layout(network: Any, state: Array, *, copied: bool) -> Array:
+    """Return an optimizer's array, from any device, in the layout of this one."""
+    array = Parameters.in_layout(network.ops, state, network.spec.layout, network.dtype)
+    return array.copy() if copied else array
 
 
 def _flat(network: Any) -> Array:

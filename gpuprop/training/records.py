@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gpuprop.core.array_ops import Array
     from gpuprop.core.scaling_layer import ScalingLayer
 
-__all__ = ["Patience", "Progress", "Within", "append_record", "check_kept_column", "even_columns"]
+__all__ = ["LiveProgress", "Patience", "Progress", "Within", "append_record", "check_kept_column", "even_columns"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,8 @@ class Progress:
         SHA-256 of the arrays that are trained on, see `gpuprop.training.settings`.
     within : Within or None
         Where the training stands within an epoch that has begun.
+    updates_before : int
+        The updates that the network had made with this optimizer before this training began.
     """
 
     epochs_done: int
@@ -95,10 +97,18 @@ class Progress:
     sources: dict[str, Any] = field(default_factory=dict)
     data: dict[str, str] = field(default_factory=dict)
     within: Within | None = None
+    updates_before: int = 0
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a pickle; what the version that wrote it did not keep is unknown."""
         vars(self).update(vars(Progress(0, 0, {}, {})) | state)
+
+
+class LiveProgress(Progress):
+    """Where a training stood when it ended, with its own arrays on the host in place of copies.
+
+    The training that goes on from here updates these arrays, so only one can.
+    """
 
 
 def append_record(history: dict[str, list[Any]], record: dict[str, Any]) -> None:

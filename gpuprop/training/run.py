@@ -16,6 +16,7 @@ from gpuprop.core.parameters import Parameters
 from gpuprop.core.plan import TrainingState
 from gpuprop.errors import DeviceError, PlanError
 from gpuprop.training.callbacks.base import Callback
+from gpuprop.training.kept_plans import renewed
 from gpuprop.training.signals import finishing
 from gpuprop.training.sources import restore_sources, sources_of
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from gpuprop.core.data import TrainingData
     from gpuprop.core.plan import Plan
     from gpuprop.core.updates import EpochUpdates, MadeElsewhere, Training
+    from gpuprop.model.network import Network
     from gpuprop.training.metrics import ValidationScores
     from gpuprop.training.records import Patience, Within
 
@@ -131,10 +133,11 @@ class Run:
         """The number of BLAS's threads on which the bits depend, if one has been chosen."""
         return self.training.n_threads if self.plan is None else self.plan.threads
 
-    def plan_of(self, want: str) -> Plan:
+    def plan_of(self, network: Network, want: str) -> Plan:
         """Return the plan of the updates, chosen when it is first needed."""
         if self.plan is None:
-            self.plan = choose_plan([self.training], want=want)
+            kept = None if self.former_place else renewed(network, self.training, want)
+            self.plan = choose_plan([self.training], want=want) if kept is None else kept
             former = self.former_place.get("plan")
             here = self.former_place.get("device") == self.ops.device
             if want == "auto" and self.ops.on_host and here and former not in (None, self.plan.name):
@@ -175,7 +178,11 @@ class Run:
         at_boundary : callable
             Called with the number of the epoch's updates so far, before each call that makes some.
         """
-        plan, callbacks, n_updates = self.plan_of(trainer.plan), step_callbacks(trainer), trainer.steps_per_epoch
+        plan, callbacks, n_updates = (
+            self.plan_of(trainer.network, trainer.plan),
+            step_callbacks(trainer),
+            trainer.steps_per_epoch,
+        )
         with plan.active():
             plan.begin_epoch(updates)
             first = 0

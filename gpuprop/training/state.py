@@ -11,7 +11,7 @@ from gpuprop.backends.steps import scaling_on_host
 from gpuprop.core.parameters import Parameters
 from gpuprop.core.scaling_layer import ScalingLayer
 from gpuprop.errors import ResumeError
-from gpuprop.training.records import Progress, Within
+from gpuprop.training.records import LiveProgress, Progress, Within
 from gpuprop.training.settings import different_data, fingerprints
 from gpuprop.training.sources import sources_of
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from gpuprop.training.run import Run
 
-__all__ = ["captured", "check_data", "check_fit", "data_of", "restore_callbacks"]
+__all__ = ["captured", "captured_for_other_data", "check_data", "check_fit", "data_of", "restore_callbacks"]
 
 
 def captured(trainer: Any, run: Run, *, with_data: bool = True) -> Progress:
@@ -61,6 +61,32 @@ def captured(trainer: Any, run: Run, *, with_data: bool = True) -> Progress:
         sources=sources_of(trainer),
         data=data_of(run) if with_data and not run.lost else {},
         within=within,
+        updates_before=trainer.updates_before,
+    )
+
+
+def captured_for_other_data(trainer: Any, run: Run) -> Progress:
+    """Return where a training that has ended stands, as far as a training on other data goes on from it.
+
+    The trainer is not used any more.
+    """
+    rule = run.training.rule
+    if run.ops.on_host:
+        kind: type[Progress] = LiveProgress
+        optimizer = dict(rule.state)
+    else:
+        kind = Progress
+        optimizer = {} if run.lost else {name: run.on_host(array) for name, array in rule.state.items()}
+    scaling = {} if run.lost else scaling_on_host(rule, run.ops)
+    return kind(
+        epochs_done=trainer.epochs_done,
+        steps_done=trainer.steps_done,
+        optimizer_state=optimizer,
+        history={name: list(column) for name, column in trainer.history.items()},
+        scaling_layer=ScalingLayer.of(scaling) if scaling else None,
+        optimizer=trainer.optimizer.name,
+        within=run.within,
+        updates_before=trainer.updates_before,
     )
 
 
@@ -101,7 +127,7 @@ def check_fit(trainer: Any, progress: Progress) -> None:
     size = Parameters.count(network.spec.layout)
     arrays = [("parameters", progress.parameters)] if progress.parameters is not None else []
     for name, array in [*arrays, *progress.optimizer_state.items()]:
-        if str(array.dtype) != network.dtype.name:
+        if array.dtype != network.dtype and str(array.dtype) != network.dtype.name:
             raise ResumeError(
                 f"resume_from: its {name.replace('_', ' ')} are {array.dtype}, the network is {network.dtype.name}; "
                 "resume with a network of the same dtype"

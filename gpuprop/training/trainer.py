@@ -26,6 +26,7 @@ from gpuprop.training.callbacks.progress import ProgressBar
 from gpuprop.training.checkpoint import Checkpoint, StoredCheckpoint, found_checkpoint
 from gpuprop.training.divergence import explain_divergence
 from gpuprop.training.epoch_updates import updates_of
+from gpuprop.training.kept_plans import give_back
 from gpuprop.training.metrics import Metrics, monitored
 from gpuprop.training.orders import RowOrders, check_validation, counter_based_orders, in_order
 from gpuprop.training.rates import Parametrization, check_factors
@@ -34,12 +35,13 @@ from gpuprop.training.run import Run, step_callbacks
 from gpuprop.training.saving import at_boundary, save
 from gpuprop.training.settings import different_place
 from gpuprop.training.signals import finishing, watching_signals
-from gpuprop.training.state import captured, restore_callbacks
+from gpuprop.training.state import captured, captured_for_other_data, restore_callbacks
 from gpuprop.training.stored import place_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from gpuprop.core.data import TrainingData
     from gpuprop.training.profiling import Profile
 
 __all__ = ["Trainer"]
@@ -270,6 +272,22 @@ class Trainer:
             f"{self.epochs} epochs in {batches})"
         )
 
+    def settings(self) -> dict[str, Any]:
+        """Return the attributes of a trainer that has not trained yet, for `from_settings`; without its network."""
+        return {name: value for name, value in vars(self).items() if name != "network"}
+
+    @classmethod
+    def from_settings(
+        cls, settings: Mapping[str, Any], network: Network, *, learning_rate: float, epochs: int
+    ) -> Trainer:
+        """Return a trainer with settings that have been checked before; only what is given here is new."""
+        trainer = cls.__new__(cls)
+        vars(trainer).update(settings)
+        trainer.network = network
+        trainer.learning_rate = check_real("learning_rate", learning_rate, 0.0, open_minimum=True)
+        trainer.epochs = epochs
+        return trainer
+
     def _check_callbacks(self) -> None:
         for callback in self.callbacks:
             if not isinstance(callback, Callback):
@@ -281,7 +299,7 @@ class Trainer:
         self.epochs_done = progress.epochs_done
         self.steps_done = progress.steps_done
         self.steps_per_epoch = 0
-        self.n_samples = 0
+        self.n_samples = self.updates_before = 0
         self.best_epoch: int | None = None
         self._stop = False
         self._progress = progress
@@ -313,12 +331,12 @@ class Trainer:
     def progress_for_other_data(self) -> Progress:
         """Return `progress` for a fit on another part of the data, such as the next ``partial_fit``.
 
-        It knows nothing of the data, and leaves parameters and learning rate as they then are.
+        It knows nothing of the data, leaves parameters and learning rate as they then are, and knows no states of
+        callbacks and of sources of row orders.
         """
         if self._run is None:
             return self._progress
-        known = captured(self, self._run, with_data=False)
-        return replace(known, parameters=None, learning_rates=None, patience={})
+        return captured_for_other_data(self, self._run)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the content of a copy or a pickle: where the training stands, but no plan and no data."""
@@ -383,8 +401,8 @@ class Trainer:
 
     def training(
         self,
-        X: ArrayLike,
-        y: ArrayLike,
+        X: ArrayLike | TrainingData,
+        y: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         *,
         resume_from: Progress | StoredCheckpoint | str | os.PathLike[str] | None = None,
@@ -392,7 +410,8 @@ class Trainer:
         """Do as `fit`, pausing before the updates of each epoch, so that several trainings can be led side by side.
 
         Whoever makes the updates for the trainer must leave parameters and optimizer as the trainer would. Signals
-        count if the caller runs within `gpuprop.training.signals.watching_signals`.
+        count if the caller runs within `gpuprop.training.signals.watching_signals`. `X` may be what
+        `Network.prepare` returned; `y` is None then.
         """
         self._check_callbacks()
         if isinstance(resume_from, Progress | None):
@@ -416,6 +435,7 @@ class Trainer:
                 with suppress(Exception):
                     callback.on_exception(self, error)
             raise
+        give_back(self.network, run.plan)
         if run.patience.keeps:
             self._restore(run.patience.parameters)
         for callback in run.begun_callbacks(self):
@@ -472,7 +492,7 @@ class Trainer:
         parameters = self.network.host_parameters()
         if not (np.isfinite(totals).all() and np.isfinite(parameters).all()):
             self._restore(run.parameters)
-            explain_divergence(run.plan_of(self.plan), updates, self.epochs_done, run.start)
+            explain_divergence(run.plan_of(self.network, self.plan), updates, self.epochs_done, run.start)
         seen = updates.data.share(float(updates.weights.sum())) if self.drop_last else updates.data
         validation_loss, validation_score = None, None
         further: dict[str, float | None] = {}
@@ -495,6 +515,7 @@ class Trainer:
         with finishing():
             self.epochs_done += 1
             self.steps_done += self.steps_per_epoch
+            self.network.count_updates(self.optimizer.name, self.updates_before + self.steps_done)
             append_record(self.history, record)
             run.complete_epoch(parameters)
             run.patience.watch(record, loss if validation_loss is None else validation_loss, parameters)

@@ -10,10 +10,12 @@ batches and sparse data. For those, and for a user's own functions, the step is 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +30,9 @@ from gpuprop.backends.cpu.subnormals import subnormals_flushed
 from gpuprop.backends.cpu.team import Team, team_of, together
 from gpuprop.backends.cpu.tiles import TileShape, tile_shape
 from gpuprop.backends.steps import Memory, places_of, put_back, taken_out
-from gpuprop.backends.threads import ThreadChoice, limited_blas, threads_for_products
+from gpuprop.backends.threads import ThreadChoice, limited_blas, most_threads, threads_for_products
 from gpuprop.core.parameters import padded
-from gpuprop.core.plan import TrainingState
+from gpuprop.core.plan import Renewable, TrainingState
 from gpuprop.maths.dropout import keep_threshold
 
 if TYPE_CHECKING:
@@ -44,7 +46,9 @@ __all__ = ["LEAST_SAVING", "MOST_KEPT", "WIDEST_PAIR", "FusedPlan", "cannot_fuse
 Array = NDArray[Any]
 
 #: The seconds that the tier must be expected to save. The first such training pays ten seconds or more for compiling.
-#: The choice follows from sizes, not from what is compiled already, so that a training always gives the same bits.
+#: The updates that the network has made before count like those to come, so that calls of one epoch each take the tier
+#: once it would have saved so much. The choice follows from sizes and from what was trained, not from what is compiled
+#: already, so that a training always gives the same bits.
 LEAST_SAVING = 2.0
 #: The time that the tier saves against the primitives, measured on one core with AVX-512: the calls of an update, and a
 #: third of the time of each product of two numbers. Of products beyond the first thousand million it saves a tenth.
@@ -88,7 +92,7 @@ def not_worth_fusing(training: Training) -> str | None:
     products = training.products
     few = min(products, _MANY_PRODUCTS)
     saving = _SAVED_BY_UPDATE + _SAVED_BY_PRODUCT * few + _SAVED_BEYOND * (products - few)
-    if training.n_updates * saving < LEAST_SAVING:
+    if (training.updates_before + training.n_updates) * saving < LEAST_SAVING:
         return "the training is so short that compiling its loops would take longer than they save"
     if any(min(pair) > WIDEST_PAIR for pair in pairwise(training.layers.spec.layer_sizes)):
         return f"two neighbouring layers have more than {WIDEST_PAIR:,} units each, which BLAS multiplies faster"
@@ -111,7 +115,7 @@ def mostly_zero(data: TrainingData, columns: tuple[Array, Array], rows: int) -> 
     return bool(kept / 2 < MOST_KEPT)
 
 
-class FusedPlan:
+class FusedPlan(Renewable):
     """`gpuprop.core.plan.Plan` that makes any number of updates in one compiled call.
 
     Parameters
@@ -126,7 +130,8 @@ class FusedPlan:
 
     def __init__(self, training: Training, *, skips_zeros: bool = True) -> None:
         self.name = "fused" if skips_zeros else "dense"
-        self._training, rule = training, training.rule
+        self._training: Training | None = training
+        self._made_for, rule = _made_for(training), training.rule
         self._layers, self._rule, self._update_size = training.layers, rule, training.update_size
         spec, data, dtype = self._layers.spec, training.data, self._layers.spec.dtype
         output, update_size, products = spec.output_activation, training.update_size, training.products
@@ -139,15 +144,17 @@ class FusedPlan:
         dropped = any(spec.dropout)
         # A layer of one tile uses a list only once, which saves less than making it costs: 64-32-16-10 took 6 % longer
         # with batches of 32, and 23 % longer with single samples.
-        listed = (
-            skips_zeros and not dropped and mostly_zero(data, columns, shape.rows) and spec.layer_sizes[1] > shape.width
-        )
+        wide, may_skip = spec.layer_sizes[1] > shape.width, skips_zeros and not dropped
+        listed = may_skip and mostly_zero(data, columns, shape.rows) and wide
+        self._listed = listed if may_skip and wide else None
+        self._seen = ref(data.inputs)
         self._panels = panels = Panels(spec.layer_sizes, shape)
         self._packed = self._none = np.empty(0, dtype)
         self._memory_before = Memory(rule)
         self._panel_parameters = aligned(panels.size, dtype)
         self._state = [aligned(panels.size, dtype) for _ in rule.optimizer.slots]
         self._called, self._position = False, 0
+        self._batches: Batches | None = None
         # Whether the panels are what the next update reads, and whether they are newer than the network's arrays.
         self._entered = self._newer = False
         self._teams: dict[int, tuple[list[Team], list[Work]]] = {}
@@ -185,7 +192,35 @@ class FusedPlan:
         threads = "1 thread" if most == 1 else f"up to {most} threads"
         return f"{self.name}: whole epochs in one compiled call, {threads}"
 
+    @functools.cached_property
+    def n_bytes(self) -> int:
+        arrays = [one for one in (*self._work, *self._model, *self._state) if isinstance(one, np.ndarray)]
+        return self._memory_before.n_bytes + sum(one.nbytes for one in arrays)
+
+    def release(self) -> None:
+        self._write_back()
+        self._training = self._batches = None
+
+    def renew(self, training: Training, want: str) -> bool:
+        if want not in ("auto", self.name) or _made_for(training) != self._made_for or cannot_fuse(training):
+            return False
+        if want == "auto" and (self.name == "dense" or not_worth_fusing(training)):
+            return False
+        data = training.data
+        # `mostly_zero` takes as long as many an update, and what it answers changes no result.
+        if self._listed is not None and self._seen() is not data.inputs:
+            if mostly_zero(data, self._columns, self._panels.shape.rows) != self._listed:
+                return False
+            self._seen = ref(data.inputs)
+        arrays = training.rule.state.values()
+        if any(new is not old for new, old in zip(arrays, self._rule.state.values(), strict=True)):
+            self._packed = self._none
+            self._memory_before.follow(training.rule)
+        self._training, self._rule, self._entered = training, training.rule, False
+        return True
+
     def active(self) -> AbstractContextManager[None]:
+        assert self._training is not None, "a plan that was released is renewed before it works"
         # Threads of BLAS that have evaluated go on waiting for work for some milliseconds, on the team's processors.
         return limited_blas(threads_for_products(self._training))
 
@@ -226,7 +261,7 @@ class FusedPlan:
                 self._call(n_threads, start, stop)
             start = stop
         self._position = last
-        if self._training.watched:
+        if self._training is not None and self._training.watched:
             self._write_back()
             self._entered = False  # a callback may change the network
 
@@ -278,11 +313,13 @@ class FusedPlan:
         return self._work.totals.copy()[None, :]
 
     def state(self) -> tuple[TrainingState, ...]:
+        assert self._training is not None, "a plan that was released is renewed before it works"
         self._write_back()
         return (taken_out(self._training, self._position, self._work.totals),)
 
     def restore(self, *states: TrainingState) -> None:
         (state,) = states
+        assert self._training is not None, "a plan that was released is renewed before it works"
         put_back(self._training, state)
         self._empty_panels()
         self._work.totals[...] = state.totals
@@ -312,6 +349,27 @@ class FusedPlan:
         yield "the loss", work.totals
         yield from ((f"the delta of layer {layer}", of(work.delta, layer)) for layer in reversed(layers))
         yield from places_of(self._layers.parameters)
+
+
+def _made_for(training: Training) -> tuple[Any, ...]:
+    """Return everything about a training, beside the values of its arrays, that a plan for it depends on."""
+    rule, data = training.rule, training.data
+    return (
+        training.layers,
+        training.layers.ops,
+        training.layers.spec,
+        training.update_size,
+        training.n_threads,
+        most_threads(training.products, training.n_threads),
+        data.metric,
+        data.scaling,
+        rule.optimizer,
+        rule.clip_norm,
+        rule.max_norm,
+        rule.rate_factors,
+        rule.gradient_factors,
+        rule.scaling_layer,
+    )
 
 
 def _model(spec: Spec, rule: UpdateRule, panels: Panels, hidden: list[str]) -> Model:

@@ -30,7 +30,10 @@ from gpuprop.backends.cpu.tiles import TileShape, column_lister, multiplication,
 from gpuprop.backends.cpu.tuples import by_address
 from gpuprop.maths.optimizers import FLUSH_EVERY
 
-__all__ = ["GATHERED", "GATHERED_PIECE", "LEFT_BLOCK", "OWN", "PIECE", "Batches", "Kind", "Model", "Work", "epoch"]
+__all__ = [
+    "GATHERED", "GATHERED_PIECE", "LEFT_BLOCK", "OWN", "PIECE", "Batches", "Kind", "Model", "Work", "epoch",
+    "rows_by_panels",
+]  # fmt: skip
 
 Array = NDArray[Any]
 Numbers = tuple[float, ...]  # of an update, see `gpuprop_kernels.formulas.rules`
@@ -221,7 +224,7 @@ def _drop(kind: Kind) -> Callable[..., None]:
 
 
 @functools.cache
-def _product(shape: TileShape, listed: bool) -> Callable[..., None]:
+def rows_by_panels(shape: TileShape, listed: bool) -> Callable[..., None]:
     """Return ``product(...)``: rows of `a` times all panels of a matrix (n, n_columns), a block of rows at a time."""
     multiply = joined(multiplication(shape, listed))
     rows, lanes, width = shape.rows, shape.lanes, shape.width
@@ -289,7 +292,8 @@ def _activation_of(name: str, from_z: bool, dtype: np.dtype[Any]) -> Callable[[A
 @functools.cache
 def _forward(kind: Kind) -> Callable[..., None]:
     """Return ``forward``: a[1] to a[L - 1], and the net inputs of the output layer."""
-    first_product, product, tile_rows = _product(kind.shape, kind.listed), _product(kind.shape, False), kind.shape.rows
+    tile_rows = kind.shape.rows
+    first_product, product = rows_by_panels(kind.shape, kind.listed), rows_by_panels(kind.shape, False)
     activate = _one_of([_activation_of(name, from_z, kind.dtype) for name, from_z in kind.hidden])
     keeps_z, dropped, drop_layer = any(from_z for _, from_z in kind.hidden), kind.dropped, _drop(kind)
 
@@ -338,7 +342,7 @@ def _forward(kind: Kind) -> Callable[..., None]:
 @functools.cache
 def _deltas(kind: Kind) -> Callable[..., None]:
     """Return ``deltas``: output activation, loss, and the deltas of all layers."""
-    product, tile_rows = _product(kind.shape, False), kind.shape.rows
+    product, tile_rows = rows_by_panels(kind.shape, False), kind.shape.rows
     derive = _one_of([loops.row_derivative(name, kind.dtype) for name, _ in kind.hidden])
     some_from_z, dropped = any(from_z for _, from_z in kind.hidden), kind.dropped
     activate_output = joined(loops.activation_loop(kind.output, kind.dtype))

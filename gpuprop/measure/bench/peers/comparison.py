@@ -30,6 +30,7 @@ __all__ = [
     "SUBJECTS",
     "Choice",
     "accuracy",
+    "calls",
     "inference",
     "install",
     "measure",
@@ -75,6 +76,24 @@ def refuse_different_losses(workers: Sequence[Worker], reference: str, tolerance
                 f"{name} has loss {loss:.5f} after one epoch where {reference} has {expected:.5f}: these are not the "
                 "same trainings, and their times are not compared"
             )
+
+
+def calls(contenders: Sequence[str], name: str, threads: int, rounds: int) -> list[Entry]:
+    """Time an update of config `name` by each way to ask for an epoch, in one process."""
+    command = [sys.executable, "-m", "gpuprop.measure.bench.peers.calls", name, str(rounds)]
+    return [
+        {
+            "subject": "calls",
+            "config": name,
+            "threads": threads,
+            "contender": found["contender"],
+            "call": found["call"],
+            "microseconds": statistics.median(found["turns"]),
+            "best": min(found["turns"]),
+        }
+        for found in json.loads(_ended(command, "calls", environment(threads)))
+        if found["contender"] in contenders
+    ]
 
 
 def inference(contenders: Sequence[str], name: str, threads: int, rounds: int) -> list[Entry]:
@@ -178,6 +197,7 @@ def install(contenders: Sequence[str]) -> list[Entry]:
 SUBJECTS = {
     "training": "microseconds an update",
     "inference": "1 to 10,000 rows, in every layout",
+    "calls": "an epoch by partial_fit and its like, beside one within a long fit",
     "accuracy": "seconds to 97.5 and 98 % on MNIST, five seeds",
     "start": "import, and a process to the end of its first epoch",
     "memory": "peak of a training on MNIST",
@@ -236,6 +256,14 @@ def measure(chosen: Choice, rounds: int, tell: Callable[[str], None]) -> tuple[l
         for name in chosen.configs
         for count in chosen.threads or [1]
         if "training" in chosen.subjects
+    }
+    functions |= {
+        f"calls, {name}, {count} thread{'s' if count > 1 else ''}: {SUBJECTS['calls']}": partial(
+            calls, chosen.contenders, name, count, rounds
+        )
+        for name in chosen.configs
+        for count in chosen.threads or [1]
+        if "calls" in chosen.subjects
     }
     functions |= {
         f"inference, {name}, {count} thread{'s' if count > 1 else ''}: {SUBJECTS['inference']}": partial(
@@ -298,10 +326,15 @@ def _workers(what: str, contenders: Sequence[str], config: str, threads: int) ->
 
 
 def _output(what: str, contender: str) -> str:
-    done = subprocess.run(_command(what, contender), env=environment(1), capture_output=True, text=True, check=False)
+    return _ended(_command(what, contender), contender, environment(1))
+
+
+def _ended(command: Sequence[str], name: str, variables: dict[str, str]) -> str:
+    """Run a process to its end, and return what it has printed."""
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise GpupropError(f"{contender}: the process ended with code {done.returncode}: {last}")
+        raise GpupropError(f"{name}: the process ended with code {done.returncode}: {last}")
     return done.stdout
 
 

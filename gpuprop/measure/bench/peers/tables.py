@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gpuprop.measure.bench.documents import Table
+from gpuprop.measure.bench.peers.calls import WAYS
 from gpuprop.measure.bench.peers.configs import CONFIGS
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ def tables(entries: Sequence[Entry]) -> Iterator[tuple[str, Table]]:
         by_subject.setdefault(entry["subject"], []).append(entry)
     if "training" in by_subject:
         yield _training(by_subject["training"])
+    if "calls" in by_subject:
+        yield _calls(by_subject["calls"])
     if "inference" in by_subject:
         yield from _inference(by_subject["inference"])
     if "accuracy" in by_subject:
@@ -69,6 +72,31 @@ def _training(entries: Sequence[Entry]) -> tuple[str, Table]:
     of = f"threads: {', '.join(map(str, threads))}" + ("; each contender's better" if len(threads) > 1 else "")
     headers = ("training", "gpuprop, us an update", *(f"{NAMES[name]}, times" for name in contenders))
     return f"An update of the parameters ({of})", (headers, rows, tuple(range(1, len(headers))))
+
+
+def _calls(entries: Sequence[Entry]) -> tuple[str, Table]:
+    """Compare each way to ask for an epoch with an epoch of the same number of threads within a long fit."""
+    found = {(e["config"], e["threads"], e["contender"], e["call"]): e["microseconds"] for e in entries}
+    columns = [
+        (contender, call, long)
+        for contender, long, others in (
+            ("gpuprop", "fit", ("partial_fit", "warm_start")),
+            ("gpuprop", "Trainer", ("Trainer.training",)),
+            ("sklearn", "fit", ("partial_fit", "warm_start")),
+        )
+        for call in (long, *others)
+    ]
+    rows = []
+    for config, threads in dict.fromkeys((entry["config"], entry["threads"]) for entry in entries):
+        cells = []
+        for contender, call, long in columns:
+            own = None if call == long else found.get((config, threads, contender, long))
+            cells.append(_ratio(found.get((config, threads, contender, call)), own))
+        rows.append([f"{config}, {threads} thread{'s' if threads > 1 else ''}", *cells])
+    names = [f"{NAMES[contender]}: {WAYS[call]}" for contender, call, _ in columns]
+    headers = ("calls", *names)
+    title = "An update by the way that its epoch is asked for, in times of one within a long fit"
+    return title, (headers, rows, tuple(range(1, len(headers))))
 
 
 def _best(entries: Sequence[Entry]) -> dict[tuple[str, str], float]:
