@@ -7,6 +7,7 @@ import itertools
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import llvmlite.binding
@@ -366,6 +367,20 @@ def test_divergence_is_explained(zeros_skipped: list[bool]) -> None:
     with pytest.raises(gpuprop.NonFiniteLossError, match=r"epoch 1, step 2 of 5: .* became.*learning rate"):
         train("cpu", "float64", (7, 17, 33, 3), **{**KINDS[0], "learning_rate": 1e200})
     assert zeros_skipped == [False]
+
+
+@pytest.mark.parametrize(("bytes_of_vector", "fuses"), [(64, True), (32, False), (16, False)])
+def test_what_a_product_saves_follows_from_the_width_of_vectors(
+    bytes_of_vector: int, fuses: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """784-128-10 in 6,000 batches of 128: 0.44 ms are saved in each with AVX-512, 0.28 with AVX2."""
+    for dtype in (np.dtype("float32"), np.dtype("float64")):
+        shape = TileShape(8, 2, bytes_of_vector // dtype.itemsize)
+        monkeypatch.setattr(fused, "tile_shape", lambda dtype, shape=shape: shape)
+        spec = SimpleNamespace(dtype=dtype, layer_sizes=(784, 128, 10))
+        layers = SimpleNamespace(spec=spec)
+        training: Any = SimpleNamespace(products=39_027_840, updates_before=0, n_updates=6_000, layers=layers)
+        assert (fused.not_worth_fusing(training) is None) == fuses
 
 
 def test_what_is_not_covered_takes_the_primitives(zeros_skipped: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:

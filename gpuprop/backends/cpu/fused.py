@@ -50,9 +50,12 @@ Array = NDArray[Any]
 #: once it would have saved so much. The choice follows from sizes and from what was trained, not from what is compiled
 #: already, so that a training always gives the same bits.
 LEAST_SAVING = 2.0
-#: The time that the tier saves against the primitives, measured on one core with AVX-512: the calls of an update, and a
-#: third of the time of each product of two numbers. Of products beyond the first thousand million it saves a tenth.
-_SAVED_BY_UPDATE, _SAVED_BY_PRODUCT, _SAVED_BEYOND = 5e-5, 1e-11, 2e-12
+#: The seconds that the tier saves against the primitives: those of the calls of an update, and some for each product of
+#: two numbers. With AVX-512 a core saves a third of a product's time. With AVX2 it saves 4e-12 to 7e-12 where zeros are
+#: skipped, and next to nothing where there are none; two cores, of which BLAS would use one, save 1e-11. The number of
+#: threads has no say, because it changes no bit. Of products beyond the first thousand million the tier saves a tenth.
+_SAVED_BY_UPDATE, _SAVED_BEYOND = 5e-5, 2e-12
+_SAVED_BY_PRODUCT = {64: 1e-11, 32: 6e-12, 16: 6e-12}  # by the bytes of a vector
 _MANY_PRODUCTS = 1_000_000_000
 
 #: The tier loses where two neighbouring layers both have more units than this. It reads the weights once for each block
@@ -89,9 +92,9 @@ def cannot_fuse(training: Training) -> str | None:
 
 def not_worth_fusing(training: Training) -> str | None:
     """Return why a training is faster by the primitives, or None if it is faster fused."""
-    products = training.products
-    few = min(products, _MANY_PRODUCTS)
-    saving = _SAVED_BY_UPDATE + _SAVED_BY_PRODUCT * few + _SAVED_BEYOND * (products - few)
+    products, dtype = training.products, training.layers.spec.dtype
+    few, by_product = min(products, _MANY_PRODUCTS), _SAVED_BY_PRODUCT[tile_shape(dtype).lanes * dtype.itemsize]
+    saving = _SAVED_BY_UPDATE + by_product * few + _SAVED_BEYOND * (products - few)
     if (training.updates_before + training.n_updates) * saving < LEAST_SAVING:
         return "the training is so short that compiling its loops would take longer than they save"
     if any(min(pair) > WIDEST_PAIR for pair in pairwise(training.layers.spec.layer_sizes)):
