@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["curves", "image", "matrix", "reliability_diagram", "scatter"]
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 460, 260, 58, 40, 12, 14
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 460, 260, 72, 40, 12, 14
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
@@ -59,7 +59,7 @@ class _Plane:
         self._text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 6, titles[0], "middle")
         middle = (_TOP + _HEIGHT - _BOTTOM) / 2
         self.parts.append(
-            f'<text x="14" y="{middle}" text-anchor="middle" transform="rotate(-90 14 {middle})">'
+            f'<text x="12" y="{middle}" text-anchor="middle" transform="rotate(-90 12 {middle})">'
             f"{escape(titles[1])}</text>"
         )
 
