@@ -205,6 +205,8 @@ class FusedPlan(Renewable):
         self._training = self._batches = None
 
     def renew(self, training: Training, want: str) -> bool:
+        if training.rule.scaling_layer is not None or self._rule.scaling_layer is not None:
+            return False  # the model holds the arrays of its scaling layer, and each training has a layer of its own
         if want not in ("auto", self.name) or _made_for(training) != self._made_for or cannot_fuse(training):
             return False
         if want == "auto" and (self.name == "dense" or not_worth_fusing(training)):
@@ -371,7 +373,6 @@ def _made_for(training: Training) -> tuple[Any, ...]:
         rule.max_norm,
         rule.rate_factors,
         rule.gradient_factors,
-        rule.scaling_layer,
     )
 
 
