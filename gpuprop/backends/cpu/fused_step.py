@@ -50,6 +50,8 @@ GATHERED = 16_384
 GATHERED_PIECE = 4_096
 #: Numbers of the copied left factor: a panel after the other reads them, out of half of a second cache of 512 KiB.
 _GATHERED_LEFT = 65_536
+#: Pieces into which the gradient of a layer is cut at least, so that the threads of a team have equal shares of them.
+_PIECES = 8
 #: Weights of a layer from which on its gradient's tiles ask for what its update reads; fewer are in the cache anyway.
 _ASKED = 32_768
 
@@ -420,7 +422,8 @@ def _panel_updates(kind: Kind) -> Callable[..., int]:
         if gathered:
             copy_right(right, right_at, right_stride, n_rows, fan_out, work.columns)
             left, left_stride, tile_stride = work.rows, rows, n_rows * rows
-            block = max(rows, min(gathered_block, _GATHERED_LEFT // n_rows // rows * rows))
+            block = min(gathered_block, _GATHERED_LEFT // n_rows, (fan_in + _PIECES - 1) // _PIECES)
+            block = max(rows, (block + rows - 1) // rows * rows)
             right, right_at, right_stride, panel_stride = work.columns, 0, width, n_rows
         # The tiles of a piece share in asking for what its update reads, and for the next panel: a quarter for each.
         wanted = (model.parameters, model.first, model.second, right)
