@@ -35,8 +35,8 @@ Array = NDArray[Any]
 #: The counts of two threads are this many numbers apart, so that each has a cache line of its own.
 _APART = 16
 #: How often a waiting thread looks before its first sleep; a look takes some ten cycles. A sleep takes a hundred
-#: microseconds and more, a quarter of an update of 784-128-10: with 10,000 looks two threads took 590 microseconds for it
-#: on an EPYC with AVX2, where one takes 435; with 60,000 they take 260.
+#: microseconds and more, a quarter of an update of 784-128-10: with 10,000 looks two threads took 590 microseconds for
+#: it on an EPYC with AVX2, where one takes 435; with 60,000 they take 260.
 _LOOKS = 60_000
 #: Every so many looks the thread tells its core that it only waits. A hypervisor takes the processor from a thread that
 #: says so all the time: with two threads a product of 200 microseconds took 300.
