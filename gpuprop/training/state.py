@@ -33,7 +33,6 @@ def captured(trainer: Any, run: Run, *, with_data: bool = True) -> Progress:
     with_data : bool, default=True
         Whether to take the SHA-256 of the data, which takes a moment the first time.
     """
-    rule = run.training.rule
     if run.making and run.plan is not None:
         (state,) = run.plan.state()
         parameters, optimizer, scaling = state.parameters, state.optimizer, state.scaling_layer
@@ -41,27 +40,22 @@ def captured(trainer: Any, run: Run, *, with_data: bool = True) -> Progress:
     else:
         # A network that is trained no more may have been moved, or given other parameters.
         parameters = trainer.network.host_parameters() if run.epoch_begun else run.parameters.copy()
-        optimizer = {} if run.lost else {name: run.on_host(array) for name, array in rule.state.items()}
-        scaling = {} if run.lost else scaling_on_host(rule, run.ops)
+        optimizer, scaling = _memory(run), _scaling(run)
         within = run.within
         if run.epoch_begun and within is None:
             within = _within(run, 0, np.zeros(2), {})
     states = [(type(one).__qualname__, one.state()) for one in trainer.callbacks]
     return Progress(
-        epochs_done=trainer.epochs_done,
-        steps_done=trainer.steps_done,
+        **_said_of(trainer),
         optimizer_state=optimizer,
-        history={name: list(column) for name, column in trainer.history.items()},
         scaling_layer=ScalingLayer.of(scaling) if scaling else None,
         parameters=parameters,
-        optimizer=trainer.optimizer.name,
         learning_rates=(run.first_rate, trainer.learning_rate),
         patience=run.patience.state(),
         callbacks=[(name, dict(state)) for name, state in states if state is not None],
         sources=sources_of(trainer),
         data=data_of(run) if with_data and not run.lost else {},
         within=within,
-        updates_before=trainer.updates_before,
     )
 
 
@@ -70,24 +64,35 @@ def captured_for_other_data(trainer: Any, run: Run) -> Progress:
 
     The trainer is not used any more.
     """
-    rule = run.training.rule
-    if run.ops.on_host:
-        kind: type[Progress] = LiveProgress
-        optimizer = dict(rule.state)
-    else:
-        kind = Progress
-        optimizer = {} if run.lost else {name: run.on_host(array) for name, array in rule.state.items()}
-    scaling = {} if run.lost else scaling_on_host(rule, run.ops)
+    live, scaling = run.ops.on_host, _scaling(run)
+    kind, optimizer = (LiveProgress, dict(run.training.rule.state)) if live else (Progress, _memory(run))
     return kind(
-        epochs_done=trainer.epochs_done,
-        steps_done=trainer.steps_done,
+        **_said_of(trainer),
         optimizer_state=optimizer,
-        history={name: list(column) for name, column in trainer.history.items()},
         scaling_layer=ScalingLayer.of(scaling) if scaling else None,
-        optimizer=trainer.optimizer.name,
         within=run.within,
-        updates_before=trainer.updates_before,
     )
+
+
+def _said_of(trainer: Any) -> dict[str, Any]:
+    """Return what every record of a training says of its trainer."""
+    return {
+        "epochs_done": trainer.epochs_done,
+        "steps_done": trainer.steps_done,
+        "history": {name: list(column) for name, column in trainer.history.items()},
+        "optimizer": trainer.optimizer.name,
+        "updates_before": trainer.updates_before,
+    }
+
+
+def _memory(run: Run) -> dict[str, Any]:
+    """Return copies on the host of what the optimizer remembers; none if it was lost with a device."""
+    return {} if run.lost else {name: run.on_host(array) for name, array in run.training.rule.state.items()}
+
+
+def _scaling(run: Run) -> dict[str, Any]:
+    """Return copies on the host of the arrays of a scaling layer; none if they were lost with a device."""
+    return {} if run.lost else scaling_on_host(run.training.rule, run.ops)
 
 
 def _within(run: Run, position: int, totals: Any, parts: Mapping[str, Any]) -> Within:

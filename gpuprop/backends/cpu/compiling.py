@@ -40,7 +40,7 @@ Function = TypeVar("Function", bound=Any)
 
 _LOGGER = logging.getLogger("gpuprop.loops")
 
-#: The folders of the functions that this process has asked for.
+#: These folders hold the code of the functions that this process has asked for.
 _folders: set[str] = set()
 
 

@@ -75,48 +75,47 @@ def _exp_constants_by_dtype(x: Any) -> Any:
     return chosen
 
 
-def _expm1_series(r: float) -> float:
+def _expm1_series(r: Any) -> Any:
     """Return p with ``expm1(r) = r + r^2 p`` for ``|r| <= ln(2) / 2``: Taylor's series.
 
-    float64's first neglected term, r^14 / 14!, is 4e-18 of exp(r), and float32's, r^8 / 8!, 5e-9.
+    The first term that is left out, r^14 / 14!, is 4e-18 of exp(r).
     """
-    raise NotImplementedError("compiled code alone calls it")
+    t = type(r)
+    p = t(1 / 6227020800)
+    p = p * r + t(1 / 479001600)
+    p = p * r + t(1 / 39916800)
+    p = p * r + t(1 / 3628800)
+    p = p * r + t(1 / 362880)
+    p = p * r + t(1 / 40320)
+    p = p * r + t(1 / 5040)
+    p = p * r + t(1 / 720)
+    p = p * r + t(1 / 120)
+    p = p * r + t(1 / 24)
+    p = p * r + t(1 / 6)
+    return p * r + t(1 / 2)
+
+
+def _short_expm1_series(r: Any) -> Any:
+    """Do as `_expm1_series` for float32: the first term that is left out, r^8 / 8!, is 5e-9 of exp(r)."""
+    t = type(r)
+    p = t(1 / 5040)
+    p = p * r + t(1 / 720)
+    p = p * r + t(1 / 120)
+    p = p * r + t(1 / 24)
+    p = p * r + t(1 / 6)
+    return p * r + t(1 / 2)
 
 
 @overload(_expm1_series)
 def _expm1_series_by_dtype(r: Any) -> Any:
-    def single(r: Any) -> Any:
-        t = type(r)
-        p = t(1 / 5040)
-        p = p * r + t(1 / 720)
-        p = p * r + t(1 / 120)
-        p = p * r + t(1 / 24)
-        p = p * r + t(1 / 6)
-        return p * r + t(1 / 2)
-
-    def double(r: Any) -> Any:
-        t = type(r)
-        p = t(1 / 6227020800)
-        p = p * r + t(1 / 479001600)
-        p = p * r + t(1 / 39916800)
-        p = p * r + t(1 / 3628800)
-        p = p * r + t(1 / 362880)
-        p = p * r + t(1 / 40320)
-        p = p * r + t(1 / 5040)
-        p = p * r + t(1 / 720)
-        p = p * r + t(1 / 120)
-        p = p * r + t(1 / 24)
-        p = p * r + t(1 / 6)
-        return p * r + t(1 / 2)
-
-    return single if r == types.float32 else double
+    return _short_expm1_series if r == types.float32 else _expm1_series
 
 
 @spliced
 def _exp_parts(x: float) -> tuple[float, float]:
     """Return ``m, s`` with ``exp(x) = s * m + s``: ``s`` a power of two, ``m = expm1(r)`` for ``|r| <= ln(2) / 2``.
 
-    Cody and Waite's reduction of the argument.
+    The argument is reduced as Cody and Waite do it.
     """
     t = type(x)
     low, high, rounding = _exp_constants(x)

@@ -50,7 +50,7 @@ Array = NDArray[Any]
 #: once it would have saved so much. The choice follows from sizes and from what was trained, not from what is compiled
 #: already, so that a training always gives the same bits.
 LEAST_SAVING = 2.0
-#: The seconds that the tier saves against the primitives: those of the calls of an update, and some for each product of
+#: The tier saves these seconds against the primitives: those of the calls of an update, and some for each product of
 #: two numbers. With AVX-512 a core saves a third of a product's time. With AVX2 it saves 4e-12 to 7e-12 where zeros are
 #: skipped, and next to nothing where there are none; two cores, of which BLAS would use one, save 1e-11. The number of
 #: threads has no say, because it changes no bit. Of products beyond the first thousand million the tier saves a tenth.

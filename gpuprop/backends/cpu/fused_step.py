@@ -32,7 +32,7 @@ from gpuprop.maths.optimizers import FLUSH_EVERY
 
 __all__ = [
     "GATHERED", "GATHERED_PIECE", "LEFT_BLOCK", "OWN", "PIECE", "Batches", "Kind", "Model", "Work", "epoch",
-    "rows_by_panels",
+    "piece_of_copies", "rows_by_panels",
 ]  # fmt: skip
 
 Array = NDArray[Any]
@@ -393,6 +393,17 @@ def _deltas(kind: Kind) -> Callable[..., None]:
     return deltas
 
 
+def piece_of_copies(shape: TileShape) -> Callable[[int, int], int]:
+    """Return ``rows_of_piece(n_rows, fan_in)``: rows of weights between two calls of the optimizer, factors copied."""
+    rows, most = shape.rows, max(shape.rows, GATHERED_PIECE // shape.width // shape.rows * shape.rows)
+
+    def rows_of_piece(n_rows: int, fan_in: int) -> int:
+        block = min(most, _GATHERED_LEFT // n_rows, (fan_in + _PIECES - 1) // _PIECES)
+        return max(rows, (block + rows - 1) // rows * rows)
+
+    return rows_of_piece
+
+
 @functools.cache
 def _panel_updates(kind: Kind) -> Callable[..., int]:
     """Return ``update_weights``: gradient, penalty and update of one layer's weights, piece by piece of a panel.
@@ -405,7 +416,7 @@ def _panel_updates(kind: Kind) -> Callable[..., int]:
     update, add_penalty = _update(kind), joined(loops.add_penalty)
     penalised, clipped, listed = kind.penalised, kind.clipped, kind.listed
     grouped, inputs_scaled, update_unscaled = kind.grouped, kind.inputs_scaled, _unscaled_update(kind)
-    own_block, gathered_block = (max(rows, piece // width // rows * rows) for piece in (PIECE, GATHERED_PIECE))
+    own_block, rows_of_piece = max(rows, PIECE // width // rows * rows), spliced(piece_of_copies(kind.shape))
     asks = 2 if listed else 1
 
     @spliced
@@ -422,8 +433,7 @@ def _panel_updates(kind: Kind) -> Callable[..., int]:
         if gathered:
             copy_right(right, right_at, right_stride, n_rows, fan_out, work.columns)
             left, left_stride, tile_stride = work.rows, rows, n_rows * rows
-            block = min(gathered_block, _GATHERED_LEFT // n_rows, (fan_in + _PIECES - 1) // _PIECES)
-            block = max(rows, (block + rows - 1) // rows * rows)
+            block = rows_of_piece(n_rows, fan_in)
             right, right_at, right_stride, panel_stride = work.columns, 0, width, n_rows
         # The tiles of a piece share in asking for what its update reads, and for the next panel: a quarter for each.
         wanted = (model.parameters, model.first, model.second, right)

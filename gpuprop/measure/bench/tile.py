@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuprop.backends.cpu.compiling import compiled, joined
-from gpuprop.backends.cpu.fused_step import GATHERED, GATHERED_PIECE, rows_by_panels
+from gpuprop.backends.cpu.fused_step import GATHERED, piece_of_copies, rows_by_panels
 from gpuprop.backends.cpu.panels import aligned, column_copier, row_strides
 from gpuprop.backends.cpu.tiles import TileShape, multiplication, tile_shape
 from gpuprop.backends.threads import limited_blas
@@ -180,7 +180,7 @@ def _gradient(left: NDArray[Any], right: NDArray[Any]) -> tuple[Callable[[int], 
     (high, n_rows), wide = left.shape, right.shape[1]
     tile_rows, width, gathered = shape.rows, shape.width, n_rows * high >= GATHERED
     (a, a_stride), (delta, delta_stride) = _rows(left.T, shape), _rows(right, shape)
-    block = max(tile_rows, GATHERED_PIECE // width // tile_rows * tile_rows)
+    block = piece_of_copies(shape)(n_rows, high)
     own_rows, own_columns = aligned(n_rows * block, left.dtype), aligned(n_rows * wide, left.dtype)
     out = aligned(high * wide, left.dtype)
     multiply = joined(multiplication(shape, False))

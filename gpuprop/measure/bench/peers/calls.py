@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gpuprop.measure.bench.peers.configs import CONFIGS, Array, Config, initial, load
-from gpuprop.measure.bench.peers.contenders import MOMENTUM
+from gpuprop.measure.bench.peers.contenders import classifier
 from gpuprop.measure.bench.timing import TURN
 from gpuprop.training.callbacks import Callback
 
@@ -46,22 +46,6 @@ class _Clock(Callback):
         return (self.moments[-1] - self.moments[0]) / (len(self.moments) - 1)
 
 
-def _estimator(module: Any, config: Config, **options: Any) -> Any:
-    return module.MLPClassifier(
-        config.sizes[1:-1],
-        activation=config.activation,
-        solver="adam" if config.optimizer == "adam" else "sgd",
-        alpha=0.0,
-        batch_size=config.batch_size,
-        learning_rate_init=config.learning_rate,
-        momentum=MOMENTUM if config.optimizer == "momentum" else 0.0,
-        nesterovs_momentum=False,
-        random_state=0,
-        tol=0.0,
-        **options,
-    )
-
-
 def _repeated(count: int, call: Callable[[], Any]) -> float:
     begin = time.perf_counter()
     for _ in range(count):
@@ -80,7 +64,7 @@ def ways_of(
     classes = np.arange(config.sizes[-1])
 
     def estimator(**options: Any) -> Any:
-        return _estimator(gpuprop.estimators, config, plan=plan, n_iter_no_change=np.inf, **options)
+        return classifier(gpuprop.estimators, config, tol=0.0, plan=plan, n_iter_no_change=np.inf, **options)
 
     def trainer(epochs: int, *callbacks: Callback) -> Trainer:
         network = Network(
@@ -118,7 +102,7 @@ def _scikit_learn(config: Config, X: Array, y: Array, count: int) -> dict[tuple[
     import sklearn.neural_network
 
     def estimator(**options: Any) -> Any:
-        return _estimator(sklearn.neural_network, config, n_iter_no_change=10**9, **options)
+        return classifier(sklearn.neural_network, config, tol=0.0, n_iter_no_change=10**9, **options)
 
     partial, warm, epochs = estimator(), estimator(max_iter=1, warm_start=True), max(2, min(count, 5))
     long, classes = estimator(max_iter=epochs), np.arange(config.sizes[-1])

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata, util
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -249,30 +250,14 @@ def measure(chosen: Choice, rounds: int, tell: Callable[[str], None]) -> tuple[l
     refused : list of str
         A line for each comparison whose contenders do not compute the same numbers.
     """
-    functions: dict[str, Callable[[], list[Entry]]] = {
-        f"{name}: {CONFIGS[name]}, {count} thread{'s' if count > 1 else ''}": partial(
-            training, chosen.contenders, name, count, rounds
-        )
-        for name in chosen.configs
-        for count in chosen.threads or [1]
-        if "training" in chosen.subjects
-    }
-    functions |= {
-        f"calls, {name}, {count} thread{'s' if count > 1 else ''}: {SUBJECTS['calls']}": partial(
-            calls, chosen.contenders, name, count, rounds
-        )
-        for name in chosen.configs
-        for count in chosen.threads or [1]
-        if "calls" in chosen.subjects
-    }
-    functions |= {
-        f"inference, {name}, {count} thread{'s' if count > 1 else ''}: {SUBJECTS['inference']}": partial(
-            inference, chosen.contenders, name, count, rounds
-        )
-        for name in chosen.configs
-        for count in chosen.threads or [1]
-        if "inference" in chosen.subjects and name in "abcd"
-    }
+    functions: dict[str, Callable[[], list[Entry]]] = {}
+    for subject, compare in (("training", training), ("calls", calls), ("inference", inference)):
+        names = [name for name in chosen.configs if subject != "inference" or name in "abcd"]
+        for name, count in product(names if subject in chosen.subjects else (), chosen.threads or [1]):
+            threads = f"{count} thread{'s' if count > 1 else ''}"
+            training_of = f"{name}: {CONFIGS[name]}, {threads}"
+            what = training_of if subject == "training" else f"{subject}, {name}, {threads}: {SUBJECTS[subject]}"
+            functions[what] = partial(compare, chosen.contenders, name, count, rounds)
     others: dict[str, Callable[[], list[Entry]]] = {
         "accuracy": lambda: accuracy(chosen.contenders, lambda name: tell(f"    {name}")),
         "start": lambda: start(chosen.contenders, min(rounds, 5)),

@@ -20,9 +20,26 @@ if TYPE_CHECKING:
 
     from gpuprop.training.trainer import Trainer
 
-__all__ = ["MOMENTUM", "Contender"]
+__all__ = ["MOMENTUM", "Contender", "classifier"]
 
 MOMENTUM = 0.9
+
+
+def classifier(module: Any, config: Config, **options: Any) -> Any:
+    """Return the ``MLPClassifier`` of scikit-learn's or gpuprop's module that trains a config."""
+    return module.MLPClassifier(
+        config.sizes[1:-1],
+        activation=config.activation,
+        solver="adam" if config.optimizer == "adam" else "sgd",
+        alpha=0.0,
+        batch_size=config.batch_size,
+        learning_rate_init=config.learning_rate,
+        momentum=MOMENTUM if config.optimizer == "momentum" else 0.0,
+        nesterovs_momentum=False,
+        random_state=0,
+        **options,
+    )
+
 
 Judge = Callable[[float], bool]
 """A function of the seconds of an epoch, called after each, that returns whether the network is good enough."""

@@ -21,6 +21,7 @@ from gpuprop.measure.bench.peers.contenders import (
     GpupropNumpy,
     GpupropSteps,
     Numpy,
+    classifier,
 )
 
 __all__ = ["CONTENDERS", "LIBRARIES", "installed"]
@@ -30,21 +31,10 @@ class Sklearn(Contender):
     """``MLPClassifier.partial_fit``, which is one epoch, without its L2 penalty."""
 
     def begin(self, seed: int) -> None:
-        from sklearn.neural_network import MLPClassifier
+        from sklearn import neural_network
 
         config = self.config
-        self.model = MLPClassifier(
-            config.sizes[1:-1],
-            activation=config.activation,
-            solver="adam" if config.optimizer == "adam" else "sgd",
-            alpha=0.0,
-            batch_size=config.batch_size,
-            learning_rate_init=config.learning_rate,
-            momentum=MOMENTUM if config.optimizer == "momentum" else 0.0,
-            nesterovs_momentum=False,
-            shuffle=False,
-            random_state=0,
-        )
+        self.model = classifier(neural_network, config, shuffle=False)
         # A first epoch, on one batch, makes the arrays; then the weights are set and the optimizer's state is cleared.
         rows = slice(config.batch_size)
         self.model.partial_fit(self.X[rows], self.y[rows], classes=np.arange(config.sizes[-1]))
