@@ -27,7 +27,10 @@ import numpy as np
 if TYPE_CHECKING:
     from gpuprop.core.updates import Training
 
-__all__ = ["ThreadChoice", "allowed_threads", "blas_threads", "limited_blas", "most_threads", "threads_for_products"]
+__all__ = [
+    "ThreadChoice", "allowed_threads", "blas_threads", "has_small_products", "limited_blas", "most_threads",
+    "threads_for_products",
+]  # fmt: skip
 
 #: From this many multiplications of numbers in a layer's product on, BLAS gets all its threads. With fewer a second
 #: thread saves some tenths of a millisecond, and where another program has its processor it costs much more: by two
@@ -48,6 +51,9 @@ _APART = 100
 #: too fast to measure each time. After that the machine may be more or less busy than before.
 _KEPT = 60.0
 
+#: OpenBLAS's names of the processors whose code has AVX-512.
+_AVX_512 = ("SkylakeX", "Cooperlake", "SapphireRapids")
+
 _lock = threading.Lock()
 _wanted: list[int] = []
 _limiter: Any = None
@@ -64,6 +70,12 @@ def _controller() -> Any:
 def blas_threads() -> int:
     """Return how many threads BLAS may use now; 1 if no known BLAS is loaded."""
     return max((int(library.num_threads) for library in _controller().lib_controllers), default=1)
+
+
+@functools.cache
+def has_small_products() -> bool:
+    """Return whether BLAS multiplies small matrices by code of their own: OpenBLAS does on processors with AVX-512."""
+    return any(getattr(library, "architecture", None) in _AVX_512 for library in _controller().lib_controllers)
 
 
 @contextlib.contextmanager
