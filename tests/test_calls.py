@@ -16,6 +16,7 @@ from sklearn.datasets import make_classification
 import gpuprop
 from gpuprop import MLPClassifier, MLPRegressor
 from gpuprop.backends.cpu import fused
+from gpuprop.estimators.draws import CumulativeShuffles, shuffles
 from gpuprop.estimators.recognised import encoded
 from gpuprop.training import kept_plans
 
@@ -274,3 +275,65 @@ def test_a_kept_plan_holds_no_data_and_goes_with_its_network(monkeypatch: pytest
     for one in models:
         train(one, "partial_fit", *rows())
     assert len(kept_plans._kept) < 3
+
+
+def test_calls_with_other_numbers_of_rows_and_other_seeds_draw_their_own_orders() -> None:
+    X, y = rows()
+    keeping, forgetting = (model_of("classifier", "partial_fit", "fused") for _ in range(2))
+    for stop, seed in ((33, 0), (33, 0), (21, 0), (21, 4), (33, 4), (33, 0)):
+        for model in (keeping, forgetting):
+            model.set_params(random_state=seed)
+        train(keeping, "partial_fit", X[:stop].copy(), y[:stop].copy())
+        forgetting = pickle.loads(pickle.dumps(forgetting))
+        train(forgetting, "partial_fit", X[:stop].copy(), y[:stop].copy())
+    assert keeping.loss_curve_ == forgetting.loss_curve_
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+def test_row_orders_know_later_what_they_remembered(drawn: bool) -> None:
+    """The states that are worked out later, in any order, are those of orders that say it at once."""
+    network = gpuprop.Network((7, 3), seed=0, device="cpu")
+    for _ in range(2):  # the second time the first order is known
+        generators = [np.random.RandomState(3) for _ in range(2)]
+        if drawn:
+            for generator in generators:
+                generator.uniform(size=5)
+        at_once, later = CumulativeShuffles(generators[0], 9), shuffles(3, generators[1], 9, None if drawn else network)
+        states, marks = [], []
+        for epoch in range(4):
+            states.append(at_once.state())
+            marks.append(later.later())
+            np.testing.assert_array_equal(at_once(epoch, 9), later(epoch, 9))
+        np.testing.assert_equal(later.state(), at_once.state())
+        for i in (2, 0, 3, 1):
+            np.testing.assert_equal(marks[i](), states[i])
+        later.restore(marks[1]())
+        np.testing.assert_equal(later.later()(), states[1])
+
+
+def test_the_records_of_calls_are_not_copied_from_call_to_call_unless_others_see_them() -> None:
+    X, y = rows()
+    model = model_of("classifier", "partial_fit", "fused")
+    for _ in range(3):
+        train(model, "partial_fit", X, y)
+    columns, rule = dict(model._progress.history), model._progress.rule
+    train(model, "partial_fit", X, y)
+    assert rule is not None
+    assert model._progress.rule is rule
+    assert all(model._progress.history[name] is column for name, column in columns.items())
+    assert pickle.loads(pickle.dumps(model))._progress.rule is None
+    model.set_params(beta_1=0.5)
+    for _ in range(2):
+        train(model, "partial_fit", X, y)
+    assert model._progress.rule.optimizer.beta_1 == 0.5
+
+    seen = []
+
+    class Look(gpuprop.Callback):
+        def on_epoch_end(self, trainer: Any, epoch: int, record: Any) -> None:
+            seen.append(trainer)
+
+    model.set_params(callbacks=[Look()])
+    for _ in range(3):
+        train(model, "partial_fit", X, y)
+    assert [len(trainer.history["epoch"]) for trainer in seen] == [7, 8, 9]

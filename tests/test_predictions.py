@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import threading
 import warnings
@@ -13,6 +14,7 @@ import pytest
 
 import gpuprop
 from gpuprop import MLPClassifier
+from gpuprop.arrays import at_cache_line
 from gpuprop.backends import threads
 from gpuprop.backends.sharing import work_through
 from gpuprop.model import host_pass
@@ -90,6 +92,50 @@ def test_any_number_of_rows(name: str, dtype: str) -> None:
         expected = reference(net, X)
         for n_rows in (1, 2, 3, 4, 7, 10, 10, 31, 33, 255, 256, 301):
             close(net.forward(X[:n_rows]), expected[:n_rows], dtype)
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+@pytest.mark.parametrize("small", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_products_are_cut_for_any_blas(
+    name: str, dtype: str, small: bool, n_threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is right for other processors than this one gives the same outputs here."""
+    monkeypatch.setattr(host_pass, "has_small_products", lambda: small)
+    monkeypatch.setattr(host_pass, "blas_threads", lambda: n_threads)
+    monkeypatch.setattr(host_pass, "SMALL_PRODUCT", 500)
+    monkeypatch.setattr(host_pass, "SMALL_BESIDE_THREADS", 1_300)
+    net, X = network(name, dtype), whole_numbers(40).astype(dtype) / 2
+    expected = reference(net, X)
+    for n_rows in (4, 7, 10, 13, 31, 32, 40):
+        close(net.forward(X[:n_rows]), expected[:n_rows], dtype)
+        close(net.forward(np.asfortranarray(X[:n_rows])), expected[:n_rows], dtype)
+    with pytest.raises(ValueError, match="row 9"):
+        net.forward(np.where(np.arange(12)[:, None] == 9, np.inf, X[:12]))
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "n_weights", "n_threads", "cut"),
+    [(10, 784 * 128, 1, [8, 2]), (9, 784 * 128, 1, [9]), (32, 784 * 256, 1, [4] * 8), (33, 784 * 256, 1, [33]),
+     (10, 784 * 512, 1, [10]), (16, 784 * 256, 2, [4] * 4), (20, 784 * 256, 2, [20]), (32, 784 * 128, 2, [8] * 4)],
+)  # fmt: skip
+def test_rows_are_cut_to_small_products(n_rows: int, n_weights: int, n_threads: int, cut: list[int]) -> None:
+    pieces = host_pass._small_pieces(n_rows, n_weights, n_threads)
+    assert [len(range(n_rows)[piece]) for piece in pieces] == cut
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_parameters_begin_at_a_cache_line(dtype: str) -> None:
+    net = network("relu, softmax", dtype)
+    for one in (net, pickle.loads(pickle.dumps(net)), copy.deepcopy(net).to("numpy")):
+        assert one.parameters.ctypes.data % 64 == 0
+        np.testing.assert_array_equal(one.host_parameters(), net.host_parameters())
+    odd = np.arange(33.0)[1:]
+    moved = at_cache_line(odd)
+    assert moved.ctypes.data % 64 == 0
+    np.testing.assert_array_equal(moved, odd)
+    assert at_cache_line(moved) is moved
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

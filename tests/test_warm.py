@@ -111,6 +111,29 @@ def test_options_change_a_kind() -> None:
     assert (kind.dtype, kind.penalised, kind.dropped) == (np.float64, True, True)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("zeros", [False, True])
+def test_ensembles_compile_nothing_more(monkeypatch: pytest.MonkeyPatch, zeros: bool) -> None:
+    from gpuprop.backends.cpu.compiling import counted
+
+    monkeypatch.setattr(warming, "_PLANS", ("steps",))
+    made = list(warming._warm_one("classifier", 3, "float32", {}))
+    assert [(one.plan, one.fault) for one in made] == [("steps", None), ("joint", None)]
+    X, y = arrays(3, "float32")
+    X[:, 5:] *= not zeros
+    model = gpuprop.MLPEnsemble(gpuprop.MLPClassifier(device="cpu", max_iter=2, batch_size=20), 3, random_state=0)
+    with counted() as names:
+        model.fit(X, y)
+    assert model.estimators_[0].plan_.startswith("joint")
+    assert not names
+
+
+def test_what_cannot_be_trained_together_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warming, "_PLANS", ())
+    (made,) = warming._warm_one("regressor", None, "float32", {"dropout": (0.0, 0.5)})
+    assert (made.compiled, made.fault) == (0, "plan 'joint': units are dropped")
+
+
 def test_the_command_says_what_it_compiled_and_where_it_lies(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,7 @@ __all__ = [
     "ThreadChoice",
     "allowed_threads",
     "blas_threads",
+    "has_small_products",
     "limited_blas",
     "most_threads",
     "threads_beside_a_team",
@@ -57,6 +58,9 @@ _APART = 100
 #: too fast to measure each time. After that the machine may be more or less busy than before.
 _KEPT = 60.0
 
+#: OpenBLAS's names of the processors whose code has AVX-512.
+_AVX_512 = ("SkylakeX", "Cooperlake", "SapphireRapids")
+
 _lock = threading.Lock()
 _wanted: list[int] = []
 _before: list[int] = []  # each BLAS library's number of threads from before the first limit in effect
@@ -73,6 +77,12 @@ def _controller() -> Any:
 def blas_threads() -> int:
     """Return how many threads BLAS may use now; 1 if no known BLAS is loaded."""
     return max((int(library.num_threads) for library in _controller().lib_controllers), default=1)
+
+
+@functools.cache
+def has_small_products() -> bool:
+    """Return whether BLAS multiplies small matrices by code of their own: OpenBLAS does on processors with AVX-512."""
+    return any(getattr(library, "architecture", None) in _AVX_512 for library in _controller().lib_controllers)
 
 
 @contextlib.contextmanager

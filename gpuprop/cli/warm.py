@@ -18,11 +18,12 @@ __all__ = ["register"]
 
 _HELP = """Compile the CPU's loops for kinds of training, and keep them on disk.
 
-The kinds are mnist and numbers (what train makes of arrays), classifier and regressor (MLPClassifier and MLPRegressor),
-and tables. Without KIND all of them are compiled, which takes some minutes; what is there already is only loaded. A
-training then begins at once, in each process and for each user who may read the folder. The code is kept beside the
-package if that can be written, as when an image is built, else in the user's cache; NUMBA_CACHE_DIR names another
-folder. It holds for the processor at hand: on another kind of processor a training compiles anew.
+The kinds are mnist and numbers (what train makes of arrays), classifier and regressor (MLPClassifier and MLPRegressor,
+alone and in ensembles and searches), and tables. Without KIND all of them are compiled, which takes some minutes; what
+is there already is only loaded. A training then begins at once, in each process and for each user who may read the
+folder. The code is kept beside the package if that can be written, as when an image is built, else in the user's cache;
+NUMBA_CACHE_DIR names another folder. It holds for the processor at hand: on another kind of processor a training
+compiles anew.
 
 The options change the kinds as those of train change a recipe. Sizes play no role: a network stands for all that have
 its activations, loss, optimizer and penalties.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from gpuprop.arrays import to_host
+from gpuprop.arrays import at_cache_line, to_host
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -131,6 +131,8 @@ class Parameters:
         """Return a copy on the device of a flat buffer of the host, with the backend's padding."""
         if ops.row_padding > 1:
             flat = Parameters(flat, layout).repacked(ops.row_padding).flat
+        elif ops.on_host:
+            flat = at_cache_line(np.ascontiguousarray(flat))
         return Parameters(ops.asarray(flat, flat.dtype), layout, ops.row_padding)
 
     @staticmethod

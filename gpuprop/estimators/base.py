@@ -23,7 +23,7 @@ from gpuprop.backends.threads import limited_blas
 from gpuprop.core.updates import PausingFit
 from gpuprop.estimators import lbfgs
 from gpuprop.estimators.convergence import Convergence, MonitoredScore
-from gpuprop.estimators.draws import CumulativeShuffles, generator, hold_out, initial_parameters
+from gpuprop.estimators.draws import generator, hold_out, initial_parameters, shuffles
 from gpuprop.estimators.exchange import Exchange
 from gpuprop.estimators.fitted import ParameterViews
 from gpuprop.estimators.kept_fits import kept_fit
@@ -121,7 +121,8 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
         validation = None if X_val is None else self._check_validation(X_val, y_val)
         kept = None if incremental or self.solver == "lbfgs" else kept_fit(self, [samples, validation])
         network = None if first_pass else self.network_
-        random_state = generator(self.random_state if kept is None else kept.random_state, network)
+        seed = self.random_state if kept is None else kept.random_state
+        random_state = generator(seed, network)
         sizes = (samples.X.shape[1], *hidden, samples.targets.shape[1])
         if first_pass:
             self._initialize(sizes, samples.X.dtype, random_state)
@@ -133,11 +134,14 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
         if self.solver == "lbfgs":
             self._fit_lbfgs(samples, epochs)
             return
+        drawn = first_pass
         if self.order_random_state is not None:
-            random_state = check_random_state(self.order_random_state)
+            seed, drawn = self.order_random_state, False
+            random_state = check_random_state(seed)
         if self.early_stopping and validation is None:
             stratified = is_classifier(self) and self.n_outputs_ == 1
             samples, validation = hold_out(samples, self.validation_fraction, random_state, stratified=stratified)
+            drawn = True
         resume_from: Progress | None = self._progress if incremental else None
         watched = EpochTasks.wanted(self) and not incremental
         task = Task(
@@ -146,7 +150,9 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
             else replace(samples, targets=self._training_targets(samples.targets)),
             validation=validation,
             epochs=epochs,
-            row_orders=CumulativeShuffles(random_state, samples.X.shape[0]) if self.shuffle else None,
+            row_orders=shuffles(seed, random_state, samples.X.shape[0], None if drawn else self.network_)
+            if self.shuffle
+            else None,
             resume_from=resume_from,
             learning_rate=self.learning_rate_init if resume_from is None else self._current_rate,
             watchers=[EpochTasks(self, X, y, sample_weight, epochs)] if watched else [],

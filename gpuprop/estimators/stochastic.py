@@ -146,7 +146,9 @@ class StochasticFit:
         known = 0 if resume_from is None else len(resume_from.history.get("epoch", ()))
         before = len(history.get("epoch", ()))
         for column, values in self.trainer.history.items():
-            history.setdefault(column, [None] * before).extend(values[known:])
+            if column not in history:
+                history[column] = [None] * before
+            history[column].extend(values[known:])
         n_epochs = len(history.get("epoch", ()))
         history.setdefault("epoch", [])[before:] = range(before + 1, n_epochs + 1)
         for values in history.values():  # a column that these epochs do not have

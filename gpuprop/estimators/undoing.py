@@ -28,8 +28,13 @@ def as_before_if_it_fails(estimator: Any) -> Iterator[None]:
     histories = [(value, dict(value)) for value in attributes.values() if isinstance(value, dict)]
     records = [value for value in attributes.values() if isinstance(value, list)]
     records += [column for history, _ in histories for column in history.values() if isinstance(column, list)]
+    progress = attributes.get("_progress")
+    if isinstance(progress, LiveProgress):  # the next call goes on with its arrays and columns
+        records += progress.history.values()
+        memory = [(array, array.copy()) for array in progress.optimizer_state.values()]
+    else:
+        memory = []
     lengths = [(record, len(record)) for record in records]
-    memory = [(array, array.copy()) for array in _memory(attributes.get("_progress"))]
     generators = [(one, one.get_state()) for one in _generators(estimator)]
     try:
         yield
@@ -50,11 +55,6 @@ def as_before_if_it_fails(estimator: Any) -> Iterator[None]:
         for generator, state in generators:
             generator.set_state(state)
         raise
-
-
-def _memory(progress: Any) -> list[Any]:
-    """Return the arrays in which the next call goes on."""
-    return list(progress.optimizer_state.values()) if isinstance(progress, LiveProgress) else []
 
 
 def _generators(estimator: Any) -> list[np.random.RandomState]:

@@ -13,14 +13,14 @@ the last bits of a prediction may differ where other rows are predicted with it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpuprop.backends.sharing import work_through
-from gpuprop.backends.threads import blas_threads, limited_blas
+from gpuprop.backends.threads import blas_threads, has_small_products, limited_blas
 from gpuprop.core.ops import OutputLayer, Outputs
 from gpuprop.model.inputs import MOST_ROWS
 
@@ -49,11 +49,16 @@ CACHED = 2**16
 #: weights first, which takes as long as three times.
 SINGLE_ROWS = 3
 #: OpenBLAS multiplies rows of float32 by fours in each of its threads, and what is left over takes longer than four
-#: more rows: below so many rows, rows of zeros make their number a multiple of 4, or of 8 with several threads.
+#: more rows: below so many rows, rows of zeros make their number a multiple of 4, or of 8 with several threads. Where
+#: small products have code of their own, a row of zeros is worth its time beside three rows that are left over.
 PADDED_ROWS = 32
 #: Below so many rows float64 is multiplied transposed, ``z.T = W.T @ a.T``: two threads of OpenBLAS then take 0.8 of
-#: the time, and one takes as long.
+#: the time, and one takes as long. With AVX-512 it takes 1.1 to 1.7 times as long.
 TRANSPOSED_ROWS = 256
+#: Up to so many multiplications of numbers OpenBLAS, with AVX-512, does not copy the matrices first. Up to so many rows
+#: several such products take less time than a large one: 10 rows of 784 x 128 26 us in place of 38, 32 rows 71 in place
+#: of 80; and with several threads up to so many multiplications, because a small product has one thread.
+SMALL_PRODUCT, SMALL_ROWS, SMALL_BESIDE_THREADS = 1_000_000, 32, 3_300_000
 #: Up to so many outputs are computed transposed: an activation, and the sums of a softmax, then run over many rows.
 NARROW = 64
 #: A network keeps the arrays of one block for the next call if they have at most so many bytes.
@@ -205,9 +210,11 @@ class Block:
         overwrites = [activation.overwrite for activation in spec.hidden_activations if activation.overwrite]
         self._in_place = len(overwrites) == spec.n_layers - 1 and n_rows > SINGLE_ROWS
         wide = spec.dtype == np.float64
-        self._transposed = self._in_place and wide and n_rows < TRANSPOSED_ROWS
-        padded = self._in_place and not wide and n_rows < PADDED_ROWS
-        self._n_padded = n_padded = n_rows + (-n_rows % (4 if blas_threads() == 1 else 8) if padded else 0)
+        n_threads, small = blas_threads(), has_small_products()
+        self._transposed = self._in_place and wide and n_rows < TRANSPOSED_ROWS and not small
+        self._n_padded = n_padded = n_rows
+        if self._in_place and not wide and n_rows < PADDED_ROWS:
+            self._n_padded = n_padded = n_rows + (n_rows % 4 == 3 if small else -n_rows % (4 if n_threads == 1 else 8))
         self._inputs = np.empty(0, spec.dtype)
         widest = [max(spec.layer_sizes[start:-1:2], default=0) for start in (1, 2)]
         rooms = [np.empty(n_padded * width, spec.dtype) for width in widest]
@@ -221,7 +228,9 @@ class Block:
         weights, biases = self.parameters.weights, self.parameters.biases
         if self._transposed:
             weights, biases = [own.T for own in weights], [own[:, None] for own in biases]
-        self._steps = list(zip(weights, biases, overwrites, self._hidden, strict=False))
+        #: Of each hidden layer: which rows a product takes at a time.
+        pieces = [_small_pieces(n_padded, one.size, n_threads) if small else [slice(None)] for one in weights]
+        self._steps = list(zip(weights, biases, overwrites, self._hidden, pieces, strict=False))
         n_outputs = spec.layer_sizes[-1]
         self._narrow = self._in_place and n_outputs <= NARROW
         self._outputs = np.empty((n_outputs, n_padded) if self._narrow else (0, n_padded), spec.dtype)
@@ -304,26 +313,35 @@ class Block:
         """Return what the last hidden layer makes of inputs, transposed: (n_units, n_rows)."""
         transposed = self._transposed
         a, unchecked = x.T if transposed else x, True
-        for weights, bias, overwrite, (net, parts) in self._steps:
+        for weights, bias, overwrite, (net, parts), pieces in self._steps:
             left, right = (weights, a) if transposed else (a, weights)
             if unchecked:
-                self._first_product(left, right, net, transposed)
+                self._first_product(left, right, net, transposed, pieces)
                 unchecked = False
             else:
-                np.dot(left, right, out=net)
+                for rows in pieces:
+                    np.dot(left[rows], right, out=net[rows])
             for part in parts:
                 part += bias
                 overwrite(part)
             a = net
         return a if transposed else a.T
 
-    def _first_product(self, left: NDArray[Any], right: NDArray[Any], net: NDArray[Any], transposed: bool) -> None:
+    def _first_product(
+        self,
+        left: NDArray[Any],
+        right: NDArray[Any],
+        net: NDArray[Any],
+        transposed: bool,
+        pieces: Sequence[slice] = (slice(None),),
+    ) -> None:
         """Write ``left @ right`` to `net`, and raise unless the net inputs of the first unit are finite.
 
         An input that is not finite makes all net inputs of its row so.
         """
         with np.errstate(invalid="ignore", over="ignore"):
-            np.dot(left, right, out=net)
+            for rows in pieces:
+                np.dot(left[rows], right, out=net[rows])
             first = net[0] if transposed else net[:, 0]
             if not math.isfinite(np.dot(first, self._ones[: len(first)])) and not np.isfinite(first).all():
                 raise _NotFiniteError
@@ -358,6 +376,15 @@ class Block:
         if z is not None:
             z[...] = net
         out[...] = self.spec.output_activation.function(net)
+
+
+def _small_pieces(n_rows: int, n_weights: int, n_threads: int) -> list[slice]:
+    """Return which rows of a layer's inputs to multiply at a time: those of a small product, or all of them."""
+    most = SMALL_PRODUCT // n_weights // 4 * 4
+    shared = n_threads > 1 and n_rows * n_weights > SMALL_BESIDE_THREADS
+    if n_rows * n_weights <= SMALL_PRODUCT or n_rows > SMALL_ROWS or most == 0 or shared:
+        return [slice(None)]
+    return [slice(first, first + most) for first in range(0, n_rows, most)]
 
 
 def _readable(rows: NDArray[Any]) -> bool:

@@ -59,13 +59,15 @@ def begin(trainer: Any, given: tuple[Any, Any, Any], progress: Progress, stored:
     known = fingerprints(data, network.ops) if progress.data else None
     if stored is not None:  # a scaling of the inputs follows from the data, which are to be named then
         check_settings(stored, trainer, {**settings, _SCALING: stored.settings.get(_SCALING)})
-    check_fit(trainer, progress)
+    rule = progress.rule_for(trainer.made_from, network.layers) if isinstance(progress, LiveProgress) else None
+    if rule is None:
+        check_fit(trainer, progress)
     if known is not None:
         check_data(progress, known)
     if stored is not None:
         check_settings(stored, trainer, settings)
     trainer.updates_before = _updates_before(trainer, progress)
-    training, parameters = _training(trainer, data[""], progress, stored), network.host_parameters()
+    training, parameters = _training(trainer, data[""], progress, stored, rule), network.host_parameters()
     run = Run(
         training=training,
         data=data,
@@ -87,7 +89,8 @@ def begin(trainer: Any, given: tuple[Any, Any, Any], progress: Progress, stored:
         network.set_parameters(progress.parameters)
         network.count_updates(trainer.optimizer.name, trainer.updates_before + progress.steps_done)
         run.parameters = network.host_parameters()
-    run.training = replace(training, rule=_rule(trainer, progress))
+    if rule is None:
+        run.training = replace(training, rule=_rule(trainer, progress))
     run.patience.restore(progress.patience)
     trainer.best_epoch = run.patience.best_epoch
     restore_sources(trainer, progress.sources)
@@ -128,8 +131,14 @@ def _prepared(trainer: Any, X: Any, y: Any, sample_weight: Any) -> dict[str, Tra
     return {"": data, "validation ": validation}
 
 
-def _training(trainer: Any, data: TrainingData | None, progress: Progress, stored: StoredCheckpoint | None) -> Training:
-    """Return the training as plans know it, with a rule that knows nothing yet."""
+def _training(
+    trainer: Any,
+    data: TrainingData | None,
+    progress: Progress,
+    stored: StoredCheckpoint | None,
+    rule: UpdateRule | None,
+) -> Training:
+    """Return the training as plans know it; without `rule`, with one that knows nothing yet."""
     assert data is not None, "only validation data may be missing"
     network, n_samples = trainer.network, data.n_samples
     part_size = min(trainer.batch_size or n_samples, n_samples)
@@ -143,7 +152,7 @@ def _training(trainer: Any, data: TrainingData | None, progress: Progress, store
     return Training(
         layers=network.layers,
         data=_smoothed(trainer, data),
-        rule=UpdateRule(trainer.optimizer, {}),
+        rule=UpdateRule(trainer.optimizer, {}) if rule is None else rule,
         part_size=part_size,
         update_size=update_size,
         n_updates=(trainer.epochs - progress.epochs_done) * trainer.steps_per_epoch,

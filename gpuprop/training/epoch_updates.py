@@ -34,14 +34,16 @@ def updates_of(trainer: Any, training: Training, epoch: int, learning_rate: floa
     """
     order = checked_order(trainer.row_orders, epoch, trainer.n_samples)[: training.rows_of_epoch]
     data = _weighted_by_rows(trainer, training, order)
+    weights = _batch_weights(trainer, training, data, order)
+    users = weights if data is training.data else _batch_weights(trainer, training, training.data, order)
     rates = _scheduled(trainer, training, trainer.schedule, learning_rate, epoch)
     varied, decays = trainer.dropout_schedule, trainer.weight_decay_schedule
     return EpochUpdates(
         training=training,
         data=data,
         order=order,
-        weights=_batch_weights(trainer, training, data, order),
-        penalty_factors=_penalty_factors(trainer, training, order),
+        weights=weights,
+        penalty_factors=_penalty_factors(trainer, users),
         rates=rates,
         steps_done=trainer.steps_done,
         dropout_factors=_scheduled(trainer, training, varied, 1.0, epoch) if varied else None,
@@ -99,9 +101,10 @@ def _batch_weights(
         return data.batch_weights(order, training.update_size)
 
 
-def _penalty_factors(trainer: Any, training: Training, order: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Return the factor of the penalties in each update of the epoch."""
+def _penalty_factors(trainer: Any, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the factor of the penalties in each update of the epoch, from the sums of the user's sample weights."""
     if trainer.conventions == "gpuprop":
-        return np.ones(training.updates_of_epoch)
-    weights = _batch_weights(trainer, training, training.data, order)
+        return np.ones(len(weights))
+    if weights.min() > 0:
+        return 1.0 / weights
     return np.divide(1.0, weights, out=np.zeros_like(weights), where=weights > 0)

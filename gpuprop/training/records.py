@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gpuprop.core.array_ops import Array
+    from gpuprop.core.layers import Layers
+    from gpuprop.core.rule import UpdateRule
     from gpuprop.core.scaling_layer import ScalingLayer
 
 __all__ = ["LiveProgress", "Patience", "Progress", "Within", "append_record", "check_kept_column", "even_columns"]
@@ -104,11 +106,31 @@ class Progress:
         vars(self).update(vars(Progress(0, 0, {}, {})) | state)
 
 
+@dataclass(frozen=True)
 class LiveProgress(Progress):
-    """Where a training stood when it ended, with its own arrays on the host in place of copies.
+    """Where a training stood when it ended, with its own arrays on the host and its own history in place of copies.
 
-    The training that goes on from here updates these arrays, so only one can.
+    The training that goes on from here updates these arrays and extends these columns, so only one can. Copying them
+    would take longer from call to call.
+
+    Attributes
+    ----------
+    rule : UpdateRule or None
+        The rule of the updates. A training with the same settings of the same network takes it over. It is in no copy.
+    made_for : tuple
+        These settings, and the layers of the network.
     """
+
+    rule: UpdateRule | None = None
+    made_for: tuple[Any, ...] = ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the content of a copy or a pickle: the rule would be one of other arrays."""
+        return vars(self) | {"rule": None, "made_for": ()}
+
+    def rule_for(self, settings: Any, layers: Layers) -> UpdateRule | None:
+        """Return the rule, if a training with these settings of these layers would make an equal one."""
+        return self.rule if self.made_for and self.made_for[0] is settings and self.made_for[1] is layers else None
 
 
 def append_record(history: dict[str, list[Any]], record: dict[str, Any]) -> None:

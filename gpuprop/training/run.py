@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from gpuprop.errors import DeviceError, PlanError
 from gpuprop.training.callbacks.base import Callback
 from gpuprop.training.kept_plans import renewed
 from gpuprop.training.signals import finishing
-from gpuprop.training.sources import restore_sources, sources_of
+from gpuprop.training.sources import marked_sources, restore_sources
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -96,8 +97,8 @@ class Run:
     epoch_begun: bool = field(default=False, init=False)
     begin: float = field(default=0.0, init=False)
     epoch_rate: float = field(default=0.0, init=False)
-    #: What the sources of orders and rates, and the learning rate, were before that.
-    sources: dict[str, Any] = field(default_factory=dict, init=False)
+    #: What returns what the sources of orders and rates remembered before that, and the learning rate before that.
+    marks: Callable[[], dict[str, Any]] = field(default=dict, init=False)
     rate_before: float = field(default=0.0, init=False)
     #: What the updates of an epoch began with, if not at its beginning.
     start: TrainingState | None = field(default=None, init=False)
@@ -151,7 +152,7 @@ class Run:
     def begin_epoch(self, trainer: Any, epoch: int) -> None:
         """Tell the callbacks of an epoch, unless it began before the state that the training goes on from."""
         self.begin, self.rate_before = time.perf_counter(), trainer.learning_rate
-        self.sources = sources_of(trainer) if self.within is None else self.within.sources
+        self.marks = marked_sources(trainer) if self.within is None else partial(dict, self.within.sources)
         self.entered = True
         if self.within is None:
             for callback in self.begun_callbacks(trainer):
@@ -160,7 +161,7 @@ class Run:
         else:
             self.begin -= self.within.seconds
             self.epoch_rate = self.within.learning_rate
-            restore_sources(trainer, self.sources)
+            restore_sources(trainer, self.within.sources)
         self.epoch_begun = True
 
     def take(self, made: MadeElsewhere) -> NDArray[np.float64]:
@@ -253,6 +254,6 @@ class Run:
                 except DeviceError:
                     self.lost = True
             if self.entered:
-                restore_sources(trainer, self.sources)
+                restore_sources(trainer, self.marks())
                 trainer.learning_rate = self.rate_before
             self.undo, self.making, self.entered, self.epoch_begun = None, False, False, False

@@ -47,6 +47,7 @@ def captured(trainer: Any, run: Run, *, with_data: bool = True) -> Progress:
     states = [(type(one).__qualname__, one.state()) for one in trainer.callbacks]
     return Progress(
         **_said_of(trainer),
+        history={name: list(column) for name, column in trainer.history.items()},
         optimizer_state=optimizer,
         scaling_layer=ScalingLayer.of(scaling) if scaling else None,
         parameters=parameters,
@@ -64,13 +65,27 @@ def captured_for_other_data(trainer: Any, run: Run) -> Progress:
 
     The trainer is not used any more.
     """
-    live, scaling = run.ops.on_host, _scaling(run)
-    kind, optimizer = (LiveProgress, dict(run.training.rule.state)) if live else (Progress, _memory(run))
-    return kind(
+    scaling, rule = _scaling(run), run.training.rule
+    layer = ScalingLayer.of(scaling) if scaling else None
+    if not run.ops.on_host:
+        return Progress(
+            **_said_of(trainer),
+            history={name: list(column) for name, column in trainer.history.items()},
+            optimizer_state=_memory(run),
+            scaling_layer=layer,
+            within=run.within,
+        )
+    settings, history = trainer.made_from, trainer.history
+    if settings is None:  # whoever knows the trainer by a callback shall not see what later trainings add
+        history = {name: list(column) for name, column in history.items()}
+    return LiveProgress(
         **_said_of(trainer),
-        optimizer_state=optimizer,
-        scaling_layer=ScalingLayer.of(scaling) if scaling else None,
+        history=history,
+        optimizer_state=dict(rule.state),
+        scaling_layer=layer,
         within=run.within,
+        rule=None if settings is None or scaling else rule,
+        made_for=(settings, run.training.layers),
     )
 
 
@@ -79,7 +94,6 @@ def _said_of(trainer: Any) -> dict[str, Any]:
     return {
         "epochs_done": trainer.epochs_done,
         "steps_done": trainer.steps_done,
-        "history": {name: list(column) for name, column in trainer.history.items()},
         "optimizer": trainer.optimizer.name,
         "updates_before": trainer.updates_before,
     }
@@ -97,7 +111,7 @@ def _scaling(run: Run) -> dict[str, Any]:
 
 def _within(run: Run, position: int, totals: Any, parts: Mapping[str, Any]) -> Within:
     seconds = time.perf_counter() - run.begin
-    return Within(position, np.array(totals, np.float64), dict(parts), run.epoch_rate, seconds, run.sources)
+    return Within(position, np.array(totals, np.float64), dict(parts), run.epoch_rate, seconds, run.marks())
 
 
 def data_of(run: Run) -> dict[str, str]:

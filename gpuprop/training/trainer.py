@@ -30,7 +30,7 @@ from gpuprop.training.kept_plans import give_back
 from gpuprop.training.metrics import Metrics, monitored
 from gpuprop.training.orders import RowOrders, check_validation, counter_based_orders, in_order
 from gpuprop.training.rates import Parametrization, check_factors
-from gpuprop.training.records import Progress, append_record, check_kept_column, even_columns
+from gpuprop.training.records import LiveProgress, Progress, append_record, check_kept_column, even_columns
 from gpuprop.training.run import Run, step_callbacks
 from gpuprop.training.saving import at_boundary, save
 from gpuprop.training.settings import different_place
@@ -263,6 +263,8 @@ class Trainer:
         self.n_threads = None if n_threads is None else check_integer("n_threads", n_threads, 1)
         self.plan = check_path(plan)
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint | None) else Checkpoint(checkpoint)
+        #: The settings that `from_settings` took.
+        self.made_from: Mapping[str, Any] | None = None
         self._reset(Progress(0, 0, {}, {}))
 
     def __repr__(self) -> str:
@@ -283,7 +285,7 @@ class Trainer:
         """Return a trainer with settings that have been checked before; only what is given here is new."""
         trainer = cls.__new__(cls)
         vars(trainer).update(settings)
-        trainer.network = network
+        trainer.network, trainer.made_from = network, settings
         trainer.learning_rate = check_real("learning_rate", learning_rate, 0.0, open_minimum=True)
         trainer.epochs = epochs
         return trainer
@@ -294,7 +296,8 @@ class Trainer:
                 raise TypeError(f"callbacks: got {callback!r}, expected objects derived from gpuprop.Callback")
 
     def _reset(self, progress: Progress) -> None:
-        self.history = {column: list(values) for column, values in progress.history.items()}
+        live = isinstance(progress, LiveProgress)
+        self.history = {name: column if live else list(column) for name, column in progress.history.items()}
         even_columns(self.history, self.history)
         self.epochs_done = progress.epochs_done
         self.steps_done = progress.steps_done

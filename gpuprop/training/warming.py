@@ -1,14 +1,16 @@
 """Compile before it is needed: each kind of training is made once on a few rows, so that its loops are kept on disk.
 
 What is compiled depends on activations, loss, optimizer, penalties and types of numbers, and not on any size. So a
-small network stands for all of its kind, and is trained for one epoch by primitives and one by the fused loops.
+small network stands for all of its kind, and is trained for one epoch by primitives and one by the fused loops. Where
+ensembles and searches train several networks of a kind together, two are trained so, on rows with zeros and without.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from gpuprop.errors import BackendUnavailableError, PlanError, unknown_name
 from gpuprop.maths.scaling import InputScaling
 from gpuprop.model.network import Network
 from gpuprop.model.output_choice import choose_outputs
+from gpuprop.training.side_by_side import train_together
 from gpuprop.training.tabular_presets import network_for_table, preset, trainer_for_table
 from gpuprop.training.trainer import Trainer
 
@@ -35,7 +38,7 @@ class _Kind:
     """Trainings that share what is compiled for them.
 
     `classes` holds a number of classes for each training, or None for a regression; `inputs` is the type of the data,
-    where it is not the network's.
+    where it is not the network's. `joint` says whether something trains several of its networks together.
     """
 
     description: str
@@ -43,13 +46,19 @@ class _Kind:
     dtypes: tuple[str, ...] = ("float32", "float64")
     inputs: str | None = None
     l2: float = 0.0
+    joint: bool = False
+
+    @property
+    def plans(self) -> tuple[str, ...]:
+        """The paths that its trainings may take."""
+        return (*_PLANS, "joint") if self.joint else _PLANS
 
 
 KINDS = {
     "mnist": _Kind("`gpuprop train mnist`", (10,), ("float32",), "uint8"),
     "numbers": _Kind("`gpuprop train FILE` of arrays of numbers", (3, 2, None), ("float32",), "float64", 0.01),
-    "classifier": _Kind("MLPClassifier", (3, 2), l2=1e-4),
-    "regressor": _Kind("MLPRegressor", (None,), l2=1e-4),
+    "classifier": _Kind("MLPClassifier, and ensembles and searches of it", (3, 2), l2=1e-4, joint=True),
+    "regressor": _Kind("MLPRegressor, and ensembles and searches of it", (None,), l2=1e-4, joint=True),
     "tables": _Kind("`gpuprop train TABLE`, TabularClassifier and TabularRegressor", (3, None), ("float32",)),
 }
 """Every kind by its name."""
@@ -126,17 +135,30 @@ def _warm_one(name: str, n_classes: int | None, dtype: str, options: Mapping[str
 
     X, y = _rows(KINDS[name].inputs or dtype, n_classes)
     task = "regression" if n_classes is None else f"{n_classes} classes"
-    for plan in _PLANS:
-        trainer = (_of_table if name == "tables" else _of_arrays)(name, n_classes, dtype, options, plan)
+    for plan in KINDS[name].plans:
+        make = partial(_of_table if name == "tables" else _of_arrays, name, n_classes, dtype, options, plan)
         begin, fault = time.perf_counter(), None
         with counted() as compiled:
             try:
-                trainer.fit(X, y)
-                for rows in (X, X[:1]):  # one row is another loop
-                    trainer.network.predict(rows)
+                if plan == "joint":
+                    _train_together(make, X, y)
+                else:
+                    trainer = make().fit(X, y)
+                    for rows in (X, X[:1]):  # one row is another loop
+                        trainer.network.predict(rows)
             except PlanError as error:
                 fault = str(error)
         yield Warmed(name, task, dtype, plan, len(compiled), time.perf_counter() - begin, fault)
+
+
+def _train_together(make: Callable[[], Trainer], X: NDArray[Any], y: NDArray[Any]) -> None:
+    """Train two networks in the same calls."""
+    zeros = X.copy()
+    zeros[:, 8:] = 0
+    for rows in (X, zeros):
+        for error in train_together([make().training(rows, y) for _ in range(2)]):
+            if error is not None:
+                raise error
 
 
 def _rows(dtype: str, n_classes: int | None) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -207,7 +207,9 @@ class FusedPlan(Renewable):
     def renew(self, training: Training, want: str) -> bool:
         if training.rule.scaling_layer is not None or self._rule.scaling_layer is not None:
             return False  # the model holds the arrays of its scaling layer, and each training has a layer of its own
-        if want not in ("auto", self.name) or _made_for(training) != self._made_for or cannot_fuse(training):
+        if want not in ("auto", self.name) or _made_for(training) != self._made_for or is_sparse(training.data.inputs):
+            return False
+        if training.rule is not self._rule and cannot_fuse(training):
             return False
         if want == "auto" and (self.name == "dense" or not_worth_fusing(training)):
             return False
@@ -362,7 +364,9 @@ def _made_for(training: Training) -> tuple[Any, ...]:
         training.layers,
         training.layers.ops,
         training.layers.spec,
+        training.part_size,
         training.update_size,
+        training.varying_dropout,
         training.n_threads,
         most_threads(training.products, training.n_threads),
         data.metric,
