@@ -127,7 +127,7 @@ def test_the_source_for_pytorch_is_python_and_its_state_is_the_networks() -> Non
     source = torch_source(net, "m.safetensors")
     compile(source, "m.py", "exec")
     assert "a1 = F.relu(self.linear1(x))" in source
-    assert "a1 = F.dropout(a1, 0.5, self.training)" in source
+    assert "self.linear2(F.dropout(a1, 0.5, self.training))" in source
     assert "torch.cat([1 - p, p], dim=1)" in source
     state = torch_state(net)
     assert list(state) == ["linear1.weight", "linear1.bias", "linear2.weight", "linear2.bias"]

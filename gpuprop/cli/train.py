@@ -60,7 +60,7 @@ _GROUPS = {
         *("target", "labels", "task", "header", "drop", "categorical", "numeric", "date", "na", "arrays"),
         *("test", "test_fraction", "validation_fraction", "scale"),
     ),
-    "Network": ("preset", "hidden", "activation", "loss", "dropout", "l1", "l2"),
+    "Network": ("preset", "hidden", "batch_norm", "residual", "activation", "loss", "dropout", "l1", "l2"),
     "Training": ("optimizer", "lr", "schedule", "batch_size", "epochs", "seed"),
     "Choice of the epoch": ("early_stopping", "patience", "metric", "monitor"),
     "Machine": ("device", "plan", "profile"),
@@ -141,7 +141,7 @@ def train(
         Any,
         typer.Option(
             metavar="SIZES",
-            help="Units of each hidden layer: 128 or 128,64 or none.  [default: by data]",
+            help="Units of each hidden layer: 128 or 128,64 or 256x3 (three of 256) or none.  [default: by data]",
             parser=parse_hidden,
         ),
     ] = None,
@@ -209,6 +209,20 @@ def train(
             metavar="HIDDEN|INPUT,HIDDEN",
             help="Share of the hidden units that training drops, or shares of inputs and hidden units.  [default: 0]",
             parser=parse_dropout,
+        ),
+    ] = None,
+    batch_norm: Annotated[
+        bool | None,
+        typer.Option(
+            "--batch-norm", help="Normalise the net inputs of hidden layers over each batch.", show_default=False
+        ),
+    ] = None,
+    residual: Annotated[
+        bool | None,
+        typer.Option(
+            "--residual",
+            help="Add the output of a hidden layer to that of the next one where both have one size.",
+            show_default=False,
         ),
     ] = None,
     l1: Annotated[float | None, typer.Option(metavar="X", help="Penalty X * sum |W|.  [default: 0]")] = None,

@@ -8,7 +8,7 @@ import numpy as np
 
 from gpuprop.estimators.classifier import MLPClassifier
 from gpuprop.estimators.regressor import MLPRegressor
-from gpuprop.model.unscaled import without_scaling
+from gpuprop.model.unscaled import folded_network, without_scaling
 
 if TYPE_CHECKING:
     from gpuprop.model.network import Network
@@ -19,7 +19,8 @@ __all__ = ["sklearn_estimator"]
 def sklearn_estimator(network: Network) -> Any:
     """Return scikit-learn's ``MLPClassifier`` or ``MLPRegressor`` with equal predictions for raw inputs.
 
-    A scaling of the inputs is folded into the first layer, and the network's classes become ``classes_``.
+    A scaling of the inputs and batch normalisation are folded into weights and biases; the network's classes become
+    ``classes_``.
 
     Parameters
     ----------
@@ -29,7 +30,8 @@ def sklearn_estimator(network: Network) -> Any:
     ------
     ValueError
         If the network computes what scikit-learn's estimators cannot: another hidden activation than identity,
-        logistic, tanh and relu, several of them, another output activation, slopes or embeddings.
+        logistic, tanh and relu, several of them, another output activation, slopes, embeddings or residual
+        layers.
 
     Examples
     --------
@@ -38,8 +40,9 @@ def sklearn_estimator(network: Network) -> Any:
     >>> sklearn_estimator(net).classes_.tolist()
     ['no', 'yes']
     """
+    network = folded_network(network)
     if not network.spec.plain:
-        raise ValueError("a network with slopes or embeddings is none of scikit-learn's")
+        raise ValueError("a network with slopes, embeddings or residual layers is none of scikit-learn's")
     n_outputs, loss = network.layer_sizes[-1], network.loss_function.name
     output = network.output_activation.name
     known = {"softmax", "logistic"} if network.is_classifier else {"identity"}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuprop.arrays import to_host
-from gpuprop.model.unscaled import without_scaling
+from gpuprop.model.unscaled import folded_network, without_scaling
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,7 +60,7 @@ def torch_source(network: Network, state_file: str) -> str:
 
     ``Model`` takes raw inputs of shape (n_samples, n_features) and returns what ``predict_proba`` of a classifier
     returns, or the outputs of another network; ``Model.net_input`` leaves out the last activation, as PyTorch's losses
-    want it. Dropout is in its place, so that training can go on.
+    want it. Dropout is in its place, so that training can go on; batch normalisation is folded into weights and biases.
 
     Parameters
     ----------
@@ -78,13 +78,15 @@ def torch_source(network: Network, state_file: str) -> str:
     layers = [f"        self.linear{i} = nn.Linear({sizes[i - 1]}, {sizes[i]})" for i in range(1, len(sizes))]
     steps, below = [], "x"
     for layer in range(1, len(sizes)):
+        read = below
         if plain.dropout[layer - 1]:
-            steps.append(f"        {below} = F.dropout({below}, {plain.dropout[layer - 1]!r}, self.training)")
-        net = f"self.linear{layer}({below})"
+            read = f"F.dropout({below}, {plain.dropout[layer - 1]!r}, self.training)"
+        net = f"self.linear{layer}({read})"
         if layer == len(sizes) - 1:
             steps.append(f"        return {net}")
         else:
-            steps.append(f"        a{layer} = {_in_torch(plain.layer_activations[layer - 1], net)}")
+            around = f" + {below}" if plain.spec.adds_input(layer) else ""
+            steps.append(f"        a{layer} = {_in_torch(plain.layer_activations[layer - 1], net)}{around}")
             below = f"a{layer}"
     answer = _in_torch(plain.output_activation, "self.net_input(x)")
     both = plain.is_classifier and sizes[-1] == 1
@@ -136,9 +138,9 @@ def torch_source(network: Network, state_file: str) -> str:
 
 
 def _exported(network: Network) -> Network:
-    if not network.spec.plain:
+    if network.spec.has_slopes or network.spec.embedding is not None:
         raise ValueError("a network with slopes or embeddings has no module of PyTorch")
-    return without_scaling(network)
+    return without_scaling(folded_network(network))
 
 
 def _in_torch(activation: Activation, net: str) -> str:
