@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import gpuprop
-from gpuprop.backends import ENVIRONMENT_VARIABLE, choose, devices, get_ops
+from gpuprop.backends import ENVIRONMENT_VARIABLE, choose, devices, get_ops, installed
 from gpuprop.errors import BackendUnavailableError
 
 # As Python reports a module that is not there.
@@ -120,10 +120,11 @@ def machine(folder: Path, stubs: dict[str, str], code: str, **environment: str) 
     return done.stdout
 
 
-def report(folder: Path, stubs: dict[str, str]) -> dict[str, Any]:
+def report(folder: Path, stubs: dict[str, str], *, nvidia: bool = True) -> dict[str, Any]:
     # A folder of its own: a stub of equal size, written within the same second, would be read from the old one's cache.
     folder = Path(tempfile.mkdtemp(dir=folder))
-    found: dict[str, Any] = json.loads(machine(folder, stubs, REPORT))
+    patch = f"import gpuprop.backends.devices as d; d.nvidia_device_found = lambda: {nvidia}\n"
+    found: dict[str, Any] = json.loads(machine(folder, stubs, patch + REPORT))
     assert found["imported"] == []  # import gpuprop.backends alone looks at neither
     assert found["info"]["cpu"][0]
     assert found["info"]["numpy"][0]
@@ -216,6 +217,26 @@ def test_cupy_absent(tmp_path: Path) -> None:
     assert found["cuda"].endswith(
         "CuPy is not installed; pip install 'gpuprop[cu13]' for CUDA 13 or 'gpuprop[cu12]' for CUDA 12"
     )
+
+
+def test_a_machine_without_an_nvidia_device_is_not_told_to_install_cuda(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = report(tmp_path, {"cupy.py": ABSENT}, nvidia=False)
+    assert found["cuda"] == "device 'cuda' cannot be used: this machine shows no NVIDIA device"
+    assert found["info"]["cuda"] == [False, "this machine shows no NVIDIA device"]
+    assert "pip install" not in found["auto"][1]
+    # The driver's own program is a sign of a device.
+    monkeypatch.setattr(installed, "Path", lambda place: tmp_path / place.strip("/"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not installed.nvidia_device_found()
+    program = tmp_path / "nvidia-smi"
+    program.touch(mode=0o755)
+    assert installed.nvidia_device_found()
+    program.unlink()
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev" / "nvidia0").touch()
+    assert installed.nvidia_device_found()
 
 
 @pytest.mark.parametrize(

@@ -394,6 +394,16 @@ CALLS: dict[str, tuple[str, Any, str | None]] = {
     "other features in predict": ("regressor", lambda m: m.fit(GOOD, GOOD[:, 0]).predict(GOOD[:, :1]), "1 features"),
     "no rows in predict": ("regressor", lambda m: m.fit(GOOD, GOOD[:, 0]).predict(GOOD[:0]), "0 sample"),
     "a row in predict": ("regressor", lambda m: m.fit(GOOD, GOOD[:, 0]).predict(GOOD[0]), "reshape"),
+    "images": (
+        "classifier",
+        lambda m: m.fit(np.zeros((4, 28, 28)), [0, 1, 0, 1]),
+        r"use X.reshape\(len\(X\), -1\), shape \(4, 784\)",
+    ),
+    "an image in predict": (
+        "regressor",
+        lambda m: m.fit(GOOD, GOOD[:, 0]).predict(np.zeros((2, 2, 1))),
+        r"shape \(2, 2\)",
+    ),
     "complex X": ("regressor", lambda m: m.fit(GOOD + 1j, GOOD[:, 0]), "omplex"),
     "complex y": ("regressor", lambda m: m.fit(GOOD, GOOD[:, 0] + 1j), "omplex"),
     "sparse y": ("regressor", lambda m: m.fit(GOOD, sparse.csr_array(GOOD[:, :1])), "parse"),

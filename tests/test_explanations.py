@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +167,27 @@ def test_explain_an_image_and_arrays(cli: Cli, tmp_path: Path) -> None:
     data = save_plants(tmp_path / "plants.npz")
     cli.run("train", data, "--out", tmp_path / "p", "--epochs", 1, "--hidden", 4, "--device", "numpy")
     assert set(contributions(cli.run("explain", tmp_path / "p", data).out)) == {"x0", "x1"}
+
+
+def test_contributions_are_those_of_shap() -> None:
+    """SHAP's GradientExplainer draws points on the way from a baseline, and its mean is the integral."""
+    shap = pytest.importorskip("shap", reason="shap is not installed")
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    from gpuprop.model.torch_module import torch_source, torch_state
+
+    shape: dict[str, Any] = {"loss": "categorical_cross_entropy", "hidden_activation": "tanh"}
+    net = gpuprop.Network((4, 6, 3), seed=1, device="numpy", **shape)
+    names: dict[str, Any] = {"__file__": "m.py", "__name__": "m"}
+    exec(torch_source(net, "m.safetensors"), names)
+    model = names["Model"]().eval()
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in torch_state(net).items()})
+    rows = np.random.default_rng(3).normal(size=(5, 4)).astype(np.float32)
+    baseline = np.full(4, 0.25, np.float32)
+    explainer = shap.GradientExplainer(model, torch.from_numpy(baseline[None]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = [explainer.shap_values(torch.from_numpy(rows), nsamples=400, rseed=seed) for seed in range(8)]
+    theirs, spread = np.mean(found, axis=0), np.std(found, axis=0, ddof=1) / np.sqrt(8)
+    for output in range(3):
+        ours = gpuprop.integrated_gradients(net, rows, output, baseline=baseline).values
+        assert (np.abs(ours - theirs[:, :, output]) <= 5 * spread[:, :, output] + 1e-6).all()

@@ -204,7 +204,9 @@ def test_frames_begin_before_the_first_epoch_and_end_with_the_last() -> None:
     assert film.losses == trainer.history["train_loss"]
     last = film.frames[-1]
     np.testing.assert_array_equal(last.weights[0], trainer.network.weights[0])
-    np.testing.assert_array_equal(last.activations[-1], trainer.network.forward(gpuprop.datasets.make_xor()[0]))
+    X = gpuprop.datasets.make_xor()[0]
+    np.testing.assert_array_equal(last.activations[-1], trainer.network.copy(device="numpy").activations(X)[-1])
+    np.testing.assert_allclose(last.activations[-1], trainer.network.forward(X), rtol=1e-5)
     corner = np.array([[film.extent[0], film.extent[3]]])  # the first row is the top
     assert last.boundary is not None
     assert last.boundary[0, 0] == pytest.approx(trainer.network.forward(corner)[0, 0], rel=1e-5)
@@ -227,11 +229,25 @@ def test_page_of_an_animation() -> None:
 @needs_chromium
 def test_animation_in_a_browser(tmp_path: Path) -> None:
     _, film = xor_film(20)
-    (tmp_path / "film.html").write_text(to_html(film, "xor"), encoding="utf-8")
+    measure = "document.title = `${document.documentElement.scrollHeight} ${document.documentElement.scrollWidth}`;"
+    text = to_html(film, "xor").replace("slider.value = 0;\nshow();", f"slider.value = 0;\nshow();\n{measure}")
+    (tmp_path / "film.html").write_text(text, encoding="utf-8")
     page = dom((tmp_path / "film.html").as_uri(), tmp_path / "profile")
-    assert "epoch 20, loss" in page
-    assert page.count("<line") == 2 * 3 + 3
-    assert page.count("<circle") == 2 + 3 + 1
+    assert "epoch 0, before training" in page
+    network = re.findall(r'<div id="network">(.*?)</div>', page, re.DOTALL)[0]
+    assert network.count("<line") == 2 * 3 + 3
+    assert network.count("<circle") == 2 + 3 + 1
+    height, width = map(int, re.findall(r"<title>(\d+) (\d+)</title>", page)[0])
+    assert height <= 800
+    assert width <= 1280
+    # The plane has names on its axes, a key of its colours, and samples in colours that it does not have.
+    field = re.findall(r'<div id="field">(.*?)</div>', page, re.DOTALL)[0]
+    assert {">x1<", ">x2<", ">0.5<"} <= set(re.findall(r">[^<]+<", field))
+    key, marks = (set(re.findall(rf'<{kind}[^>]*fill="([^"]+)"', field)) for kind in ("rect", "circle"))
+    assert len(key) == 30
+    assert marks == {"rgb(17,17,17)", "rgb(255,216,77)"}
+    small = dom((tmp_path / "film.html").as_uri(), tmp_path / "profile", "500,900")
+    assert int(re.findall(r"<title>\d+ (\d+)</title>", small)[0]) <= 500
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -296,6 +297,35 @@ def test_train_chooses_the_epoch_of_a_table_by_a_metric(cli: Cli, tmp_path: Path
     assert "the last one of the highest validation f1_macro" in result.out
     resumed = cli.run("train", "--resume", out, "--epochs", 6)
     assert "6/6" in resumed.out
+
+
+def test_evaluate_computes_metrics_of_networks_and_tables(cli: Cli, tmp_path: Path) -> None:
+    data, out = save_plants(tmp_path / "plants.npz"), tmp_path / "net"
+    options = ("--device", "numpy", "--epochs", 4, "--hidden", 5)
+    cli.run("train", data, "--out", out, *options)
+    result = cli.run("evaluate", out, data, "--metric", "f1_macro,roc_auc_ovr")
+    figures = dict(line.split(": ") for line in result.out.splitlines() if line.startswith("test "))
+    with np.load(data) as arrays:
+        rows, y = arrays["X"], arrays["y"]
+    network = gpuprop.load(out)
+    assert isinstance(network, gpuprop.Network)
+    assert network.classes is not None
+    truth = np.searchsorted(network.classes, y)
+    assert float(figures["test f1_macro"]) == pytest.approx(
+        f1_score(truth, network.predict(rows), average="macro"), abs=6e-5
+    )
+    assert "test roc_auc_ovr" in figures
+    refused = cli.fail("evaluate", out, data, "--metric", "f1")
+    assert (refused.status, "'f1_macro'" in refused.err) == (2, True)
+    table, of_table = write_plants(tmp_path / "plants.csv"), tmp_path / "table"
+    cli.run("train", table, "--target", "label", "--out", of_table, *options)
+    found = json.loads(cli.run("evaluate", of_table, table, "--metric", "f1_macro,accuracy", "--json").out)
+    assert found["metrics"]["accuracy"] == pytest.approx(found["accuracy"])
+    prices, of_prices = write_prices(tmp_path / "prices.csv"), tmp_path / "prices"
+    cli.run("train", prices, "--target", "y", "--out", of_prices, *options)
+    found = json.loads(cli.run("evaluate", of_prices, prices, "--metric", "r2,neg_max_error", "--json").out)
+    assert found["metrics"]["r2"] == pytest.approx(found["r2"])
+    assert found["metrics"]["neg_max_error"] < 0
 
 
 def test_scorers_of_ones_own() -> None:

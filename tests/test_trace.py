@@ -394,3 +394,10 @@ def test_json_values(example: Trace) -> None:
     terms = {term["symbol"]: term for term in found["terms"]}
     assert terms["dE/dw5"]["formula"] == "delta_o1 * dnet_o1/dw5"
     assert set(PRINTED) <= set(terms)
+
+
+def test_the_module_can_be_called() -> None:
+    network, x, y = gpuprop.trace.worked_example()
+    called = gpuprop.trace(network, x, y, learning_rate=0.5)  # type: ignore[operator]  # a module with __call__
+    assert str(called) == str(gpuprop.trace.trace(network, x, y, learning_rate=0.5))
+    assert callable(gpuprop.trace)

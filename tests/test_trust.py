@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -178,3 +179,29 @@ def test_too_few_rows_are_refused() -> None:
     gpuprop.conformal(sure_network(), X[:9], Y[:9], 0.1)
     with pytest.raises(ValueError, match="got 3 models"):
         gpuprop.conformal([1, 2, 3], X, Y)
+
+
+def test_sets_and_intervals_are_those_of_mapie() -> None:
+    """MAPIE's split-conformal methods, an alternative that has more of them, on the same model and rows."""
+    mapie = pytest.importorskip("mapie", reason="MAPIE is not installed")
+    classification = pytest.importorskip("mapie.classification", reason="MAPIE 1 or newer is not installed")
+    regression = pytest.importorskip("mapie.regression", reason="MAPIE 1 or newer is not installed")
+    assert mapie
+    train, held, new = slice(0, 200), slice(200, 400), slice(400, 600)
+    options: dict[str, Any] = {"random_state": 0, "learning_rate_init": 0.02, "device": "numpy", "tol": 0.0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        classifier = gpuprop.MLPClassifier(hidden_layer_sizes=(8,), max_iter=30, **options).fit(X[train], Y[train])
+        regressor = gpuprop.MLPRegressor(hidden_layer_sizes=(8,), max_iter=30, **options).fit(
+            X[train], X[train, 0] ** 2
+        )
+        other = classification.SplitConformalClassifier(
+            classifier, confidence_level=0.9, prefit=True, conformity_score="lac"
+        ).conformalize(X[held], Y[held])
+        theirs = other.predict_set(X[new])[1][:, :, 0]
+        interval = regression.SplitConformalRegressor(regressor, confidence_level=0.9, prefit=True)
+        bounds = interval.conformalize(X[held], X[held, 0] ** 2).predict_interval(X[new])[1][:, :, 0]
+    ours = gpuprop.conformal(classifier, X[held], Y[held], alpha=0.1).predict_set(X[new])
+    np.testing.assert_array_equal(ours, theirs)
+    mine = gpuprop.conformal(regressor, X[held], X[held, 0] ** 2, alpha=0.1).predict_interval(X[new])
+    np.testing.assert_allclose(mine, bounds, rtol=1e-6, atol=1e-6)

@@ -19,7 +19,14 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
-from gpuprop.backends.installed import INSTALL_CUDA, import_fault, loops_fault, root_cause, versions
+from gpuprop.backends.installed import (
+    INSTALL_CUDA,
+    import_fault,
+    loops_fault,
+    nvidia_device_found,
+    root_cause,
+    versions,
+)
 from gpuprop.errors import BackendUnavailableError, unknown_name
 
 if TYPE_CHECKING:
@@ -221,6 +228,8 @@ def _cuda_usable(index: int) -> tuple[bool, str]:
     if _simulating():
         return False, f"{_SIMULATOR_VARIABLE} is set, so that Numba only simulates CUDA; unset it"
     cupy_fault = import_fault("cupy", "CuPy")
+    if cupy_fault and not nvidia_device_found():
+        return False, "this machine shows no NVIDIA device"
     if cupy_fault:
         return False, cupy_fault
     import cupy

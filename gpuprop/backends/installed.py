@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import shutil
 from importlib import metadata
+from pathlib import Path
 
-__all__ = ["INSTALL_CUDA", "import_fault", "loops_fault", "root_cause", "versions"]
+__all__ = ["INSTALL_CUDA", "import_fault", "loops_fault", "nvidia_device_found", "root_cause", "versions"]
 
 INSTALL_CUDA = "pip install 'gpuprop[cu13]' for CUDA 13 or 'gpuprop[cu12]' for CUDA 12"
 """The command that installs CuPy and numba-cuda."""
@@ -34,6 +36,16 @@ def import_fault(module: str, title: str, install: str = INSTALL_CUDA) -> str | 
         # A module built for other libraries or another driver may raise any exception when it is imported.
         return f"{title} cannot be imported ({root_cause(error)}); {install}"
     return None
+
+
+def nvidia_device_found() -> bool:
+    """Return whether this machine shows an NVIDIA device, without any library that could use it.
+
+    A driver leaves files in /dev or /proc, that of Windows Subsystem for Linux /dev/dxg, and every driver brings
+    nvidia-smi.
+    """
+    signs = (*Path("/dev").glob("nvidia[0-9c]*"), Path("/dev/dxg"), Path("/proc/driver/nvidia/version"))
+    return any(sign.exists() for sign in signs) or shutil.which("nvidia-smi") is not None
 
 
 def root_cause(error: BaseException) -> str:

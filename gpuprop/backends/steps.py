@@ -141,7 +141,14 @@ class StepsPlan:
 
 def places_of(parameters: Parameters) -> Iterator[tuple[str, Array]]:
     """Yield the parameters that an update left, layer by layer."""
-    kinds = (("weights", parameters.weights), ("biases", parameters.biases), ("slopes", parameters.slopes))
+    kinds = (
+        ("weights", parameters.weights),
+        ("biases", parameters.biases),
+        ("slopes", parameters.slopes),
+        ("scales", parameters.scales),
+        ("running means", parameters.means),
+        ("running variances", parameters.variances),
+    )
     for what, arrays in kinds:
         yield from ((f"the updated {what} of layer {layer}", array) for layer, array in enumerate(arrays, start=1))
     yield from (("the updated embeddings", array) for array in parameters.embedding)

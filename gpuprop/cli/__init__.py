@@ -45,6 +45,7 @@ def application() -> typer.Typer:
         warm,
         watch,
     )
+    from gpuprop.cli.help_pages import HelpPage
 
     app = typer.Typer(
         name="gpuprop",
@@ -59,6 +60,9 @@ def application() -> typer.Typer:
     modules = (*of_runs, trace, diagram, exercise, gradcheck, selfcheck, bench, warm, info)
     for module in modules:
         module.register(app)
+    for command in app.registered_commands:
+        if not issubclass(command.cls or object, HelpPage):
+            command.cls = HelpPage
     return app
 
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import sys
+import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -71,8 +73,15 @@ class Stream:
             self.fault = OSError(errno.EBADF, "it is closed")
 
     def write(self, text: str) -> int:
-        """Write what can be written, and what a terminal would obey as Python spells it."""
-        self.write_orders(printable(text))
+        """Write what can be written, and what a terminal would obey as Python spells it.
+
+        A terminal gets lines that are too long for it in pieces, broken between words, which it would not do itself.
+        """
+        shown = printable(text)
+        if self.isatty():
+            width = shutil.get_terminal_size().columns
+            shown = "\n".join(broken(line, width) for line in shown.split("\n"))
+        self.write_orders(shown)
         return len(text)
 
     def write_orders(self, text: str) -> int:
@@ -109,6 +118,24 @@ class Stream:
         if self._stream is None and name == "fileno":
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         return getattr(self._stream, name)
+
+
+def broken(line: str, width: int) -> str:
+    """Return a line with line breaks between its words, so that it fits; what follows a break is indented by two.
+
+    A word that is longer than the line stays whole.
+    """
+    if len(line) <= width or width < _LEGIBLE:
+        return line
+    indent = line[: len(line) - len(line.lstrip())]
+    pieces = textwrap.wrap(
+        line,
+        width,
+        subsequent_indent=f"{indent if len(indent) < width // 2 else ''}  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(pieces)
 
 
 @contextmanager

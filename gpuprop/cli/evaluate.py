@@ -19,6 +19,7 @@ from gpuprop.cli.options import (
     check_test_fraction,
     parse_arrays,
     parse_list,
+    wrong_options,
 )
 
 __all__ = ["register"]
@@ -34,6 +35,7 @@ Examples:
   gpuprop evaluate gpuprop-mnist mnist
   gpuprop evaluate gpuprop-iris iris.csv --test-fraction 0.25
   gpuprop evaluate gpuprop-houses new-houses.csv --json
+  gpuprop evaluate gpuprop-bank new-bank.csv --metric f1,roc_auc
 """
 
 
@@ -54,6 +56,13 @@ def evaluate(
         float | None,
         typer.Option(metavar="F", help="Take only the rows that train held out with this share and the model's seed."),
     ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="What else to compute: names of scikit-learn's scorers, such as f1_macro, roc_auc or neg_max_error.",
+        ),
+    ] = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
@@ -71,12 +80,16 @@ def evaluate(
     source = Source(data, target, labels, header, parse_arrays(arrays), parse_list(na))
     rows = predictor.rows(source, test_fraction)
     assert rows.y is not None
+    with wrong_options():
+        figures = predictor.metrics(parse_list(metric), rows)
     report = report_of(rows.y, predictor.predict(rows), predictor.classes)
     if json:
         found = {"model": str(model), "data": data, "device": predictor.network.device_, "notes": list(rows.notes)}
-        print_json({**found, **report.figures})
+        print_json({**found, **report.figures, **({"metrics": figures} if figures else {})})
         return
     print(f"{model}: {predictor.describe()} on {data}: {len(rows.X):,} rows")
     print_notes(rows.notes)
     print(chosen)
+    for name, figure in figures.items():
+        print(f"test {name}: {'not defined' if figure is None else format(figure, '.4f')}")
     print_report(report)

@@ -1,4 +1,4 @@
-"""``gpuprop export``: a trained model for programs without gpuprop: ONNX, or C."""
+"""``gpuprop export``: a trained model for programs without gpuprop: ONNX, C, PyTorch, or scikit-learn."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-_HELP = """Write the network of the model in DIR for programs without gpuprop: as ONNX, or as a C header.
+_HELP = """Write the network of the model in DIR for programs without gpuprop.
+
+It becomes an ONNX file, a C header, a module of PyTorch with its state beside it (FILE.py and FILE.safetensors), or a
+fitted estimator of scikit-learn. All of them take raw inputs and answer as predict_proba does.
 
 The header needs nothing but the C library's mathematics, and comes with a test program that compares its answers with
 the network's. --int8 makes weights of 8-bit integers, a quarter of the memory; with --data it says what that costs. The
@@ -25,13 +28,15 @@ Examples:
   gpuprop export gpuprop-mnist --onnx mnist.onnx
   gpuprop export gpuprop-digits --c digits.h
   gpuprop export gpuprop-digits --c digits.h --int8 --data digits
+  gpuprop export gpuprop-digits --torch digits.py
+  gpuprop export gpuprop-digits --sklearn digits.joblib
 """
 _TEST_ROWS = 8
 
 
 def register(app: typer.Typer) -> None:
     """Add the command ``export``."""
-    app.command("export", help=_HELP, short_help="Write a model as ONNX or C.")(export)
+    app.command("export", help=_HELP, short_help="Write a model as ONNX, C, PyTorch or scikit-learn.")(export)
 
 
 def export(
@@ -40,14 +45,23 @@ def export(
         Path | None, typer.Option("--onnx", metavar="FILE", help="An ONNX file to write; needs gpuprop[onnx].")
     ] = None,
     c: Annotated[Path | None, typer.Option("--c", metavar="FILE.h", help="A C header to write.")] = None,
+    torch: Annotated[
+        Path | None,
+        typer.Option("--torch", metavar="FILE.py", help="A module of PyTorch to write, with FILE.safetensors beside."),
+    ] = None,
+    sklearn: Annotated[
+        Path | None,
+        typer.Option("--sklearn", metavar="FILE", help="An estimator of scikit-learn to write: .joblib or .pkl."),
+    ] = None,
     int8: Annotated[bool, typer.Option("--int8", help="8-bit weights in the header.")] = False,
     data: Annotated[
         str | None, typer.Option(metavar="DATA", help="A built-in data set or file, to say what --int8 costs on it.")
     ] = None,
 ) -> None:
     """Load, translate, write."""
-    if onnx is None and c is None:
-        raise OptionError("got neither --onnx nor --c, expected one of them or both")
+    if all(path is None for path in (onnx, c, torch, sklearn)):
+        raise OptionError("got none of --onnx, --c, --torch and --sklearn, expected one of them or several")
+    _check_names(torch, sklearn)
     if c is None and (int8 or data is not None):
         raise OptionError("--int8 and --data belong to --c")
 
@@ -55,7 +69,7 @@ def export(
     from gpuprop.cli.files import check_writable, written_whole
     from gpuprop.estimators.predictors import load_predictor
 
-    for path in (onnx, c):
+    for path in (onnx, c, torch, sklearn):
         if path is not None:
             check_writable(path)
     predictor = load_predictor(model, "numpy")
@@ -65,6 +79,10 @@ def export(
         with written_whole(onnx, binary=True) as file:
             file.write(_onnx(network))
         print(f"{onnx}: {network!r}")
+    if torch is not None:
+        _write_torch(network, torch)
+    if sklearn is not None:
+        _write_sklearn(network, sklearn)
     if c is not None:
         _write_c(network, c, int8=int8)
         if data is not None:
@@ -75,6 +93,44 @@ def export(
             before, after = network.evaluate(X, y)[1], rounded(network).evaluate(X, y)[1]
             metric = "accuracy" if network.is_classifier else "R2"
             print(f"{data}: {metric} {before:.4f} with float32 weights, {after:.4f} with 8-bit weights")
+
+
+def _check_names(torch: Path | None, sklearn: Path | None) -> None:
+    """Refuse names from which a program could not import or read what is written."""
+    if torch is not None and not (torch.suffix == ".py" and torch.stem.isidentifier()):
+        raise OptionError(f"--torch: got {torch.name!r}, expected the name of a Python module such as digits.py")
+    if sklearn is not None and sklearn.suffix not in (".joblib", ".pkl", ".pickle"):
+        raise OptionError(f"--sklearn: got {sklearn.name!r}, expected a name that ends in .joblib or .pkl")
+
+
+def _write_torch(network: Network, path: Path) -> None:
+    from gpuprop.cli.files import written_whole
+    from gpuprop.model.container import write_file
+    from gpuprop.model.torch_module import torch_source, torch_state
+
+    state = path.with_suffix(".safetensors")
+    source = torch_source(network, state.name)
+    write_file(state, torch_state(network), {})
+    with written_whole(path) as file:
+        file.write(source)
+    print(f"{path}: {network!r}; {state}: its state; {path.stem}.load() returns the module")
+
+
+def _write_sklearn(network: Network, path: Path) -> None:
+    import pickle
+
+    import joblib
+
+    from gpuprop.cli.files import written_whole
+    from gpuprop.estimators.as_sklearn import sklearn_estimator
+
+    model = sklearn_estimator(network)
+    with written_whole(path, binary=True) as file:
+        if path.suffix == ".joblib":
+            joblib.dump(model, file)
+        else:
+            pickle.dump(model, file)
+    print(f"{path}: {model!r}; joblib.load or pickle reads it where scikit-learn of this version is installed")
 
 
 def _onnx(network: Network) -> Any:

@@ -158,12 +158,13 @@ def parse_arrays(text: str | None) -> dict[str, str]:
 
 
 def parse_hidden(text: str) -> tuple[int, ...]:
-    """``"128,64"`` -> (128, 64); ``"none"`` -> ()."""
+    """``"128,64"`` -> (128, 64); ``"256x3"`` -> (256, 256, 256); ``"none"`` -> ()."""
     if text.strip().lower() == "none":
         return ()
-    sizes = _numbers(text, int)
-    if not sizes or min(sizes) < 1:
-        raise typer.BadParameter(f"got {text!r}, expected sizes of 1 or more such as 128 or 128,64, or none")
+    pairs = [_numbers(part.replace("x", ",", 1), int) for part in text.lower().split(",")]
+    sizes = tuple(pair[0] for pair in pairs for _ in range(pair[1] if len(pair) == 2 else len(pair)))
+    if not all(pairs) or min((number for pair in pairs for number in pair), default=0) < 1:
+        raise typer.BadParameter(f"got {text!r}, expected sizes of 1 or more such as 128 or 128,64 or 256x3, or none")
     return sizes
 
 

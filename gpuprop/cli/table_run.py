@@ -128,6 +128,9 @@ def _preset(options: Mapping[str, Any], task: Task) -> TabularPreset:
     from gpuprop.maths.losses import get_loss
     from gpuprop.training.tabular_presets import preset
 
+    for name in ("batch_norm", "residual"):
+        if options[name]:
+            raise OptionError(f"got --{name.replace('_', '-')} for a table, whose presets have no such layers")
     chosen = preset(options["preset"] or "tabular", task)
     patience = 10 if options["patience"] is None else check_integer("patience", options["patience"], 1)
     share = options["validation_fraction"]

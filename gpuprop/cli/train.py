@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from gpuprop.cli.device import check_device
+from gpuprop.cli.help_pages import in_groups
 from gpuprop.cli.options import (
     Arrays,
     Device,
@@ -54,10 +55,24 @@ Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 end the training; the model of the last comp
 on from where it stood. A training that was killed goes on from its last checkpoint.
 """
 
+_GROUPS = {
+    "Data": (
+        *("target", "labels", "task", "header", "drop", "categorical", "numeric", "date", "na", "arrays"),
+        *("test", "test_fraction", "validation_fraction", "scale"),
+    ),
+    "Network": ("preset", "hidden", "batch_norm", "residual", "activation", "loss", "dropout", "l1", "l2"),
+    "Training": ("optimizer", "lr", "schedule", "batch_size", "epochs", "seed"),
+    "Choice of the epoch": ("early_stopping", "patience", "metric", "monitor"),
+    "Machine": ("device", "plan", "profile"),
+    "Files": ("out", "animate", "resume", "overwrite"),
+}
+"""The headings of the help, each with the parameters of `train` below it."""
+
 
 def register(app: typer.Typer) -> None:
     """Add the command ``train``."""
-    app.command("train", help=_HELP, short_help="Train a network on a data set and save it.")(train)
+    page = in_groups(_GROUPS)
+    app.command("train", cls=page, help=_HELP, short_help="Train a network on a data set and save it.")(train)
 
 
 def train(
@@ -126,7 +141,7 @@ def train(
         Any,
         typer.Option(
             metavar="SIZES",
-            help="Units of each hidden layer: 128 or 128,64 or none.  [default: by data]",
+            help="Units of each hidden layer: 128 or 128,64 or 256x3 (three of 256) or none.  [default: by data]",
             parser=parse_hidden,
         ),
     ] = None,
@@ -194,6 +209,20 @@ def train(
             metavar="HIDDEN|INPUT,HIDDEN",
             help="Share of the hidden units that training drops, or shares of inputs and hidden units.  [default: 0]",
             parser=parse_dropout,
+        ),
+    ] = None,
+    batch_norm: Annotated[
+        bool | None,
+        typer.Option(
+            "--batch-norm", help="Normalise the net inputs of hidden layers over each batch.", show_default=False
+        ),
+    ] = None,
+    residual: Annotated[
+        bool | None,
+        typer.Option(
+            "--residual",
+            help="Add the output of a hidden layer to that of the next one where both have one size.",
+            show_default=False,
         ),
     ] = None,
     l1: Annotated[float | None, typer.Option(metavar="X", help="Penalty X * sum |W|.  [default: 0]")] = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from itertools import accumulate, pairwise
+from itertools import accumulate, islice, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -36,17 +36,23 @@ class Layout(NamedTuple):
         Whether each hidden unit has a slope, see `gpuprop.core.slopes`.
     embedding : tuple of int
         The numbers of parameters of an `InputEmbedding`; empty without one.
+    batch_norm : bool
+        Whether each hidden unit has a scale, and running averages of mean and variance, see `gpuprop.core.blocks`.
     """
 
     layer_sizes: tuple[int, ...]
     has_slopes: bool = False
     embedding: tuple[int, ...] = ()
+    batch_norm: bool = False
 
     @property
     def vectors(self) -> tuple[int, ...]:
-        """The lengths of what follows the weights: biases, slopes of the hidden layers, and embeddings."""
-        slopes = self.layer_sizes[1:-1] if self.has_slopes else ()
-        return (*self.layer_sizes[1:], *slopes, *self.embedding)
+        """The lengths of what follows the weights.
+
+        These are biases, slopes of the hidden layers, their scales, means and variances, and embeddings.
+        """
+        hidden = self.layer_sizes[1:-1]
+        return (*self.layer_sizes[1:], *(hidden * self.has_slopes), *(hidden * 3 * self.batch_norm), *self.embedding)
 
 
 @functools.lru_cache(maxsize=64)
@@ -62,7 +68,9 @@ class Parameters:
     """One flat buffer, and the parameters of each layer as views of it.
 
     All weights come first (W1, ..., WL, each row-major), then all biases, so that penalties and weight decay, which
-    spare the biases, touch one contiguous slice; then slopes and embeddings, where there are some. A backend may pad
+    spare the biases, touch one contiguous slice; then slopes, what batch normalisation has, and embeddings, where there
+    are some. Running averages lie here, too, so that they are kept, moved and restored with the rest; their gradient is
+    always zero, which every optimizer leaves alone. A backend may pad
     the rows of the matrices, and the vectors, with zeros to a multiple of `row_padding` elements; on the host nothing
     is padded.
 
@@ -90,15 +98,20 @@ class Parameters:
         for length in layout.vectors:
             vectors.append(flat[start : start + length])
             start += padded(length, row_padding)
-        n_layers, n_slopes = len(self.weights), len(vectors) - len(self.weights) - len(layout.embedding)
-        self.biases: list[Array] = vectors[:n_layers]
-        self.slopes: list[Array] = vectors[n_layers : n_layers + n_slopes]
-        self.embedding: list[Array] = vectors[n_layers + n_slopes :]
+        n_hidden, rest = len(self.weights) - 1, iter(vectors)
+        n_slopes, n_scales = n_hidden * layout.has_slopes, n_hidden * layout.batch_norm
+        self.biases: list[Array] = list(islice(rest, n_hidden + 1))
+        self.slopes: list[Array] = list(islice(rest, n_slopes))
+        self.scales: list[Array] = list(islice(rest, n_scales))
+        self.means: list[Array] = list(islice(rest, n_scales))
+        self.variances: list[Array] = list(islice(rest, n_scales))
+        self.embedding: list[Array] = list(rest)
 
     @property
     def arrays(self) -> list[Array]:
         """Views of all parameters, in their order in `flat`."""
-        return [*self.weights, *self.biases, *self.slopes, *self.embedding]
+        normalising = [*self.scales, *self.means, *self.variances]
+        return [*self.weights, *self.biases, *self.slopes, *normalising, *self.embedding]
 
     def segments(self) -> tuple[tuple[int, int], ...]:
         """Return where each of `arrays` begins and ends in `flat`, its padding included."""

@@ -41,6 +41,10 @@ class Spec:
         Whether each hidden unit has a trained slope, see `gpuprop.core.slopes`.
     embedding : InputEmbedding or None
         What precedes the first layer.
+    batch_norm : bool
+        Whether hidden layers are normalised over the batch, see `gpuprop.core.blocks`.
+    residual : bool
+        Whether a hidden layer adds the output of the hidden layer below to its own where they have one size.
     """
 
     layer_sizes: tuple[int, ...]
@@ -53,6 +57,8 @@ class Spec:
     l2: float
     has_slopes: bool = False
     embedding: InputEmbedding | None = None
+    batch_norm: bool = False
+    residual: bool = False
 
     @property
     def n_inputs(self) -> int:
@@ -63,12 +69,22 @@ class Spec:
     def layout(self) -> Layout:
         """What the parameters are."""
         sizes = () if self.embedding is None else self.embedding.sizes
-        return Layout(self.layer_sizes, self.has_slopes, sizes)
+        return Layout(self.layer_sizes, self.has_slopes, sizes, self.batch_norm)
 
     @property
     def plain(self) -> bool:
-        """Whether weights and biases are all parameters, which every backend knows."""
-        return not self.has_slopes and self.embedding is None
+        """Whether each layer is ``f(a @ W + b)``, which every backend knows."""
+        return not self.has_slopes and self.embedding is None and not self.has_blocks
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether hidden layers are normalised, or have paths around them."""
+        return self.batch_norm or self.residual
+
+    def adds_input(self, layer: int) -> bool:
+        """Whether a layer, counted from 1, adds the output of the one below to its own: hidden layers of one size."""
+        sizes = self.layer_sizes
+        return self.residual and 1 < layer < self.n_layers and sizes[layer - 1] == sizes[layer]
 
     @property
     def n_layers(self) -> int:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gpuprop.core.blocks import block_delta, block_forward, follow_batches
 from gpuprop.core.ops import Dropping, OutputLayer, Outputs
 from gpuprop.core.slopes import blend, hidden_delta_with_slopes
 from gpuprop.core.step_extras import add_embedding_gradient, embed, update_scaled
@@ -56,6 +57,8 @@ def training_step(
     loss_and_gradients(
         layers, work, batch, moment.steps_done, moment.penalty_factor, dropout_factor=moment.dropout_factor
     )
+    if layers.spec.batch_norm:
+        follow_batches(layers, work)
     update(layers, work.gradients, rule, moment)
 
 
@@ -126,7 +129,8 @@ def forward_pass(
 ) -> None:
     """``a[l] = f_l(a[l-1] @ W[l] + b[l])`` for l = 1..L, from ``work.a[0]`` to the outputs ``work.a[L]``.
 
-    Units are dropped if `dropout_step` is given; their share is the spec's times `dropout_factor`.
+    Units are dropped if `dropout_step` is given; their share is the spec's times `dropout_factor`. Normalised layers
+    then take mean and variance of the batch, otherwise their running averages.
     """
     ops, spec, weights, biases = layers.ops, layers.spec, layers.weights, layers.biases
     for layer in range(1, spec.n_layers + 1):
@@ -135,6 +139,9 @@ def forward_pass(
         if dropout_step is not None and mask is not None:
             dropping = Dropping(spec.dropout[below] * dropout_factor, spec.seed, below, dropout_step, first_row)
             ops.drop(work.a[below], dropping, mask, work.inputs[below])
+        if spec.has_blocks and layer < spec.n_layers:
+            block_forward(layers, work, layer, by_batch=dropout_step is not None)
+            continue
         activation = spec.activations[layer - 1]
         f = work.a[layer] if work.f[layer] is None else work.f[layer]
         ops.forward(work.inputs[below], weights[below], biases[below], activation, work.z[layer], f)
@@ -155,12 +162,15 @@ def output_delta(layers: Layers, work: TrainingWorkspace, data: TrainingData, to
 def hidden_deltas(layers: Layers, work: TrainingWorkspace, *, accumulate: bool = False) -> None:
     """``delta[l] = (delta[l+1] @ W[l+1].T) * f_l'`` for l = L-1..1, with the weights as they still are.
 
-    What is trained beside weights and biases, slopes and embeddings, gets its gradient here.
+    What is trained beside weights and biases gets its gradient here: slopes, scales, and embeddings.
     """
     ops, spec, weights = layers.ops, layers.spec, layers.weights
     for layer in range(spec.n_layers - 1, 0, -1):
         if spec.has_slopes:
             hidden_delta_with_slopes(layers, work, layer, accumulate=accumulate)
+            continue
+        if spec.has_blocks:
+            block_delta(layers, work, layer, accumulate=accumulate)
             continue
         activation = spec.activations[layer - 1]
         source = activation.source(work.z[layer], work.a[layer])
@@ -179,6 +189,6 @@ def accumulate_gradients(layers: Layers, work: TrainingWorkspace, *, accumulate:
             work.inputs[below],
             work.delta[below + 1],
             gradients.weights[below],
-            gradients.biases[below],
+            work.bias_grads[below],
             accumulate=accumulate,
         )

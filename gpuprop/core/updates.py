@@ -111,7 +111,10 @@ class Training:
     def only_steps(self) -> str | None:
         """Why only the plan of steps can make the updates, or None if others may."""
         if not self.layers.spec.plain:
-            return "the network has slopes or embeddings, which are trained one primitive after the other"
+            what = "slopes or embeddings"
+            if self.layers.spec.has_blocks:
+                what = "batch normalisation or residual layers"
+            return f"the network has {what}, which are trained one primitive after the other"
         if self.rule.decay_factors is not None:
             return "parameters decay apart from the optimizer"
         if self.varying_dropout:

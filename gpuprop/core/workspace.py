@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpuprop.core.moments import BatchMoments
 from gpuprop.core.parameters import Parameters
 
 if TYPE_CHECKING:
@@ -33,9 +34,13 @@ class Workspace:
         The activations of hidden units that have slopes; a is then what is made of z and f.
     raw : list of one array or None
         The batch before it is embedded.
+    normed : list of L + 1 arrays or None
+        Net inputs of normalised hidden layers, less their mean and divided by their deviation.
+    moments : list of L + 1 BatchMoments
+        What these layers have seen of their batches.
     """
 
-    _SLICED: tuple[str, ...] = ("a", "inputs", "z", "masks", "f", "raw")
+    _SLICED: tuple[str, ...] = ("a", "inputs", "z", "masks", "f", "raw", "normed")
 
     def __init__(self, ops: ArrayOps, spec: Spec, n_rows: int, *, keep_z: bool = False) -> None:
         self.n_rows = n_rows
@@ -49,11 +54,19 @@ class Workspace:
         self.z: list[Array | None] = [None]
         for layer, activation in enumerate(spec.activations, start=1):
             # The loss of the output layer is computed from z, where it is exact; see gpuprop.maths.losses.
-            needed = keep_z or spec.has_slopes or activation.derivative_of == "z" or layer == spec.n_layers
+            hidden_z = spec.has_slopes or spec.batch_norm
+            needed = keep_z or hidden_z or activation.derivative_of == "z" or layer == spec.n_layers
             self.z.append(rows_of(spec.layer_sizes[layer]) if needed else None)
-        hidden = spec.layer_sizes[1:-1] if spec.has_slopes else ()
         self.f: list[Array | None] = [None] * (spec.n_layers + 1)
-        self.f[1 : 1 + len(hidden)] = [rows_of(width) for width in hidden]
+        self.normed: list[Array | None] = [None] * (spec.n_layers + 1)
+        self.no_biases: list[Array] = [None] * (spec.n_layers + 1)
+        self.moments = [BatchMoments() for _ in range(spec.n_layers + 1)]
+        for layer, width in enumerate(spec.layer_sizes[1:-1], start=1):
+            if spec.has_slopes or spec.adds_input(layer):
+                self.f[layer] = rows_of(width)
+            if spec.batch_norm:
+                self.normed[layer] = rows_of(width)
+                self.no_biases[layer] = ops.asarray(np.zeros(width), spec.dtype)
         self.raw: list[Array | None] = [None if spec.embedding is None else rows_of(spec.n_inputs)]
         self._views: dict[int, Workspace] = {}
 
@@ -79,6 +92,11 @@ class TrainingWorkspace(Workspace):
 
     Attributes
     ----------
+    around : list of L + 1 arrays or None
+        ``dL/da[l]`` of layers that add their input.
+    bias_grads : list of L arrays
+        Where the sums of deltas go: the gradients of biases, or for normalised layers, whose deltas add up to zero, an
+        array that nobody reads.
     delta : list of L + 1 arrays
         ``delta[l] = dL/dz`` of layer l; index 0 is None, because inputs have no delta, or where they are embedded the
         loss's derivative by ``a[0]``.
@@ -90,7 +108,7 @@ class TrainingWorkspace(Workspace):
         Sums over the epoch so far: weighted loss (penalties included) and weighted score.
     """
 
-    _SLICED = (*Workspace._SLICED, "delta", "y", "sample_weight")
+    _SLICED = (*Workspace._SLICED, "delta", "around", "y", "sample_weight")
 
     def __init__(
         self, ops: ArrayOps, spec: Spec, n_rows: int, *, with_dropout: bool = True, keep_z: bool = False
@@ -107,6 +125,15 @@ class TrainingWorkspace(Workspace):
         ]
         count = Parameters.count(spec.layout, ops.row_padding)
         self.gradients = Parameters(ops.empty(count, dtype), spec.layout, ops.row_padding)
+        self.bias_grads = list(self.gradients.biases)
+        self.around: list[Array | None] = [None] * (spec.n_layers + 1)
+        for layer, width in enumerate(spec.layer_sizes[1:-1], start=1):
+            if spec.adds_input(layer):
+                self.around[layer] = ops.empty((n_rows, width), dtype)
+            if spec.batch_norm:
+                self.bias_grads[layer - 1] = ops.empty(width, dtype)
+        for averages in (*self.gradients.means, *self.gradients.variances):
+            averages[...] = 0  # for good: they are not trained
         if spec.embedding is not None:
             self.delta[0] = ops.empty((n_rows, spec.layer_sizes[0]), dtype)
         self.y = [ops.empty((n_rows, spec.layer_sizes[-1]), dtype)]

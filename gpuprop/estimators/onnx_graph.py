@@ -1,4 +1,7 @@
-"""A network as an ONNX graph: a Gemm and an activation for each layer. Needs the package onnx."""
+"""A network as an ONNX graph: a Gemm and an activation for each layer, and an Add where one is residual.
+
+This needs the package onnx.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from onnx import TensorProto, checker, helper, numpy_helper
 
 from gpuprop.maths.activations import Activation
 from gpuprop.model.network import Network
+from gpuprop.model.unscaled import folded_network
 
 __all__ = ["build"]
 
@@ -20,13 +24,19 @@ _FORMAT_VERSION = 9
 
 def build(network: Network, *, classifier: bool) -> Any:
     """Return the network as an ``onnx.ModelProto``; see ``to_onnx`` of the estimators for inputs and outputs."""
+    if network.spec.has_slopes or network.spec.embedding is not None:
+        raise ValueError("a network with slopes or embeddings has no ONNX graph")
+    network = folded_network(network)
     kind = TensorProto.FLOAT if network.dtype == np.float32 else TensorProto.DOUBLE
     nodes, constants, below = [], [], "X"
     layers = zip(network.weights, network.biases, network.layer_activations, strict=True)
     for layer, (weights, biases, activation) in enumerate(layers, start=1):
         constants += [_constant(f"W{layer}", network, weights), _constant(f"b{layer}", network, biases)]
         nodes.append(helper.make_node("Gemm", [below, f"W{layer}", f"b{layer}"], [f"z{layer}"]))
-        nodes += _activation_nodes(activation, f"z{layer}", f"a{layer}")
+        adds = network.spec.adds_input(layer)
+        nodes += _activation_nodes(activation, f"z{layer}", f"f{layer}" if adds else f"a{layer}")
+        if adds:
+            nodes.append(helper.make_node("Add", [f"f{layer}", below], [f"a{layer}"]))
         below = f"a{layer}"
     output, n_columns = ("probabilities" if classifier else "prediction"), network.layer_sizes[-1]
     if classifier and n_columns == 1:

@@ -19,6 +19,7 @@ from gpuprop import datasets
 from gpuprop.errors import DataError
 from gpuprop.model.network import Network
 from gpuprop.model.predictions import class_columns, prediction_columns, value_columns
+from gpuprop.training.metrics import Metrics, measured
 from gpuprop.training.parts import (
     Source,
     check_columns,
@@ -89,6 +90,9 @@ class Predictor(Protocol):
     def predict(self, rows: Rows) -> Array:
         """Return class indices, (n_samples,), or values, (n_samples,) or (n_samples, n_outputs)."""
 
+    def metrics(self, names: Sequence[str], rows: Rows) -> dict[str, float | None]:
+        """Return metrics by the names of scikit-learn's scorers; None where one is not defined."""
+
     def columns(self, rows: Rows) -> dict[str, list[Any]]:
         """Return the columns of a prediction file; see `gpuprop.model.predictions.prediction_columns`."""
 
@@ -150,6 +154,16 @@ class NetworkPredictor:
     def predict(self, rows: Rows) -> Array:
         """Return the network's predictions."""
         return self.network.predict(rows.X)
+
+    def metrics(self, names: Sequence[str], rows: Rows) -> dict[str, float | None]:
+        """Return metrics by the names of scikit-learn's scorers; None where one is not defined.
+
+        Raises
+        ------
+        ValueError
+            If there is no such scorer, or it does not fit the model's task.
+        """
+        return measured(self.network, Metrics(names, self.network), rows.X, rows.y) if names else {}
 
     def columns(self, rows: Rows) -> dict[str, list[Any]]:
         """Return the columns of a prediction file."""
@@ -215,6 +229,18 @@ class TablePredictor:
                 return np.asarray(self.model.predict(rows.X))
             indices: Array = self.model.predict_proba(rows.X).argmax(axis=1)
             return indices
+
+    def metrics(self, names: Sequence[str], rows: Rows) -> dict[str, float | None]:
+        """Return metrics of all networks together, of labels or of values in the units of the data."""
+        if not names:
+            return {}
+        from sklearn.metrics import get_scorer
+
+        Metrics(names, self.network)  # refuses what does not fit, by its name
+        y = np.asarray(rows.y)
+        truth = y if self.classes is None else np.asarray(self.classes)[y]
+        with _naming_cells(rows):
+            return {name: float(get_scorer(name)(self.model, rows.X, truth)) for name in names}
 
     def columns(self, rows: Rows) -> dict[str, list[Any]]:
         """Return the columns of a prediction file: labels as they are spelled, and the probability of each class."""

@@ -62,6 +62,7 @@ def input_dtypes(estimator: Any) -> tuple[Any, ...]:
 def validated(estimator: Any, X: Any, y: Any, dtype: tuple[Any, ...], *, reset: bool) -> tuple[Any, Any]:
     """Return X, dense or CSR, and y after scikit-learn's checks, which also read the columns of data frames."""
     _refuse_foreign(X)
+    _refuse_images(X)
     X = plain_array(X)
     given, X, y = X, _stand_in(X), to_host(y)
     X, y = validate_data(
@@ -82,9 +83,21 @@ def validated(estimator: Any, X: Any, y: Any, dtype: tuple[Any, ...], *, reset: 
 def validated_inputs(estimator: Any, X: Any) -> Any:
     """Return inputs to predict for, after scikit-learn's checks."""
     _refuse_foreign(X)
+    _refuse_images(X)
     X = plain_array(X)
     checked = validate_data(estimator, _stand_in(X), accept_sparse=("csr", "csc"), reset=False)
     return X if on_gpu(X) else checked
+
+
+def _refuse_images(X: Any) -> None:
+    """Refuse an array with more than two axes, such as images, and say what makes rows of it."""
+    shape: tuple[int, ...] = getattr(X, "shape", ())
+    if len(shape) > 2 and shape[0]:
+        width = int(np.prod(shape[1:]))
+        raise ValueError(
+            f"Found array with dim {len(shape)}, while dim <= 2 is required; use X.reshape(len(X), -1), "
+            f"shape {(shape[0], width)}"
+        )
 
 
 def _stand_in(X: Any) -> Any:

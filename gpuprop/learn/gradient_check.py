@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from gpuprop.backends.numpy.ops import NumpyOps
 from gpuprop.core import step
 from gpuprop.core.data import TrainingData
+from gpuprop.core.parameters import Parameters
 from gpuprop.core.workspace import TrainingWorkspace
 from gpuprop.errors import check_integer, check_real
 from gpuprop.maths.losses import penalty
@@ -130,7 +131,8 @@ def check_gradients(
     tolerance : float or None, default=None
         The largest relative error that a layer may have; None is 1e-6 in float64 and 1e-3 in float32.
     dropout_step : int or None, default=None
-        Check with the dropout masks of this update; None checks without dropout.
+        Check with the dropout masks of this update, and with the mean and variance of the batch where layers are
+        normalised; None checks without dropout, and with running averages.
     seed : int, default=0
 
     Returns
@@ -156,20 +158,24 @@ def check_gradients(
         loss, given_weights, given_biases = gradients(network, X, y)
         weight_grads, bias_grads = [np.asarray(g) for g in given_weights], [np.asarray(g) for g in given_biases]
     probe = _Probe(network, X, y, sample_weight, dropout_step)
-    chosen = _choose(network, n_parameters, seed)
-    analytic = [*weight_grads, *bias_grads]
     arrays = [*probe.network.weights, *probe.network.biases]
+    analytic = [*weight_grads, *bias_grads]
+    kinds = [(kind, layer) for kind in ("weights", "biases") for layer in range(network.n_layers)]
+    if network.batch_norm and gradients is None:
+        flat = network.objective(network.prepare(X, y, sample_weight), dropout_step)()[1]
+        analytic += Parameters(flat, network.spec.layout).scales
+        arrays += probe.network.layers.parameters.scales
+        kinds += [("scales", layer) for layer in range(network.n_layers - 1)]
+    chosen = _choose(arrays, n_parameters, seed)
     _check_shapes(analytic, arrays)
     scale = float(np.sqrt(np.mean(np.concatenate([np.ravel(g) for g in analytic]) ** 2)))
     # Rounding moves a quotient by about 1e-16 * loss / h; gradients below this floor cannot be told from zero.
     floor = max(1e-4 * scale, 1e-4 * abs(loss), 1e-10)
-    n_layers = network.n_layers
     reports = []
-    for layer in range(n_layers):
-        for kind, index in (("weights", layer), ("biases", n_layers + layer)):
-            numeric = [probe.derivative(arrays[index], layer, place) for place in chosen[index]]
-            name = f"layer {layer + 1} {kind}"
-            reports.append(_compare(name, analytic[index], numeric, chosen[index], floor, tolerance))
+    for index, (kind, layer) in sorted(enumerate(kinds), key=lambda entry: (entry[1][1], entry[0])):
+        numeric = [probe.derivative(arrays[index], layer, place) for place in chosen[index]]
+        name = f"layer {layer + 1} {kind}"
+        reports.append(_compare(name, analytic[index], numeric, chosen[index], floor, tolerance))
     return GradientReport(tuple(reports), tolerance)
 
 
@@ -227,10 +233,10 @@ class _Probe:
         return np.nan
 
 
-def _choose(network: Network, n_parameters: int | None, seed: int) -> list[list[tuple[int, ...]]]:
+def _choose(arrays: list[NDArray[Any]], n_parameters: int | None, seed: int) -> list[list[tuple[int, ...]]]:
     """Return the indices to check in each array: all, or a seeded sample from all layers."""
-    shapes = [array.shape for array in (*network.weights, *network.biases)]
-    total = network.n_parameters
+    shapes = [array.shape for array in arrays]
+    total = sum(array.size for array in arrays)
     wanted = min(total, SAMPLE) if n_parameters is None else check_integer("n_parameters", n_parameters, 1)
     rng = np.random.default_rng(seed)
     chosen = []

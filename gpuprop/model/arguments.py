@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from gpuprop.core.embedding import InputEmbedding
+from gpuprop.core.spec import Spec
 from gpuprop.errors import check_integer, check_real
 from gpuprop.maths.activations import Activation, get_activation
 from gpuprop.maths.losses import Loss
 
 __all__ = [
+    "check_blocks",
     "check_classes",
     "check_dropout",
     "check_dtype",
@@ -85,6 +87,20 @@ def check_embedding(embedding: InputEmbedding | Mapping[str, Any] | None, n_inpu
     if embedding is not None and embedding.n_outputs != n_inputs:
         raise ValueError(f"embedding: gives {embedding.n_outputs} numbers, expected {n_inputs}, as layer_sizes[0] says")
     return embedding
+
+
+def check_blocks(spec: Spec) -> None:
+    """Refuse normalised or residual layers where there are none that could be so."""
+    hidden = spec.layer_sizes[1:-1]
+    if spec.batch_norm and not hidden:
+        raise ValueError("batch_norm: got no hidden layer, expected at least one; only hidden layers are normalised")
+    if spec.residual and not any(spec.adds_input(layer) for layer in range(1, spec.n_layers)):
+        raise ValueError(
+            f"residual: got hidden layers of {', '.join(map(str, hidden)) or 'no'} units, expected two neighbours of "
+            "one size, such as (784, 256, 256, 10): a layer adds its input to its output"
+        )
+    if spec.has_slopes and spec.has_blocks:
+        raise ValueError("slopes: got them together with batch_norm or residual, expected one or the other")
 
 
 def check_seed(seed: int | None) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuprop.arrays import to_host
+from gpuprop.model.unscaled import folded_network
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,8 +44,11 @@ _LEVELS = 127
 
 
 def rounded(network: Network) -> Network:
-    """Return a copy whose weights are those of the 8-bit header: multiples of a 127th of each unit's largest weight."""
-    twin = network.copy()
+    """Return a copy whose weights are those of the 8-bit header: multiples of a 127th of each unit's largest weight.
+
+    Batch normalisation is folded into weights and biases first.
+    """
+    twin = folded_network(network)
     for weights in twin.weights:
         codes, factors = _codes(weights)
         weights[...] = codes * factors
@@ -76,8 +80,9 @@ def c_header(network: Network, name: str = "model", *, int8: bool = False) -> st
     """
     if not re.fullmatch(r"[A-Za-z]\w*", name, flags=re.ASCII):
         raise ValueError(f"name: got {name!r}, expected letters, digits and underscores")
-    if not network.spec.plain:
+    if network.spec.has_slopes or network.spec.embedding is not None:
         raise ValueError("a network with slopes or embeddings has no C header")
+    network = folded_network(network)
     for activation in (*network.hidden_activations, network.output_activation):
         if not activation.built_in or (activation.base_name not in _ACTIVATIONS and activation.name != "softmax"):
             raise ValueError(f"activation {activation.name!r}: has no form in C here")
@@ -149,6 +154,7 @@ def _predict(network: Network, name: str, *, int8: bool) -> str:
             f"            z += a[i] * {name}_w{layer}[i * {units} + j];",
             f"        z = {value};",
             f"        next[j] = {formula};",
+            *(["        next[j] += a[j];"] if network.spec.adds_input(layer) else []),
             "    }",
             "    other = a; a = next; next = other;",
         ]

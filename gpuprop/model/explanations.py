@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from gpuprop.arrays import is_sparse, to_host
+from gpuprop.core.folded import folded
 from gpuprop.errors import check_integer, check_real
 from gpuprop.maths.activations import get_activation
 from gpuprop.model import evaluation
@@ -71,10 +72,11 @@ class Explained:
             raise ValueError(f"of: got {of!r}, expected 'output' or 'z'")
         with self.ops.active():
             parts, first = [], 0
-            for work in evaluation.chunks(self.layers, rows, self.input_scaling, keep_z=True):
+            layers = folded(self.layers)
+            for work in evaluation.chunks(layers, rows, self.input_scaling, keep_z=True):
                 which = chosen[first : first + work.n_rows]
                 first += work.n_rows
-                parts.append(self.ops.to_numpy(_gradients(self.layers, work, which, of)).copy())
+                parts.append(self.ops.to_numpy(_gradients(layers, work, which, of)).copy())
         gradients = np.concatenate(parts)
         scaling = self.input_scaling
         return gradients if scaling is None else np.asarray(gradients * scaling.scale.astype(gradients.dtype))
@@ -82,7 +84,7 @@ class Explained:
 
 def check_explicable(network: Any) -> None:
     """Refuse a network whose inputs have no derivative here."""
-    if not network.spec.plain:
+    if network.spec.has_slopes or network.spec.embedding is not None:
         raise ValueError(
             "input_gradients: the network has slopes or embeds its inputs; use gpuprop.permutation_importance"
         )
@@ -121,12 +123,19 @@ def _gradients(layers: Layers, work: Workspace, chosen: NDArray[np.int64], of: O
         else:
             z = np.asarray(ops.to_numpy(work.z[top]), np.float64)
             one *= activation.derivative(activation.source(z, outputs))
-    delta = ops.asarray(one, spec.dtype)
+    delta, around = ops.asarray(one, spec.dtype), None
     for layer in range(top - 1, -1, -1):
         activation = spec.activations[layer - 1] if layer else _IDENTITY
         below = ops.empty((work.n_rows, spec.layer_sizes[layer]), spec.dtype)
-        source = activation.source(work.z[layer], work.a[layer]) if layer else work.a[0]
-        ops.hidden_delta(delta, layers.weights[layer], activation, source, None, below)
+        f: Any = work.a[layer] if work.f[layer] is None else work.f[layer]
+        source: Any = activation.source(work.z[layer], f) if layer else work.a[0]
+        if not (spec.adds_input(layer) or spec.adds_input(layer + 1)):
+            ops.hidden_delta(delta, layers.weights[layer], activation, source, None, below)
+        else:
+            ops.hidden_delta(delta, layers.weights[layer], _IDENTITY, source, None, below)
+            below += 0 if around is None else around
+            around = below.copy() if spec.adds_input(layer) else None
+            below *= activation.derivative(source)
         delta = below
     return delta
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from gpuprop.backends.sharing import work_through
 from gpuprop.backends.threads import blas_threads, has_small_products, limited_blas
+from gpuprop.core.folded import folded
 from gpuprop.core.ops import OutputLayer, Outputs
 from gpuprop.model.inputs import MOST_ROWS
 
@@ -82,6 +83,7 @@ def host_outputs(layers: Layers, X: object, scaling: InputScaling | None) -> NDA
     """
     if type(X) is not np.ndarray:
         return None
+    layers = folded(layers) if layers.ops.on_host else layers
     spec = layers.spec
     try:
         block = _idle_block(layers, X)
@@ -104,6 +106,7 @@ def host_totals(layers: Layers, data: TrainingData, outputs: NDArray[Any] | None
 
     `outputs`, of shape (n_samples, n_outputs), gets the network's outputs if it is given.
     """
+    layers = folded(layers) if layers.ops.on_host else layers
     if type(data.inputs) is not np.ndarray or not _can_pass(layers, data.inputs):
         return None
     spec = layers.spec
@@ -128,7 +131,7 @@ def host_totals(layers: Layers, data: TrainingData, outputs: NDArray[Any] | None
 
 
 def _can_pass(layers: Layers, X: NDArray[Any]) -> bool:
-    """Whether the network has plain layers and lies on the host, and the array has its width and usual numbers."""
+    """Whether the layers are plain or residual and on the host, and the array has its width and usual numbers."""
     spec = layers.spec
     return (
         X.ndim == 2
@@ -138,7 +141,7 @@ def _can_pass(layers: Layers, X: NDArray[Any]) -> bool:
         and X.dtype.itemsize <= 8
         and X.dtype.isnative
         and layers.ops.on_host
-        and spec.plain
+        and not (spec.has_slopes or spec.batch_norm or spec.embedding is not None)
         and spec.output_activation.built_in
     )
 
@@ -306,6 +309,8 @@ class Block:
         for layer, (net, _) in enumerate(self._hidden):
             into = net[: len(a)]
             self._forward(a, weights[layer], biases[layer], activations[layer], None, into)
+            if self.spec.adds_input(layer + 1):
+                into += a
             a = into
         self._forward(a, weights[-1], biases[-1], activations[-1], z, out)
 
@@ -313,7 +318,7 @@ class Block:
         """Return what the last hidden layer makes of inputs, transposed: (n_units, n_rows)."""
         transposed = self._transposed
         a, unchecked = x.T if transposed else x, True
-        for weights, bias, overwrite, (net, parts), pieces in self._steps:
+        for layer, (weights, bias, overwrite, (net, parts), pieces) in enumerate(self._steps, start=1):
             left, right = (weights, a) if transposed else (a, weights)
             if unchecked:
                 self._first_product(left, right, net, transposed, pieces)
@@ -324,6 +329,8 @@ class Block:
             for part in parts:
                 part += bias
                 overwrite(part)
+            if self.spec.adds_input(layer):
+                net += a
             a = net
         return a if transposed else a.T
 

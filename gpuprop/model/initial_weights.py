@@ -18,7 +18,7 @@ __all__ = ["initial_parameters"]
 
 
 def initial_parameters(spec: Spec, init: str | Initializer | None) -> NDArray[Any]:
-    """Draw the weights in float64, layer by layer from one stream, then embeddings; biases are 0 and slopes 1.
+    """Draw the weights in float64, layer by layer from one stream, then embeddings; biases are 0, slopes and scales 1.
 
     Raises
     ------
@@ -42,8 +42,8 @@ def initial_parameters(spec: Spec, init: str | Initializer | None) -> NDArray[An
         if drawn.shape != weights.shape:
             raise ValueError(f"init: got weights of shape {drawn.shape}, expected {weights.shape}")
         weights[...] = drawn
-    for slopes in parameters.slopes:
-        slopes[...] = 1
+    for ones in (*parameters.slopes, *parameters.scales, *parameters.variances):
+        ones[...] = 1
     if spec.embedding is not None:
         for own, drawn in zip(parameters.embedding, spec.embedding.initial(rng), strict=True):
             own[...] = drawn

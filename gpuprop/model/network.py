@@ -25,18 +25,7 @@ from gpuprop.maths.activations import Activation, get_activation
 from gpuprop.maths.initializers import Initializer
 from gpuprop.maths.losses import Loss, Metric, check_pair, get_loss
 from gpuprop.maths.scaling import InputScaling
-from gpuprop.model import evaluation
-from gpuprop.model.arguments import (
-    check_classes,
-    check_dropout,
-    check_dtype,
-    check_embedding,
-    check_feature_names,
-    check_hidden_activations,
-    check_layer_sizes,
-    check_named,
-    check_seed,
-)
+from gpuprop.model import arguments, evaluation
 from gpuprop.model.explanations import Explained
 from gpuprop.model.host_pass import host_outputs
 from gpuprop.model.initial_weights import initial_parameters
@@ -83,6 +72,9 @@ class Network(SpecViews, LectureNotation, Explained, NetworkViews):
         Penalties ``l1 sum |W|`` and ``l2 / 2 sum W^2`` on the weights; part of the reported loss.
     slopes : bool, default=False
         Whether each hidden unit has a trained slope alpha, 1 at first: ``a = z + alpha (f(z) - z)``.
+    batch_norm, residual : bool, default=False
+        Whether net inputs of hidden layers are normalised over the batch, and whether a hidden layer adds the output
+        of one of its size below it to its own: `gpuprop.core.blocks`. No fused kernel or compiled loop knows either.
     embedding : InputEmbedding, mapping or None, default=None
         Trained functions that make vectors of numbers and categories before the first layer, whose inputs they give:
         ``layer_sizes[0]`` is their `n_outputs`, and data have their `n_inputs` columns. Networks with slopes or an
@@ -127,13 +119,15 @@ class Network(SpecViews, LectureNotation, Explained, NetworkViews):
         l1: float = 0.0,
         l2: float = 0.0,
         slopes: bool = False,
+        batch_norm: bool = False,
+        residual: bool = False,
         embedding: InputEmbedding | Mapping[str, Any] | None = None,
         input_scaling: InputScaling | Mapping[str, Any] | None = None,
         classes: Sequence[Any] | None = None,
         feature_names: Sequence[str] | None = None,
         target_name: str | None = None,
     ) -> None:
-        sizes = check_layer_sizes(layer_sizes)
+        sizes = arguments.check_layer_sizes(layer_sizes)
         found = get_loss(loss)
         if output_activation is None:
             output_activation = found.default_activation
@@ -141,18 +135,21 @@ class Network(SpecViews, LectureNotation, Explained, NetworkViews):
         check_pair(found, output)
         spec = Spec(
             layer_sizes=sizes,
-            activations=(*check_hidden_activations(hidden_activation, len(sizes) - 2), output),
+            activations=(*arguments.check_hidden_activations(hidden_activation, len(sizes) - 2), output),
             loss=found,
-            dtype=check_dtype(dtype),
-            seed=check_seed(seed),
-            dropout=check_dropout(dropout, len(sizes) - 1),
+            dtype=arguments.check_dtype(dtype),
+            seed=arguments.check_seed(seed),
+            dropout=arguments.check_dropout(dropout, len(sizes) - 1),
             l1=check_real("l1", l1, 0.0),
             l2=check_real("l2", l2, 0.0),
             has_slopes=bool(slopes),
-            embedding=check_embedding(embedding, sizes[0]),
+            embedding=arguments.check_embedding(embedding, sizes[0]),
+            batch_norm=bool(batch_norm),
+            residual=bool(residual),
         )
-        self.classes = check_classes(classes, sizes[-1])
-        self.feature_names = check_feature_names(feature_names, spec.n_inputs)
+        arguments.check_blocks(spec)
+        self.classes = arguments.check_classes(classes, sizes[-1])
+        self.feature_names = arguments.check_feature_names(feature_names, spec.n_inputs)
         if target_name is not None and not isinstance(target_name, str):
             raise TypeError(f"target_name: got {target_name!r}, expected text or None")
         self.target_name = target_name
@@ -208,7 +205,7 @@ class Network(SpecViews, LectureNotation, Explained, NetworkViews):
 
     def copy_to(self, ops: Backend, dtype: DTypeLike | None = None) -> Network:
         """Return a copy as `copy` does, but on a given backend."""
-        spec = self.spec if dtype is None else replace(self.spec, dtype=check_dtype(dtype))
+        spec = self.spec if dtype is None else replace(self.spec, dtype=arguments.check_dtype(dtype))
         twin = object.__new__(type(self))
         vars(twin).update(vars(self))
         twin.ops = ops
@@ -236,7 +233,7 @@ class Network(SpecViews, LectureNotation, Explained, NetworkViews):
 
     def reseed(self, seed: int) -> None:
         """Draw dropout masks from another seed; the parameters do not change."""
-        self.layers.spec = replace(self.spec, seed=check_seed(seed))
+        self.layers.spec = replace(self.spec, seed=arguments.check_seed(seed))
 
     @property
     def input_scaling(self) -> InputScaling | None:
@@ -276,7 +273,7 @@ class Network(SpecViews, LectureNotation, Explained, NetworkViews):
             If the names of loss and activations do not say what they are: a loss that is not gpuprop's own, or two
             activations of your own under one name.
         """
-        check_named((*self.hidden_activations, self.output_activation), self.loss_function)
+        arguments.check_named((*self.hidden_activations, self.output_activation), self.loss_function)
         return {
             "layer_sizes": list(self.layer_sizes),
             "hidden_activation": [activation.name for activation in self.hidden_activations],

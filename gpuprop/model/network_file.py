@@ -8,8 +8,9 @@ The metadata, in the container of `gpuprop.model.container`, are::
     members          of all others, instead of those two: kind, parameters and estimator of each network
     ensemble         of all others: what belongs to the whole, see gpuprop.estimators.described and tabular_described
 
-The tensors of a network are ``weights.0, biases.0, weights.1, ...``, and where it has some ``slopes.0, ...,
-embedding.numbers, embedding.categories``; those of an ensemble are ``member.0.weights.0, ...``.
+The tensors of a network are ``weights.0, biases.0, weights.1, ...``, and where it has some ``slopes.0, ...``,
+``scales.0, ..., means.0, ..., variances.0, ...`` of batch normalisation, and ``embedding.numbers,
+embedding.categories``; those of an ensemble are ``member.0.weights.0, ...``.
 
 This module is below `gpuprop.model.network`, so that a network can save itself: it takes what it writes as data.
 """
@@ -48,6 +49,8 @@ NETWORK = Fields(
         "l1": Real(0),
         "l2": Real(0),
         "slopes": FLAG,
+        "batch_norm": FLAG,
+        "residual": FLAG,
         "embedding": Either(
             NONE,
             Fields(
@@ -169,6 +172,8 @@ def check_tensors(tensors: Mapping[str, Array], config: Mapping[str, Any]) -> No
             refuse(f"tensor {name!r} is missing for layer_sizes {shown(sizes)}")
         if got.shape != expected or got.dtype != dtype:
             refuse(f"tensor {name!r}: got {got.dtype} {got.shape}, expected {dtype} {shown(expected)}")
+        if name.startswith("variances.") and not (got >= 0).all():
+            refuse(f"tensor {name!r}: got a variance below 0")
 
 
 def _shapes(config: Mapping[str, Any], sizes: list[int]) -> dict[str, tuple[int, ...]]:
@@ -178,6 +183,9 @@ def _shapes(config: Mapping[str, Any], sizes: list[int]) -> dict[str, tuple[int,
     shapes |= {f"biases.{layer}": shape[1:] for layer, shape in enumerate(layers)}
     if config.get("slopes"):
         shapes |= {f"slopes.{layer}": (width,) for layer, width in enumerate(sizes[1:-1])}
+    if config.get("batch_norm"):
+        kinds = ("scales", "means", "variances")
+        shapes |= {f"{kind}.{layer}": (width,) for kind in kinds for layer, width in enumerate(sizes[1:-1])}
     if config.get("embedding") is not None:
         with refusing("parameters", "an embedding"):
             n_numbers, n_categories = InputEmbedding.from_config(config["embedding"]).sizes

@@ -28,12 +28,15 @@ def array_names(spec: Spec) -> list[str]:
     names = [f"{kind}.{layer}" for kind in ("weights", "biases") for layer in range(spec.n_layers)]
     if spec.has_slopes:
         names += [f"slopes.{layer}" for layer in range(spec.n_layers - 1)]
+    if spec.batch_norm:
+        names += [f"{kind}.{layer}" for kind in ("scales", "means", "variances") for layer in range(spec.n_layers - 1)]
     return names if spec.embedding is None else [*names, "embedding.numbers", "embedding.categories"]
 
 
 def kept_options(spec: Spec) -> dict[str, Any]:
-    """Return the constructor's arguments for slopes and embedding, if the network has them, as JSON values."""
-    options: dict[str, Any] = {"slopes": True} if spec.has_slopes else {}
+    """Return the constructor's arguments for what not every network has, as JSON values."""
+    flags = {"slopes": spec.has_slopes, "batch_norm": spec.batch_norm, "residual": spec.residual}
+    options: dict[str, Any] = {name: True for name, has in flags.items() if has}
     return options if spec.embedding is None else options | {"embedding": spec.embedding.get_config()}
 
 
@@ -45,7 +48,7 @@ def check_place(spec: Spec, ops: ArrayOps) -> None:
     BackendUnavailableError
         If the network has slopes or an embedding, and the device is not the host.
     """
-    if not (spec.plain or ops.on_host):
+    if not ops.on_host and (spec.has_slopes or spec.embedding is not None):
         raise BackendUnavailableError(
             f"device {ops.device!r}: networks with slopes or an input embedding are computed on the host only; "
             "use device='cpu'"
@@ -148,8 +151,18 @@ class SpecViews:
         return {name: self.ops.to_numpy(own) for name, own in named if own.size}
 
     @property
+    def batch_norm(self) -> bool:
+        """Whether hidden layers are normalised over the batch."""
+        return self.spec.batch_norm
+
+    @property
+    def residual(self) -> bool:
+        """Whether hidden layers add their input to their output where both have one size."""
+        return self.spec.residual
+
+    @property
     def n_parameters(self) -> int:
-        """Number of weights and biases."""
+        """Number of weights and biases, and of what other kinds the network has: the length of `parameters`."""
         return Parameters.count(self.spec.layout)
 
     @property

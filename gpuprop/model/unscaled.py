@@ -1,4 +1,4 @@
-"""A network without a scaling of its inputs: the first layer does what the scaling did."""
+"""A network without a scaling of its inputs or batch normalisation: weights and biases do what these did."""
 
 from __future__ import annotations
 
@@ -7,11 +7,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpuprop.arrays import to_host
+from gpuprop.core.folded import folded
 
 if TYPE_CHECKING:
     from gpuprop.model.network import Network
 
-__all__ = ["without_scaling"]
+__all__ = ["folded_network", "without_scaling"]
+
+
+def folded_network(network: Network) -> Network:
+    """Return a copy without batch normalisation that gives the same answers, up to rounding."""
+    twin = network.copy()
+    twin.layers = folded(twin.layers)
+    return twin
 
 
 def without_scaling(network: Network) -> Network:

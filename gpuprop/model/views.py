@@ -69,14 +69,19 @@ def _rows(network: Any) -> list[tuple[str, str, str, str]]:
     rows = [("input", f"{sizes[0]:,}", "", "")]
     for layer, activation in enumerate([*network.hidden_activations, network.output_activation], start=1):
         count = (sizes[layer - 1] + 1) * sizes[layer]
-        slopes = sizes[layer] if network.spec.has_slopes and layer < len(sizes) - 1 else 0
-        rows.append((str(layer), f"{sizes[layer]:,}", activation.name, f"{count + slopes:,}"))
+        hidden = layer < len(sizes) - 1
+        more = sizes[layer] * ((network.spec.has_slopes + 3 * network.batch_norm) if hidden else 0)
+        what = "batch norm, " * (network.batch_norm and hidden) + activation.name
+        what += " + input" * network.spec.adds_input(layer)
+        rows.append((str(layer), f"{sizes[layer]:,}", what, f"{count + more:,}"))
     return rows
 
 
 def _foot(network: Any) -> str:
+    averages = 2 * sum(network.layer_sizes[1:-1]) * network.batch_norm
+    running = f" ({averages:,} of them running averages, which are not trained)" if averages else ""
     dropout = f", dropout {', '.join(f'{rate:g}' for rate in network.dropout)}" if np.any(network.dropout) else ""
     return (
-        f"{network.n_parameters:,} parameters, {network.dtype.name} on {network.device_}; loss "
+        f"{network.n_parameters:,} parameters{running}, {network.dtype.name} on {network.device_}; loss "
         f"{network.loss_function.name}{dropout}"
     )

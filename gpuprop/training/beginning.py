@@ -149,6 +149,10 @@ def _training(
     if n_threads is None and here:
         n_threads = place.get("threads")
     trainer.n_samples, trainer.steps_per_epoch = n_samples, -(-n_rows // update_size)
+    if network.batch_norm and part_size < 2:
+        raise ValueError(
+            "batch_size: got batches of one row, expected two or more: one row has no variance to divide by"
+        )
     return Training(
         layers=network.layers,
         data=_smoothed(trainer, data),

@@ -68,6 +68,8 @@ def network_for(
         dropout=recipe.dropout if recipe.hidden else recipe.dropout[:1],
         l1=recipe.l1,
         l2=recipe.l2,
+        batch_norm=recipe.batch_norm,
+        residual=recipe.residual,
         input_scaling=scaling_for(recipe.scale, X),
         classes=dataset.classes,
         feature_names=dataset.feature_names,

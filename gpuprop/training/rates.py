@@ -23,6 +23,8 @@ def groups_of(spec: Spec) -> list[tuple[str, ...]]:
     groups: list[tuple[str, ...]] = [("weights", f"W{layer}") for layer in layers]
     groups += [("biases", f"b{layer}") for layer in layers]
     groups += [("slopes",)] * (spec.n_layers - 1 if spec.has_slopes else 0)
+    if spec.batch_norm:
+        groups += [("scales",)] * (spec.n_layers - 1) + [()] * (2 * (spec.n_layers - 1))  # averages are in no group
     return groups + ([("number_embedding",), ("category_embedding",)] if spec.embedding is not None else [])
 
 
@@ -30,8 +32,8 @@ def check_factors(argument: str, given: Mapping[str, float] | None, spec: Spec, 
     """Return factors by the names of groups of parameters.
 
     The groups are "weights", "biases", "W1" to "WL", "b1" to "bL" for the weights and biases of one layer, "slopes",
-    "number_embedding" and "category_embedding" where the network has them, and "scale" for the factors of a scaling
-    layer.
+    "scales", "number_embedding" and "category_embedding" where the network has them, and "scale" for the factors of a
+    scaling layer.
 
     Raises
     ------
@@ -78,6 +80,6 @@ def gradient_factors(spec: Spec, parametrization: Parametrization) -> tuple[floa
 
 def decay_factors(spec: Spec, factors: Mapping[str, float]) -> tuple[float, ...]:
     """Return the factor of the decay for each of ``Parameters.arrays``; without one, weights have 1 and others 0."""
-    default = {"weights": 1.0, "biases": 0.0, "slopes": 0.0, "number_embedding": 0.0, "category_embedding": 0.0}
-    known = {**default, **factors}
-    return tuple(math.prod(known.get(name, 1.0) for name in names) for names in groups_of(spec))
+    spared = ("biases", "slopes", "scales", "number_embedding", "category_embedding")
+    known = {"weights": 1.0, **dict.fromkeys(spared, 0.0), **factors}
+    return tuple(math.prod(known.get(name, 1.0) for name in names) if names else 0.0 for names in groups_of(spec))

@@ -38,6 +38,8 @@ class Recipe:
     early_stopping : bool
     patience : int
         Epochs that early stopping waits for a lower loss.
+    batch_norm, residual : bool
+        Of the hidden layers, see `gpuprop.core.blocks`.
     """
 
     hidden: tuple[int, ...]
@@ -54,6 +56,8 @@ class Recipe:
     validation_fraction: float = 0.1
     early_stopping: bool = False
     patience: int = 10
+    batch_norm: bool = False
+    residual: bool = False
 
     def with_options(self, options: Mapping[str, Any]) -> Recipe:
         """Return the recipe with those of its settings that `options` gives: that are there and not None."""

@@ -79,7 +79,7 @@ def progress_from(packed: Mapping[str, Any], tensors: Tensors, config: Mapping[s
 
 def _flat(tensors: Tensors) -> NDArray[Any]:
     """Return all parameters of the model in a file, in the order of ``Network.host_parameters``."""
-    kinds = ("weights", "biases", "slopes", "embedding")
+    kinds = ("weights", "biases", "slopes", "scales", "means", "variances", "embedding")
 
     def place(name: str) -> tuple[int, int, str]:
         kind, _, which = name.partition(".")

@@ -99,8 +99,8 @@ class Trainer:
     learning_rate_factors : mapping of str to float, or None, default=None
         Factors of the learning rate for groups of parameters; 0 freezes a group. The groups are "weights", "biases",
         "W1" to "WL" and "b1" to "bL" for the weights and biases of one layer, "scale" for the factors of a scaling
-        layer, and "slopes", "number_embedding" and "category_embedding" where the network has them; the factors of a
-        parameter's groups are multiplied.
+        layer, and "slopes", "scales", "number_embedding" and "category_embedding" where the network has them; the
+        factors of a parameter's groups are multiplied.
     parametrization : {"standard", "neural-tangent"}, default="standard"
         How layers are written while they are trained: ``x W + b``, or ``x W / sqrt(fan_in) + b``, where W is trained
         and the network holds the quotient; see `gpuprop.training.rates`. The initial weights are the network's own;

@@ -62,6 +62,7 @@ def worth_sharing(training: Training) -> bool:
     largest = max(a * b for a, b in pairwise(spec.layer_sizes))
     return (
         _n_pieces(n_rows, *_ROWS) > 1
+        and not spec.batch_norm  # whose averages are over all rows
         and (os.cpu_count() or 1) > 1
         and 3 * n_rows * spec.n_weights >= _WORTH_SHARING
         and largest <= _MOST_WEIGHTS

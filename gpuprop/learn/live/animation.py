@@ -21,6 +21,9 @@ __all__ = ["to_html", "write_gif"]
 MAX_PICTURES = 60
 """The number of pictures in a GIF; more would make it large and slow to write."""
 
+_FIELD = "PuOr"
+"""The colours of the plane, brown to purple."""
+
 _PAGE = Path(__file__).with_name("animation.html")
 
 
@@ -33,6 +36,8 @@ def to_html(recorder: Recorder, title: str) -> str:
         "largest": float(largest) or 1.0,
         "extent": recorder.extent,
         "points": recorder.points.round(6).tolist(),
+        "names": recorder.names,
+        "outputs": recorder.frames[0].activations[-1].shape[1],
         "frames": [_as_json(frame) for frame in recorder.frames],
     }
     text = json.dumps(data).replace("<", "\\u003c")  # so that nothing in a title can end the script
@@ -57,13 +62,17 @@ def _bytes(boundary: NDArray[Any]) -> bytes:
 
 def write_gif(recorder: Recorder, file: IO[bytes], title: str, *, frames_per_second: int = 12) -> None:
     """Write the frames as a GIF: the network, the loss up to the frame, and the plane of a network with two inputs."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
     from PIL import Image
 
     has_plane = recorder.frames[0].boundary is not None
-    figure = Figure(figsize=(9.6 if has_plane else 6.4, 3.4), dpi=80)
-    figure.subplots_adjust(left=0.04, right=0.98, top=0.8, bottom=0.15, wspace=0.25)
+    figure = Figure(figsize=(10.4 if has_plane else 6.4, 3.4), dpi=80)
+    figure.subplots_adjust(left=0.04, right=0.98, top=0.8, bottom=0.15, wspace=0.32)
     panels = figure.subplots(1, 2 + has_plane)
+    if has_plane:
+        figure.colorbar(ScalarMappable(Normalize(0, 1), _FIELD), ax=panels[2])
     largest = max(np.abs(w).max() for frame in recorder.frames for w in frame.weights) or 1.0
     pictures = []
     every = -(-len(recorder.frames) // MAX_PICTURES)
@@ -76,7 +85,7 @@ def write_gif(recorder: Recorder, file: IO[bytes], title: str, *, frames_per_sec
         if frame.boundary is not None:
             _draw_plane(panels[2], recorder, frame.boundary)
         figure.canvas.draw()
-        pictures.append(_picture(figure).convert("P", palette=Image.Palette.ADAPTIVE, colors=32))
+        pictures.append(_picture(figure).convert("P", palette=Image.Palette.ADAPTIVE, colors=64))
     durations = [1000 // frames_per_second] * len(pictures)
     durations[-1] = 2000  # the last picture stays longer
     pictures[0].save(file, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
@@ -120,7 +129,15 @@ def _draw_losses(axes: Axes, recorder: Recorder, epoch: int) -> None:
 
 
 def _draw_plane(axes: Axes, recorder: Recorder, boundary: NDArray[Any]) -> None:
-    axes.imshow(boundary, extent=recorder.extent, cmap="PuOr", vmin=0, vmax=1, aspect="auto", interpolation="bilinear")
+    axes.imshow(boundary, extent=recorder.extent, cmap=_FIELD, vmin=0, vmax=1, aspect="auto", interpolation="bilinear")
     x, y, target = recorder.points.T
-    axes.scatter(x, y, c=target, cmap="PuOr", edgecolors="k", s=30)
-    axes.set(title="output over the two inputs")
+    axes.scatter(x, y, c=target, cmap=_marks(), edgecolors="w", s=45)
+    across, up = (name.replace("$", r"\$") for name in recorder.names)
+    axes.set(title="output over the two inputs", xlabel=across, ylabel=up)
+
+
+def _marks() -> Any:
+    """Return the colours of the samples, from black to yellow, which the field does not have."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("marks", ["#111111", "#ffd84d"])

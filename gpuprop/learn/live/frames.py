@@ -72,6 +72,8 @@ class Recorder(Callback):
         Left, right, bottom and top of the plane of a network with two inputs.
     points : ndarray of shape (n, 3)
         The samples in the plane, with their targets in the third column.
+    names : tuple of str
+        What the two inputs of a plane are called.
 
     Raises
     ------
@@ -85,6 +87,7 @@ class Recorder(Callback):
         self._plane: NDArray[Any] | None = None
         self.extent = (0.0, 1.0, 0.0, 1.0)
         self.points = np.empty((0, 3))
+        self.names = ("x1", "x2")
         if X.shape[1] == 2:
             low, high = X.min(axis=0).astype(float), X.max(axis=0).astype(float)
             margin = 0.25 * np.where(high > low, high - low, 1.0)
@@ -111,6 +114,9 @@ class Recorder(Callback):
         """Record the network as it starts."""
         self.check(trainer.network)
         self.frames, self.losses, self._every = [self._frame(trainer, 0, None)], [], 1
+        if trainer.network.feature_names is not None and self._plane is not None:
+            first, second = trainer.network.feature_names
+            self.names = (first, second)
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, record: Mapping[str, float | None]) -> None:
         """Record this epoch if its turn has come; drop every second frame if there are too many."""

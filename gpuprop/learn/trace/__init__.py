@@ -1,7 +1,9 @@
 """One sample's way through backpropagation, number by number: the worked example, or any network and any sample.
 
     network, x, y = gpuprop.trace.worked_example()
-    print(gpuprop.trace.trace(network, x, y))
+    print(gpuprop.trace(network, x, y))
+
+The module can be called, as its function `trace` can.
 
 The library's own step (`gpuprop.core.step`) computes the numbers, and each one is printed with its formula. Each module
 below uses only those above it:
@@ -19,6 +21,10 @@ below uses only those above it:
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
+from typing import Any
+
 from gpuprop.learn.trace.descent import updated_weights_gradients
 from gpuprop.learn.trace.example import worked_example
 from gpuprop.learn.trace.scalar import ScalarTrace, trace_scalar
@@ -35,3 +41,14 @@ __all__ = [
     "updated_weights_gradients",
     "worked_example",
 ]
+
+
+class _CallableModule(ModuleType):
+    """``gpuprop.trace(network, x, y)`` is what a user tries first."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Trace:
+        """Return the trace of a sample; see `trace`."""
+        return trace(*arguments, **options)
+
+
+sys.modules[__name__].__class__ = _CallableModule

@@ -17,6 +17,7 @@ from gpuprop.learn.trace.record import TraceRecord
 from gpuprop.learn.trace.terms import TermBuilder
 from gpuprop.learn.trace.text import TextWriter
 from gpuprop.learn.trace.text import render as render_text
+from gpuprop.model.unscaled import folded_network
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -91,7 +92,7 @@ def trace(
     Parameters
     ----------
     network : Network
-        It is not changed.
+        It is not changed. Batch normalisation is folded into weights and biases: one sample has no variance.
     x : array_like of shape (n_features,) or (1, n_features)
         The sample as it is, before any input scaling of the network.
     y : scalar, or array_like of shape (n_outputs,) or (1, n_outputs)
@@ -135,6 +136,9 @@ def trace(
         raise unknown_name("weights", weights, ("original", "updated"))
     if notation not in NOTATIONS:
         raise unknown_name("notation", notation, NOTATIONS)
+    if network.residual:
+        raise ValueError("trace: a residual network has paths that the formulas of a trace do not show")
+    network = folded_network(network)
     x, y = _one_sample(network, x, y)
     descent = Descent(network, x, y, rule)
     numbers, losses = _descend(descent, rounds)

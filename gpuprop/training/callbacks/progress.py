@@ -160,6 +160,22 @@ class LiveEpochTable(EpochTable):
         self._bar: _Bar | None = None
         self._fields: dict[str, Any] = {"figures": "", "speed": ""}
 
+    def header(self, trainer: Any) -> str:
+        """Return the names of the columns for which the terminal is wide enough."""
+        return self._fitting(trainer, self.titles(trainer))
+
+    def line(self, trainer: Any, record: Record) -> str:
+        """Return the line of an epoch, of the same columns."""
+        return self._fitting(trainer, self.cells(trainer, record))
+
+    def _fitting(self, trainer: Any, cells: list[str]) -> str:
+        """Leave out columns until a line fits: seconds and rate first, then those of the rows of the training."""
+        kept, room = list(zip(cells, _widths(trainer), strict=True)), self._console().width
+        for place in (-1, -1, 2, 1):
+            if sum(width + 1 for _, width in kept) - 1 > room:
+                del kept[place]
+        return " ".join(cell.rjust(width) for cell, width in kept)
+
     def on_fit_begin(self, trainer: Any) -> None:
         """Start the bar."""
         self._bar_of(trainer).print(self.header(trainer), style="bold")

@@ -1,0 +1,34 @@
+"""Batch normalisation and residual layers on a GPU: by primitives, to the numbers of plain NumPy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpuprop
+
+pytestmark = pytest.mark.gpu
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(37, 5)), RNG.integers(0, 3, 37)
+
+
+@pytest.mark.parametrize("options", [{"batch_norm": True}, {"residual": True}, {"batch_norm": True, "residual": True}])
+@pytest.mark.parametrize(("dtype", "bound"), [("float32", 2e-6), ("float64", 1e-14)])
+def test_a_training_is_that_of_plain_numpy(options: dict[str, Any], dtype: str, bound: float) -> None:
+    for activation in ("relu", "gelu"):
+        shape: dict[str, Any] = {"loss": "categorical_cross_entropy", "dropout": 0.2, "hidden_activation": activation}
+        nets = [
+            gpuprop.Network((5, 7, 7, 7, 3), seed=0, device=device, dtype=dtype, **shape, **options)
+            for device in ("numpy", "cuda")
+        ]
+        trainers = [
+            gpuprop.Trainer(net, optimizer="momentum", epochs=2, batch_size=10, validation=0.2, clip_norm=1.0).fit(X, Y)
+            for net in nets
+        ]
+        assert "steps" in str(trainers[1].plan_reason)
+        assert "batch normalisation or residual layers" in str(trainers[1].plan_reason)
+        plain, ours = (net.host_parameters() for net in nets)
+        np.testing.assert_allclose(ours, plain, rtol=bound, atol=bound)
+        np.testing.assert_allclose(nets[1].forward(X), nets[0].forward(X), rtol=2 * bound, atol=2 * bound)
