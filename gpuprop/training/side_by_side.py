@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuprop.backends.devices import plan as choose_plan
+from gpuprop.backends.uploads import uploads_shared
+from gpuprop.core.plan import SharedBuffer
 from gpuprop.core.updates import MadeElsewhere
 from gpuprop.errors import PlanError
 from gpuprop.training.signals import end_if_asked, watching_signals
@@ -59,14 +61,19 @@ class _Lead:
     def to_the_end(self) -> list[Exception | None]:
         """Advance all trainings, epoch by epoch."""
         try:
+            with uploads_shared():
+                self._advance_all([(i, training.send, None) for i, training in enumerate(self._trainings)])
             return self._rounds()
         except KeyboardInterrupt as interrupt:  # the others end, too, each where it stands
             with suppress(KeyboardInterrupt):
                 self._advance_all([(i, self._trainings[i].throw, interrupt) for i in self._waiting])
             raise
+        finally:
+            for plan in self._plans.values():
+                if isinstance(plan, SharedBuffer):
+                    plan.release()
 
     def _rounds(self) -> list[Exception | None]:
-        self._advance_all([(i, training.send, None) for i, training in enumerate(self._trainings)])
         while self._waiting:
             now = dict(self._waiting)
             shapes: dict[Hashable, list[int]] = {}
@@ -130,7 +137,7 @@ def _made_by(plan: Plan, epochs: list[EpochUpdates]) -> list[MadeElsewhere | Non
 
     A signal that asks the trainings to end takes back the epoch: each training then ends where it last was complete.
     """
-    n_updates, size = epochs[0].training.updates_of_epoch, plan.updates_of_call
+    n_updates, size = max(epoch.training.updates_of_epoch for epoch in epochs), plan.updates_of_call
     with plan.active():
         plan.begin_epoch(*epochs)
         try:
@@ -141,7 +148,9 @@ def _made_by(plan: Plan, epochs: list[EpochUpdates]) -> list[MadeElsewhere | Non
         except BaseException:
             plan.rewind()
             raise
+        parameters = plan.host_parameters() if isinstance(plan, SharedBuffer) else [None] * len(epochs)
+    reason = plan.reason
     return [
-        MadeElsewhere(one, plan.reason, partial(plan.rewind, place)) if np.isfinite(one).all() else None
-        for place, one in enumerate(totals)
+        MadeElsewhere(one, reason, partial(plan.rewind, place), own) if np.isfinite(one).all() else None
+        for place, (one, own) in enumerate(zip(totals, parameters, strict=True))
     ]

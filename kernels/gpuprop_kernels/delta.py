@@ -33,7 +33,8 @@ from functools import cache
 from typing import Any
 
 from gpuprop_kernels.activations import Activation, device_pair
-from gpuprop_kernels.dropout import bit_is_set, tile_bits
+from gpuprop_kernels.dropout import bit_is_set, keep_of, tile_bits
+from gpuprop_kernels.networks import part_of, slot_of
 from gpuprop_kernels.staging import DENSE
 from gpuprop_kernels.target import (
     block_x,
@@ -43,7 +44,6 @@ from gpuprop_kernels.target import (
     i32,
     kernel,
     ld1,
-    ldg1,
     ldg4,
     st1,
     sync,
@@ -69,8 +69,8 @@ def unit_delta(dt: Any, activation: Activation, dropout: bool) -> Any:
     @device
     def delta(error, source, kept, keep):
         if dropout:
-            inner = source * ldg1(keep, i32(0)) if rescale else source
-            return error * ldg1(keep, i32(1)) * derivative(inner) if kept else zero
+            inner = source * keep_of(keep, 0) if rescale else source
+            return error * keep_of(keep, 1) * derivative(inner) if kept else zero
         return error * derivative(source)
 
     return delta
@@ -91,8 +91,8 @@ def hidden_delta_kernel(tile: Tile, dt: Any, activation: Activation, dropout: bo
 
     @device
     def finish(acc, at, j, m, n, context):
-        source, out, sums, bits, keep, n_units, ld = context
-        o = i32(m * ld + n)
+        source, out, sums, bits, keep, n_units, ld, a_at = context
+        o = i32(a_at + m * ld + n)
         values = cuda.local.array(width, dt)
         load(source, o, values, 0)
         for e in range(width):
@@ -120,13 +120,19 @@ def hidden_delta_kernel(tile: Tile, dt: Any, activation: Activation, dropout: bo
         n_next,
         ld,
         ld_next,
+        slots,
+        parameters_apart,
+        workspace_apart,
     ):
         shared = cuda.shared.array(shared_size, dt, alignment=16)
         acc = cuda.local.array(accumulators, dt)
         sums = cuda.local.array(size_n, dt)
-        _, rows, step, before = ldg4(schedule, i32(4 * slot))
+        _, rows, step, before = ldg4(schedule, i32(4 * slot_of(slot, slots)))
+        if rows == 0:
+            return
+        w_at, a_at = part_of(parameters_apart), part_of(workspace_apart)
         m0, n0 = i32(block_y() * tile_rows), i32(block_x() * tile_columns)
-        a, b = (delta_next, i32(0), ld_next), (weights_next, i32(0), ld_next)
+        a, b = (delta_next, a_at, ld_next), (weights_next, w_at, ld_next)
         run(shared, acc, a, ld_next, b, ld_next, m0, n0, rows, n_units, i32(0), n_next)
         t = thread()
         part, tx, ty = coordinates(t)
@@ -134,7 +140,7 @@ def hidden_delta_kernel(tile: Tile, dt: Any, activation: Activation, dropout: bo
             for j in range(size_n):
                 sums[j] = zero
             bits = draw(mask, tx, ty, i32(m0 + before), n0, step) if dropout else u64(0)
-            walk(acc, tx, ty, m0, n0, rows, ld, (source, out, sums, bits, keep, n_units, ld))
+            walk(acc, tx, ty, m0, n0, rows, ld, (source, out, sums, bits, keep, n_units, ld, a_at))
             for g in range(groups):
                 store(shared, i32(ty * tile_columns + tx * width + g * gap), sums, width * g)
         sync()
@@ -144,7 +150,7 @@ def hidden_delta_kernel(tile: Tile, dt: Any, activation: Activation, dropout: bo
                 total = zero
                 for y in range(down):
                     total += ld1(shared, i32(y * tile_columns + column))
-                st1(partial_sums, i32(block_y() * ld + n0 + column), total)
+                st1(partial_sums, i32(a_at + block_y() * ld + n0 + column), total)
             column = i32(column + threads)
 
     return multiply_differentiate

@@ -100,13 +100,13 @@ def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> It
         data = byte if source.startswith("bytes") else a
         family = "forward" + " gathering" * (source != "dense") + " by column" * source.endswith("column")
         option = activation if source == "dense" else f"{activation} {source}"
-        yield variant(family, option, kernel, data, i, a, a, a, a, a, a, i, a, i, *[integer] * 5)
+        yield variant(family, option, kernel, data, i, a, a, a, a, a, a, i, a, i, *[integer] * 8)
     kernel = forward_kernel(tile, dt, chosen, "dense", keep_z, True)
-    yield variant("forward dropout", f"{activation} dropout", kernel, a, i, a, a, a, a, a, a, i, a, i, *[integer] * 5)
+    yield variant("forward dropout", f"{activation} dropout", kernel, a, i, a, a, a, a, a, a, i, a, i, *[integer] * 8)
     for dropout in (False, True):
         kernel = hidden_delta_kernel(tile, dt, chosen, dropout)
         option = f"{activation} dropout" if dropout else activation
-        yield variant("delta dropout" if dropout else "delta", option, kernel, a, a, a, a, a, i, a, i, *[integer] * 5)
+        yield variant("delta dropout" if dropout else "delta", option, kernel, a, a, a, a, a, i, a, i, *[integer] * 8)
     for mode, source, tallies in (
         ("store", "dense", (False, False)), ("accumulate", "dense", (False, False)), ("slab", "bytes", (False, False)),
         ("store", "bytes", (True, True)), ("sgd", "bytes", (False, False)), ("adam", "bytes", (False, False)),
@@ -117,7 +117,7 @@ def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> It
         kernel = gradient_kernel(tile, dt, mode, source, *tallies)
         data = byte if source == "bytes" else a
         family = "gradient" + " update" * (mode in STATE_ARRAYS) + " gathering" * (source != "dense")
-        signature = (data, i, a, a, a, a, a, a, a, i, i, integer, a, *[integer] * 4, dt, dt)
+        signature = (data, i, a, a, a, a, a, a, a, i, i, integer, a, *[integer] * 7)
         option = " ".join([mode, source, *["tallied"] * any(tallies)])
         yield variant(family, option, kernel, *signature)
     pair = Activation("softmax"), "categorical_cross_entropy", "class"
@@ -126,7 +126,7 @@ def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> It
         arrays = (a if source == "dense" else byte, i, *[a] * 10, numba.uint32[::1], i)
         family = "wide" + " gathering" * (source != "dense") + " by column" * source.endswith("column")
         option = "softmax" if source == "dense" else f"softmax {source}"
-        yield variant(family, option, kernel, *arrays, integer, a, *[integer] * 5)
+        yield variant(family, option, kernel, *arrays, integer, a, *[integer] * 8)
 
 
 def flat_variants(dtype: str) -> Iterator[Variant]:
@@ -152,7 +152,7 @@ def flat_variants(dtype: str) -> Iterator[Variant]:
         ("softmax", "squared_error", "residual"), ("identity", "absolute_error", "residual"),
         ("softplus", "huber(1.5)", "residual"), ("identity", "pinball(0.9)", "residual"),
     ]  # fmt: skip
-    head_signature = (a, a, a, a, a, i, a, a, a, a, a, a, i, a, i, integer, a, integer, integer, integer)
+    head_signature = (a, a, a, a, a, i, a, a, a, a, a, a, i, a, i, integer, a, *[integer] * 6)
     for output, loss, metric in pairs:
         out = Activation(output)
         for hidden in HIDDEN if loss == "categorical_cross_entropy" else ("relu",):
@@ -164,11 +164,11 @@ def flat_variants(dtype: str) -> Iterator[Variant]:
     yield variant("softmax", "", ROWS.threads, softmax_rows_kernel(ROWS, dt), a, a, integer, integer, integer)
     for optimizer in STATE_ARRAYS:
         kernel = update.update_kernel(dt, optimizer, True, True)
-        signature = (a, a, a, a, a, a, *[integer] * 5, dt, dt, dt)
+        signature = (a, a, a, a, a, a, i, *[integer] * 7, dt)
         yield variant("update", optimizer, update.UPDATE_BLOCK, kernel, *signature)
     kernel = update.sum_slabs_kernel(dt, False, True, True)
-    yield variant("sum slabs", "", update.UPDATE_BLOCK, kernel, a, a, a, a, a, integer, integer, integer, dt, dt)
+    yield variant("sum slabs", "", update.UPDATE_BLOCK, kernel, *[a] * 6, i, *[integer] * 6)
     kernel, threads = max_norm.limit_norm_kernel(dt), max_norm.NORM_COLUMNS * max_norm.NORM_ROWS
-    yield variant("limit norm", "", threads, kernel, a, integer, integer, integer, dt)
+    yield variant("limit norm", "", threads, kernel, a, i, *[integer] * 5, dt, integer)
     kernel = load_batch_kernel(dt, "bytes", True)
-    yield variant("load batch", "bytes dropout", BATCH_BLOCK, kernel, byte, i, a, a, a, i, a, i, *[integer] * 4)
+    yield variant("load batch", "bytes dropout", BATCH_BLOCK, kernel, byte, i, a, a, a, i, a, i, *[integer] * 6)
