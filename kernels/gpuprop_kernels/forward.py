@@ -31,8 +31,8 @@ from functools import cache
 from typing import Any
 
 from gpuprop_kernels.activations import Activation, device_pair
-from gpuprop_kernels.dropout import bit_is_set, keep_of, tile_bits, unit_is_kept
-from gpuprop_kernels.networks import part_of, slot_of
+from gpuprop_kernels.dropout import bit_is_set, constants_of, tile_bits, unit_is_kept
+from gpuprop_kernels.networks import part_of, slot_of, without_rows
 from gpuprop_kernels.staging import DENSE, row_loader
 from gpuprop_kernels.target import (
     block_x,
@@ -82,7 +82,7 @@ def forward_tile(
 
     @device
     def finish(acc, at, j, m, n, context):
-        biases, z, out, bits, keep, n_out, ld, w_at, a_at = context
+        biases, z, out, bits, keep, keep_at, n_out, ld, w_at, a_at = context
         o = i32(a_at + m * ld + n)
         for e in range(width):
             column = i32(n + e)
@@ -94,7 +94,7 @@ def forward_tile(
             column = i32(n + e)
             value = function(acc[at + e])
             if dropout:
-                value = value * keep_of(keep, 1) if bit_is_set(bits, at + e) else zero
+                value = value * ldg1(keep, i32(keep_at + 1)) if bit_is_set(bits, at + e) else zero
             acc[at + e] = value if column < n_out else zero
         store(out, o, acc, at)
 
@@ -102,12 +102,12 @@ def forward_tile(
 
     @device
     def forward(
-        shared, x, order, shift, scale, weights, biases, z, out, mask, keep, batch, n_in, n_out, ldx, ldw,
+        shared, x, order, shift, scale, weights, biases, z, out, mask, keep, batch, n_in, n_out, ldx, ldw, slots,
         parameters_apart, workspace_apart
     ):  # fmt: skip
         acc = cuda.local.array(accumulators, dt)
         start, rows, step, before = batch
-        w_at, a_at = part_of(parameters_apart), part_of(workspace_apart)
+        w_at, a_at = part_of(parameters_apart, slots), part_of(workspace_apart, slots)
         m0, n0 = i32(block_y() * tile_rows), i32(block_x() * tile_columns)
         if gathered:  # noqa: SIM108  (two types: only the branch that is known when compiling may remain)
             a = (x, order, start, shift, scale, ldg1(scale, i32(0)), ldx)
@@ -116,8 +116,9 @@ def forward_tile(
         run(shared, acc, a, ldx, (weights, w_at, ldw), ldw, m0, n0, rows, n_out, i32(0), n_in)
         part, tx, ty = coordinates(thread())
         if part == 0:
-            bits = draw(mask, tx, ty, i32(m0 + before), n0, step) if dropout else u64(0)
-            walk(acc, tx, ty, m0, n0, rows, ldw, (biases, z, out, bits, keep, n_out, ldw, w_at, a_at))
+            drop_at = constants_of(slots)
+            bits = draw(mask, drop_at, tx, ty, i32(m0 + before), n0, step) if dropout else u64(0)
+            walk(acc, tx, ty, m0, n0, rows, ldw, (biases, z, out, bits, keep, drop_at, n_out, ldw, w_at, a_at))
 
     return shared_size, forward
 
@@ -134,10 +135,10 @@ def forward_kernel(tile: Tile, dt: Any, activation: Activation, source: Source, 
     ):  # fmt: skip
         shared = cuda.shared.array(shared_size, dt, alignment=16)
         batch = ldg4(schedule, i32(4 * slot_of(slot, slots)))
-        if batch[1] == 0:
+        if without_rows(batch[1], slots):
             return
         forward(
-            shared, x, order, shift, scale, weights, biases, z, out, mask, keep, batch, n_in, n_out, ldx, ldw,
+            shared, x, order, shift, scale, weights, biases, z, out, mask, keep, batch, n_in, n_out, ldx, ldw, slots,
             parameters_apart, workspace_apart,
         )  # fmt: skip
 
@@ -166,6 +167,7 @@ def load_batch_kernel(dt: Any, source: Source, dropout: bool) -> Any:
         x, order, shift, scale, out, mask, keep, schedule, slot, n_in, ldx, ld_out, slots, workspace_apart
     ):
         values = cuda.local.array(4, dt)
+        drop_at = constants_of(slots)
         start, rows, step, before = ldg4(schedule, i32(4 * slot_of(slot, slots)))
         row, column = block_y(), i32(4 * (block_x() * BATCH_BLOCK + thread()))
         if row < rows and column < ld_out:
@@ -177,10 +179,10 @@ def load_batch_kernel(dt: Any, source: Source, dropout: bool) -> Any:
             values[3] = v[3]
             for e in range(4):
                 if dropout:
-                    is_kept = kept(mask, i32(row + before), i32(column + e), step)
-                    values[e] = values[e] * keep_of(keep, 1) if is_kept else zero
+                    is_kept = kept(mask, drop_at, i32(row + before), i32(column + e), step)
+                    values[e] = values[e] * ldg1(keep, i32(drop_at + 1)) if is_kept else zero
                 if i32(column + e) >= n_in:
                     values[e] = zero
-            store(out, i32(part_of(workspace_apart) + row * ld_out + column), values, 0)
+            store(out, i32(part_of(workspace_apart, slots) + row * ld_out + column), values, 0)
 
     return load_scale_drop

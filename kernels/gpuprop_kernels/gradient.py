@@ -44,7 +44,7 @@ from numpy.typing import NDArray
 
 from gpuprop_kernels.finish import TALLY, finisher, leave_tally, penalty_of, scalars_of
 from gpuprop_kernels.forward import Source, source_loader
-from gpuprop_kernels.networks import part_of, slot_of
+from gpuprop_kernels.networks import part_of, slot_of, without_rows
 from gpuprop_kernels.optimizers import STATE_ARRAYS
 from gpuprop_kernels.shapes import NO_OPTIMIZER, padded
 from gpuprop_kernels.staging import DENSE
@@ -198,9 +198,9 @@ def gradient_kernel(
             tally[e] = zero
         slot = slot_of(slot, slots)
         start, rows, _, _ = ldg4(schedule, i32(4 * slot))
-        if rows == 0:
+        if without_rows(rows, slots):
             return
-        w_at, a_at = part_of(parameters_apart), part_of(workspace_apart)
+        w_at, a_at = part_of(parameters_apart, slots), part_of(workspace_apart, slots)
         job = _find_job(jobs, n_jobs)
         first, across, n_in, ld = ldg4(jobs, job)
         lda, inputs_at, delta_at, parameters_at = ldg4(jobs, i32(job + 4))
@@ -232,6 +232,6 @@ def gradient_kernel(
             if part == 0:
                 context = (parameters, out, n_parameters, parameters_at, ld, c, l1, l2, tally)
                 walk(acc, tx, ty, m0, n0, n_in, ld, context)
-        leave(shared, tally, i32(part_of(grid_x()) + block_x()), penalties, squares)
+        leave(shared, tally, i32(part_of(grid_x(), slots) + block_x()), penalties, squares)
 
     return multiply_accumulate

@@ -34,10 +34,11 @@ from functools import cache
 from typing import Any
 
 from gpuprop_kernels.activations import Activation
+from gpuprop_kernels.dropout import constants_of
 from gpuprop_kernels.head_delta import hidden_from_head
 from gpuprop_kernels.loss import output_rule
 from gpuprop_kernels.metric import row_metric
-from gpuprop_kernels.networks import part_of, slot_of
+from gpuprop_kernels.networks import part_of, slot_of, without_rows
 from gpuprop_kernels.optimizers import SCALARS
 from gpuprop_kernels.shapes import HEAD, MOST_CLASSES, SMALL_HEAD, HeadShape, padded
 from gpuprop_kernels.target import (
@@ -129,9 +130,9 @@ def head_kernel(
         shared = cuda.shared.array(shared_size, dt, alignment=16)
         slot = slot_of(slot, slots)
         start, rows, step, before = ldg4(schedule, i32(4 * slot))
-        if rows == 0:
+        if without_rows(rows, slots):
             return
-        w_at, a_at = part_of(parameters_apart), part_of(workspace_apart)
+        w_at, a_at = part_of(parameters_apart, slots), part_of(workspace_apart, slots)
         t = thread()
         lane, part = i32(t & (MOST_CLASSES - 1)), i32(t // cells)
         cell = i32(t - part * cells)
@@ -185,8 +186,8 @@ def head_kernel(
                 total += ld1(shared, i32(row_at + 2 * r + t))
             st1(losses, i32(2 * (slot * grid_x() + block_x()) + t), total)
         hidden_delta(
-            shared, rows_at, weights, w_at, source, hidden_out, hidden_sums, a_at, mask, keep, step, before, first,
-            rows, n_in, ldx, ld_out,
+            shared, rows_at, weights, w_at, source, hidden_out, hidden_sums, a_at, mask, keep, constants_of(slots), step,
+            before, first, rows, n_in, ldx, ld_out,
         )  # fmt: skip
 
     return output_loss_delta

@@ -48,7 +48,8 @@ def hidden_from_head(shape: HeadShape, dt: Any, n_classes: int, hidden: Activati
 
     @device
     def hidden_delta(
-        shared, rows_at, weights, w_at, source, out, sums, a_at, mask, keep, step, before, first, rows, n_in, ldx, ldw
+        shared, rows_at, weights, w_at, source, out, sums, a_at, mask, keep, drop_at, step, before, first, rows, n_in,
+        ldx, ldw
     ):  # fmt: skip
         w = cuda.local.array(classes, dt)
         t = thread()
@@ -78,7 +79,8 @@ def hidden_from_head(shape: HeadShape, dt: Any, n_classes: int, hidden: Activati
                     row = i32(first + r)
                     if row < rows:
                         at = i32(a_at + row * ldx + column)
-                        d_unit = delta(error, ldg1(source, at), kept(mask, i32(row + before), column, step), keep)
+                        is_kept = kept(mask, drop_at, i32(row + before), column, step)
+                        d_unit = delta(error, ldg1(source, at), is_kept, keep, drop_at)
                         d_unit = d_unit if column < n_in else zero
                         st1(out, at, d_unit)
                         total += d_unit

@@ -19,6 +19,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from gpuprop_kernels.activations import Activation
 from gpuprop_kernels.arguments import Batch, Dropout, Rows, check_indices, int32s, numba_type
 from gpuprop_kernels.delta import hidden_delta_kernel
@@ -67,7 +69,7 @@ def load_batch(rows: Rows, out: Array, batch: Batch, *, n_features: int, dropout
     networks = batch.networks
     run[(blocks(ld // 4, BATCH_BLOCK), batch.max_rows, networks.count), BATCH_BLOCK, batch.stream](
         rows.data, batch.order, rows.shift, rows.scale, out, mask, keep, batch.schedule,
-        *int32s(batch.slot, n_features, rows.ld, ld, networks.slots, networks.workspace),
+        *int32s(batch.slot, n_features, rows.ld, ld), *_apart(networks)[::2],
     )  # fmt: skip
 
 
@@ -83,7 +85,7 @@ def forward_layer(
     grid = (blocks(padded(n_out), tile.columns), blocks(batch.max_rows, tile.rows), batch.networks.count)
     run[grid, tile.threads, batch.stream](
         rows.data, batch.order, rows.shift, rows.scale, weights, biases, weights if z is None else z, out, mask, keep,
-        batch.schedule, *int32s(batch.slot, n_in, n_out, rows.ld, padded(n_out), *_apart(batch.networks)),
+        batch.schedule, *int32s(batch.slot, n_in, n_out, rows.ld, padded(n_out)), *_apart(batch.networks),
     )  # fmt: skip
 
 
@@ -108,7 +110,7 @@ def output_head(
     run[grid, shape.threads, batch.stream](
         x, weights, biases, targets, targets if sample_weights is None else sample_weights, batch.order, delta, sums,
         losses, source, hidden_out, hidden_sums, mask, keep, batch.schedule,
-        *int32s(batch.slot), scalars, *int32s(n_in, padded(n_in), targets_ld, *_apart(batch.networks)),
+        *int32s(batch.slot), scalars, *int32s(n_in, padded(n_in), targets_ld), *_apart(batch.networks),
     )  # fmt: skip
 
 
@@ -132,7 +134,7 @@ def wide_output(
         rows.data, batch.order, rows.shift, rows.scale, weights, biases, z, targets,
         targets if sample_weights is None else sample_weights, delta, sums, losses, counts, batch.schedule,
         *int32s(batch.slot), scalars,
-        *int32s(n_in, n_out, rows.ld, padded(n_out), targets_ld, *_apart(batch.networks)),
+        *int32s(n_in, n_out, rows.ld, padded(n_out), targets_ld), *_apart(batch.networks),
     )  # fmt: skip
 
 
@@ -169,7 +171,7 @@ def hidden_delta(
     grid = (blocks(padded(n_units), tile.columns), blocks(batch.max_rows, tile.rows), batch.networks.count)
     run[grid, tile.threads, batch.stream](
         delta_next, weights_next, source, out, sums, mask, keep, batch.schedule,
-        *int32s(batch.slot, n_units, n_next, padded(n_units), padded(n_next), *_apart(batch.networks)),
+        *int32s(batch.slot, n_units, n_next, padded(n_units), padded(n_next)), *_apart(batch.networks),
     )  # fmt: skip
 
 
@@ -197,13 +199,18 @@ def accumulate_gradients(
         source.data, batch.order, source.shift, source.scale, workspace, parameters, out,
         scalars if penalties is None else penalties, scalars if squares is None else squares, jobs, batch.schedule,
         *int32s(batch.slot), scalars,
-        *int32s(n_jobs, parameters.size, blocks(batch.max_rows, parts), source.ld, *_apart(batch.networks)),
+        *int32s(n_jobs, parameters.size, blocks(batch.max_rows, parts), source.ld), *_apart(batch.networks),
     )  # fmt: skip
 
 
-def _apart(networks: Networks) -> tuple[int, int, int]:
+def _apart(networks: Networks) -> tuple[Any, ...]:
     """Return how far apart the networks' slots, parameters and workspaces lie, as kernels take it."""
-    return networks.slots, networks.parameters, networks.workspace
+    return _slots(networks), *int32s(networks.parameters, networks.workspace)
+
+
+def _slots(networks: Networks) -> Any:
+    """Return how far apart the networks' slots lie, or None for a lone network: its kernels have no offsets."""
+    return None if networks.slots is None else np.int32(networks.slots)
 
 
 def sum_slabs(
@@ -216,7 +223,7 @@ def sum_slabs(
     n = n_all // networks.count
     run[(update_blocks(n), 1, networks.count), UPDATE_BLOCK, batch.stream](
         parameters, gradients, slabs, slabs if squares is None else squares, slabs if penalties is None else penalties,
-        scalars, batch.schedule, *int32s(batch.slot, networks.slots, n_all, n, n_weights, parts),
+        scalars, batch.schedule, *int32s(batch.slot), _slots(networks), *int32s(n_all, n, n_weights, parts),
     )  # fmt: skip
 
 
@@ -237,7 +244,7 @@ def update_parameters(
     run[(update_blocks(n), 1, networks.count), UPDATE_BLOCK, batch.stream](
         parameters, state, gradients, gradients if squares is None else squares,
         scalars if penalties is None else penalties, scalars, batch.schedule,
-        *int32s(batch.slot, networks.slots, n_all, n, n_weights, parts, n_squares), limit,
+        *int32s(batch.slot), _slots(networks), *int32s(n_all, n, n_weights, parts, n_squares), limit,
     )  # fmt: skip
 
 
@@ -248,6 +255,6 @@ def limit_incoming_norm(
     run, networks = limit_norm_kernel(numba_type(parameters.dtype)), batch.networks
     ld = padded(n_out)
     run[(blocks(ld, NORM_COLUMNS), 1, networks.count), NORM_COLUMNS * NORM_ROWS, batch.stream](
-        parameters, batch.schedule, *int32s(batch.slot, networks.slots, offset, n_in, ld),
+        parameters, batch.schedule, *int32s(batch.slot), _slots(networks), *int32s(offset, n_in, ld),
         parameters.dtype.type(max_norm), *int32s(networks.parameters),
     )  # fmt: skip

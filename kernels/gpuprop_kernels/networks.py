@@ -13,11 +13,11 @@ rate and the optimizer's other numbers, their penalties, the number of their upd
 has no such update: its blocks end at once and write nothing. So networks with fewer updates, and networks whose
 training has ended, stay as they are while the others go on.
 
-Offsets are added to int32 indices that a kernel computes anyway, so that they cost next to nothing: no kernel needs
-more registers than for one network (`tests/sass_bounds.py`). A lone network is one of a count of 1, by the same
-machine code, and so a network gets the same bits in any company.
+Offsets are added to int32 indices that a kernel computes anyway. A kernel for a lone network gets None for `slots`, for
+which Numba compiles it without any of this, so that its machine code is that of a kernel which knows one network. The
+arithmetic is the same, operation by operation, and so a network gets the same bits in any company.
 
-Budget: no launch, no memory; an integer multiply-add for each array.
+Budget: no launch, no memory; an integer multiply-add for each array, one or two registers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 from gpuprop_kernels.target import block_z, device, i32
 
-__all__ = ["LONE", "Networks", "part_of", "slot_of"]
+__all__ = ["LONE", "Networks", "part_of", "slot_of", "without_rows"]
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Networks:
     Attributes
     ----------
     count : int
-    slots : int
-        Slots of the schedule, of the scalars and of the losses from one network to the next.
+    slots : int or None
+        Slots of the schedule, of the scalars and of the losses from one network to the next; None for a lone network.
     parameters : int
         Elements of the flat parameters from one network to the next.
     workspace : int
@@ -45,7 +45,7 @@ class Networks:
     """
 
     count: int = 1
-    slots: int = 0
+    slots: int | None = None
     parameters: int = 0
     workspace: int = 0
 
@@ -56,11 +56,23 @@ LONE = Networks()
 
 @device
 def slot_of(slot, slots):
-    """Return the slot of this block's network; `slot` is that of the first network."""
+    """Return the slot of this block's network; `slot` is that of the first one."""
+    if slots is None:
+        return slot
     return i32(slot + block_z() * slots)
 
 
 @device
-def part_of(apart):
-    """Return where the elements of this block's network begin in an array of all networks."""
+def part_of(apart, slots):
+    """Return where the part of this block's network begins in an array of all networks, or the number of its block."""
+    if slots is None:
+        return i32(0)
     return i32(block_z() * apart)
+
+
+@device
+def without_rows(rows, slots):
+    """Return whether this block's network has no rows in its slot; a lone network always has some."""
+    if slots is None:
+        return False
+    return rows == 0

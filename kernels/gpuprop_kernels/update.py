@@ -25,7 +25,7 @@ from functools import cache
 from typing import Any
 
 from gpuprop_kernels.finish import TALLY, finisher, leave_tally, penalty_of, scalars_of
-from gpuprop_kernels.networks import part_of, slot_of
+from gpuprop_kernels.networks import part_of, slot_of, without_rows
 from gpuprop_kernels.reduction import block_sum
 from gpuprop_kernels.target import SIM, block_x, cuda, device, grid_x, i32, kernel, ld1, ld4, ldg1, sqrt, thread
 
@@ -58,12 +58,12 @@ def _add_slabs(dt: Any) -> Any:
 
 @cache
 def _clipping_factor(dt: Any) -> Any:
-    """Return ``factor(shared, squares, n_squares, limit)``: what shortens the whole gradient to the norm `limit`."""
+    """Return ``factor(shared, squares, n_squares, limit, slots)``: what shortens the whole gradient to the norm `limit`."""
     zero, one, add = dt(0), dt(1), block_sum(dt, UPDATE_BLOCK)
 
     @device
-    def factor(shared, squares, n_squares, limit):
-        total, i, first = zero, thread(), part_of(n_squares)
+    def factor(shared, squares, n_squares, limit, slots):
+        total, i, first = zero, thread(), part_of(n_squares, slots)
         while i < n_squares:
             total += ldg1(squares, i32(first + i))
             i = i32(i + UPDATE_BLOCK)
@@ -91,12 +91,12 @@ def update_kernel(dt: Any, optimizer: str, clip: bool, penalised: bool) -> Any:
         for e in range(TALLY):
             tally[e] = zero
         slot = slot_of(slot, slots)
-        if ld1(schedule, i32(4 * slot + 1)) == 0:
+        if without_rows(ld1(schedule, i32(4 * slot + 1)), slots):
             return
-        factor = clipping_factor(shared, squares, n_squares, limit) if clip else zero
+        factor = clipping_factor(shared, squares, n_squares, limit, slots) if clip else zero
         place = i32(4 * (block_x() * UPDATE_BLOCK + thread()))
         if place < n:
-            o = i32(part_of(n) + place)
+            o = i32(part_of(n, slots) + place)
             add(slabs, n_slabs, n_all, o, g)
             if clip:
                 for e in range(4):
@@ -105,7 +105,7 @@ def update_kernel(dt: Any, optimizer: str, clip: bool, penalised: bool) -> Any:
             c = read(scalars, slot, is_weight)
             l1, l2 = penalty(scalars, slot)
             finish(parameters, state, n_all, o, g, 0, c, l1, l2, tally, is_weight)
-        leave(shared, tally, i32(part_of(grid_x()) + block_x()), penalties, squares)
+        leave(shared, tally, i32(part_of(grid_x(), slots) + block_x()), penalties, squares)
 
     return update_parameters
 
@@ -127,14 +127,14 @@ def sum_slabs_kernel(dt: Any, accumulate: bool, penalised: bool, measured: bool)
         for e in range(TALLY):
             tally[e] = zero
         slot = slot_of(slot, slots)
-        if ld1(schedule, i32(4 * slot + 1)) == 0:
+        if without_rows(ld1(schedule, i32(4 * slot + 1)), slots):
             return
         place = i32(4 * (block_x() * UPDATE_BLOCK + thread()))
         if place < n:
-            o = i32(part_of(n) + place)
+            o = i32(part_of(n, slots) + place)
             add(slabs, n_slabs, n_all, o, g)
             l1, l2 = penalty(scalars, slot)
             finish(parameters, gradients, n_all, o, g, 0, (zero,), l1, l2, tally, place < n_weights)
-        leave(shared, tally, i32(part_of(grid_x()) + block_x()), penalties, squares)
+        leave(shared, tally, i32(part_of(grid_x(), slots) + block_x()), penalties, squares)
 
     return sum_slabs

@@ -34,7 +34,7 @@ from typing import Any
 
 from gpuprop_kernels.activations import Activation
 from gpuprop_kernels.forward import Source, forward_tile
-from gpuprop_kernels.networks import part_of, slot_of
+from gpuprop_kernels.networks import part_of, slot_of, without_rows
 from gpuprop_kernels.optimizers import SCALARS
 from gpuprop_kernels.rows import ROWS, RowShape, leave_losses, row_rule
 from gpuprop_kernels.target import (
@@ -62,13 +62,13 @@ IDENTITY = Activation("identity")
 
 @cache
 def _comes_last(dt: Any) -> Any:
-    """Return ``last(shared, counts)``: whether all other blocks of this block row have counted before this one."""
+    """Return ``last(shared, counts, slots)``: whether all other blocks of this block row have counted before this one."""
 
     @device
-    def last(shared, counts):
+    def last(shared, counts, slots):
         sync()
         if thread() == 0:
-            st1(shared, i32(0), dt(count_in(counts, i32(part_of(grid_y()) + block_y()), i32(grid_x() - 1))))
+            st1(shared, i32(0), dt(count_in(counts, i32(part_of(grid_y(), slots) + block_y()), i32(grid_x() - 1))))
         sync()
         before = ld1(shared, i32(0))
         sync()
@@ -120,19 +120,19 @@ def wide_output_kernel(
         shared = cuda.shared.array(shared_size, dt, alignment=16)
         slot = slot_of(slot, slots)
         batch = ldg4(schedule, i32(4 * slot))
-        if batch[1] == 0:
+        if without_rows(batch[1], slots):
             return
         forward(
-            shared, x, order, shift, scale, weights, biases, z, z, order, scale, batch, n_in, n_out, ldx, ldw,
+            shared, x, order, shift, scale, weights, biases, z, z, order, scale, batch, n_in, n_out, ldx, ldw, slots,
             parameters_apart, workspace_apart,
         )  # fmt: skip
-        if last(shared, counts):
+        if last(shared, counts, slots):
             if reads_again:
                 start, rows = ld1(schedule, i32(4 * slot)), ld1(schedule, i32(4 * slot + 1))
             else:
                 start, rows = batch[0], batch[1]
             m0, share = i32(block_y() * tile_rows), ldg1(scalars, i32(SCALARS * slot))
-            a_at = part_of(workspace_apart)
+            a_at = part_of(workspace_apart, slots)
             value, score = zero, zero
             done = i32(0)
             while done < tile_rows:

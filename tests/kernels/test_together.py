@@ -9,13 +9,7 @@ import numpy as np
 import pytest
 
 import gpuprop
-from gpuprop.backends.cuda import together
-from gpuprop.backends.cuda.kernel_plan import CudaPlan
-from gpuprop.backends.cuda.memory import Scratch
-from gpuprop.backends.cuda.together import TogetherPlan
-from gpuprop.backends.devices import plan as choose_plan
-from gpuprop.core.updates import EpochUpdates, Training
-from gpuprop.errors import NonFiniteLossError, PlanError
+from gpuprop.errors import NonFiniteLossError
 from gpuprop.training.side_by_side import train_together
 from tests.kernels import support as s
 
@@ -114,15 +108,15 @@ def test_hyperparameters_of_one_optimizer(optimizer: str) -> None:
 def test_every_launch(sizes: tuple[int, ...], how: dict[str, Any], shuffled_blocks: None) -> None:
     X, y = blobs(23, classes=sizes[-1])
     network = {"l2": 0.1, "dtype": "float64", "hidden_activation": "silu"}
-    same_as_alone(lambda: [(trainer(i, sizes, network, **how), (X[: 23 - 6 * i], y[: 23 - 6 * i])) for i in range(3)])
+    same_as_alone(lambda: [(trainer(i, sizes, network, **how), (X[: 23 - 4 * i], y[: 23 - 4 * i])) for i in range(3)])
 
 
-def test_a_split_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("how", [{}, {"clip_norm": 0.2}], ids=["", "clipped"])
+def test_a_split_batch(how: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = blobs(24)
     monkeypatch.setattr("gpuprop_kernels.launch.choose_parts", lambda *_: 2)
-    for how in ({}, {"clip_norm": 0.2}):
-        network = {"l2": 0.1}
-        same_as_alone(lambda: [(trainer(i, network=network, batch_size=12, epochs=1, **how), (X, y)) for i in range(2)])
+    how = {"network": {"l2": 0.1}, "batch_size": 12, "epochs": 1} | how
+    same_as_alone(lambda: [(trainer(i, **how), (X, y)) for i in range(2)])
 
 
 def test_early_stopping_keeps_the_best_of_each() -> None:

@@ -118,7 +118,10 @@ class Step:
         The slots of an update lie together: as many as it has parts for one network, then for the next.
         """
         memory, view = self.memory, self._ops.runtime.view
-        self._networks = Networks(len(self._trainings), most_parts, memory.n_parameters, memory.n_workspace)
+        count = len(self._trainings)
+        slots = None if count == 1 else most_parts
+        self._networks = Networks(count, slots, memory.n_parameters, memory.n_workspace)
+        self._slots_of_update = count * most_parts
         self._schedule, self._scalars, self._losses = (view(slots[name]) for name in ("schedule", "scalars", "losses"))
         self._order = view(order)
         penalties, n = slots["penalties"], 2 * self.tallying_blocks * self._networks.count
@@ -139,7 +142,7 @@ class Step:
     def launch(self, place: int, n_parts: int) -> None:
         """Launch the update at `place` of the window, which has so many parts."""
         networks, penalties = self._networks, self._penalties[place] if self.penalised else None
-        first_slot = place * networks.count * networks.slots
+        first_slot = place * self._slots_of_update
         batches = [
             Batch(self._schedule, first_slot + part, self._max_rows, self._order, self._stream, networks)
             for part in range(n_parts)
