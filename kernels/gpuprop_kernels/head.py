@@ -186,8 +186,8 @@ def head_kernel(
                 total += ld1(shared, i32(row_at + 2 * r + t))
             st1(losses, i32(2 * (slot * grid_x() + block_x()) + t), total)
         hidden_delta(
-            shared, rows_at, weights, w_at, source, hidden_out, hidden_sums, a_at, mask, keep, constants_of(slots), step,
-            before, first, rows, n_in, ldx, ld_out,
+            shared, rows_at, weights, w_at, source, hidden_out, hidden_sums, a_at, mask, keep, constants_of(slots),
+            step, before, first, rows, n_in, ldx, ld_out,
         )  # fmt: skip
 
     return output_loss_delta

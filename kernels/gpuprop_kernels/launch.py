@@ -209,8 +209,8 @@ def _apart(networks: Networks) -> tuple[Any, ...]:
 
 
 def _slots(networks: Networks) -> Any:
-    """Return how far apart the networks' slots lie, or None for a lone network: its kernels have no offsets."""
-    return None if networks.slots is None else np.int32(networks.slots)
+    """Return how far apart the networks' slots lie, or an int8 for a lone network: its kernels have no offsets."""
+    return np.int8(0) if networks.slots is None else np.int32(networks.slots)
 
 
 def sum_slabs(

@@ -13,9 +13,9 @@ rate and the optimizer's other numbers, their penalties, the number of their upd
 has no such update: its blocks end at once and write nothing. So networks with fewer updates, and networks whose
 training has ended, stay as they are while the others go on.
 
-Offsets are added to int32 indices that a kernel computes anyway. A kernel for a lone network gets None for `slots`, for
-which Numba compiles it without any of this, so that its machine code is that of a kernel which knows one network. The
-arithmetic is the same, operation by operation, and so a network gets the same bits in any company.
+Offsets are added to int32 indices that a kernel computes anyway. A kernel for a lone network gets an int8 for `slots`:
+for that type Numba compiles it without any of this, so that its machine code is that of a kernel which knows one
+network. The arithmetic is the same, operation by operation, and so a network gets the same bits in any company.
 
 Budget: no launch, no memory; an integer multiply-add for each array, one or two registers.
 """
@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpuprop_kernels.target import block_z, device, i32
+from gpuprop_kernels.target import block_z, device, i32, is_int32
 
 __all__ = ["LONE", "Networks", "part_of", "slot_of", "without_rows"]
 
@@ -57,22 +57,16 @@ LONE = Networks()
 @device
 def slot_of(slot, slots):
     """Return the slot of this block's network; `slot` is that of the first one."""
-    if slots is None:
-        return slot
-    return i32(slot + block_z() * slots)
+    return i32(slot + block_z() * slots) if is_int32(slots) else slot
 
 
 @device
 def part_of(apart, slots):
     """Return where the part of this block's network begins in an array of all networks, or the number of its block."""
-    if slots is None:
-        return i32(0)
-    return i32(block_z() * apart)
+    return i32(block_z() * apart) if is_int32(slots) else i32(0)
 
 
 @device
 def without_rows(rows, slots):
     """Return whether this block's network has no rows in its slot; a lone network always has some."""
-    if slots is None:
-        return False
-    return rows == 0
+    return is_int32(slots) and rows == 0

@@ -58,7 +58,7 @@ def _add_slabs(dt: Any) -> Any:
 
 @cache
 def _clipping_factor(dt: Any) -> Any:
-    """Return ``factor(shared, squares, n_squares, limit, slots)``: what shortens the whole gradient to the norm `limit`."""
+    """Return ``factor(shared, squares, n_squares, limit, slots)``: what shortens a gradient to the norm `limit`."""
     zero, one, add = dt(0), dt(1), block_sum(dt, UPDATE_BLOCK)
 
     @device

@@ -62,7 +62,7 @@ IDENTITY = Activation("identity")
 
 @cache
 def _comes_last(dt: Any) -> Any:
-    """Return ``last(shared, counts, slots)``: whether all other blocks of this block row have counted before this one."""
+    """Return ``last(shared, counts, slots)``: whether all other blocks of this block row have counted."""
 
     @device
     def last(shared, counts, slots):

@@ -119,8 +119,8 @@ class Step:
         """
         memory, view = self.memory, self._ops.runtime.view
         count = len(self._trainings)
-        slots = None if count == 1 else most_parts
-        self._networks = Networks(count, slots, memory.n_parameters, memory.n_workspace)
+        apart = None if count == 1 else most_parts
+        self._networks = Networks(count, apart, memory.n_parameters, memory.n_workspace)
         self._slots_of_update = count * most_parts
         self._schedule, self._scalars, self._losses = (view(slots[name]) for name in ("schedule", "scalars", "losses"))
         self._order = view(order)

@@ -107,12 +107,11 @@ class TogetherPlan(SharedBuffer):
         groups: dict[Hashable, list[Training]] = {}
         for one in able:
             groups.setdefault(kind(one), []).append(one)
-        for group in groups.values():
-            if len(group) == 1:
-                self._faults[id(group[0].layers)] = "no other network here has its kind of update"
+        alone = "no other network here has its kind of update" if len(trainings) > 1 else "there is only one network"
+        self._faults |= {id(group[0].layers): alone for group in groups.values() if len(group) == 1}
         self._groups = [group for group in groups.values() if len(group) > 1]
         if not self._groups:
-            raise PlanError(f"plan 'joint': {next(iter(self._faults.values()), 'there is only one network')}")
+            raise PlanError(f"plan 'joint': {next(iter(self._faults.values()))}")
         try:
             self._form_waves(ops)
         except DeviceMemoryError as error:
@@ -132,7 +131,7 @@ class TogetherPlan(SharedBuffer):
         # The largest comes first, so that its workspace serves the others, too.
         waves.sort(key=len, reverse=True)
         self._plans = [CudaPlan(ops, wave, "auto", self._scratch) for wave in waves]
-        self._members = waves
+        self._members, self._largest = waves, len(waves[0])
 
     @property
     def reason(self) -> str:
@@ -142,7 +141,7 @@ class TogetherPlan(SharedBuffer):
         if n_groups > 1:
             text += f", in {n_groups} groups of one kind of update each"
         if n_waves > n_groups:
-            text += f", in waves of at most {len(self._members[0])} because the device has no room for more"
+            text += f", in waves of at most {self._largest} because the device has no room for more"
         text += f"; {self._plans[0].reason.partition(': ')[2]}"
         for fault, count in Counter(self._faults.values()).items():
             text += f"; {count} {'trains' if count == 1 else 'train'} alone because {fault}"

@@ -90,7 +90,7 @@ def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> It
 
     tile, dt, chosen = TILES[tile_name], getattr(numba, dtype), Activation(activation)
     a, i, integer, byte = dt[::1], numba.int32[::1], numba.int32, numba.uint8[::1]
-    lone = (numba.types.none, integer, integer)  # one network: see `gpuprop_kernels.networks`
+    lone = (numba.int8, integer, integer)  # one network: see `gpuprop_kernels.networks`
 
     def variant(family: str, option: str, kernel: Any, *signature: Any) -> Variant:
         return Variant(family, option, tile_name, dtype, tile.threads, kernel, signature)
@@ -147,7 +147,7 @@ def flat_variants(dtype: str) -> Iterator[Variant]:
 
     dt = getattr(numba, dtype)
     a, i, integer, byte = dt[::1], numba.int32[::1], numba.int32, numba.uint8[::1]
-    lone = (numba.types.none, integer, integer)  # one network: see `gpuprop_kernels.networks`
+    lone = (numba.int8, integer, integer)  # one network: see `gpuprop_kernels.networks`
 
     def variant(family: str, option: str, threads: int, kernel: Any, *signature: Any) -> Variant:
         return Variant(family, option, "", dtype, threads, kernel, signature)

@@ -80,6 +80,11 @@ def i32(x: Any) -> int:
     return int(x)
 
 
+def is_int32(x: Any) -> bool:
+    """Return whether a number is an int32."""
+    return isinstance(x, np.int32)
+
+
 def u32(x: Any) -> int:
     """Return the low 32 bits."""
     return int(x) & 0xFFFFFFFF
