@@ -22,7 +22,7 @@ from gpuprop.backends.devices import plan as choose_plan
 from gpuprop.backends.uploads import uploads_shared
 from gpuprop.core.plan import SharedBuffer
 from gpuprop.core.updates import MadeElsewhere
-from gpuprop.errors import PlanError
+from gpuprop.errors import DeviceError, PlanError
 from gpuprop.training.signals import end_if_asked, watching_signals
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ class _Lead:
         finally:
             for plan in self._plans.values():
                 if isinstance(plan, SharedBuffer):
-                    plan.release()
+                    with suppress(DeviceError):  # of a device that has failed, the networks are on the CPU by now
+                        plan.release()
 
     def _rounds(self) -> list[Exception | None]:
         while self._waiting:

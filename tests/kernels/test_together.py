@@ -128,7 +128,7 @@ def varied() -> Fits:
     for seed, (rate, l2, share, n) in enumerate([(0.1, 0.1, 0.3, 37), (0.02, 0.3, 0.2, 29), (0.05, 1.0, 0.5, 17)]):
         rng = np.random.default_rng(seed)
         rows = rng.permutation(37)[:n]
-        network = {"l1": 0.01 * seed, "l2": l2, "dropout": (share, 0.4), "hidden_activation": "gelu"}
+        network: dict[str, Any] = {"l1": 0.01 * seed, "l2": l2, "dropout": (share, 0.4), "hidden_activation": "gelu"}
         one = trainer(seed, network=network, learning_rate=rate, schedule="cosine", epochs=2 + (seed == 1))
         fits.append((one, (X[rows], y[rows], rng.uniform(0.5, 2, n))))
     return fits
@@ -146,7 +146,7 @@ def test_what_does_not_fit_runs_in_waves(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_plan_says_what_goes_together() -> None:
     X, y = blobs(16)
-    options = [{}, {}, {"l2": 0.1}, {"l2": 0.2}, {"dropout": (0.0, 0.5)}]
+    options: list[dict[str, Any]] = [{}, {}, {"l2": 0.1}, {"l2": 0.2}, {"dropout": (0.0, 0.5)}]
     trainers = [trainer(i, network=network) for i, network in enumerate(options)]
     plan = choose_plan([next(one.training(X, y)).training for one in trainers])
     assert plan.name == "joint"
@@ -206,15 +206,15 @@ def test_every_launch(sizes: tuple[int, ...], how: dict[str, Any], shuffled_bloc
 def test_a_split_batch(how: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = blobs(24)
     monkeypatch.setattr("gpuprop_kernels.launch.choose_parts", lambda *_: 2)
-    how = {"network": {"l2": 0.1}, "batch_size": 12, "epochs": 1} | how
-    same_as_alone(lambda: [(trainer(i, **how), (X, y)) for i in range(2)])
+    options: dict[str, Any] = {"network": {"l2": 0.1}, "batch_size": 12, "epochs": 1} | how
+    same_as_alone(lambda: [(trainer(i, **options), (X, y)) for i in range(2)])
 
 
 def test_early_stopping_keeps_the_best_of_each() -> None:
     X, y = blobs(40)
 
     def make() -> Fits:
-        how = {"validation": 0.2, "early_stopping": 1, "epochs": 5}
+        how: dict[str, Any] = {"validation": 0.2, "early_stopping": 1, "epochs": 5}
         return [(trainer(i, learning_rate=rate, **how), (X, y)) for i, rate in enumerate((2.0, 0.01, 1.0, 0.1, 0.3))]
 
     trained = same_as_alone(make)
@@ -223,7 +223,10 @@ def test_early_stopping_keeps_the_best_of_each() -> None:
 
 def test_one_diverges_and_the_others_go_on() -> None:
     X, y = blobs(24)
-    make = lambda: [trainer(i, optimizer="sgd", learning_rate=rate) for i, rate in enumerate((0.1, 1e38, 0.2))]  # noqa: E731
+
+    def make() -> list[Any]:
+        return [trainer(i, optimizer="sgd", learning_rate=rate) for i, rate in enumerate((0.1, 1e38, 0.2))]
+
     alone, side_by_side = make(), make()
     for one in (alone[0], alone[2]):
         one.fit(X, y)
