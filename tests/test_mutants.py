@@ -395,7 +395,7 @@ MUTANTS = [
         "a network counts its neighbour's updates",
         "gpuprop/backends/cuda/kernel_plan.py",
         "= epoch.steps_done + np.arange(n)[:, None]",
-        "= np.arange(n)[:, None]",
+        "= next(iter(self._epochs.values())).steps_done + np.arange(n)[:, None]",
         "simulator",
         TOGETHER + "[fused]",
     ),

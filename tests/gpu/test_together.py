@@ -13,7 +13,7 @@ from gpuprop.training.side_by_side import train_together
 pytestmark = pytest.mark.gpu
 
 N_NETWORKS, N_ROWS, BATCH = 100, 288, 32
-COUNTED = ("launches", "graph_launches", "graph_kernels", "h2d_count", "d2h_count", "d2d_count", "syncs", "allocs")
+COUNTED = ("launches", "graph_launches", "graph_kernels", "h2d_count", "d2h_count", "d2d_count", "syncs")
 
 
 def images() -> tuple[Any, Any]:
