@@ -144,7 +144,7 @@ def test_what_does_not_fit_runs_in_waves(monkeypatch: pytest.MonkeyPatch) -> Non
     same_as_alone(varied, reason)
 
 
-def test_the_plan_says_what_goes_together() -> None:
+def test_the_plan_says_what_goes_together(monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = blobs(16)
     options: list[dict[str, Any]] = [{}, {}, {"l2": 0.1}, {"l2": 0.2}, {"dropout": (0.0, 0.5)}]
     trainers = [trainer(i, network=network) for i, network in enumerate(options)]
@@ -158,11 +158,10 @@ def test_the_plan_says_what_goes_together() -> None:
         choose_plan([next(trainer(0).training(X, y)).training], want="joint")
     with pytest.raises(PlanError, match="plan 'graph' makes the updates of one network, got 2"):
         choose_plan([next(trainer(i).training(X, y)).training for i in range(2)], want="graph")
+    two = [next(trainer(i).training(X, y)).training for i in range(2)]
+    monkeypatch.setattr(type(two[0].layers.ops.runtime), "free_memory", lambda _: 1000.0)
     with pytest.raises(PlanError, match=r"plan 'joint': 2 networks need .* MiB together, and may take 0 MiB"):
-        two = [next(trainer(i).training(X, y)).training for i in range(2)]
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(type(two[0].layers.ops.runtime), "free_memory", lambda _: 1000.0)
-            choose_plan(two)
+        choose_plan(two)
 
 
 def test_a_network_that_has_ended_keeps_no_buffer_of_others() -> None:
