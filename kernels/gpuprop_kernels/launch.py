@@ -69,7 +69,7 @@ def load_batch(rows: Rows, out: Array, batch: Batch, *, n_features: int, dropout
     networks = batch.networks
     run[(blocks(ld // 4, BATCH_BLOCK), batch.max_rows, networks.count), BATCH_BLOCK, batch.stream](
         rows.data, batch.order, rows.shift, rows.scale, out, mask, keep, batch.schedule,
-        *int32s(batch.slot, n_features, rows.ld, ld), *_apart(networks)[::2],
+        *int32s(batch.slot, n_features, rows.ld, ld), _slots(networks), *int32s(networks.workspace),
     )  # fmt: skip
 
 
