@@ -13,7 +13,7 @@ import pytest
 
 import gpuprop
 from gpuprop.backends.cpu import fused
-from gpuprop.backends.threads import blas_threads, limited_blas, threads_for_products
+from gpuprop.backends.threads import blas_threads, limited_blas, threads_beside_a_team, threads_for_products
 from gpuprop.core.rule import UpdateRule
 from gpuprop.core.updates import Training
 from gpuprop.maths.optimizers import get_optimizer
@@ -70,6 +70,8 @@ def test_sizes_alone_say_how_many_threads_blas_has() -> None:
     found = [threads_for_products(replace(training, part_size=size)) for size in (8, 200, 2_000_000)]
     assert found == [None, 1, blas_threads()]
     assert threads_for_products(replace(training, n_threads=3)) == 3
+    allowed = [replace(training, part_size=size, n_threads=3) for size in (8, 200, 2_000_000)]
+    assert [threads_beside_a_team(one) for one in allowed] == [1, 1, min(3, blas_threads())]
 
 
 def test_two_trainings_in_two_threads_give_the_bits_of_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,12 +6,21 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import sparse
+from scipy.stats import loguniform
 from sklearn.base import clone
-from sklearn.datasets import load_iris, make_classification, make_multilabel_classification, make_regression
+from sklearn.datasets import (
+    load_breast_cancer,
+    load_iris,
+    load_wine,
+    make_classification,
+    make_multilabel_classification,
+    make_regression,
+)
 from sklearn.exceptions import ConvergenceWarning, FitFailedWarning
-from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.model_selection import GridSearchCV, KFold, RandomizedSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import gpuprop
@@ -446,3 +455,92 @@ def test_convergence_warnings_come_from_each(recwarn: Any) -> None:
     X, y = data_of("binary")
     with pytest.warns(ConvergenceWarning, match=r"Maximum iterations \(2\) reached"):
         MLPEnsemble(model_of("binary", max_iter=2), 2).fit(X, y)
+
+
+# --- random candidates, and halving ------------------------------------------------------------------------------
+
+
+def standardised(load: Any) -> Any:
+    X, y = load(return_X_y=True)
+    return (X - X.mean(axis=0)) / (X.std(axis=0) + 1e-9), y
+
+
+RATES = {"alpha": [1e-4, 1e-2, 1.0], "learning_rate_init": [1e-4, 1e-3, 1e-2]}
+
+
+@pytest.mark.parametrize("load", [load_iris, load_wine, load_breast_cancer])
+def test_the_winner_of_halving_is_that_of_the_grid(load: Any) -> None:
+    X, y = standardised(load)
+    model = MLPClassifier((16,), max_iter=40, random_state=0, device="cpu")
+    found, grid = gpuprop.search(model, RATES, X, y, cv=3, halving=True), gpuprop.search(model, RATES, X, y, cv=3)
+    assert found.best_params_ == grid.best_params_
+    assert found.n_candidates_ == [9, 3]
+    assert found.n_epochs_ == [14, 40]
+    assert found.epochs_of_all_ == 9 * 3 * 40
+    assert found.epochs_made_ <= 6 * 3 * 14 + 3 * 3 * 40
+    last = found.cv_results_["rung"] == 1
+    assert last.sum() == 3
+    for fold in range(3):  # the trainings went on, and ended as their own fit
+        name = f"split{fold}_test_score"
+        np.testing.assert_array_equal(found.cv_results_[name][last], grid.cv_results_[name][last])
+    assert found.cv_results_["rank_test_score"][last].max() < found.cv_results_["rank_test_score"][~last].min()
+    for own, expected in zip(found.best_estimator_.coefs_, grid.best_estimator_.coefs_, strict=True):
+        np.testing.assert_array_equal(own, expected)
+
+
+def test_a_candidate_is_judged_by_the_network_that_it_has_at_the_rung() -> None:
+    X, y = standardised(load_iris)
+    model = MLPClassifier((16,), max_iter=30, random_state=0, device="numpy")
+    found = gpuprop.search(make_pipeline(StandardScaler(), model), {"mlpclassifier__alpha": [0, 1, 9]}, X, y, cv=3,
+                           seeds=(0, 1), halving=True, factor=2)  # fmt: skip
+    assert found.n_candidates_ == [3, 2]
+    assert found.n_epochs_ == [15, 30]
+    (left,) = np.flatnonzero(found.cv_results_["rung"] == 0)
+    short = model.set_params(max_iter=15, alpha=found.cv_results_["params"][left]["mlpclassifier__alpha"])
+    short = make_pipeline(StandardScaler(), short)
+    scores = [
+        clone(short).set_params(mlpclassifier__random_state=seed).fit(X[train], y[train]).score(X[test], y[test])
+        for seed in (0, 1)
+        for train, test in StratifiedKFold(3).split(X, y)
+    ]
+    got = [found.cv_results_[f"split{fold}_test_score"][left] for fold in range(6)]
+    np.testing.assert_array_equal(got, scores)
+
+
+def test_random_candidates_are_those_of_scikit_learn() -> None:
+    X, y = standardised(load_iris)
+    model = MLPClassifier((7,), max_iter=10, random_state=0, device="numpy")
+    given = {"alpha": loguniform(1e-4, 1), "learning_rate_init": [1e-3, 1e-2]}
+    found = gpuprop.search(model, given, X, y, cv=3, n_iter=5, random_state=4)
+    expected = RandomizedSearchCV(model, given, n_iter=5, random_state=4, cv=3).fit(X, y)
+    assert found.cv_results_["params"] == expected.cv_results_["params"]
+    np.testing.assert_allclose(found.cv_results_["mean_test_score"], expected.cv_results_["mean_test_score"])
+    assert isinstance(found, RandomizedSearchCV)
+
+
+@pytest.mark.filterwarnings("ignore:.*fits failed:sklearn.exceptions.FitFailedWarning")
+@pytest.mark.filterwarnings("ignore:One or more of the test scores are non-finite:UserWarning")
+def test_halving_drops_a_fit_that_failed() -> None:
+    X, y = standardised(load_iris)
+    model = MLPClassifier((7,), solver="sgd", max_iter=20, random_state=0, device="numpy")
+    with np.errstate(all="ignore"):
+        found = gpuprop.search(model, {"learning_rate_init": [1e300, 0.1, 0.01, 1e-5]}, X, y, cv=2, halving=True)
+    assert np.isnan(found.cv_results_["mean_test_score"][0])
+    assert found.best_params_ != {"learning_rate_init": 1e300}
+    assert found.cv_results_["rung"].tolist()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        (MLPClassifier(solver="lbfgs"), {}, "stochastic solver"),
+        (SVC(), {}, "got SVC"),
+        (MLPClassifier(), {"scoring": ["accuracy", "f1_macro"], "refit": "accuracy"}, "several scores"),
+        (MLPClassifier(), {"factor": 1}, "factor"),
+        (MLPClassifier(), {"n_iter": 0}, "n_iter"),
+    ],
+)
+def test_what_halving_cannot_do_is_said(model: Any, options: dict[str, Any], message: str) -> None:
+    X, y = standardised(load_iris)
+    with pytest.raises(ValueError, match=message):
+        gpuprop.search(model, {"tol": [1e-4, 1e-3]}, X, y, cv=2, halving=True, **options)

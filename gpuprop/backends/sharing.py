@@ -2,6 +2,8 @@
 
 The calling thread works too and waits only for pieces that others have begun, so that a thread which gets no processor
 in time, because the machine is busy, delays nobody. What a piece computes must not depend on who takes it.
+
+`work_through` starts threads for one piece of work; a `Crew` keeps them for many.
 """
 
 from __future__ import annotations
@@ -12,9 +14,11 @@ import contextvars
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Generic, TypeVar
+from contextlib import AbstractContextManager
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
 
-__all__ = ["work_through"]
+__all__ = ["Crew", "work_through"]
 
 Piece = TypeVar("Piece")
 
@@ -52,6 +56,91 @@ def work_through(pieces: Iterable[Piece], worker: Callable[[], Callable[[Piece],
     shared.done.wait()
     if shared.errors:
         raise shared.errors[0]
+
+
+class Crew:
+    """Threads that wait for work, and begin at once when there is some.
+
+    Parameters
+    ----------
+    around : callable
+        Returns the context in which each thread works until it ends.
+    """
+
+    def __init__(self, around: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext) -> None:
+        self._around = around
+        self._helpers: list[_Helper] = []
+
+    def work_through(self, pieces: Iterable[Piece], work: Callable[[Piece], None], n_threads: int) -> None:
+        """Do every piece of work, as the function `work_through` does; missing threads are started.
+
+        Parameters
+        ----------
+        pieces : iterable
+        work : callable
+            Takes a piece.
+        n_threads : int
+            The calling thread counts.
+
+        Raises
+        ------
+        BaseException
+            What a piece raised first; the pieces that nobody has begun are left undone.
+        """
+        left = deque(pieces)
+        if n_threads == 1 or len(left) < 2:
+            while left:
+                work(left.popleft())
+            return
+        shared = _Shared(left, lambda: work)
+        wanted = min(n_threads, len(left)) - 1
+        with contextlib.suppress(RuntimeError):  # where no further thread can be started, the others do its share
+            self._helpers += [_Helper(self._around) for _ in range(wanted - len(self._helpers))]
+        for helper in self._helpers[:wanted]:
+            helper.call(shared)
+        try:
+            shared.help()
+        finally:
+            shared.done.wait()  # the arrays stay in use until then, also after an interrupt
+        if shared.errors:
+            raise shared.errors[0]
+
+    def end(self) -> None:
+        """End the threads; later work starts new ones."""
+        helpers, self._helpers = self._helpers, []
+        for helper in helpers:
+            helper.end()
+
+
+class _Helper:
+    """A thread that waits for work.
+
+    One that has not come back from earlier work, because the machine is busy, is not called again before it has.
+    """
+
+    def __init__(self, around: Callable[[], AbstractContextManager[None]]) -> None:
+        self._calls: SimpleQueue[_Shared[Any] | None] = SimpleQueue()
+        self._waits, self._around = True, around
+        # NumPy's error state and the like are those of the calling thread.
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=context.run, args=(self._serve,), daemon=True)
+        self._thread.start()
+
+    def call(self, shared: _Shared[Any]) -> None:
+        if self._waits:
+            self._waits = False
+            self._calls.put(shared)
+
+    def end(self) -> None:
+        self._calls.put(None)
+        self._thread.join()
+
+    def _serve(self) -> None:
+        with self._around():
+            while (shared := self._calls.get()) is not None:
+                shared.help()
+                del shared  # and with it the arrays
+                self._waits = True
 
 
 class _Shared(Generic[Piece]):

@@ -103,6 +103,9 @@ class StepsPlan:
             self._dropout_factors[index],
             self._decays[index],
         )
+        self._train(batch, moment)
+
+    def _train(self, batch: Batch, moment: Moment) -> None:
         step.training_step(self._training.layers, self._work, batch, self._rule, moment)
 
     def totals(self) -> NDArray[np.float64]:

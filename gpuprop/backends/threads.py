@@ -1,10 +1,10 @@
 """How many threads train a network.
 
-The fused tier (`gpuprop.backends.cpu.fused`) does not call BLAS; `ThreadChoice` times its updates to find the fastest
-number of threads, because any number gives the same bits. Where a step is made of primitives, BLAS multiplies with all
-its threads or with one, as the size of the products says: it gives other bits with another number, so nothing that a
-clock says may choose. Neither way uses more threads than BLAS's own maximum, which OPENBLAS_NUM_THREADS and joblib's
-workers set.
+The fused tier (`gpuprop.backends.cpu.fused`) does not call BLAS, and steps with shared rows
+(`gpuprop.backends.cpu.shared_steps`) call it with one thread: any number of threads gives the same bits, and
+`ThreadChoice` times the updates to find the fastest number. Where steps share no rows, BLAS multiplies with all its
+threads or with one, as the size of the products says: it gives other bits with another number, so nothing that a clock
+says may choose. No way uses more threads than BLAS's own maximum, which OPENBLAS_NUM_THREADS and joblib's workers set.
 
 Where several limits are in effect, the strictest holds; when the last one ends, the number from before is restored.
 OpenBLAS keeps a number for each calling thread, so a limit applies to the thread that trains.
@@ -27,15 +27,24 @@ import numpy as np
 if TYPE_CHECKING:
     from gpuprop.core.updates import Training
 
-__all__ = ["ThreadChoice", "allowed_threads", "blas_threads", "limited_blas", "most_threads", "threads_for_products"]
+__all__ = [
+    "WORTH_SHARING_BY_BLAS",
+    "ThreadChoice",
+    "allowed_threads",
+    "blas_threads",
+    "limited_blas",
+    "most_threads",
+    "threads_beside_a_team",
+    "threads_for_products",
+]
 
 #: From this many multiplications of numbers in a layer's product on, BLAS gets all its threads. With fewer a second
 #: thread saves some tenths of a millisecond, and where another program has its processor it costs much more: by two
 #: threads 180 x 256 x 256 took 13 ms there, in which one thread makes forty. Products that are so small that BLAS
 #: shares none of them are left alone.
-_WORTH_SHARING_BY_BLAS, _NEVER_SHARED = 2**26, 2**18
+WORTH_SHARING_BY_BLAS, _NEVER_SHARED = 2**26, 2**18
 
-#: In the fused tier one thread makes updates that have fewer products of numbers than this, some fifty microseconds.
+#: One thread makes updates of the fused tier that have fewer products of numbers than this, some fifty microseconds.
 _WORTH_SHARING = 5_000_000
 #: The products of numbers in one measurement (some milliseconds), and in all measurements of one number of threads.
 _TRIAL, _ALL_TRIALS = 400_000_000, 1_200_000_000
@@ -50,7 +59,7 @@ _KEPT = 60.0
 
 _lock = threading.Lock()
 _wanted: list[int] = []
-_limiter: Any = None
+_before: list[int] = []  # each BLAS library's number of threads from before the first limit in effect
 
 
 @functools.cache
@@ -84,20 +93,21 @@ def limited_blas(n_threads: int | None) -> Iterator[None]:
 
 
 def _apply() -> None:
-    """Undo the limit in effect, then set the strictest one that is wanted, if any."""
-    global _limiter
-    for library in _controller().lib_controllers if _wanted or _limiter else ():
+    """Set the strictest limit that is wanted; without any, restore each library's number from before."""
+    global _before
+    if not _wanted and not _before:
+        return
+    libraries = _controller().lib_controllers
+    if not _before:
+        _before = [int(library.num_threads) for library in libraries]
+    for library, before in zip(libraries, _before, strict=True):
         # threadpoolctl 3.7 and later lets only the thread that has set a limit change it, and ignores all others; here
         # the last thread to leave restores what was, whichever it is.
         if hasattr(library, "clear_controlling_thread"):
             library.clear_controlling_thread(force=True)
-    if _limiter is not None:
-        _limiter.restore_original_limits()
-        _limiter = None
-    if _wanted:
-        controller = _controller()
-        most = max((int(library["num_threads"]) for library in controller.info()), default=1)
-        _limiter = controller.limit(limits=min(*_wanted, most))
+        library.set_num_threads(min(*_wanted, before) if _wanted else before)
+    if not _wanted:
+        _before = []
 
 
 class _Measured:
@@ -131,16 +141,28 @@ def _of_size(size: tuple[object, ...], counts: list[int]) -> _Measured:
 
 def threads_for_products(training: Training) -> int | None:
     """Return how many threads BLAS gets for the products of a training; None leaves it alone."""
-    if training.n_threads is not None:
-        return training.n_threads
+    return _by_size(training) if training.n_threads is None else training.n_threads
+
+
+def threads_beside_a_team(training: Training) -> int | None:
+    """Return how many threads BLAS gets for validations between updates that threads of gpuprop's own share.
+
+    A second thread of BLAS goes on waiting for work for some twenty milliseconds, on a processor of the team. So even
+    where the user allows several threads, only large products get them.
+    """
+    by_size = _by_size(training)
+    return by_size if training.n_threads is None else min(training.n_threads, by_size or 1)
+
+
+def _by_size(training: Training) -> int | None:
     products = training.part_size * max(a * b for a, b in pairwise(training.layers.spec.layer_sizes))
     if products < _NEVER_SHARED:
         return None
-    return blas_threads() if products >= _WORTH_SHARING_BY_BLAS else 1
+    return blas_threads() if products >= WORTH_SHARING_BY_BLAS else 1
 
 
 class ThreadChoice:
-    """How many threads make the updates of the fused tier: one, two, four, and so on, or as many as are allowed.
+    """How many threads make updates: one, two, four, and so on, or as many as are allowed.
 
     It times the training's own updates, some for each of these numbers in turn. That takes no extra time and changes
     no result, because any number of threads gives the same bits (`gpuprop.backends.cpu.team`). A fit begins with three
@@ -153,10 +175,12 @@ class ThreadChoice:
         Products of two numbers in an update. One thread makes small updates, and nothing is measured; 0 forces that.
     limit : int or None, default=None
         The most threads; None stands for `allowed_threads`.
+    path : str, default="fused"
+        The plan that makes the updates; each has times of its own.
     """
 
-    def __init__(self, products: int, limit: int | None = None) -> None:
-        self._products = products
+    def __init__(self, products: int, limit: int | None = None, path: str = "fused") -> None:
+        self._products, self._path = products, path
         self.most = most_threads(products, limit)
         self._trial = max(1, _TRIAL // max(1, products))
         self._measured: _Measured | None = None
@@ -176,7 +200,7 @@ class ThreadChoice:
     def _of_these_updates(self) -> _Measured:
         most = self.most
         counts = [*(2**power for power in range((most - 1).bit_length())), most]
-        return _of_size((self._products,), counts)
+        return _of_size((self._path, self._products), counts)
 
     def _begin(self, measured: _Measured, first: bool) -> None:
         """Begin to measure: one round, or as many of the first rounds as are missing."""
@@ -203,7 +227,7 @@ class ThreadChoice:
 
 
 def most_threads(products: int, limit: int | None = None) -> int:
-    """Return the most threads that make updates of so many products in the fused tier."""
+    """Return the most threads that make updates of so many products, where any number gives the same bits."""
     if products < _WORTH_SHARING:
         return 1
     return allowed_threads() if limit is None else min(limit, allowed_threads())

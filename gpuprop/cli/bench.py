@@ -69,6 +69,17 @@ Examples:
   gpuprop bench tile --config a,c --rounds 11
 """
 
+_TOGETHER_HELP = """Train many networks of one shape: together, one after the other, by torch.func.vmap and by jax.vmap.
+
+Each network has weights and row orders of its own. "mnist" trains 784-64-10 on 3,200 images, "small" 8-16-4 on 160 rows
+that are made up. PyTorch and JAX take part where they are installed.
+
+\b
+Examples:
+  gpuprop bench together
+  gpuprop bench together --config small --networks 100,1000 --rounds 3
+"""
+
 Rounds = Annotated[int, typer.Option(metavar="N", min=1, help="Number of samples of each contender.")]
 Report = Annotated[
     Path | None, typer.Option("--report", metavar="FILE", help="Write all results to this file, as JSON.")
@@ -85,6 +96,7 @@ def register(app: typer.Typer) -> None:
     bench.command("step", help=_STEP_HELP, short_help="One update against other libraries.")(step)
     bench.command("epoch", help=_EPOCH_HELP, short_help="A whole epoch of MNIST.")(epoch)
     bench.command("tile", help=_TILE_HELP, short_help="The multiplication of the CPU's fused tier against BLAS.")(tile)
+    bench.command("together", help=_TOGETHER_HELP, short_help="Many networks of one shape, against vmap.")(together)
     bench.command(
         "peers",
         help=HELP,
@@ -178,6 +190,33 @@ def tile(
         output.progress(f"{entry['config']}: {entry['what']}")
         entries.append(entry)
     output.finish("tile", entries, bench.table(entries))
+
+
+def together(
+    device: Device = "cpu",
+    config: Annotated[str, typer.Option("--config", metavar="NAMES", help="Some of mnist, small.")] = "mnist,small",
+    networks: Annotated[str, typer.Option(metavar="NUMBERS", help="How many networks.")] = "1,10,100",
+    epochs: Annotated[int, typer.Option(metavar="N", min=1, help="Epochs of each training.")] = 4,
+    rounds: Rounds = 5,
+    report: Report = None,
+    json: Json = False,
+) -> None:
+    """Validate, time, print."""
+    from gpuprop.measure.bench import together as bench
+
+    chosen = known_names("--config", config.split(","), bench.CASES)
+    counts = [int(count) if count.strip().isdigit() else 0 for count in networks.split(",")]
+    if min(counts) < 1:
+        raise OptionError(f"got --networks {networks!r}, expected numbers such as 1,10,100")
+    ops, reason = _device(device)
+    if ops is None:
+        raise BackendUnavailableError(reason)
+    output = _Output(ops, reason, report, json)
+    entries: list[dict[str, Any]] = []
+    for name in chosen:
+        output.progress(f"{bench.CASES[name]}")
+        entries += bench.entries(name, counts, ops.device, epochs=epochs, rounds=rounds, contenders=bench.installed())
+    output.finish("together", entries, bench.table(entries))
 
 
 def _training(kind: str, device: str, config: str, rounds: int, report: Path | None, json: bool) -> None:

@@ -23,18 +23,22 @@ if TYPE_CHECKING:
     from gpuprop.core.array_ops import Array
     from gpuprop.core.data import TrainingData
     from gpuprop.core.layers import Layers
+    from gpuprop.core.parameters import Parameters
     from gpuprop.core.rule import UpdateRule
     from gpuprop.core.updates import Batch, Moment
     from gpuprop.core.workspace import TrainingWorkspace, Workspace
     from gpuprop.maths.scaling import InputScaling
 
 __all__ = [
+    "add_penalty",
     "forward_pass",
+    "hidden_deltas",
     "loss_and_gradients",
     "output_delta",
     "take_batch",
     "take_inputs",
     "training_step",
+    "update",
 ]
 
 
@@ -52,11 +56,16 @@ def training_step(
     loss_and_gradients(
         layers, work, batch, moment.steps_done, moment.penalty_factor, dropout_factor=moment.dropout_factor
     )
+    update(layers, work.gradients, rule, moment)
+
+
+def update(layers: Layers, gradients: Parameters, rule: UpdateRule, moment: Moment) -> None:
+    """``params = optimizer(params, gradients, state)``, after what decays apart from the optimizer has done so."""
     if rule.scaling_layer is None:
         rule.decay(layers.parameters, moment.decay)
-        layers.ops.update(layers.parameters, work.gradients, rule, moment.learning_rate, moment.steps_done + 1)
+        layers.ops.update(layers.parameters, gradients, rule, moment.learning_rate, moment.steps_done + 1)
     else:
-        update_scaled(layers, work.gradients, rule, rule.scaling_layer, moment)
+        update_scaled(layers, gradients, rule, rule.scaling_layer, moment)
 
 
 def loss_and_gradients(
@@ -76,6 +85,11 @@ def loss_and_gradients(
         output_delta(layers, part, data, total_weight)
         hidden_deltas(layers, part, accumulate=first > start)
         accumulate_gradients(layers, part, accumulate=first > start)
+    add_penalty(layers, work, penalty_factor, total_weight)
+
+
+def add_penalty(layers: Layers, work: TrainingWorkspace, penalty_factor: float, total_weight: float) -> None:
+    """Add the penalty on weights to the loss, and its gradient to the gradients, if the network has one."""
     spec = layers.spec
     if spec.penalised:
         l1, l2 = spec.l1 * penalty_factor, spec.l2 * penalty_factor

@@ -62,12 +62,16 @@ class Workspace:
         if n_rows == self.n_rows:
             return self
         if n_rows not in self._views:
-            view = copy.copy(self)
-            view.n_rows = n_rows
-            for name in self._SLICED:
-                setattr(view, name, [None if array is None else array[:n_rows] for array in getattr(self, name)])
-            self._views = {n_rows: view}
+            self._views = {n_rows: self.between(0, n_rows)}
         return self._views[n_rows]
+
+    def between(self, first: int, stop: int) -> Any:
+        """Return views of the rows `first` to `stop` - 1 of this workspace, for a piece of the batch."""
+        view = copy.copy(self)
+        view.n_rows, view._views = stop - first, {}
+        for name in self._SLICED:
+            setattr(view, name, [None if array is None else array[first:stop] for array in getattr(self, name)])
+        return view
 
 
 class TrainingWorkspace(Workspace):

@@ -278,6 +278,8 @@ def dates_in(cells: Spelled) -> Moments | None:
     # ISO 8601 also allows "2024" and "20240131"; such text is a number, unless the user says that it is a date.
     if not cells.spellings or any(spelling.isdigit() for spelling in cells.spellings):
         return None
+    if not any(sign.isdigit() for sign in cells.spellings[0]):  # every date has a day, and pandas tries formats slowly
+        return None
     for one in DATE_FORMATS:
         # The first spelling decides quickly that a column of ordinary text holds no dates.
         if not np.isnan(_parsed(cells.spellings[:1], one)).any():

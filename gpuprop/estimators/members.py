@@ -19,7 +19,7 @@ from gpuprop.training.signals import watching_signals
 if TYPE_CHECKING:
     from gpuprop.core.updates import PausingFit
 
-__all__ = ["MOST_TOGETHER", "Job", "Outcome", "fit_together"]
+__all__ = ["MOST_TOGETHER", "Job", "Outcome", "can_pause", "fit_together", "pausing_fit"]
 
 #: The most fits at the same time; each holds a network and the arrays of its optimizer.
 MOST_TOGETHER = 64
@@ -54,12 +54,19 @@ def fit_together(jobs: Iterable[Job]) -> Iterator[Outcome]:
     while some := list(itertools.islice(remaining, MOST_TOGETHER)):
         begin = time.perf_counter()
         with watching_signals(interrupts_only=not any(keeps_fits(job.estimator) for job in some)):
-            errors = train_together([_training(job) for job in some])
+            errors = train_together([pausing_fit(job) for job in some])
         seconds = (time.perf_counter() - begin) / len(some)
         yield from (Outcome(job, error, seconds) for job, error in zip(some, errors, strict=True))
 
 
-def _training(job: Job) -> PausingFit:
+def can_pause(estimator: Any) -> bool:
+    """Return whether `pausing_fit` pauses for this estimator."""
+    if isinstance(estimator, Pipeline) and estimator.memory is None:
+        estimator = estimator[-1]
+    return isinstance(estimator, BaseMLP) and estimator.solver != "lbfgs" and not EpochTasks.wanted(estimator)
+
+
+def pausing_fit(job: Job) -> PausingFit:
     """Fit the estimator; if it is one of gpuprop's, pause before the updates of each epoch."""
     estimator, X = job.estimator, job.X
     if isinstance(estimator, Pipeline) and isinstance(estimator[-1], BaseMLP) and estimator.memory is None:

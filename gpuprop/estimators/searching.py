@@ -1,19 +1,22 @@
-"""search: scikit-learn's grid search, with the networks trained together."""
+"""search: scikit-learn's grid and random search, with the networks trained together, and successive halving."""
 
 from __future__ import annotations
 
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import FitFailedWarning
 from sklearn.metrics import check_scoring
-from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
+from sklearn.model_selection import GridSearchCV, ParameterGrid, ParameterSampler, RandomizedSearchCV, check_cv
 from sklearn.utils import _safe_indexing, indexable
 
+from gpuprop.errors import check_integer
+from gpuprop.estimators.halving import Rungs, halved
 from gpuprop.estimators.kept_fits import keeps_fits
 from gpuprop.estimators.members import Job, Outcome, fit_together
 from gpuprop.training.signals import end_if_asked, watching_signals
@@ -31,7 +34,11 @@ def search(
     seeds: Sequence[int | None] = (None,),
     scoring: Any = None,
     refit: Any = True,
-) -> GridSearchCV:
+    n_iter: int | None = None,
+    random_state: Any = None,
+    halving: bool = False,
+    factor: int = 3,
+) -> GridSearchCV | RandomizedSearchCV:
     """Find the best parameters by cross-validation, training candidates together.
 
     Candidates of one shape share each batch if they see the same rows in the same order: they have the same
@@ -45,7 +52,8 @@ def search(
         Any other estimator works too; its fits run one after the other. If its `checkpoint` names a folder, a search
         that was killed and is made again goes on where it stood: fits that were finished are not repeated.
     param_grid : dict or list of dicts
-        As for scikit-learn's ``GridSearchCV``.
+        As for scikit-learn's ``GridSearchCV``; with `n_iter`, as ``param_distributions`` of its
+        ``RandomizedSearchCV``: lists, or distributions such as those of scipy.stats.
     X : array_like, sparse matrix or data frame of shape (n_samples, n_features)
     y : array_like of shape (n_samples,) or (n_samples, n_outputs)
     cv : int, splitter or iterable, default=5
@@ -56,13 +64,27 @@ def search(
     refit : bool, str or callable, default=True
         Whether to fit the best candidate to all rows, with the first seed. With several scores: the name of the score
         that decides.
+    n_iter : int or None, default=None
+        How many candidates to draw from `param_grid`; None tries all.
+    random_state : int, RandomState or None, default=None
+        What they are drawn with.
+    halving : bool, default=False
+        Whether only the best candidates train to their ends: all make some epochs, one of `factor` goes on and makes
+        `factor` times as many epochs in all, and so forth. The trainings go on where they were, so that the last ones
+        end as their own ``fit``. It needs a single score, and holds all networks in memory. See
+        `gpuprop.estimators.halving`.
+    factor : int, default=3
+        Of halving.
 
     Returns
     -------
-    GridSearchCV
+    GridSearchCV or RandomizedSearchCV
         Fitted: it has ``cv_results_, best_params_, best_score_, best_index_, best_estimator_, n_splits_, scorer_``,
         and the methods of the best estimator. With several seeds ``cv_results_`` has the splits once for each seed.
-        ``mean_fit_time`` is a fit's share of the time of all fits.
+        ``mean_fit_time`` is a fit's share of the time of all fits. By halving a candidate has the scores of the rung
+        that it reached, ``cv_results_["rung"]``; those of later rungs rank first. ``n_candidates_`` and ``n_epochs_``
+        tell of each rung, and ``epochs_made_`` and ``epochs_of_all_`` the epochs that were made and that a search of
+        all would have made.
 
     Warns
     -----
@@ -74,7 +96,7 @@ def search(
     KeyboardInterrupt, TrainingEnded
         If Ctrl-C, or with checkpoints another signal, ends the search.
     ValueError
-        If every fit ended with an error, or there are no candidates, splits or seeds.
+        If every fit ended with an error, there are no candidates, splits or seeds, or halving cannot serve.
 
     Examples
     --------
@@ -85,12 +107,22 @@ def search(
     >>> found = gpuprop.search(model, {"alpha": [0.01, 1.0]}, X, y, cv=3)
     >>> len(found.cv_results_["params"]), found.n_splits_
     (2, 3)
+    >>> halved = gpuprop.search(model, {"alpha": [0.01, 0.1, 1.0, 10.0]}, X, y, cv=3, halving=True)
+    >>> halved.n_candidates_, halved.epochs_made_ < halved.epochs_of_all_
+    ([4, 2], True)
     """
-    result = GridSearchCV(estimator, param_grid, cv=cv, scoring=scoring, refit=refit)
+    options = {"cv": cv, "scoring": scoring, "refit": refit}
+    if n_iter is None:
+        result = GridSearchCV(estimator, param_grid, **options)
+        candidates = list(ParameterGrid(param_grid))
+    else:
+        n_iter = check_integer("n_iter", n_iter, 1)
+        result = RandomizedSearchCV(estimator, param_grid, n_iter=n_iter, random_state=random_state, **options)
+        candidates = list(ParameterSampler(param_grid, n_iter, random_state=random_state))
+    factor = check_integer("factor", factor, 2)
     scorer = check_scoring(estimator, scoring)
     X, y = indexable(X, y)
     splits = list(check_cv(cv, y, classifier=is_classifier(estimator)).split(X, y))
-    candidates = list(ParameterGrid(param_grid))
     seeds = list(seeds)
     if not (splits and seeds and candidates):
         raise ValueError(
@@ -99,14 +131,22 @@ def search(
 
     test_sets = [(_safe_indexing(X, test), _safe_indexing(y, test)) for _, test in splits]
     jobs = _jobs(estimator, candidates, seeds, X, y, [train for train, _ in splits])
+    shape = (len(candidates), len(seeds), len(splits))
+    rungs = None
     with watching_signals(interrupts_only=not keeps_fits(estimator)):
-        rows, errors = _scored(jobs, (len(candidates), len(seeds), len(splits)), scorer, test_sets)
+        if halving:
+            rungs = _rungs(list(jobs), shape, scorer, test_sets, factor)
+            rows, errors = rungs.rows, rungs.errors
+        else:
+            rows, errors = _scored(jobs, shape, scorer, test_sets)
     _report(errors, len(rows))
     _fill_in_scores(rows)
     result.n_splits_ = len(splits) * len(seeds)
     result.cv_results_ = result._format_results(candidates, result.n_splits_, rows)
     result.multimetric_ = isinstance(rows[0]["test_scores"], dict)
     result.scorer_ = scorer
+    if rungs is not None:
+        _rank_by_rung(result, rungs)
     _choose(result)
     if refit:
         begin = time.perf_counter()
@@ -155,6 +195,35 @@ def _scored(
         rows[(candidate * n_seeds + seed) * n_folds + fold] = _evaluated(outcome, scorer, *test_sets[fold])
         errors += [] if outcome.error is None else [outcome.error]
     return rows, errors
+
+
+def _rungs(
+    jobs: list[Job], shape: tuple[int, int, int], scorer: Any, test_sets: list[tuple[Any, Any]], factor: int
+) -> Rungs:
+    """Train by halving; `jobs` go fold by fold, the result is in the order candidate, seed, fold."""
+    if isinstance(scorer, dict) or type(scorer).__name__ == "_MultimetricScorer":
+        raise ValueError("halving: got several scores, expected one, by which candidates stay or leave")
+    n_candidates, n_seeds, n_folds = shape
+    places = np.arange(len(jobs)).reshape(n_folds, n_candidates, n_seeds).transpose(1, 2, 0).reshape(n_candidates, -1)
+    evaluate = [partial(_judged, scorer, test_sets[fold]) for _ in range(n_seeds) for fold in range(n_folds)]
+    return halved([[jobs[place] for place in own] for own in places], evaluate, factor)
+
+
+def _judged(scorer: Any, test_set: tuple[Any, Any], outcome: Outcome) -> dict[str, Any]:
+    return _evaluated(outcome, scorer, *test_set)
+
+
+def _rank_by_rung(result: Any, rungs: Rungs) -> None:
+    """Rank candidates of later rungs first, and write down how the search went."""
+    results = result.cv_results_
+    rank = results["rank_test_score"]
+    order = np.lexsort((rank, -rungs.reached))
+    levels = list(zip(-rungs.reached[order], rank[order], strict=True))
+    results["rank_test_score"] = np.empty_like(rank)
+    results["rank_test_score"][order] = [1 + levels.index(level) for level in levels]
+    results["rung"] = rungs.reached
+    result.n_candidates_, result.n_epochs_ = rungs.n_candidates, rungs.epochs
+    result.epochs_made_, result.epochs_of_all_ = rungs.epochs_made, rungs.epochs_of_all
 
 
 def _evaluated(outcome: Outcome, scorer: Any, X: Any, y: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ The backend's `plan` decides which updates are made together. If it refuses, the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gpuprop.core.plan import Plan
     from gpuprop.core.updates import EpochUpdates, PausingFit
 
-__all__ = ["train_together"]
+__all__ = ["SideBySide", "train_together"]
 
 
 def train_together(trainings: Sequence[PausingFit]) -> list[Exception | None]:
@@ -46,25 +46,52 @@ def train_together(trainings: Sequence[PausingFit]) -> list[Exception | None]:
         If a training lets it pass; the same holds for everything else that is not an ``Exception``.
     """
     with watching_signals(interrupts_only=True):
-        return _Lead(trainings).to_the_end()
+        together = SideBySide(trainings)
+        together.advance()
+        return together.outcomes
 
 
-class _Lead:
-    """The trainings that still go on, and the plans that serve several of them."""
+class SideBySide:
+    """Trainings that are led side by side, for some epochs at a time or to their ends.
+
+    Parameters
+    ----------
+    trainings : sequence of PausingFit
+        They have not begun yet.
+
+    Attributes
+    ----------
+    outcomes : list
+        For each training, the exception that ended it, or None.
+    epochs : list of int
+        The epochs that each has made.
+    """
 
     def __init__(self, trainings: Sequence[PausingFit]) -> None:
         self._trainings = trainings
-        self._outcomes: list[Exception | None] = [None] * len(trainings)
+        self.outcomes: list[Exception | None] = [None] * len(trainings)
+        self.epochs = [0] * len(trainings)
+        self._begun = False
         self._waiting: dict[int, EpochUpdates] = {}
         self._plans: dict[Hashable, Plan | None] = {}
 
-    def to_the_end(self) -> list[Exception | None]:
-        """Advance all trainings, epoch by epoch."""
+    def advance(self, epochs: Sequence[int] | None = None) -> None:
+        """Let the trainings go on.
+
+        Parameters
+        ----------
+        epochs : sequence of int or None, default=None
+            Up to how many epochs each has made, all calls counted; None leads all to their ends. A training may end
+            earlier by its own rules.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            If a training lets it pass. The others have then ended, too, each where it stood.
+        """
         try:
-            with uploads_shared():
-                self._advance_all([(i, training.send, None) for i, training in enumerate(self._trainings)])
-            return self._rounds()
-        except KeyboardInterrupt as interrupt:  # the others end, too, each where it stands
+            self._rounds(epochs)
+        except KeyboardInterrupt as interrupt:
             with suppress(KeyboardInterrupt):
                 self._advance_all([(i, self._trainings[i].throw, interrupt) for i in self._waiting])
             raise
@@ -74,9 +101,19 @@ class _Lead:
                     with suppress(DeviceError):  # of a device that has failed, the networks are on the CPU by now
                         plan.release()
 
-    def _rounds(self) -> list[Exception | None]:
-        while self._waiting:
-            now = dict(self._waiting)
+    def leave(self, places: Iterable[int]) -> None:
+        """Let trainings end where they are, as if nobody asked for more epochs."""
+        for i in places:
+            if self._waiting.pop(i, None) is not None:
+                self._trainings[i].close()
+        self._plans.clear()  # which count on the company that they had
+
+    def _rounds(self, epochs: Sequence[int] | None) -> None:
+        if not self._begun:
+            self._begun = True
+            with uploads_shared():
+                self._advance_all([(i, training.send, None) for i, training in enumerate(self._trainings)])
+        while now := {i: one for i, one in self._waiting.items() if epochs is None or self.epochs[i] < epochs[i]}:
             shapes: dict[Hashable, list[int]] = {}
             for i, updates in now.items():
                 # A training that a callback watches makes its own updates.
@@ -84,17 +121,18 @@ class _Lead:
                 shapes.setdefault(i if own else updates.training.shape, []).append(i)
             for shape, members in shapes.items():
                 self._epoch(shape, members, now)
-        return self._outcomes
 
     def _advance(self, i: int, resume: Callable[[Any], EpochUpdates], what: Any) -> None:
         """Let training i go on to its next pause, or to its end; `resume` is its ``send`` or its ``throw``."""
-        self._waiting.pop(i, None)
+        made = self._waiting.pop(i, None) is not None
         try:
             self._waiting[i] = resume(what)
         except StopIteration:
             pass
         except Exception as error:
-            self._outcomes[i] = error
+            self.outcomes[i] = error
+            return
+        self.epochs[i] += made
 
     def _epoch(self, shape: Hashable, members: list[int], now: dict[int, EpochUpdates]) -> None:
         """Make the updates of trainings of one shape, and let them go on."""

@@ -30,7 +30,7 @@ from gpuprop.backends.cpu.subnormals import subnormals_flushed
 from gpuprop.backends.cpu.team import Team, team_of, together
 from gpuprop.backends.cpu.tiles import TileShape, tile_shape
 from gpuprop.backends.steps import Memory, places_of, put_back, taken_out
-from gpuprop.backends.threads import ThreadChoice, limited_blas, most_threads, threads_for_products
+from gpuprop.backends.threads import ThreadChoice, limited_blas, most_threads, threads_beside_a_team
 from gpuprop.core.parameters import padded
 from gpuprop.core.plan import Renewable, TrainingState
 from gpuprop.maths.dropout import keep_threshold
@@ -45,11 +45,11 @@ __all__ = ["LEAST_SAVING", "MOST_KEPT", "WIDEST_PAIR", "FusedPlan", "cannot_fuse
 
 Array = NDArray[Any]
 
-#: The seconds that the tier must be expected to save. The first such training pays ten seconds or more for compiling.
+#: The seconds that the tier must be expected to save. The first such training pays some five seconds for compiling.
 #: The updates that the network has made before count like those to come, so that calls of one epoch each take the tier
 #: once it would have saved so much. The choice follows from sizes and from what was trained, not from what is compiled
 #: already, so that a training always gives the same bits.
-LEAST_SAVING = 2.0
+LEAST_SAVING = 1.0
 #: The tier saves these seconds against the primitives: those of the calls of an update, and some for each product of
 #: two numbers. With AVX-512 a core saves a third of a product's time. With AVX2 it saves 4e-12 to 7e-12 where zeros are
 #: skipped, and next to nothing where there are none; two cores, of which BLAS would use one, save 1e-11. The number of
@@ -226,8 +226,7 @@ class FusedPlan(Renewable):
 
     def active(self) -> AbstractContextManager[None]:
         assert self._training is not None, "a plan that was released is renewed before it works"
-        # Threads of BLAS that have evaluated go on waiting for work for some milliseconds, on the team's processors.
-        return limited_blas(threads_for_products(self._training))
+        return limited_blas(threads_beside_a_team(self._training))
 
     def begin_epoch(self, *updates: EpochUpdates) -> None:
         (epoch,) = updates

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from gpuprop.backends.choosing import check_plan_name, plain_steps
 from gpuprop.backends.cpu import fused, joint
 from gpuprop.backends.cpu.joint_plan import JointPlan
+from gpuprop.backends.cpu.shared_steps import SharedStepsPlan, worth_sharing
 from gpuprop.backends.cpu.subnormals import subnormals_flushed
 from gpuprop.errors import PlanError
 
@@ -53,4 +54,7 @@ def _joint(trainings: Sequence[Training], want: str) -> JointPlan:
 
 
 def _steps(training: Training, why: str) -> StepsPlan:
-    return plain_steps(training, f"one primitive after the other, {why}", subnormals_flushed)
+    because = f"one primitive after the other, {why}"
+    if worth_sharing(training):
+        return SharedStepsPlan(training, because)
+    return plain_steps(training, because, subnormals_flushed)

@@ -23,6 +23,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
@@ -50,6 +51,8 @@ _PAUSE = {"x86_64": _X86_PAUSE, "amd64": _X86_PAUSE, "aarch64": _ARM_PAUSE, "arm
     platform.machine().lower()
 )
 
+# LLVM knows the symbols of this process once Numba has prepared to compile for it.
+_ = cpu_target.target_context
 CAN_WAIT = llvm.address_of_symbol("usleep") is not None
 """Whether compiled code can sleep on this system. Where it cannot (Windows), a team has one thread."""
 
