@@ -17,6 +17,7 @@ from gpuprop.measure.bench import sass
 from tests.mutation import Mutant
 
 KERNELS = "gpuprop_kernels"
+TOGETHER = "tests/kernels/test_together.py::test_the_updates_of_two_networks"
 FORWARD, DELTA, GRADIENT, OUTPUT, UPDATE, TRAINING = (
     f"tests/kernels/test_{name}.py::test_" for name in ("forward", "delta", "gradient", "output", "update", "training")
 )
@@ -317,6 +318,86 @@ MUTANTS = [
         "for r in range(NORM_ROWS):",
         "for r in range(NORM_ROWS - 1):",
         UPDATE + "limit_incoming_norm[float32]",
+    ),
+    # Several networks in one launch.
+    simulated(
+        "a network takes the rows and the rate of its neighbour",
+        "networks.py",
+        "return i32(slot + block_z() * slots) if",
+        "return slot if",
+        TOGETHER + "[fused]",
+    ),
+    simulated(
+        "a network multiplies with its neighbour's weights",
+        "forward.py",
+        "(weights, w_at, ldw), ldw, m0",
+        "(weights, i32(0), ldw), ldw, m0",
+        TOGETHER + "[fused]",
+    ),
+    simulated(
+        "a network updates its neighbour's parameters and state",
+        "gradient.py",
+        "parameters_at = i32(parameters_at + w_at)",
+        "parameters_at = i32(parameters_at)",
+        TOGETHER + "[fused]",
+    ),
+    simulated(
+        "a network drops its neighbour's units",
+        "dropout.py",
+        "return part_of(i32(4), slots)",
+        "return i32(0)",
+        TOGETHER + "[fused]",
+    ),
+    simulated(
+        "a network without rows makes an update",
+        "networks.py",
+        "return is_int32(slots) and rows == 0",
+        "return False",
+        TOGETHER + "[fused]",
+    ),
+    simulated(
+        "a network adds its penalty to its neighbour's",
+        "gradient.py",
+        "leave(shared, tally, i32(part_of(grid_x(), slots) + block_x()), penalties, squares)",
+        "leave(shared, tally, block_x(), penalties, squares)",
+        TOGETHER + "[fused]",
+    ),
+    simulated(
+        "a network is clipped by its neighbour's norm",
+        "update.py",
+        "ldg1(squares, i32(first + i))",
+        "ldg1(squares, i)",
+        TOGETHER + "[clipped]",
+    ),
+    simulated(
+        "max-norm shortens the first network only",
+        "max_norm.py",
+        "offset = i32(offset + part_of(parameters_apart, slots))",
+        "offset = i32(offset)",
+        TOGETHER + "[clipped]",
+    ),
+    simulated(
+        "a network reads its neighbour's net inputs",
+        "wide.py",
+        "where = (order, start, rows, row, n_out, ldw, ldy, a_at)",
+        "where = (order, start, rows, row, n_out, ldw, ldy, i32(0))",
+        TOGETHER + "[wide]",
+    ),
+    Mutant(
+        "a network reads its neighbour's rows",
+        "gpuprop/backends/cuda/kernel_plan.py",
+        "= epoch.order + self._first_rows[place]",
+        "= epoch.order",
+        "simulator",
+        TOGETHER + "[fused]",
+    ),
+    Mutant(
+        "a network counts its neighbour's updates",
+        "gpuprop/backends/cuda/kernel_plan.py",
+        "= epoch.steps_done + np.arange(n)[:, None]",
+        "= next(iter(self._epochs.values())).steps_done + np.arange(n)[:, None]",
+        "simulator",
+        TOGETHER + "[fused]",
     ),
     # Machine code.
     compiled(

@@ -19,7 +19,7 @@ PATHS = {
     "steps": "one primitive after the other",
     "fused": "whole epochs in one compiled call; on a GPU fused kernels, each launched by itself",
     "dense": "as fused, without skipping what is zero in the inputs",
-    "joint": "several networks of one shape in the same compiled calls",
+    "joint": "several networks of one shape in the same compiled calls; on a GPU in the same launches",
     "graph": "fused kernels, recorded as CUDA graphs",
     "streamed": "fused kernels, on rows that travel to the GPU while it works",
 }

@@ -284,7 +284,7 @@ def _kernel_runs(index: int) -> tuple[bool, str]:
         # The kernel must shorten the two weights of a unit from norm 5 to norm 2.5.
         weights = ops.asarray([[3.0], [-4.0]], "float32")
         with ops.runtime.active():
-            launch.limit_incoming_norm(ops.flat(weights), 0, 2.5, n_in=2, n_out=1, stream=ops.runtime.stream)
+            launch.limit_incoming_norm(ops.flat(weights), 0, 2.5, ops.whole_batch(1), n_in=2, n_out=1)
         found = ops.to_numpy(weights).ravel().tolist()
         if found != [1.5, -2.0]:
             return False, f"a kernel returned {found} instead of [1.5, -2.0]; the GPU or its driver is faulty"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gpuprop.core.array_ops import Array
     from gpuprop.core.updates import EpochUpdates, Training
 
-__all__ = ["Backend", "Plan", "Renewable", "TrainingState"]
+__all__ = ["Backend", "Plan", "Renewable", "SharedBuffer", "TrainingState"]
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,21 @@ class Renewable(ABC):
         """
 
 
+class SharedBuffer(ABC):
+    """What a `Plan` for several trainings has beside, if it keeps the parameters of their networks in one buffer."""
+
+    @abstractmethod
+    def host_parameters(self) -> list[NDArray[Any] | None]:
+        """Return the parameters of each training of the epoch on the host, without padding, by one copy for all.
+
+        The entry of a training that makes its own updates is None.
+        """
+
+    @abstractmethod
+    def release(self) -> None:
+        """Give each network arrays of its own again; the trainings have ended."""
+
+
 class Backend(Ops, Protocol):
     """The primitives of a device, and the choice of how updates are made there."""
 
@@ -166,7 +181,7 @@ class Backend(Ops, Protocol):
         Parameters
         ----------
         trainings : sequence of Training
-            Of one shape: equal layers, activations, loss, dtype, optimizer, number of rows and batch size.
+            Of one shape, see `Training.shape`.
         want : str, default="auto"
             "auto", or the name of a path.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Hashable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
@@ -128,11 +128,14 @@ class Training:
 
     @property
     def shape(self) -> Hashable:
-        """What trainings must share to be updated in the same calls; their parameters and rates may differ."""
-        spec = self.layers.spec
+        """What trainings must share to be updated in the same calls; their parameters and rates may differ.
+
+        On a GPU the numbers of rows may differ, too: a network without rows in an update stays as it is.
+        """
+        spec, ops = self.layers.spec, self.layers.ops
         names = (*(activation.name for activation in spec.activations), spec.loss.name, self.rule.optimizer.name)
-        numbers = (spec.layer_sizes, self.data.n_samples, self.rows_of_epoch, self.update_size)
-        return self.layers.ops.device, spec.dtype, names, self.data.metric, numbers
+        rows = (self.data.n_samples, self.rows_of_epoch) if ops.on_host else ()
+        return ops.device, spec.dtype, names, self.data.metric, spec.layer_sizes, self.update_size, rows
 
     @property
     def updates_of_epoch(self) -> int:
@@ -190,11 +193,14 @@ class MadeElsewhere(NamedTuple):
         The plan's.
     undo : callable
         Restores the optimizer's memory to what it was at the beginning of the epoch.
+    parameters : ndarray of shape (n_parameters,), or None
+        The network's parameters on the host, if the plan has copied those of all networks at once.
     """
 
     totals: NDArray[np.float64]
     reason: str
     undo: Callable[[], None]
+    parameters: NDArray[Any] | None = None
 
 
 #: A fit that pauses before the updates of each epoch and yields them. The caller sends back their totals if a plan for

@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuprop.backends.devices import plan as choose_plan
+from gpuprop.backends.uploads import uploads_shared
+from gpuprop.core.plan import SharedBuffer
 from gpuprop.core.updates import MadeElsewhere
-from gpuprop.errors import PlanError
+from gpuprop.errors import DeviceError, PlanError
 from gpuprop.training.signals import end_if_asked, watching_signals
 
 if TYPE_CHECKING:
@@ -93,6 +95,11 @@ class SideBySide:
             with suppress(KeyboardInterrupt):
                 self._advance_all([(i, self._trainings[i].throw, interrupt) for i in self._waiting])
             raise
+        finally:
+            for plan in self._plans.values():
+                if isinstance(plan, SharedBuffer):
+                    with suppress(DeviceError):  # of a device that has failed, the networks are on the CPU by now
+                        plan.release()
 
     def leave(self, places: Iterable[int]) -> None:
         """Let trainings end where they are, as if nobody asked for more epochs."""
@@ -104,7 +111,8 @@ class SideBySide:
     def _rounds(self, epochs: Sequence[int] | None) -> None:
         if not self._begun:
             self._begun = True
-            self._advance_all([(i, training.send, None) for i, training in enumerate(self._trainings)])
+            with uploads_shared():
+                self._advance_all([(i, training.send, None) for i, training in enumerate(self._trainings)])
         while now := {i: one for i, one in self._waiting.items() if epochs is None or self.epochs[i] < epochs[i]}:
             shapes: dict[Hashable, list[int]] = {}
             for i, updates in now.items():
@@ -168,7 +176,7 @@ def _made_by(plan: Plan, epochs: list[EpochUpdates]) -> list[MadeElsewhere | Non
 
     A signal that asks the trainings to end takes back the epoch: each training then ends where it last was complete.
     """
-    n_updates, size = epochs[0].training.updates_of_epoch, plan.updates_of_call
+    n_updates, size = max(epoch.training.updates_of_epoch for epoch in epochs), plan.updates_of_call
     with plan.active():
         plan.begin_epoch(*epochs)
         try:
@@ -179,7 +187,9 @@ def _made_by(plan: Plan, epochs: list[EpochUpdates]) -> list[MadeElsewhere | Non
         except BaseException:
             plan.rewind()
             raise
+        parameters = plan.host_parameters() if isinstance(plan, SharedBuffer) else [None] * len(epochs)
+    reason = plan.reason
     return [
-        MadeElsewhere(one, plan.reason, partial(plan.rewind, place)) if np.isfinite(one).all() else None
-        for place, one in enumerate(totals)
+        MadeElsewhere(one, reason, partial(plan.rewind, place), own) if np.isfinite(one).all() else None
+        for place, (one, own) in enumerate(zip(totals, parameters, strict=True))
     ]

@@ -471,7 +471,7 @@ class Trainer:
             # The end of each epoch checks for overflow, so NumPy's warnings about it would only repeat that.
             with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
                 totals = run.take(made) if made else run.make(self, updates, lambda n: at_boundary(self, run, n))
-                record = self._complete(run, updates, totals)
+                record = self._complete(run, updates, totals, None if made is None else made.parameters)
                 known = list(self.history)
                 for callback in run.begun_callbacks(self):
                     callback.on_epoch_end(self, self.epochs_done, record)
@@ -490,9 +490,15 @@ class Trainer:
         run.reason = "joint: together with other networks"
         save(self, run)
 
-    def _complete(self, run: Run, updates: EpochUpdates, totals: NDArray[np.float64]) -> dict[str, Any]:
-        """Evaluate an epoch whose updates have been made, extend the history, and return its new row."""
-        parameters = self.network.host_parameters()
+    def _complete(
+        self, run: Run, updates: EpochUpdates, totals: NDArray[np.float64], parameters: NDArray[Any] | None
+    ) -> dict[str, Any]:
+        """Evaluate an epoch whose updates have been made, extend the history, and return its new row.
+
+        `parameters` are those of the network on the host, if they are there already.
+        """
+        if parameters is None:
+            parameters = self.network.host_parameters()
         if not (np.isfinite(totals).all() and np.isfinite(parameters).all()):
             self._restore(run.parameters)
             explain_divergence(run.plan_of(self.network, self.plan), updates, self.epochs_done, run.start)

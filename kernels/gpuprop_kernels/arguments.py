@@ -1,4 +1,4 @@
-"""The arguments of launchers beside arrays and sizes: the batch, the data set, dropout, a penalty.
+"""The arguments of launchers beside arrays and sizes: the batch, the data set, dropout.
 
 A kernel's array arguments are flat, C-contiguous, 16-byte aligned device arrays of one dtype (NumPy arrays in the
 simulator). Leading dimensions are sizes rounded up to multiples of 8 (`shapes.padded`), or for bytes to multiples of 32
@@ -14,8 +14,9 @@ import numba
 import numpy as np
 
 from gpuprop_kernels.forward import Source
+from gpuprop_kernels.networks import LONE, Networks
 
-__all__ = ["Batch", "Dropout", "Penalty", "Rows", "check_indices", "int32s", "numba_type"]
+__all__ = ["Batch", "Dropout", "Rows", "check_indices", "int32s", "numba_type"]
 
 Array = Any
 
@@ -25,7 +26,7 @@ INDEX_LIMIT = 2**31
 
 @dataclass(frozen=True)
 class Batch:
-    """Which batch a launch works on.
+    """Which batch a launch works on; with several networks, which batch of each.
 
     Attributes
     ----------
@@ -33,12 +34,15 @@ class Batch:
         For each slot: start in the order, rows, number of the update (from 0), and rows of the update before this batch
         (0, unless the gradients of several batches add up to one update).
     slot : int
+        That of the first network.
     max_rows : int
         The rows that the grid covers; thus one captured graph serves every epoch, and the smaller last batch too.
     order : int32 array
-        The permutation of the data set's rows.
+        The rows of the data set in the order in which they are taken, of all networks.
     stream : stream
         0 is the default one.
+    networks : Networks
+        The networks that the launch serves; by default there is one.
     """
 
     schedule: Array
@@ -46,6 +50,7 @@ class Batch:
     max_rows: int
     order: Array
     stream: Any = 0
+    networks: Networks = LONE
 
 
 @dataclass(frozen=True)
@@ -71,26 +76,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class Dropout:
-    """The constants of one layer's dropout; see `dropout.mask_constants`."""
+    """The constants of one layer's dropout, for each network; see `dropout.mask_constants`."""
 
     mask: Array
     keep: Array
-
-
-@dataclass(frozen=True)
-class Penalty:
-    """``l1 sum |W| + l2 / 2 sum W^2``, whose gradient a launch adds to that of the weights.
-
-    Attributes
-    ----------
-    l1, l2 : float
-    sums : array of 2 numbers a block
-        The launch writes sum W^2 and sum |W| of each block's weights here, taken before the update.
-    """
-
-    l1: float
-    l2: float
-    sums: Array
 
 
 def numba_type(dtype: Any) -> Any:

@@ -14,8 +14,8 @@ random numbers: as easy as 1, 2, 3", SC 2011.
 
 Budget: no launch; 4 words of registers for four units, 64 bits for all of a thread's, 32 bytes of constants a layer.
 
-A kernel takes ``mask``, four int32 ``[key 0, key 1, layer, bound]`` in device memory, and ``keep``, two numbers of the
-compute dtype, ``[keep, 1 / keep]``.
+A kernel takes ``mask``, four int32 ``[key 0, key 1, layer, bound]`` for each network in device memory, and ``keep``,
+four numbers of the compute dtype, ``[keep, 1 / keep, 0, 0]``, for each.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from gpuprop_kernels.networks import part_of
 from gpuprop_kernels.shapes import Tile
 from gpuprop_kernels.target import device, i32, ldg1, product32, u32, u64
 
-__all__ = ["bit_is_set", "keep_word", "mask_constants", "philox", "tile_bits", "unit_is_kept"]
+__all__ = ["bit_is_set", "constants_of", "keep_word", "mask_constants", "philox", "tile_bits", "unit_is_kept"]
 
 
 def mask_constants(
@@ -67,16 +68,32 @@ def keep_word(words, column):
     return odd if place & 1 else even
 
 
+@device
+def _constants(mask, at):
+    """Return both keys, the layer and the bound, which begin at `at`."""
+    return (
+        u32(ldg1(mask, at)),
+        u32(ldg1(mask, i32(at + 1))),
+        u32(ldg1(mask, i32(at + 2))),
+        u32(ldg1(mask, i32(at + 3))),
+    )
+
+
+@device
+def constants_of(slots):
+    """Return where the four constants of this block's network begin in `mask` and in `keep`."""
+    return part_of(i32(4), slots)
+
+
 @cache
 def unit_is_kept(dropout: bool) -> Any:
-    """Return ``kept(mask, row, column, step)``: whether dropout keeps the unit; always, without dropout."""
+    """Return ``kept(mask, at, row, column, step)``: whether dropout keeps the unit; always, without dropout."""
     if not dropout:
-        return device(lambda mask, row, column, step: True)
+        return device(lambda mask, at, row, column, step: True)
 
     @device
-    def kept(mask, row, column, step):
-        key_0, key_1 = u32(ldg1(mask, i32(0))), u32(ldg1(mask, i32(1)))
-        layer, bound = u32(ldg1(mask, i32(2))), u32(ldg1(mask, i32(3)))
+    def kept(mask, at, row, column, step):
+        key_0, key_1, layer, bound = _constants(mask, at)
         words = philox(u32(column >> 2), u32(row), layer, u32(step), key_0, key_1)
         return u32(keep_word(words, column) >> 8) < bound
 
@@ -85,7 +102,7 @@ def unit_is_kept(dropout: bool) -> Any:
 
 @cache
 def tile_bits(tile: Tile) -> Any:
-    """Return ``draw(mask, tx, ty, m0, n0, step) -> 64 bits``: whether each of a thread's results in a tile is kept.
+    """Return ``draw(mask, at, tx, ty, m0, n0, step) -> 64 bits``: whether each of a thread's results in a tile is kept.
 
     Bit ``at`` belongs to ``acc[at]`` (`tile.sweep`). The bits are drawn before the epilogue, in a loop that need not be
     unrolled: with 64 copies of the generator the compiler would not unroll the epilogue, and would move the
@@ -97,9 +114,8 @@ def tile_bits(tile: Tile) -> Any:
     groups = size_n // width_n
 
     @device
-    def draw(mask, tx, ty, m0, n0, step):
-        key_0, key_1 = u32(ldg1(mask, i32(0))), u32(ldg1(mask, i32(1)))
-        layer, bound = u32(ldg1(mask, i32(2))), u32(ldg1(mask, i32(3)))
+    def draw(mask, at, tx, ty, m0, n0, step):
+        key_0, key_1, layer, bound = _constants(mask, at)
         bits = u64(0)
         for i in range(size_m):
             row = i32(m0 + ty * width_m + i32(i // width_m) * gap_m + i32(i % width_m))

@@ -33,11 +33,11 @@ from functools import cache
 from typing import Any
 
 from gpuprop_kernels.formulas.rules import RULES
-from gpuprop_kernels.optimizers import SCALARS, STATE_ARRAYS, optimizer_rule
+from gpuprop_kernels.optimizers import PENALTY, SCALARS, STATE_ARRAYS, optimizer_rule
 from gpuprop_kernels.reduction import block_sum
 from gpuprop_kernels.target import cuda, device, i32, ldg1, st1, thread, vector
 
-__all__ = ["TALLY", "finisher", "leave_tally", "scalars_of"]
+__all__ = ["TALLY", "finisher", "leave_tally", "penalty_of", "scalars_of"]
 
 TALLY = 3
 """Numbers of a thread's tally: sum w^2, sum |w|, sum g^2."""
@@ -68,6 +68,21 @@ def _numbers_of_slot(dt: Any, decays: bool) -> Any:
             ldg1(scalars, i32(at + 6)),
             ldg1(scalars, i32(at + 7)),
         )
+
+    return read
+
+
+@cache
+def penalty_of(dt: Any, penalised: bool) -> Any:
+    """Return ``read(scalars, slot) -> (l1, l2)``: the penalties of this update; zeros if there are none."""
+    zero = dt(0)
+    if not penalised:
+        return device(lambda scalars, slot: (zero, zero))
+
+    @device
+    def read(scalars, slot):
+        at = i32(SCALARS * slot + PENALTY)
+        return ldg1(scalars, at), ldg1(scalars, i32(at + 1))
 
     return read
 

@@ -5,8 +5,8 @@
     out[i, j] = f( sum_k x[i, k] W[k, j] + b[j] )        x (n, fan_in), W (fan_in, fan_out), b (fan_out,)
 
             W  fan_in x fan_out
-          +-----+-----+--
-          |     |     |            grid: x over columns, y over rows of the batch, one tile a block
+          +-----+-----+--          grid: x over columns, y over rows of the batch, one tile a block,
+          |     |     |                  z over networks (`networks`)
           +-----+-----+--          x is transposed into shared memory, W goes in as it is (`tile`)
     x     +-----+-----+--
     n  |  |block|block|            epilogue in registers: + bias, f, dropout, zero in the padding, one store
@@ -31,7 +31,8 @@ from functools import cache
 from typing import Any
 
 from gpuprop_kernels.activations import Activation, device_pair
-from gpuprop_kernels.dropout import bit_is_set, tile_bits, unit_is_kept
+from gpuprop_kernels.dropout import bit_is_set, constants_of, tile_bits, unit_is_kept
+from gpuprop_kernels.networks import part_of, slot_of, without_rows
 from gpuprop_kernels.staging import DENSE, row_loader
 from gpuprop_kernels.target import (
     block_x,
@@ -81,11 +82,11 @@ def forward_tile(
 
     @device
     def finish(acc, at, j, m, n, context):
-        biases, z, out, bits, keep, n_out, ld = context
-        o = i32(m * ld + n)
+        biases, z, out, bits, keep, keep_at, n_out, ld, w_at, a_at = context
+        o = i32(a_at + m * ld + n)
         for e in range(width):
             column = i32(n + e)
-            value = acc[at + e] + ldg1(biases, column)
+            value = acc[at + e] + ldg1(biases, i32(w_at + column))
             acc[at + e] = value if column < n_out else zero
         if keep_z:
             store(z, o, acc, at)
@@ -93,26 +94,31 @@ def forward_tile(
             column = i32(n + e)
             value = function(acc[at + e])
             if dropout:
-                value = value * ldg1(keep, i32(1)) if bit_is_set(bits, at + e) else zero
+                value = value * ldg1(keep, i32(keep_at + 1)) if bit_is_set(bits, at + e) else zero
             acc[at + e] = value if column < n_out else zero
         store(out, o, acc, at)
 
     walk = sweep(tile, finish)
 
     @device
-    def forward(shared, x, order, shift, scale, weights, biases, z, out, mask, keep, batch, n_in, n_out, ldx, ldw):
+    def forward(
+        shared, x, order, shift, scale, weights, biases, z, out, mask, keep, batch, n_in, n_out, ldx, ldw, slots,
+        parameters_apart, workspace_apart
+    ):  # fmt: skip
         acc = cuda.local.array(accumulators, dt)
         start, rows, step, before = batch
+        w_at, a_at = part_of(parameters_apart, slots), part_of(workspace_apart, slots)
         m0, n0 = i32(block_y() * tile_rows), i32(block_x() * tile_columns)
         if gathered:  # noqa: SIM108  (two types: only the branch that is known when compiling may remain)
             a = (x, order, start, shift, scale, ldg1(scale, i32(0)), ldx)
         else:
-            a = (x, i32(0), ldx)  # type: ignore[assignment]
-        run(shared, acc, a, ldx, (weights, i32(0), ldw), ldw, m0, n0, rows, n_out, i32(0), n_in)
+            a = (x, a_at, ldx)  # type: ignore[assignment]
+        run(shared, acc, a, ldx, (weights, w_at, ldw), ldw, m0, n0, rows, n_out, i32(0), n_in)
         part, tx, ty = coordinates(thread())
         if part == 0:
-            bits = draw(mask, tx, ty, i32(m0 + before), n0, step) if dropout else u64(0)
-            walk(acc, tx, ty, m0, n0, rows, ldw, (biases, z, out, bits, keep, n_out, ldw))
+            drop_at = constants_of(slots)
+            bits = draw(mask, drop_at, tx, ty, i32(m0 + before), n0, step) if dropout else u64(0)
+            walk(acc, tx, ty, m0, n0, rows, ldw, (biases, z, out, bits, keep, drop_at, n_out, ldw, w_at, a_at))
 
     return shared_size, forward
 
@@ -124,11 +130,17 @@ def forward_kernel(tile: Tile, dt: Any, activation: Activation, source: Source, 
 
     @kernel(tile.threads, tile.resident)
     def multiply_bias_activate(
-        x, order, shift, scale, weights, biases, z, out, mask, keep, schedule, slot, n_in, n_out, ldx, ldw
-    ):
+        x, order, shift, scale, weights, biases, z, out, mask, keep, schedule, slot, n_in, n_out, ldx, ldw, slots,
+        parameters_apart, workspace_apart
+    ):  # fmt: skip
         shared = cuda.shared.array(shared_size, dt, alignment=16)
-        batch = ldg4(schedule, i32(4 * slot))
-        forward(shared, x, order, shift, scale, weights, biases, z, out, mask, keep, batch, n_in, n_out, ldx, ldw)
+        batch = ldg4(schedule, i32(4 * slot_of(slot, slots)))
+        if without_rows(batch[1], slots):
+            return
+        forward(
+            shared, x, order, shift, scale, weights, biases, z, out, mask, keep, batch, n_in, n_out, ldx, ldw, slots,
+            parameters_apart, workspace_apart,
+        )  # fmt: skip
 
     return multiply_bias_activate
 
@@ -151,9 +163,12 @@ def load_batch_kernel(dt: Any, source: Source, dropout: bool) -> Any:
     zero = dt(0)
 
     @kernel(BATCH_BLOCK)
-    def load_scale_drop(x, order, shift, scale, out, mask, keep, schedule, slot, n_in, ldx, ld_out):
+    def load_scale_drop(
+        x, order, shift, scale, out, mask, keep, schedule, slot, n_in, ldx, ld_out, slots, workspace_apart
+    ):
         values = cuda.local.array(4, dt)
-        start, rows, step, before = ldg4(schedule, i32(4 * slot))
+        drop_at = constants_of(slots)
+        start, rows, step, before = ldg4(schedule, i32(4 * slot_of(slot, slots)))
         row, column = block_y(), i32(4 * (block_x() * BATCH_BLOCK + thread()))
         if row < rows and column < ld_out:
             rows_of = (x, order, start, shift, scale, ldg1(scale, i32(0)), ldx)
@@ -164,10 +179,10 @@ def load_batch_kernel(dt: Any, source: Source, dropout: bool) -> Any:
             values[3] = v[3]
             for e in range(4):
                 if dropout:
-                    is_kept = kept(mask, i32(row + before), i32(column + e), step)
-                    values[e] = values[e] * ldg1(keep, i32(1)) if is_kept else zero
+                    is_kept = kept(mask, drop_at, i32(row + before), i32(column + e), step)
+                    values[e] = values[e] * ldg1(keep, i32(drop_at + 1)) if is_kept else zero
                 if i32(column + e) >= n_in:
                     values[e] = zero
-            store(out, i32(row * ld_out + column), values, 0)
+            store(out, i32(part_of(workspace_apart, slots) + row * ld_out + column), values, 0)
 
     return load_scale_drop

@@ -14,14 +14,15 @@
         x n   +-----+-----+                  place (`finish`)
 
     grid x:   | layer 1: tiles | layer 2: tiles | ... | layer 1: bias | ... |       `jobs` says which block does what
-    grid z:   | rows 0 .. R-1 | rows R .. 2R-1 | ...        parts of the batch, each with a slab of gradients
+    grid y:   | rows 0 .. R-1 | rows R .. 2R-1 | ...        parts of the batch, each with a slab of gradients
+    grid z:   | network 0 | network 1 | ...                 see `networks`
 
 A block finds its job in a table in device memory, so that small layers share a launch with large ones. With the
 optimizer in the epilogue, an update needs neither a gradient in memory nor a launch of its own: every parameter has one
 writer, so no block reads a weight that another block has changed. The first layer's rows are gathered and scaled while
 they are loaded, as in `forward`.
 
-Few parameters and a large batch give too few blocks to fill a GPU (`shapes.choose_parts` says when). Then grid z splits
+Few parameters and a large batch give too few blocks to fill a GPU (`shapes.choose_parts` says when). Then grid y splits
 the batch; each part stores a slab, and a second pass (`update`) adds the slabs in order, so that the sum repeats bit
 for bit. A launch with penalties leaves each block's sums of the weights' squares and magnitudes in `penalties`. If
 gradients will be clipped, it leaves the sum of their squares in `squares`. So neither needs a launch of its own.
@@ -41,16 +42,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuprop_kernels.finish import TALLY, finisher, leave_tally, scalars_of
+from gpuprop_kernels.finish import TALLY, finisher, leave_tally, penalty_of, scalars_of
 from gpuprop_kernels.forward import Source, source_loader
+from gpuprop_kernels.networks import part_of, slot_of, without_rows
 from gpuprop_kernels.optimizers import STATE_ARRAYS
 from gpuprop_kernels.shapes import NO_OPTIMIZER, padded
 from gpuprop_kernels.staging import DENSE
 from gpuprop_kernels.target import (
     block_x,
-    block_z,
+    block_y,
     cuda,
     device,
+    grid_x,
     i32,
     kernel,
     ldg1,
@@ -174,7 +177,7 @@ def gradient_kernel(
     finish_weights = finisher(dt, mode, width, penalised, measured)
     finish_biases = finisher(dt, mode, 4, penalised, measured)
     leave = leave_tally(dt, threads, penalised, measured)
-    read, zero = scalars_of(dt, mode), dt(0)
+    read, penalty, zero = scalars_of(dt, mode), penalty_of(dt, penalised), dt(0)
 
     @device
     def finish(acc, at, j, m, n, context):
@@ -186,33 +189,40 @@ def gradient_kernel(
     @kernel(threads, tile.resident)
     def multiply_accumulate(
         data, order, shift, scale, workspace, parameters, out, penalties, squares, jobs, schedule, slot, scalars,
-        n_jobs, n_parameters, part_rows, ldx, l1, l2
+        n_jobs, n_parameters, part_rows, ldx, slots, parameters_apart, workspace_apart
     ):  # fmt: skip
         shared = cuda.shared.array(shared_size, dt, alignment=16)
         acc = cuda.local.array(accumulators, dt)
         tally = cuda.local.array(TALLY, dt)
         for e in range(TALLY):
             tally[e] = zero
+        slot = slot_of(slot, slots)
         start, rows, _, _ = ldg4(schedule, i32(4 * slot))
+        if without_rows(rows, slots):
+            return
+        w_at, a_at = part_of(parameters_apart, slots), part_of(workspace_apart, slots)
         job = _find_job(jobs, n_jobs)
         first, across, n_in, ld = ldg4(jobs, job)
         lda, inputs_at, delta_at, parameters_at = ldg4(jobs, i32(job + 4))
         kind, sums_rows, _, _ = ldg4(jobs, i32(job + 8))
         block = i32(block_x() - first)
+        inputs_at, delta_at = i32(inputs_at + a_at), i32(delta_at + a_at)
+        parameters_at = i32(parameters_at + w_at)
         if slabs:
-            parameters_at = i32(parameters_at + block_z() * n_parameters)
+            parameters_at = i32(parameters_at + block_y() * n_parameters)
         c = read(scalars, slot, kind != _BIAS)
+        l1, l2 = penalty(scalars, slot)
         if kind == _BIAS:
             column = i32(4 * (block * threads + thread()))
             if column < ld:
                 g = cuda.local.array(4, dt)
                 for e in range(4):
                     g[e] = zero
-                _add_rows(workspace, delta_at, sums_rows if block_z() == 0 else i32(0), ld, column, g)
+                _add_rows(workspace, delta_at, sums_rows if block_y() == 0 else i32(0), ld, column, g)
                 at = i32(parameters_at + column)
                 finish_biases(parameters, out, n_parameters, at, g, 0, c, l1, l2, tally, False)
         else:
-            k = i32(block_z() * part_rows) if slabs else i32(0)
+            k = i32(block_y() * part_rows) if slabs else i32(0)
             k_end = min(rows, i32(k + part_rows)) if slabs else rows
             m0, n0 = i32(block // across * tile_rows), i32(block % across * tile_columns)
             rows_of = (data, order, start, shift, scale, ldx)
@@ -222,6 +232,6 @@ def gradient_kernel(
             if part == 0:
                 context = (parameters, out, n_parameters, parameters_at, ld, c, l1, l2, tally)
                 walk(acc, tx, ty, m0, n0, n_in, ld, context)
-        leave(shared, tally, block_x(), penalties, squares)
+        leave(shared, tally, i32(part_of(grid_x(), slots) + block_x()), penalties, squares)
 
     return multiply_accumulate

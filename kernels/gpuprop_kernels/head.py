@@ -34,9 +34,11 @@ from functools import cache
 from typing import Any
 
 from gpuprop_kernels.activations import Activation
+from gpuprop_kernels.dropout import constants_of
 from gpuprop_kernels.head_delta import hidden_from_head
 from gpuprop_kernels.loss import output_rule
 from gpuprop_kernels.metric import row_metric
+from gpuprop_kernels.networks import part_of, slot_of, without_rows
 from gpuprop_kernels.optimizers import SCALARS
 from gpuprop_kernels.shapes import HEAD, MOST_CLASSES, SMALL_HEAD, HeadShape, padded
 from gpuprop_kernels.target import (
@@ -65,12 +67,12 @@ def _logits(shape: HeadShape, dt: Any) -> Any:
     cells, slices, zero = MOST_CLASSES * shape.rows, shape.slices, dt(0)
 
     @device
-    def logits(shared, x, weights, biases, row, column, part, cell, n_in, ldx, ldw):
+    def logits(shared, x, x_at, weights, w_at, biases, column, part, cell, n_in, ldw):
         z = zero
         k = i32(4 * part)
         while k < n_in:
-            v = ldg4(x, i32(row * ldx + k))
-            at = i32(k * ldw + column)
+            v = ldg4(x, i32(x_at + k))
+            at = i32(w_at + k * ldw + column)
             z += v[0] * ldg1(weights, at)
             if i32(k + 1) < n_in:
                 z += v[1] * ldg1(weights, i32(at + ldw))
@@ -81,7 +83,7 @@ def _logits(shape: HeadShape, dt: Any) -> Any:
             k = i32(k + 4 * slices)
         st1(shared, i32(part * cells + cell), z)
         sync()
-        z = ldg1(biases, column)
+        z = ldg1(biases, i32(w_at + column))
         for q in range(slices):
             z += ld1(shared, i32(q * cells + cell))
         sync()
@@ -105,9 +107,9 @@ def head_kernel(
     # Regions of shared memory: deltas (at first the slices' partial z), z, a, loss terms, loss and score of each row,
     # and rows of W (at first the targets).
     z_at = cells * shape.slices
-    a_at, term_at, row_at = z_at + cells, z_at + 2 * cells, z_at + 3 * cells
-    w_at = row_at + 4 * -(-2 * rows_of_block // 4)
-    shared_size = w_at + shape.threads * ld_out
+    out_at, term_at, row_at = z_at + cells, z_at + 2 * cells, z_at + 3 * cells
+    rows_at = row_at + 4 * -(-2 * rows_of_block // 4)
+    shared_size = rows_at + shape.threads * ld_out
     zero, one = dt(0), dt(1)
 
     @device
@@ -123,10 +125,14 @@ def head_kernel(
     @kernel(shape.threads)
     def output_loss_delta(
         x, weights, biases, targets, sample_weights, order, delta, sums, losses, source, hidden_out, hidden_sums,
-        mask, keep, schedule, slot, scalars, n_in, ldx, ldy
+        mask, keep, schedule, slot, scalars, n_in, ldx, ldy, slots, parameters_apart, workspace_apart
     ):  # fmt: skip
         shared = cuda.shared.array(shared_size, dt, alignment=16)
+        slot = slot_of(slot, slots)
         start, rows, step, before = ldg4(schedule, i32(4 * slot))
+        if without_rows(rows, slots):
+            return
+        w_at, a_at = part_of(parameters_apart, slots), part_of(workspace_apart, slots)
         t = thread()
         lane, part = i32(t & (MOST_CLASSES - 1)), i32(t // cells)
         cell = i32(t - part * cells)
@@ -135,52 +141,53 @@ def head_kernel(
         inside = row < rows
         safe_row, column = min(row, i32(rows - 1)), min(lane, i32(ld_out - 1))
         at = i32(cell - lane)
-        z = logits(shared, x, weights, biases, safe_row, column, part, cell, n_in, ldx, ld_out)
-        place = ldg1(order, i32(start + safe_row))
-        y = ldg1(targets, i32(place * ldy + min(lane, i32(n_classes - 1))))
+        x_at = i32(a_at + safe_row * ldx)
+        z = logits(shared, x, x_at, weights, w_at, biases, column, part, cell, n_in, ld_out)
+        place = i32(start + safe_row)
+        y = ldg1(targets, i32(ldg1(order, place) * ldy + min(lane, i32(n_classes - 1))))
         weight = (ldg1(sample_weights, place) if weighted else one) if inside else zero
         a, d, peak, total, coupling = zero, zero, zero, one, zero
         if part == 0:
             st1(shared, i32(z_at + cell), z)
-            st1(shared, i32(w_at + cell), y)
+            st1(shared, i32(rows_at + cell), y)
         sync()
         if part == 0 and lane < n_classes:
             if normalised:
                 peak, total = normalise(shared, i32(z_at + at))
             a = activate(z, peak, total)
-            st1(shared, i32(a_at + cell), a)
+            st1(shared, i32(out_at + cell), a)
             st1(shared, i32(term_at + cell), term(z, a, y, peak, log(total)))
         sync()
         if part == 0:
             if lane < n_classes and inside:
                 if coupled:
                     for q in range(n_classes):
-                        coupling += share(ld1(shared, i32(a_at + at + q)), ld1(shared, i32(w_at + at + q)))
+                        coupling += share(ld1(shared, i32(out_at + at + q)), ld1(shared, i32(rows_at + at + q)))
                 d = output_delta(z, a, y, coupling) * (weight * ldg1(scalars, i32(SCALARS * slot)))
             st1(shared, cell, d)
             if lane < ld_out and inside:
-                st1(delta, i32(row * ld_out + lane), d)
+                st1(delta, i32(a_at + row * ld_out + lane), d)
             if lane == 0:
                 total = zero
                 for q in range(n_classes):
                     total += ld1(shared, i32(term_at + at + q))
                 st1(shared, i32(row_at + 2 * (cell >> 4)), total * weight if inside else zero)
-                count = score(shared, i32(a_at + at), i32(w_at + at))
+                count = score(shared, i32(out_at + at), i32(rows_at + at))
                 st1(shared, i32(row_at + 2 * (cell >> 4) + 1), count * weight if inside else zero)
         sync()
         if t < ld_out:
             total = zero
             for r in range(rows_of_block):
                 total += ld1(shared, i32(MOST_CLASSES * r + t))
-            st1(sums, i32(block_x() * ld_out + t), total)
+            st1(sums, i32(a_at + block_x() * ld_out + t), total)
         if t < 2:
             total = zero
             for r in range(rows_of_block):
                 total += ld1(shared, i32(row_at + 2 * r + t))
             st1(losses, i32(2 * (slot * grid_x() + block_x()) + t), total)
         hidden_delta(
-            shared, w_at, weights, source, hidden_out, hidden_sums, mask, keep, step, before, first, rows, n_in, ldx,
-            ld_out,
+            shared, rows_at, weights, w_at, source, hidden_out, hidden_sums, a_at, mask, keep, constants_of(slots),
+            step, before, first, rows, n_in, ldx, ld_out,
         )  # fmt: skip
 
     return output_loss_delta

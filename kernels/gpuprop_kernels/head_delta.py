@@ -34,7 +34,7 @@ __all__ = ["hidden_from_head"]
 
 @cache
 def hidden_from_head(shape: HeadShape, dt: Any, n_classes: int, hidden: Activation, dropout: bool) -> Any:
-    """Return ``hidden_delta(shared, w_at, ...)``: from the deltas at the beginning of `shared`; rows of W at `w_at`."""
+    """Return ``hidden_delta(shared, rows_at, ...)``: the deltas begin `shared`, rows of W go to `rows_at`."""
     rows_of_block, threads, zero = shape.rows, shape.threads, dt(0)
     groups, quads = -(-n_classes // 4), padded(n_classes) // 4
     classes = 4 * groups
@@ -47,7 +47,10 @@ def hidden_from_head(shape: HeadShape, dt: Any, n_classes: int, hidden: Activati
         return i32((row << (quad_bits + 2)) + (((quad + (row >> turn_bits)) & (quads - 1)) << 2))
 
     @device
-    def hidden_delta(shared, w_at, weights, source, out, sums, mask, keep, step, before, first, rows, n_in, ldx, ldw):
+    def hidden_delta(
+        shared, rows_at, weights, w_at, source, out, sums, a_at, mask, keep, drop_at, step, before, first, rows, n_in,
+        ldx, ldw
+    ):  # fmt: skip
         w = cuda.local.array(classes, dt)
         t = thread()
         begin = i32(0)
@@ -56,13 +59,13 @@ def hidden_from_head(shape: HeadShape, dt: Any, n_classes: int, hidden: Activati
             for q in range(quads):
                 four = i32(q * threads + t)
                 row, quad = i32(four >> quad_bits), i32(four & (quads - 1))
-                v = ldg4(weights, i32(min(i32(begin + row), i32(n_in - 1)) * ldw + 4 * quad))
-                st4(shared, i32(w_at + place(row, quad)), v[0], v[1], v[2], v[3])
+                v = ldg4(weights, i32(w_at + min(i32(begin + row), i32(n_in - 1)) * ldw + 4 * quad))
+                st4(shared, i32(rows_at + place(row, quad)), v[0], v[1], v[2], v[3])
             sync()
             column = i32(begin + t)
             if column < ldx:
                 for g in range(groups):
-                    v = ld4(shared, i32(w_at + place(t, i32(g))))
+                    v = ld4(shared, i32(rows_at + place(t, i32(g))))
                     w[4 * g] = v[0]
                     w[4 * g + 1] = v[1]
                     w[4 * g + 2] = v[2]
@@ -75,12 +78,13 @@ def hidden_from_head(shape: HeadShape, dt: Any, n_classes: int, hidden: Activati
                         error += d[0] * w[4 * g] + d[1] * w[4 * g + 1] + d[2] * w[4 * g + 2] + d[3] * w[4 * g + 3]
                     row = i32(first + r)
                     if row < rows:
-                        at = i32(row * ldx + column)
-                        d_unit = delta(error, ldg1(source, at), kept(mask, i32(row + before), column, step), keep)
+                        at = i32(a_at + row * ldx + column)
+                        is_kept = kept(mask, drop_at, i32(row + before), column, step)
+                        d_unit = delta(error, ldg1(source, at), is_kept, keep, drop_at)
                         d_unit = d_unit if column < n_in else zero
                         st1(out, at, d_unit)
                         total += d_unit
-                st1(sums, i32(block_x() * ldx + column), total)
+                st1(sums, i32(a_at + block_x() * ldx + column), total)
             begin = i32(begin + threads)
             if begin < ldx:
                 sync()

@@ -11,20 +11,24 @@
 
 A launcher allocates nothing and waits for nothing. If an array argument of a kernel has no use, an array that the
 kernel does not write stands in for it (the simulator copies each argument and copies it back). Every launcher for a
-batch works on the batch that ``schedule[slot]`` describes; see `arguments.Batch`.
+batch works on the batch that ``schedule[slot]`` describes; see `arguments.Batch`. One launch serves several networks as
+it serves one (`networks`): grid z counts them, and arrays that they do not share are those of all, one after the other.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from gpuprop_kernels.activations import Activation
-from gpuprop_kernels.arguments import Batch, Dropout, Penalty, Rows, check_indices, int32s, numba_type
+from gpuprop_kernels.arguments import Batch, Dropout, Rows, check_indices, int32s, numba_type
 from gpuprop_kernels.delta import hidden_delta_kernel
 from gpuprop_kernels.forward import BATCH_BLOCK, forward_kernel, load_batch_kernel
 from gpuprop_kernels.gradient import gradient_kernel
 from gpuprop_kernels.head import HEAD, SMALL_HEAD, HeadShape, head_kernel
 from gpuprop_kernels.max_norm import NORM_COLUMNS, NORM_ROWS, limit_norm_kernel
+from gpuprop_kernels.networks import Networks
 from gpuprop_kernels.rows import ROWS, loss_rows_kernel, softmax_rows_kernel
 from gpuprop_kernels.shapes import Tile, blocks, choose_parts, choose_tile, padded, row_pitch
 from gpuprop_kernels.target import SIM
@@ -32,7 +36,7 @@ from gpuprop_kernels.update import UPDATE_BLOCK, sum_slabs_kernel, update_kernel
 from gpuprop_kernels.wide import wide_output_kernel
 
 __all__ = [
-    "Batch", "Dropout", "Penalty", "Rows", "accumulate_gradients", "blocks", "choose_parts", "choose_tile",
+    "Batch", "Dropout", "Networks", "Rows", "accumulate_gradients", "blocks", "choose_parts", "choose_tile",
     "forward_layer", "head_rows", "hidden_delta", "limit_incoming_norm", "load_batch", "loss_rows", "numba_type",
     "output_head", "padded", "row_blocks", "row_pitch", "softmax_rows", "sum_slabs", "update_blocks",
     "update_parameters", "wide_output",
@@ -62,9 +66,10 @@ def load_batch(rows: Rows, out: Array, batch: Batch, *, n_features: int, dropout
     ld = padded(n_features)
     run = load_batch_kernel(numba_type(out.dtype), rows.source, dropout is not None)
     mask, keep = (batch.schedule, rows.scale) if dropout is None else (dropout.mask, dropout.keep)
-    run[(blocks(ld // 4, BATCH_BLOCK), batch.max_rows), BATCH_BLOCK, batch.stream](
+    networks = batch.networks
+    run[(blocks(ld // 4, BATCH_BLOCK), batch.max_rows, networks.count), BATCH_BLOCK, batch.stream](
         rows.data, batch.order, rows.shift, rows.scale, out, mask, keep, batch.schedule,
-        *int32s(batch.slot, n_features, rows.ld, ld),
+        *int32s(batch.slot, n_features, rows.ld, ld), _slots(networks), *int32s(networks.workspace),
     )  # fmt: skip
 
 
@@ -77,10 +82,10 @@ def forward_layer(
     check_indices(rows.data, weights, out)
     run = forward_kernel(tile, numba_type(out.dtype), activation, rows.source, z is not None, dropout is not None)
     mask, keep = (batch.schedule, biases) if dropout is None else (dropout.mask, dropout.keep)
-    grid = (blocks(padded(n_out), tile.columns), blocks(batch.max_rows, tile.rows))
+    grid = (blocks(padded(n_out), tile.columns), blocks(batch.max_rows, tile.rows), batch.networks.count)
     run[grid, tile.threads, batch.stream](
         rows.data, batch.order, rows.shift, rows.scale, weights, biases, weights if z is None else z, out, mask, keep,
-        batch.schedule, *int32s(batch.slot, n_in, n_out, rows.ld, padded(n_out)),
+        batch.schedule, *int32s(batch.slot, n_in, n_out, rows.ld, padded(n_out)), *_apart(batch.networks),
     )  # fmt: skip
 
 
@@ -101,10 +106,11 @@ def output_head(
         sample_weights is not None,
     )  # fmt: skip
     mask, keep = (batch.schedule, biases) if dropout is None else (dropout.mask, dropout.keep)
-    run[blocks(batch.max_rows, shape.rows), shape.threads, batch.stream](
+    grid = (blocks(batch.max_rows, shape.rows), 1, batch.networks.count)
+    run[grid, shape.threads, batch.stream](
         x, weights, biases, targets, targets if sample_weights is None else sample_weights, batch.order, delta, sums,
         losses, source, hidden_out, hidden_sums, mask, keep, batch.schedule,
-        *int32s(batch.slot), scalars, *int32s(n_in, padded(n_in), targets_ld),
+        *int32s(batch.slot), scalars, *int32s(n_in, padded(n_in), targets_ld), *_apart(batch.networks),
     )  # fmt: skip
 
 
@@ -123,11 +129,12 @@ def wide_output(
     run = wide_output_kernel(
         tile, numba_type(delta.dtype), rows.source, output, loss, metric, sample_weights is not None
     )  # fmt: skip
-    grid = (blocks(padded(n_out), tile.columns), blocks(batch.max_rows, tile.rows))
+    grid = (blocks(padded(n_out), tile.columns), blocks(batch.max_rows, tile.rows), batch.networks.count)
     run[grid, tile.threads, batch.stream](
         rows.data, batch.order, rows.shift, rows.scale, weights, biases, z, targets,
         targets if sample_weights is None else sample_weights, delta, sums, losses, counts, batch.schedule,
-        *int32s(batch.slot), scalars, *int32s(n_in, n_out, rows.ld, padded(n_out), targets_ld),
+        *int32s(batch.slot), scalars,
+        *int32s(n_in, n_out, rows.ld, padded(n_out), targets_ld), *_apart(batch.networks),
     )  # fmt: skip
 
 
@@ -161,16 +168,16 @@ def hidden_delta(
     check_indices(delta_next, weights_next, out)
     run = hidden_delta_kernel(tile, numba_type(out.dtype), activation, dropout is not None)
     mask, keep = (batch.schedule, weights_next) if dropout is None else (dropout.mask, dropout.keep)
-    grid = (blocks(padded(n_units), tile.columns), blocks(batch.max_rows, tile.rows))
+    grid = (blocks(padded(n_units), tile.columns), blocks(batch.max_rows, tile.rows), batch.networks.count)
     run[grid, tile.threads, batch.stream](
         delta_next, weights_next, source, out, sums, mask, keep, batch.schedule,
-        *int32s(batch.slot, n_units, n_next, padded(n_units), padded(n_next)),
+        *int32s(batch.slot, n_units, n_next, padded(n_units), padded(n_next)), *_apart(batch.networks),
     )  # fmt: skip
 
 
 def accumulate_gradients(
     rows: Rows | None, workspace: Array, parameters: Array, out: Array, jobs: Array, scalars: Array, batch: Batch, *,
-    mode: str, tile: Tile, n_jobs: int, n_blocks: int, parts: int = 1, penalty: Penalty | None = None,
+    mode: str, tile: Tile, n_jobs: int, n_blocks: int, parts: int = 1, penalties: Array | None = None,
     squares: Array | None = None,
 ) -> None:  # fmt: skip
     """Compute all gradients of `jobs` (see `gradient.job_table`) in one launch.
@@ -178,70 +185,76 @@ def accumulate_gradients(
     With `mode` ``"store"`` or ``"accumulate"`` the launch writes the gradients, penalty included, to the flat `out`.
     With ``"slab"`` it writes the gradients, without penalty, of `parts` parts of the batch, one after the other; only
     this mode takes several parts. With the name of an optimizer it updates `parameters` at once, and `out` is the
-    optimizer's state. `squares` gets one number for each of the `n_blocks` blocks: the sum of the squares of what the
-    block has written to `out`.
+    optimizer's state. With `penalties` the slot of `scalars` holds l1 and l2, and the launch writes two numbers for
+    each of the `n_blocks` blocks to `penalties`: sum W^2 and sum |W| of the block's weights before the update.
+    `squares` gets one number a block: the sum of the squares of what the block has written to `out`.
     """
     if parts != 1 and mode != "slab":
         raise ValueError(f"got {parts} parts with mode {mode!r}, expected 1; split a batch with mode 'slab'")
     check_indices(workspace, parameters, out)
     dtype = parameters.dtype
     source = rows if rows is not None else Rows(workspace, "dense", workspace, workspace, 0)
-    run = gradient_kernel(tile, numba_type(dtype), mode, source.source, penalty is not None, squares is not None)
-    sums, *factors = _penalty_arguments(penalty, scalars)
-    run[(n_blocks, 1, parts), tile.threads, batch.stream](
-        source.data, batch.order, source.shift, source.scale, workspace, parameters, out, sums,
-        scalars if squares is None else squares, jobs, batch.schedule, *int32s(batch.slot), scalars,
-        *int32s(n_jobs, parameters.size, blocks(batch.max_rows, parts), source.ld), *factors,
+    run = gradient_kernel(tile, numba_type(dtype), mode, source.source, penalties is not None, squares is not None)
+    run[(n_blocks, parts, batch.networks.count), tile.threads, batch.stream](
+        source.data, batch.order, source.shift, source.scale, workspace, parameters, out,
+        scalars if penalties is None else penalties, scalars if squares is None else squares, jobs, batch.schedule,
+        *int32s(batch.slot), scalars,
+        *int32s(n_jobs, parameters.size, blocks(batch.max_rows, parts), source.ld), *_apart(batch.networks),
     )  # fmt: skip
 
 
-def _penalty_arguments(penalty: Penalty | None, like: Array) -> tuple[Any, ...]:
-    """Return a kernel's arguments for a penalty: the array of its sums, l1, l2."""
-    number = like.dtype.type
-    if penalty is None:
-        return like, number(0.0), number(0.0)
-    return penalty.sums, number(penalty.l1), number(penalty.l2)
+def _apart(networks: Networks) -> tuple[Any, ...]:
+    """Return how far apart the networks' slots, parameters and workspaces lie, as kernels take it."""
+    return _slots(networks), *int32s(networks.parameters, networks.workspace)
+
+
+def _slots(networks: Networks) -> Any:
+    """Return how far apart the networks' slots lie, or an int8 for a lone network: its kernels have no offsets."""
+    return np.int8(0) if networks.slots is None else np.int32(networks.slots)
 
 
 def sum_slabs(
-    parameters: Array, gradients: Array, slabs: Array, *, n_weights: int, parts: int, accumulate: bool,
-    penalty: Penalty | None = None, squares: Array | None = None, stream: Any = 0,
+    parameters: Array, gradients: Array, slabs: Array, scalars: Array, batch: Batch, *, n_weights: int, parts: int,
+    accumulate: bool, penalties: Array | None = None, squares: Array | None = None,
 ) -> None:  # fmt: skip
-    """``gradients (+)= slabs[0] + slabs[1] + ...`` in this order, with the penalty; `squares` as in the gradients."""
-    run = sum_slabs_kernel(numba_type(parameters.dtype), accumulate, penalty is not None, squares is not None)
-    sums, *factors = _penalty_arguments(penalty, slabs)
-    run[update_blocks(parameters.size), UPDATE_BLOCK, stream](
-        parameters, gradients, slabs, slabs if squares is None else squares, sums,
-        *int32s(parameters.size, n_weights, parts), *factors,
+    """``gradients (+)= slabs[0] + slabs[1] + ...`` in order; `penalties` and `squares` as in `accumulate_gradients`."""
+    run = sum_slabs_kernel(numba_type(parameters.dtype), accumulate, penalties is not None, squares is not None)
+    n_all, networks = parameters.size, batch.networks
+    n = n_all // networks.count
+    run[(update_blocks(n), 1, networks.count), UPDATE_BLOCK, batch.stream](
+        parameters, gradients, slabs, slabs if squares is None else squares, slabs if penalties is None else penalties,
+        scalars, batch.schedule, *int32s(batch.slot), _slots(networks), *int32s(n_all, n, n_weights, parts),
     )  # fmt: skip
 
 
 def update_parameters(
-    parameters: Array, state: Array, gradients: Array, scalars: Array, slot: int, *, optimizer: str, n_weights: int,
+    parameters: Array, state: Array, gradients: Array, scalars: Array, batch: Batch, *, optimizer: str, n_weights: int,
     parts: int = 1, squares: Array | None = None, n_squares: int = 0, clip_norm: float | None = None,
-    penalty: Penalty | None = None, stream: Any = 0,
+    penalties: Array | None = None,
 ) -> None:  # fmt: skip
     """Take one step of the optimizer on the flat buffer; `gradients` may be the slabs of `parts` parts.
 
     With `clip_norm`, `squares` holds the `n_squares` sums of squared gradients that the previous launch left; those
-    gradients include the penalty.
+    gradients include the penalty. A network makes its update if it has rows in the slot of `batch`.
     """
-    dtype, n = parameters.dtype, parameters.size
-    run = update_kernel(numba_type(dtype), optimizer, clip_norm is not None, penalty is not None)
+    dtype, n_all, networks = parameters.dtype, parameters.size, batch.networks
+    n = n_all // networks.count
+    run = update_kernel(numba_type(dtype), optimizer, clip_norm is not None, penalties is not None)
     limit = dtype.type(0.0 if clip_norm is None else clip_norm)
-    sums, *factors = _penalty_arguments(penalty, scalars)
-    run[update_blocks(n), UPDATE_BLOCK, stream](
-        parameters, state, gradients, gradients if squares is None else squares, sums, scalars,
-        *int32s(slot, n, n_weights, parts, n_squares), limit, *factors,
+    run[(update_blocks(n), 1, networks.count), UPDATE_BLOCK, batch.stream](
+        parameters, state, gradients, gradients if squares is None else squares,
+        scalars if penalties is None else penalties, scalars, batch.schedule,
+        *int32s(batch.slot), _slots(networks), *int32s(n_all, n, n_weights, parts, n_squares), limit,
     )  # fmt: skip
 
 
 def limit_incoming_norm(
-    parameters: Array, offset: int, max_norm: float, *, n_in: int, n_out: int, stream: Any = 0
+    parameters: Array, offset: int, max_norm: float, batch: Batch, *, n_in: int, n_out: int
 ) -> None:
     """Scale the columns of the weights at `offset` down to the norm `max_norm` where they are longer."""
-    run = limit_norm_kernel(numba_type(parameters.dtype))
+    run, networks = limit_norm_kernel(numba_type(parameters.dtype)), batch.networks
     ld = padded(n_out)
-    run[blocks(ld, NORM_COLUMNS), NORM_COLUMNS * NORM_ROWS, stream](
-        parameters, *int32s(offset, n_in, ld), parameters.dtype.type(max_norm)
-    )
+    run[(blocks(ld, NORM_COLUMNS), 1, networks.count), NORM_COLUMNS * NORM_ROWS, batch.stream](
+        parameters, batch.schedule, *int32s(batch.slot), _slots(networks), *int32s(offset, n_in, ld),
+        parameters.dtype.type(max_norm), *int32s(networks.parameters),
+    )  # fmt: skip

@@ -22,6 +22,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from gpuprop_kernels.networks import part_of, slot_of, without_rows
 from gpuprop_kernels.target import block_x, cuda, i32, kernel, ld1, sqrt, st1, sync, thread
 
 __all__ = ["NORM_COLUMNS", "NORM_ROWS", "limit_norm_kernel"]
@@ -39,8 +40,11 @@ def limit_norm_kernel(dt: Any) -> Any:
     zero, threads = dt(0), NORM_COLUMNS * NORM_ROWS
 
     @kernel(threads)
-    def limit_incoming_norm(parameters, offset, n_in, ld, limit):
+    def limit_incoming_norm(parameters, schedule, slot, slots, offset, n_in, ld, limit, parameters_apart):
         shared = cuda.shared.array(threads, dt, alignment=16)
+        if without_rows(ld1(schedule, i32(4 * slot_of(slot, slots) + 1)), slots):
+            return
+        offset = i32(offset + part_of(parameters_apart, slots))
         t = thread()
         place = i32(t & (NORM_COLUMNS - 1))
         column, first = i32(NORM_COLUMNS * block_x() + place), i32(t // NORM_COLUMNS)

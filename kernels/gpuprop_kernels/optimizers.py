@@ -5,7 +5,9 @@ fewer), and `c`, the numbers of this update. The rules are the scalar forms of `
 ``scalars[slot]`` in device memory (`update_scalars` makes them on the host in float64), so that a captured graph
 follows a schedule of learning rates:
 
-    scalars of a slot   | 1 / sum of the batch's sample weights | c[0] | c[1] | ... | c[6] |
+    scalars of a slot   | 1 / sum of the batch's sample weights | c[0] | ... | c[6] | l1 | l2 | 0 ... |   16 numbers
+
+In float32 a slot is two sectors of memory, and only an update with penalties reads the second one.
 
 Budget: no launch of their own; per parameter in float32 4 bytes read and written for p and for each of s and t that an
 optimizer has (``STATE_ARRAYS``), 2 to some 20 instructions, up to 8 registers for each parameter in flight.
@@ -24,17 +26,26 @@ from gpuprop_kernels.activations import elementary_functions
 from gpuprop_kernels.formulas.rules import MOST_NUMBERS, RULES
 from gpuprop_kernels.target import device
 
-__all__ = ["SCALARS", "STATE_ARRAYS", "optimizer_rule", "update_scalars"]
+__all__ = ["PENALTY", "SCALARS", "STATE_ARRAYS", "optimizer_rule", "update_scalars"]
 
 STATE_ARRAYS = {name: form.arrays for name, form in RULES.items()}
 """How many state arrays an optimizer has, each as long as the parameters."""
 
-SCALARS = 1 + MOST_NUMBERS
-"""Numbers of one slot of `scalars`: 1 / sum of the batch's sample weights, and those of `c`."""
+PENALTY = 1 + MOST_NUMBERS
+"""The place of l1 in a slot of `scalars`: behind 1 / sum of the sample weights and the numbers `c`; l2 is next."""
+
+SCALARS = 16
+"""Numbers of one slot of `scalars`."""
 
 
 def update_scalars(
-    name: str, rate: float, step: int, hyperparameters: Sequence[float] = (), *, inverse_weight: float = 1.0
+    name: str,
+    rate: float,
+    step: int,
+    hyperparameters: Sequence[float] = (),
+    *,
+    inverse_weight: float = 1.0,
+    penalty: tuple[float, float] = (0.0, 0.0),
 ) -> NDArray[np.float64]:
     """Return one slot of `scalars` for update number `step` (from 1).
 
@@ -50,11 +61,16 @@ def update_scalars(
         In the order of the optimizer's form.
     inverse_weight : float
         1 / sum of the sample weights of the batch, which the loss kernels multiply their deltas by.
+    penalty : tuple of float, default=(0.0, 0.0)
+        l1 and l2 of ``l1 sum |W| + l2 / 2 sum W^2``, whose gradient this update adds to that of the weights.
     """
     if name not in RULES:
         raise ValueError(f"got optimizer {name!r}, expected one of {', '.join(RULES)}")
     numbers = RULES[name].numbers(rate, step, hyperparameters)
-    return np.array([inverse_weight, *numbers, *[0.0] * (MOST_NUMBERS - len(numbers))])
+    slot = np.zeros(SCALARS)
+    slot[: 1 + len(numbers)] = inverse_weight, *numbers
+    slot[PENALTY : PENALTY + 2] = penalty
+    return slot
 
 
 @cache

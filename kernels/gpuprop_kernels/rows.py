@@ -117,7 +117,9 @@ def _first_place(dt: Any, lanes: int) -> Any:
 
 @cache
 def row_rule(dt: Any, output: Activation, loss: str, metric: str, weighted: bool, lanes: int) -> Any:
-    """Return ``judge(shared, z, targets, sample_weights, delta, scale, (order, start, rows, row, n_out, ld, ldy))``.
+    """Return ``judge(shared, z, targets, sample_weights, delta, scale, where)``.
+
+    `where` is (order, start, rows, row, n_out, ld, ldy, a_at), with the place a_at of row 0 in `z` and `delta`.
 
     It writes the row's delta, and returns loss and score, times the row's weight, in each of the row's lanes. For a row
     past the batch's end it writes nothing and returns zeros. All threads of a block call it together. `scale` is
@@ -132,13 +134,13 @@ def row_rule(dt: Any, output: Activation, loss: str, metric: str, weighted: bool
 
     @device
     def judge(shared, z, targets, sample_weights, delta, scale, where):
-        order, start, rows, row, n_out, ld, ldy = where
+        order, start, rows, row, n_out, ld, ldy, a_at = where
         first = i32(thread() & (lanes - 1))
         inside = row < rows
-        at = i32(row * ld)
+        at = i32(a_at + row * ld)
         columns = n_out if inside else i32(0)
-        place = ldg1(order, i32(start + min(row, i32(rows - 1))))
-        y_at = i32(place * ldy)
+        place = i32(start + min(row, i32(rows - 1)))
+        y_at = i32(ldg1(order, place) * ldy)
         weight = (ldg1(sample_weights, place) if weighted else one) if inside else zero
         peak, total = zero, one
         if normalised:
@@ -220,7 +222,7 @@ def loss_rows_kernel(shape: RowShape, dt: Any, output: Activation, loss: str, me
         shared = cuda.shared.array(threads, dt, alignment=16)
         start, rows, _, _ = ldg4(schedule, i32(4 * slot))
         row, scale = i32(block_x() * rows_at_once + thread() // lanes), ldg1(scalars, i32(SCALARS * slot))
-        where = (order, start, rows, row, n_out, ld, ldy)
+        where = (order, start, rows, row, n_out, ld, ldy, i32(0))
         value, score = judge(shared, z, targets, sample_weights, delta, scale, where)
         leave(shared, value, score, losses, i32(slot * grid_x() + block_x()))
 

@@ -38,8 +38,10 @@ __all__ = ["DENSE", "Loader", "Stage", "lanes_of_row", "row_loader", "stage"]
 class Loader(NamedTuple):
     """How an operand is read: which row of memory, then four elements of it."""
 
+    base: Any
+    """``base(source)``: where row 0 starts; it is added once, outside of the loop over k."""
     locate: Any
-    """``locate(source, row)``: where the row starts; hoisted out of the loop over k where the row stays the same."""
+    """``locate(source, row)``: where the row starts, counted from row 0; also hoisted where the row stays the same."""
     load: Any
     """``load(source, start, column)``: four elements from there."""
     raw: Any
@@ -55,9 +57,15 @@ class Loader(NamedTuple):
 
 
 @device
+def _base_dense(source):
+    _array, offset, _ld = source
+    return offset
+
+
+@device
 def _locate_dense(source, row):
-    _array, offset, ld = source
-    return i32(offset + row * ld)
+    _array, _offset, ld = source
+    return i32(row * ld)
 
 
 @device
@@ -66,7 +74,7 @@ def _load_dense(source, start, column):
     return ldg4(array, i32(start + column))
 
 
-DENSE = Loader(_locate_dense, _load_dense, _load_dense)
+DENSE = Loader(_base_dense, _locate_dense, _load_dense, _load_dense)
 """A matrix of the compute dtype: `source` is (array, offset, leading dimension)."""
 
 
@@ -78,6 +86,10 @@ def row_loader(dt: Any, of_bytes: bool, by_column: bool) -> Loader:
     ``order[start + i]`` of the data. With `by_column`, (x - shift[column]) * scale[column], else x * factor.
     """
     load4, lanes = (ldb4, 8) if of_bytes else (ldg4, 2)
+
+    @device
+    def base(source):
+        return i32(0)
 
     @device
     def locate(source, row):
@@ -108,7 +120,9 @@ def row_loader(dt: Any, of_bytes: bool, by_column: bool) -> Loader:
         return x[0] * f, x[1] * f, x[2] * f, x[3] * f
 
     kept = convert if of_bytes else None
-    return Loader(locate, raw, raw, lanes, kept) if by_column else Loader(locate, load, raw, lanes, kept, factor)
+    if by_column:
+        return Loader(base, locate, raw, raw, lanes, kept)
+    return Loader(base, locate, load, raw, lanes, kept, factor)
 
 
 @dataclass(frozen=True)
@@ -151,7 +165,7 @@ def stage(
     # A thread's groups of four lie at one place along the tile, so far apart along k.
     apart = 4 * threads // extent
     step = apart_in_memory or apart
-    locate_row, load = loader.locate, loader.raw
+    base, locate_row, load = loader.base, loader.locate, loader.raw
     if loads * 4 * threads != extent * tile.depth or apart % (4 * lanes if by_row else group):
         raise ValueError(f"{tile.name}: {threads} threads do not divide a slab of {extent} x {tile.depth}")
 
@@ -169,8 +183,8 @@ def stage(
     @device
     def anchor(source, along, origin, limit, ld):
         if by_row:
-            return locate_row(source, min(i32(origin + along), i32(limit - 1)))
-        return min(i32(origin + along), i32(ld - 4))
+            return i32(base(source) + locate_row(source, min(i32(origin + along), i32(limit - 1))))
+        return i32(base(source) + min(i32(origin + along), i32(ld - 4)))
 
     @device
     def fetch(source, anchored, deep, ld, k_end, registers):

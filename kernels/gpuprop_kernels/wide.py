@@ -34,6 +34,7 @@ from typing import Any
 
 from gpuprop_kernels.activations import Activation
 from gpuprop_kernels.forward import Source, forward_tile
+from gpuprop_kernels.networks import part_of, slot_of, without_rows
 from gpuprop_kernels.optimizers import SCALARS
 from gpuprop_kernels.rows import ROWS, RowShape, leave_losses, row_rule
 from gpuprop_kernels.target import (
@@ -61,13 +62,13 @@ IDENTITY = Activation("identity")
 
 @cache
 def _comes_last(dt: Any) -> Any:
-    """Return ``last(shared, counts)``: whether all other blocks of this block row have counted before this one."""
+    """Return ``last(shared, counts, slots)``: whether all other blocks of this block row have counted."""
 
     @device
-    def last(shared, counts):
+    def last(shared, counts, slots):
         sync()
         if thread() == 0:
-            st1(shared, i32(0), dt(count_in(counts, block_y(), i32(grid_x() - 1))))
+            st1(shared, i32(0), dt(count_in(counts, i32(part_of(grid_y(), slots) + block_y()), i32(grid_x() - 1))))
         sync()
         before = ld1(shared, i32(0))
         sync()
@@ -78,18 +79,18 @@ def _comes_last(dt: Any) -> Any:
 
 @cache
 def _column_sums(tile: Tile, dt: Any) -> Any:
-    """Return ``add(delta, sums, m0, rows, ld)``: the sums over a block row, a thread a column, in order."""
+    """Return ``add(delta, sums, a_at, m0, rows, ld)``: the sums over a block row, a thread a column, in order."""
     tile_rows, threads, zero = tile.rows, tile.threads, dt(0)
 
     @device
-    def add(delta, sums, m0, rows, ld):
+    def add(delta, sums, a_at, m0, rows, ld):
         column = thread()
         while column < ld:
             total, row = zero, m0
             while row < min(rows, i32(m0 + tile_rows)):
-                total += ld1(delta, i32(row * ld + column))
+                total += ld1(delta, i32(a_at + row * ld + column))
                 row = i32(row + 1)
-            st1(sums, i32(block_y() * ld + column), total)
+            st1(sums, i32(a_at + block_y() * ld + column), total)
             column = i32(column + threads)
 
     return add
@@ -114,27 +115,34 @@ def wide_output_kernel(
     @kernel(tile.threads, tile.resident)
     def multiply_loss_delta(
         x, order, shift, scale, weights, biases, z, targets, sample_weights, delta, sums, losses, counts, schedule,
-        slot, scalars, n_in, n_out, ldx, ldw, ldy
+        slot, scalars, n_in, n_out, ldx, ldw, ldy, slots, parameters_apart, workspace_apart
     ):  # fmt: skip
         shared = cuda.shared.array(shared_size, dt, alignment=16)
+        slot = slot_of(slot, slots)
         batch = ldg4(schedule, i32(4 * slot))
-        forward(shared, x, order, shift, scale, weights, biases, z, z, order, scale, batch, n_in, n_out, ldx, ldw)
-        if last(shared, counts):
+        if without_rows(batch[1], slots):
+            return
+        forward(
+            shared, x, order, shift, scale, weights, biases, z, z, order, scale, batch, n_in, n_out, ldx, ldw, slots,
+            parameters_apart, workspace_apart,
+        )  # fmt: skip
+        if last(shared, counts, slots):
             if reads_again:
                 start, rows = ld1(schedule, i32(4 * slot)), ld1(schedule, i32(4 * slot + 1))
             else:
                 start, rows = batch[0], batch[1]
             m0, share = i32(block_y() * tile_rows), ldg1(scalars, i32(SCALARS * slot))
+            a_at = part_of(workspace_apart, slots)
             value, score = zero, zero
             done = i32(0)
             while done < tile_rows:
                 row = i32(m0 + done + thread() // lanes)
-                where = (order, start, rows, row, n_out, ldw, ldy)
+                where = (order, start, rows, row, n_out, ldw, ldy, a_at)
                 v, s = judge(shared, z, targets, sample_weights, delta, share, where)
                 value += v
                 score += s
                 done = i32(done + rows_at_once)
             leave(shared, value, score, losses, i32(slot * grid_y() + block_y()))
-            add_columns(delta, sums, m0, rows, ldw)
+            add_columns(delta, sums, a_at, m0, rows, ldw)
 
     return multiply_loss_delta

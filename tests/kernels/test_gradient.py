@@ -13,7 +13,7 @@ from gpuprop.measure.equivalence import oracle, tolerances
 from gpuprop_kernels import launch
 from gpuprop_kernels.gradient import GradientJob, gradient_kernel, job_table
 from gpuprop_kernels.launch import padded
-from gpuprop_kernels.optimizers import STATE_ARRAYS, update_scalars
+from gpuprop_kernels.optimizers import SCALARS, STATE_ARRAYS, update_scalars
 from gpuprop_kernels.tile import SMALL, TILES
 from tests.kernels import support as s
 
@@ -74,9 +74,10 @@ def problem(dtype: Any, n: int = 17, sizes: tuple[int, int, int] = (13, 9, 7), m
     return Problem(batch, rows, s.upload(np.concatenate(pieces)), s.upload(parameters), layers, operands, n_weights)
 
 
-def slot(optimizer: str) -> Any:
-    """Return the scalars of the third update."""
-    return update_scalars(optimizer, 0.01, 3, get_optimizer(optimizer).hyperparameters)
+def slots(optimizer: str, dtype: Any, l1: float = 0.0, l2: float = 0.0) -> Any:
+    """Return scalars with the third update in slot 1 and NaN in slot 0."""
+    one = update_scalars(optimizer, 0.01, 3, get_optimizer(optimizer).hyperparameters, penalty=(l1, l2))
+    return s.upload(np.concatenate([np.full(SCALARS, np.nan), one]).astype(dtype))
 
 
 def run(
@@ -87,15 +88,14 @@ def run(
     dtype = p.parameters.dtype
     weights = s.download(p.parameters)[: p.n_weights].astype(np.float64)
     sums, squares = s.poison(2 * n_blocks, dtype), s.poison(n_blocks, dtype)
-    penalty = launch.Penalty(l1, l2, sums) if l1 or l2 else None
-    one = slot(mode if mode in STATE_ARRAYS else "sgd")
-    scalars = np.concatenate([np.full(8, np.nan), one]).astype(dtype)
+    penalties = sums if l1 or l2 else None
+    scalars = slots(mode if mode in STATE_ARRAYS else "sgd", dtype, l1, l2)
     launch.accumulate_gradients(
-        p.rows, p.workspace, p.parameters, out, s.upload(table), s.upload(scalars), p.batch, mode=mode, tile=tile,
-        n_jobs=len(table) // 12, n_blocks=n_blocks, parts=parts, penalty=penalty,
+        p.rows, p.workspace, p.parameters, out, s.upload(table), scalars, p.batch, mode=mode, tile=tile,
+        n_jobs=len(table) // 12, n_blocks=n_blocks, parts=parts, penalties=penalties,
         squares=squares if measured else None,
     )  # fmt: skip
-    check_penalty(sums, n_blocks, weights, penalty is not None)
+    check_penalty(sums, n_blocks, weights, penalties is not None)
     return sums, squares
 
 
@@ -215,8 +215,8 @@ def test_split_batch(accumulate: bool, n: int) -> None:
     count = launch.update_blocks(size)
     sums, squares = s.poison(2 * count, np.float32), s.poison(count, np.float32)
     launch.sum_slabs(
-        p.parameters, out, slabs, n_weights=p.n_weights, parts=3, accumulate=accumulate,
-        penalty=launch.Penalty(0.1, 0.2, sums), squares=squares,
+        p.parameters, out, slabs, slots("sgd", np.float32, 0.1, 0.2), p.batch, n_weights=p.n_weights, parts=3,
+        accumulate=accumulate, penalties=sums, squares=squares,
     )  # fmt: skip
     got = s.download(out)[:size]
     s.check(got, flat + (before if accumulate else 0), bound + 4e-7, "split")
@@ -228,7 +228,8 @@ def test_slabs_are_added_in_order() -> None:
     # (1 + 1e8) - 1e8 is 0 in float32; from the end it would be 1.
     slabs = s.upload(np.repeat(np.array([1, 1e8, -1e8], np.float32), 8))
     out = s.poison(8, np.float32)
-    launch.sum_slabs(s.upload(np.zeros(8, np.float32)), out, slabs, n_weights=8, parts=3, accumulate=False)
+    zeros = s.upload(np.zeros(8, np.float32))
+    launch.sum_slabs(zeros, out, slabs, slabs, s.batch(1), n_weights=8, parts=3, accumulate=False)
     assert (finished(out, 8) == 0).all()
 
 
@@ -243,9 +244,9 @@ def test_update_in_the_same_launch(optimizer: str) -> None:
     start[:n][s.download(p.parameters) == 0] = 0
     fused, plain = s.upload(start), s.upload(start)
     alone = p._replace(parameters=s.upload(s.download(p.parameters)))
-    scalars = np.concatenate([np.full(8, np.nan), slot(optimizer)]).astype(np.float32)
+    scalars = slots(optimizer, np.float32)
     launch.update_parameters(
-        alone.parameters, plain, gradients[:n], s.upload(scalars), 1, optimizer=optimizer, n_weights=p.n_weights
+        alone.parameters, plain, gradients[:n], scalars, p.batch, optimizer=optimizer, n_weights=p.n_weights
     )
     run(p, fused, optimizer, SMALL, l1=0.1, l2=0.2)
     np.testing.assert_array_equal(s.download(p.parameters), s.download(alone.parameters))

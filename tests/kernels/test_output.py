@@ -13,6 +13,7 @@ from gpuprop_kernels.activations import Activation
 from gpuprop_kernels.dropout import mask_constants
 from gpuprop_kernels.head import HEAD, SMALL_HEAD, HeadShape
 from gpuprop_kernels.launch import blocks, padded
+from gpuprop_kernels.optimizers import SCALARS
 from gpuprop_kernels.tile import SMALL
 from tests.kernels import support as s
 
@@ -63,11 +64,11 @@ class Case:
         self.y = s.rows_of(self.batch, all_targets).astype(np.float64)
         self.weight = s.rows_of(self.batch, all_weights).astype(np.float64) if weighted else np.ones(n)
         self.targets = s.upload(all_targets)
-        self.weights = s.upload(all_weights) if weighted else None
+        self.weights = s.upload(all_weights[s.download(self.batch.order)]) if weighted else None
         self.z = s.normal(rng, (n, n_in), dtype)
         self.w, self.b = s.normal(rng, (n_in, k), dtype) / dtype(n_in**0.5), s.normal(rng, (k,), dtype)
-        inverse = np.zeros(16, dtype)
-        inverse[8] = 1 / self.weight.sum()
+        inverse = np.zeros(2 * SCALARS, dtype)
+        inverse[SCALARS] = 1 / self.weight.sum()
         self.scalars = s.upload(inverse)
 
 

@@ -81,8 +81,8 @@ class Device:
             dropout=drop[2],
         )  # fmt: skip
         launch.output_head(
-            v["a2"], w[2], b[2], s.upload(self.y.astype(self.dtype)), s.upload(self.sample_weight), v["d3"], v["sums3"],
-            losses, v["z2"], v["d2"], v["sums2"], scalars, batch, output=Activation("softmax"),
+            v["a2"], w[2], b[2], s.upload(self.y.astype(self.dtype)), s.upload(self.sample_weight[self.order]), v["d3"],
+            v["sums3"], losses, v["z2"], v["d2"], v["sums2"], scalars, batch, output=Activation("softmax"),
             loss="categorical_cross_entropy", metric="class", hidden=HIDDEN[1], n_in=7, n_out=3, targets_ld=3,
             shape=SMALL_HEAD, dropout=drop[2],
         )  # fmt: skip
@@ -93,7 +93,7 @@ class Device:
         launch.accumulate_gradients(
             rows, self.workspace, p, self.state, self.table, scalars, batch, mode="adam", tile=SMALL,
             n_jobs=self.n_jobs, n_blocks=self.n_blocks,
-            penalty=launch.Penalty(0.001, 0.01, s.poison(2 * self.n_blocks, self.dtype)),
+            penalties=s.poison(2 * self.n_blocks, self.dtype),
         )  # fmt: skip
 
     def train(self) -> tuple[Any, Any]:
@@ -105,7 +105,8 @@ class Device:
         )
         weight = [self.sample_weight[self.order[a : a + n]].sum() for a, n in zip(starts, counts, strict=True)]
         table = [
-            update_scalars("adam", 0.01, t + 1, (0.9, 0.999, 1e-8), inverse_weight=1 / weight[t]) for t in range(3)
+            update_scalars("adam", 0.01, t + 1, (0.9, 0.999, 1e-8), inverse_weight=1 / weight[t], penalty=(0.001, 0.01))
+            for t in range(3)
         ]
         scalars = s.upload(np.concatenate(table).astype(self.dtype))
         losses = s.upload(np.full(3 * self.heads * 2, np.nan, self.dtype))

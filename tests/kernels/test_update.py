@@ -11,7 +11,7 @@ from gpuprop.maths.optimizers import get_optimizer
 from gpuprop.measure.equivalence import oracle, tolerances
 from gpuprop_kernels import launch
 from gpuprop_kernels.dropout import keep_word, mask_constants, philox, unit_is_kept
-from gpuprop_kernels.optimizers import STATE_ARRAYS, update_scalars
+from gpuprop_kernels.optimizers import SCALARS, STATE_ARRAYS, update_scalars
 from gpuprop_kernels.target import SIM
 from tests.kernels import support as s
 
@@ -23,13 +23,10 @@ def settings_of(name: str) -> dict[str, float]:
     return vars(get_optimizer(name))
 
 
-def slots(name: str, rate: float, step: int, dtype: Any) -> Any:
+def slots(name: str, rate: float, step: int, dtype: Any, l1: float = 0.0, l2: float = 0.0) -> Any:
     """Return scalars with the update in slot 1 and NaN in slot 0."""
-    return s.upload(
-        np.concatenate([np.full(8, np.nan), update_scalars(name, rate, step, list(settings_of(name).values()))]).astype(
-            dtype
-        )
-    )
+    one = update_scalars(name, rate, step, list(settings_of(name).values()), penalty=(l1, l2))
+    return s.upload(np.concatenate([np.full(SCALARS, np.nan), one]).astype(dtype))
 
 
 @pytest.mark.parametrize("dtype", s.DTYPES, ids=s.case_name)
@@ -45,8 +42,8 @@ def test_optimizer(name: str, dtype: Any) -> None:
         g = s.normal(rng, (N,), dtype)
         sums = s.poison(2 * launch.update_blocks(N), dtype)
         launch.update_parameters(
-            parameters, flat, s.upload(g), slots(name, rate, step, dtype), 1,
-            optimizer=name, n_weights=N_WEIGHTS, penalty=launch.Penalty(l1, l2, sums),
+            parameters, flat, s.upload(g), slots(name, rate, step, dtype, l1, l2), s.batch(1),
+            optimizer=name, n_weights=N_WEIGHTS, penalties=sums,
         )  # fmt: skip
         is_weight = np.arange(N) < N_WEIGHTS
         reported = s.download(sums)[: -s.GUARD].reshape(-1, 2).sum(axis=0)
@@ -72,8 +69,9 @@ def test_clipping(limit: float, dtype: Any) -> None:
     squares = rng.dirichlet(np.ones(37)) * (total @ total)
     parameters = s.upload(p)
     launch.update_parameters(
-        parameters, s.upload(np.zeros(4, dtype)), s.upload(slabs), slots("sgd", 0.1, 1, dtype), 1, optimizer="sgd",
-        n_weights=N_WEIGHTS, parts=2, squares=s.upload(squares.astype(dtype)), n_squares=37, clip_norm=limit,
+        parameters, s.upload(np.zeros(4, dtype)), s.upload(slabs), slots("sgd", 0.1, 1, dtype), s.batch(1),
+        optimizer="sgd", n_weights=N_WEIGHTS, parts=2, squares=s.upload(squares.astype(dtype)), n_squares=37,
+        clip_norm=limit,
     )  # fmt: skip
     expected = p - 0.1 * oracle.clip_by_norm(total, limit)
     bound = tolerances.elementwise_bound("optimizer", expected, dtype, scale=1.0)
@@ -92,19 +90,19 @@ def run_flat(what: str) -> dict[str, Any]:
     count = launch.update_blocks(N)
     buffers["gradients"], buffers["sums"] = s.poison(N, np.float32), s.poison(2 * count, np.float32)
     buffers["squares"] = s.poison(count, np.float32)
-    penalty = launch.Penalty(0.1, 0.2, buffers["sums"])
+    scalars, batch = slots("adamw", 0.1, 2, np.float32, 0.1, 0.2), s.batch(1)
     if what == "max-norm":
-        launch.limit_incoming_norm(inside["parameters"], 0, 0.5, n_in=2, n_out=11)
+        launch.limit_incoming_norm(inside["parameters"], 0, 0.5, batch, n_in=2, n_out=11)
     elif what == "slabs":
         launch.sum_slabs(
-            inside["parameters"], buffers["gradients"], slabs, n_weights=N_WEIGHTS, parts=3, accumulate=False,
-            penalty=penalty, squares=buffers["squares"],
+            inside["parameters"], buffers["gradients"], slabs, scalars, batch, n_weights=N_WEIGHTS, parts=3,
+            accumulate=False, penalties=buffers["sums"], squares=buffers["squares"],
         )  # fmt: skip
     else:
         clip: dict[str, Any] = {"squares": squares, "n_squares": 20, "clip_norm": 0.7} if what == "clipped" else {}
         launch.update_parameters(
-            inside["parameters"], inside["state"], slabs, slots("adamw", 0.1, 2, np.float32), 1, optimizer="adamw",
-            n_weights=N_WEIGHTS, parts=3, penalty=penalty, **clip,
+            inside["parameters"], inside["state"], slabs, scalars, batch, optimizer="adamw", n_weights=N_WEIGHTS,
+            parts=3, penalties=buffers["sums"], **clip,
         )  # fmt: skip
     return {name: s.download(buffer) for name, buffer in buffers.items()}
 
@@ -137,7 +135,7 @@ def test_nadam_far_into_a_run(step: int) -> None:
     state = {"m": np.full(1, 0.5), "v": np.full(1, 0.25)}
     p, g = np.array([1.0]), np.array([-0.3])
     expected = oracle.optimize("nadam", p, g, {name: array.copy() for name, array in state.items()}, 0.01, step, 1)
-    _, of_moment, b1, rest1, b2, rest2, epsilon, minus_of_gradient = update_scalars(
+    _, of_moment, b1, rest1, b2, rest2, epsilon, minus_of_gradient, *_ = update_scalars(
         "nadam", 0.01, step, list(settings_of("nadam").values())
     )
     m, v = b1 * state["m"] + rest1 * g, b2 * state["v"] + rest2 * g * g
@@ -151,7 +149,7 @@ def test_limit_incoming_norm(dtype: Any) -> None:
     w = s.normal(np.random.default_rng(10), (19, 21), dtype) * np.linspace(0, 1, 21, dtype=dtype)
     lead = np.full(8, 7, dtype)
     parameters = s.upload(np.concatenate([lead, s.download(s.matrix(w)), lead]))
-    launch.limit_incoming_norm(parameters, 8, 1.5, n_in=19, n_out=21)
+    launch.limit_incoming_norm(parameters, 8, 1.5, s.batch(1), n_in=19, n_out=21)
     host = s.download(parameters)
     np.testing.assert_array_equal(host[:8], lead)
     np.testing.assert_array_equal(host[-8:], lead)
@@ -184,8 +182,9 @@ def test_philox_known_answers(counter: Any, key: Any, words: Any) -> None:
 
 
 @pytest.mark.skipif(not SIM, reason="calls device functions from the host; the masks are compared on every target")
-def test_without_dropout_all_is_kept() -> None:
+def test_without_dropout_all_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     mask, keep = mask_constants(0.5, 3, 1, np.float32)
     assert keep[0] * keep[1] == 1
+    monkeypatch.setattr("gpuprop_kernels.dropout.part_of", lambda apart: 0)  # there is no block outside of a kernel
     assert unit_is_kept(False)(mask, 0, 0, 0)
     assert not all(unit_is_kept(True)(mask, 0, column, 0) for column in range(64))

@@ -7,13 +7,14 @@ without the padding; `CudaArrays` recovers the padded rows from their strides.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpuprop.arrays import is_sparse, on_gpu, to_host
 from gpuprop.backends.cuda.residence import HostRows, fits
+from gpuprop.backends.uploads import uploaded
 from gpuprop.errors import DeviceMemoryError
 from gpuprop_kernels import launch
 from gpuprop_kernels.launch import Batch, Rows, padded, row_pitch
@@ -77,12 +78,18 @@ class CudaArrays:
 
     def load(self, *arrays: Any) -> tuple[Any, ...]:
         lies_here, sparse = on_gpu(arrays[0]), is_sparse(arrays[0])
-        if lies_here or (not sparse and fits(self.runtime, arrays)):
-            try:
-                return tuple(None if a is None else self.asarray(a, a.dtype) for a in arrays)
-            except DeviceMemoryError:
-                if lies_here:
-                    raise
+        if lies_here:
+            return self._upload(arrays)
+        return uploaded(self, arrays, lambda some: self._brought(some, resident=not sparse))
+
+    def _upload(self, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(None if a is None else self.asarray(a, a.dtype) for a in arrays)
+
+    def _brought(self, arrays: tuple[Any, ...], *, resident: bool) -> tuple[Any, ...]:
+        """Return arrays of the host on the device, if they may lie there and there is room, or else as they are."""
+        if resident and fits(self.runtime, arrays):
+            with suppress(DeviceMemoryError):
+                return self._upload(arrays)
         return tuple(None if a is None else HostRows(a.tocsr() if is_sparse(a) else to_host(a)) for a in arrays)
 
     def _laid_out(self, array: Array) -> Array:

@@ -10,65 +10,74 @@
     then      sum_slabs, update_parameters, limit_incoming_norm: where the batch is split, clipped, or of several parts
 
 The launches read their rows, their rate and the number of their update from slots in device memory (`Step.bind`), so
-that the same launches, once recorded, serve every window and epoch.
+that the same launches, once recorded, serve every window and epoch. Several networks take the launches of one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuprop.backends.cuda.memory import StepMemory
+from gpuprop.backends.cuda.memory import SPARE, Scratch, StepMemory
 from gpuprop.backends.cuda.translation import METRICS, kernel_loss
 from gpuprop_kernels import launch
 from gpuprop_kernels.dropout import mask_constants
 from gpuprop_kernels.gradient import job_table
-from gpuprop_kernels.launch import Batch, Dropout, Penalty, blocks, padded
+from gpuprop_kernels.launch import Batch, Dropout, Networks, blocks, padded
 
 if TYPE_CHECKING:
     from gpuprop.backends.cuda.array_ops import CudaArrays
     from gpuprop.core.array_ops import Array
     from gpuprop.core.data import TrainingData
-    from gpuprop.core.layers import Layers
-    from gpuprop.core.rule import UpdateRule
+    from gpuprop.core.updates import Training
 
 __all__ = ["Step", "limit_incoming_norms"]
 
 
 class Step:
-    """The launches of one update.
+    """The launches of one update, of one network or of several that have the same launches.
+
+    Tiles and parts of the batch are those of a lone network, whatever the number of networks: they decide in which
+    order sums are formed, and so a network gets the same bits in any company.
 
     Parameters
     ----------
     ops : CudaArrays
-    layers, rule
-        Those of the training.
-    max_rows : int
-        The number of rows of the largest part of an update.
-    accumulates : bool
-        Whether an update has several parts, whose gradients add up in memory.
+    trainings : sequence of Training
+        With equal `gpuprop.backends.cuda.together.kind`.
+    scratch : Scratch
     """
 
-    def __init__(self, ops: CudaArrays, layers: Layers, rule: UpdateRule, max_rows: int, *, accumulates: bool) -> None:
-        self._ops, self._layers, self._spec, self._rule = ops, layers, layers.spec, rule
-        self._max_rows, self._stream = max_rows, ops.runtime.stream
-        self._keeps_gradients = accumulates or rule.clip_norm is not None
-        self._drops = [self._dropout(layer, rate) for layer, rate in enumerate(self._spec.dropout)]
+    def __init__(self, ops: CudaArrays, trainings: Sequence[Training], scratch: Scratch) -> None:
+        one = trainings[0]
+        self._ops, self._trainings, self._scratch = ops, trainings, scratch
+        self._spec, self._rule, self._max_rows, self._stream = (
+            one.layers.spec,
+            one.rule,
+            one.part_size,
+            ops.runtime.stream,
+        )
+        self._keeps_gradients = one.part_size < one.update_size or one.rule.clip_norm is not None
+        self._drops = [self._dropout(layer) for layer in range(len(self._spec.dropout))]
         self.memory = memory = StepMemory(
-            ops, layers, rule.state, max_rows, keeps_gradients=self._keeps_gradients, drops_inputs=bool(self._drops[0])
+            ops, trainings, scratch, keeps_gradients=self._keeps_gradients, drops_inputs=bool(self._drops[0])
         )
         self._sizes, self._top, self._has_head = memory.sizes, memory.top, memory.has_head
         self._view, self._activations, self._tiles = memory.view, memory.activations, memory.tiles
         self._make_jobs()
         self._count()
 
-    def _dropout(self, layer: int, rate: float) -> Dropout | None:
-        if not rate:
+    def _dropout(self, layer: int) -> Dropout | None:
+        """Return the constants of a layer's dropout, network by network; either all networks have some, or none."""
+        if not self._spec.dropout[layer]:
             return None
-        mask, keep = mask_constants(rate, self._spec.seed, layer, self._spec.dtype)
-        return Dropout(self._ops.constant(mask, np.int32), self._ops.constant(keep, self._spec.dtype))
+        specs = [training.layers.spec for training in self._trainings]
+        constants = [mask_constants(spec.dropout[layer], spec.seed, layer, spec.dtype) for spec in specs]
+        masks, keeps = (np.concatenate(arrays) for arrays in zip(*constants, strict=True))
+        return Dropout(self._ops.constant(masks, np.int32), self._ops.constant(keeps, self._spec.dtype))
 
     def _make_jobs(self) -> None:
         """Make the table of the launch that forms all gradients."""
@@ -88,10 +97,10 @@ class Step:
             table, self._n_blocks = job_table(jobs, tile)
         self._gradient_tile, self._gradient_parts = tile, parts
         self._jobs, self._n_jobs = self._ops.constant(table, np.int32), 2 * len(jobs)
-        size = self._layers.parameters.flat.size
-        self.tallying_blocks = self._n_blocks if parts == 1 else launch.update_blocks(size)
-        self._squares = self._ops.runtime.view(self._ops.empty(self.tallying_blocks, self._spec.dtype))
-        self._slabs = self._ops.runtime.view(self._ops.empty(parts * size if parts > 1 else 4, self._spec.dtype))
+        n_all, view, take = self.memory.parameters.size, self._ops.runtime.view, self._scratch.take
+        self.tallying_blocks = self._n_blocks if parts == 1 else launch.update_blocks(self.memory.n_parameters)
+        self._squares = view(take("squares", len(self._trainings) * self.tallying_blocks, self._spec.dtype))
+        self._slabs = view(take("slabs", parts * n_all if parts > 1 else SPARE, self._spec.dtype))
 
     def _count(self) -> None:
         """Count the launches, for the size of a window, and the losses that a slot leaves."""
@@ -103,11 +112,19 @@ class Step:
         per_slot = launch.head_rows().rows if self._has_head else self._tiles[self._top].rows
         self.losses_of_a_slot = 2 * blocks(self._max_rows, per_slot)
 
-    def bind(self, schedule: Array, scalars: Array, losses: Array, penalties: Array, order: Array) -> None:
-        """Take the arrays of a window; every launch reads or writes one slot of them."""
-        view, n = self._ops.runtime.view, 2 * self.tallying_blocks
-        self._schedule, self._scalars, self._losses = view(schedule), view(scalars), view(losses)
+    def bind(self, slots: dict[str, Array], order: Array, most_parts: int) -> None:
+        """Take the arrays of a window; every launch reads or writes one slot of them for each network.
+
+        The slots of an update lie together: as many as it has parts for one network, then for the next.
+        """
+        memory, view = self.memory, self._ops.runtime.view
+        count = len(self._trainings)
+        apart = None if count == 1 else most_parts
+        self._networks = Networks(count, apart, memory.n_parameters, memory.n_workspace)
+        self._slots_of_update = count * most_parts
+        self._schedule, self._scalars, self._losses = (view(slots[name]) for name in ("schedule", "scalars", "losses"))
         self._order = view(order)
+        penalties, n = slots["penalties"], 2 * self.tallying_blocks * self._networks.count
         self._penalties = [view(penalties[at : at + n]) for at in range(0, penalties.size, n)]
 
     def view_data(self, place: list[Array | None], data: TrainingData) -> tuple[Any, ...]:
@@ -122,22 +139,24 @@ class Step:
 
     # --- launches ------------------------------------------------------------------------------------------------
 
-    def launch(self, place: int, first_slot: int, n_parts: int, penalty_factor: float) -> None:
-        """Launch the update at `place` of the window; its parts have the slots from `first_slot` on."""
-        penalty = None
-        if self.penalised:
-            spec = self._spec
-            penalty = Penalty(spec.l1 * penalty_factor, spec.l2 * penalty_factor, self._penalties[place])
-        for part in range(n_parts):
-            batch = Batch(self._schedule, first_slot + part, self._max_rows, self._order, self._stream)
+    def launch(self, place: int, n_parts: int) -> None:
+        """Launch the update at `place` of the window, which has so many parts."""
+        networks, penalties = self._networks, self._penalties[place] if self.penalised else None
+        first_slot = place * self._slots_of_update
+        batches = [
+            Batch(self._schedule, first_slot + part, self._max_rows, self._order, self._stream, networks)
+            for part in range(n_parts)
+        ]
+        for part, batch in enumerate(batches):
             self._forward(batch)
             self._backward(batch)
             # Penalties count once in an update.
-            self._gradients_of(batch, accumulate=part > 0, penalty=None if part else penalty)
+            self._gradients_of(batch, accumulate=part > 0, penalties=None if part else penalties)
+        # A network that makes this update has rows in its first part.
         if self._keeps_gradients:
-            self._update(first_slot + n_parts - 1, self.memory.gradients)
+            self._update(batches[0], self.memory.gradients)
         if self._rule.max_norm is not None:
-            limit_incoming_norms(self.memory.flat, self._sizes, self._rule.max_norm, self._stream)
+            limit_incoming_norms(self.memory.flat, self._sizes, self._rule.max_norm, batches[0])
 
     def _inputs(self, layer: int) -> Any:
         """Return the input of layer `layer` + 1."""
@@ -233,7 +252,7 @@ class Step:
             tile=self._tiles[top],
         )
 
-    def _gradients_of(self, batch: Batch, *, accumulate: bool, penalty: Penalty | None) -> None:
+    def _gradients_of(self, batch: Batch, *, accumulate: bool, penalties: Array | None) -> None:
         """Launch the gradients; the same launch makes the update where nothing comes between."""
         splits, keeps = self._gradient_parts > 1, self._keeps_gradients
         squares = None if self._rule.clip_norm is None else self._squares
@@ -256,7 +275,7 @@ class Step:
             n_jobs=self._n_jobs,
             n_blocks=self._n_blocks,
             parts=self._gradient_parts,
-            penalty=None if splits else penalty,
+            penalties=None if splits else penalties,
             squares=None if splits else squares,
         )
         if splits and keeps:
@@ -264,17 +283,18 @@ class Step:
                 self.memory.flat,
                 self.memory.gradients,
                 self._slabs,
+                self._scalars,
+                batch,
                 n_weights=self.memory.n_weights,
                 parts=self._gradient_parts,
                 accumulate=accumulate,
-                penalty=penalty,
+                penalties=penalties,
                 squares=squares,
-                stream=self._stream,
             )
         elif splits:
-            self._update(batch.slot, self._slabs, self._gradient_parts, penalty)
+            self._update(batch, self._slabs, self._gradient_parts, penalties)
 
-    def _update(self, slot: int, gradients: Any, parts: int = 1, penalty: Penalty | None = None) -> None:
+    def _update(self, batch: Batch, gradients: Any, parts: int = 1, penalties: Array | None = None) -> None:
         """Launch the optimizer on gradients in memory, or on the slabs that add up to them."""
         clip = self._rule.clip_norm
         launch.update_parameters(
@@ -282,21 +302,20 @@ class Step:
             self.memory.state,
             gradients,
             self._scalars,
-            slot,
+            batch,
             optimizer=self._rule.optimizer.name,
             n_weights=self.memory.n_weights,
             parts=parts,
             squares=None if clip is None else self._squares,
             n_squares=self.tallying_blocks,
             clip_norm=clip,
-            penalty=penalty,
-            stream=self._stream,
+            penalties=penalties,
         )
 
 
-def limit_incoming_norms(flat: Any, layer_sizes: tuple[int, ...], max_norm: float, stream: Any) -> None:
+def limit_incoming_norms(flat: Any, layer_sizes: tuple[int, ...], max_norm: float, batch: Batch) -> None:
     """Shorten the incoming weights of each unit of each layer to at most `max_norm`."""
     offset = 0
     for n_in, n_out in pairwise(layer_sizes):
-        launch.limit_incoming_norm(flat, offset, max_norm, n_in=n_in, n_out=n_out, stream=stream)
+        launch.limit_incoming_norm(flat, offset, max_norm, batch, n_in=n_in, n_out=n_out)
         offset += n_in * padded(n_out)

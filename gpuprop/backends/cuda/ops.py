@@ -205,7 +205,7 @@ class CudaOps(CudaArrays):
             for group in rule.groups(parameters, gradients):
                 self._update_group(group, rule.optimizer, learning_rate * group.rate_factor, step)
             if rule.max_norm is not None:
-                limit_incoming_norms(self.flat(flat), parameters.layer_sizes, rule.max_norm, self.runtime.stream)
+                limit_incoming_norms(self.flat(flat), parameters.layer_sizes, rule.max_norm, self.whole_batch(1))
 
     def _update_group(self, group: Group, optimizer: Optimizer, rate: float, step: int) -> None:
         """Take one step of the optimizer with parameters of one learning rate."""
@@ -219,10 +219,9 @@ class CudaOps(CudaArrays):
             self.flat(memory),
             self.flat(group.gradients),
             self.constant(slot_scalars(optimizer, rate, step, 1.0), flat.dtype),
-            0,
+            self.whole_batch(1),
             optimizer=optimizer.name,
             n_weights=group.n_weights,
-            stream=self.runtime.stream,
         )
         for index, array in enumerate(state.values()):
             array[...] = memory[index * flat.size : (index + 1) * flat.size]

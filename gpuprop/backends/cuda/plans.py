@@ -1,6 +1,7 @@
 """How updates are made on a CUDA device: by fused kernels, recorded as graphs if possible, or one primitive at a time.
 
-The plan of fused kernels streams data that do not fit the device, whichever of its paths was asked for.
+The plan of fused kernels streams data that do not fit the device, whichever of its paths was asked for. Several
+networks share its launches, see `gpuprop.backends.cuda.together`.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gpuprop.backends.choosing import check_plan_name, only_one
+from gpuprop.backends.choosing import check_plan_name
 from gpuprop.backends.cuda.kernel_plan import CudaPlan
+from gpuprop.backends.cuda.together import TogetherPlan, kernels_fault
 from gpuprop.backends.steps import StepsPlan
 from gpuprop.errors import PlanError
 
@@ -23,21 +25,19 @@ __all__ = ["plan"]
 
 def plan(ops: CudaArrays, trainings: Sequence[Training], want: str) -> Plan:
     """Choose how updates are made; see `gpuprop.core.plan.Backend.plan`."""
-    check_plan_name(want, ("steps", "fused", "graph", "streamed"), ops.device)
-    training = only_one(trainings, f"{ops.device} trains one network after the other")
-    fault = None
-    if not training.rule.optimizer.built_in:
-        fault = f"there is no kernel for the optimizer {training.rule.optimizer.name!r}"
-    elif training.only_steps is not None:
-        fault = training.only_steps
-    elif not training.rule.plain:
-        fault = "the fused kernels know one learning rate for all parameters, and no trained factors of the inputs"
+    check_plan_name(want, ("steps", "fused", "graph", "streamed", "joint"), ops.device)
+    if len(trainings) > 1 or want == "joint":
+        if want not in ("auto", "joint"):
+            raise PlanError(f"plan {want!r} makes the updates of one network, got {len(trainings)}; use plan='joint'")
+        return TogetherPlan(ops, trainings)
+    (training,) = trainings
+    fault = kernels_fault(training)
     if want == "steps" or (want == "auto" and fault is not None):
         because = "as asked for" if want == "steps" else f"because {fault}"
         return StepsPlan(training, f"steps: one kernel after the other, {because}", n_threads=training.n_threads)
     if fault is not None:
         raise PlanError(f"plan {want!r}: {fault}; use plan='steps' or 'auto'")
-    chosen = CudaPlan(ops, training, want)
+    chosen = CudaPlan(ops, [training], want)
     if want not in ("auto", chosen.name):
         raise PlanError(f"plan {want!r}: {chosen.why_not(want)}; use plan={chosen.name!r} or 'auto'")
     return chosen

@@ -125,7 +125,9 @@ class SimulatorRuntime:
         return to_host(array)
 
     def view(self, array: Array) -> Any:
-        return array
+        from gpuprop_kernels.target.simulator import in_place
+
+        return in_place(array)
 
     def to_numpy(self, array: Array) -> NDArray[Any]:
         return np.array(array)

@@ -90,6 +90,7 @@ def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> It
 
     tile, dt, chosen = TILES[tile_name], getattr(numba, dtype), Activation(activation)
     a, i, integer, byte = dt[::1], numba.int32[::1], numba.int32, numba.uint8[::1]
+    lone = (numba.int8, integer, integer)  # one network: see `gpuprop_kernels.networks`
 
     def variant(family: str, option: str, kernel: Any, *signature: Any) -> Variant:
         return Variant(family, option, tile_name, dtype, tile.threads, kernel, signature)
@@ -100,13 +101,17 @@ def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> It
         data = byte if source.startswith("bytes") else a
         family = "forward" + " gathering" * (source != "dense") + " by column" * source.endswith("column")
         option = activation if source == "dense" else f"{activation} {source}"
-        yield variant(family, option, kernel, data, i, a, a, a, a, a, a, i, a, i, *[integer] * 5)
+        yield variant(family, option, kernel, data, i, a, a, a, a, a, a, i, a, i, *[integer] * 5, *lone)
     kernel = forward_kernel(tile, dt, chosen, "dense", keep_z, True)
-    yield variant("forward dropout", f"{activation} dropout", kernel, a, i, a, a, a, a, a, a, i, a, i, *[integer] * 5)
+    yield variant(
+        "forward dropout", f"{activation} dropout", kernel, a, i, a, a, a, a, a, a, i, a, i, *[integer] * 5, *lone
+    )
     for dropout in (False, True):
         kernel = hidden_delta_kernel(tile, dt, chosen, dropout)
         option = f"{activation} dropout" if dropout else activation
-        yield variant("delta dropout" if dropout else "delta", option, kernel, a, a, a, a, a, i, a, i, *[integer] * 5)
+        yield variant(
+            "delta dropout" if dropout else "delta", option, kernel, a, a, a, a, a, i, a, i, *[integer] * 5, *lone
+        )
     for mode, source, tallies in (
         ("store", "dense", (False, False)), ("accumulate", "dense", (False, False)), ("slab", "bytes", (False, False)),
         ("store", "bytes", (True, True)), ("sgd", "bytes", (False, False)), ("adam", "bytes", (False, False)),
@@ -117,7 +122,7 @@ def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> It
         kernel = gradient_kernel(tile, dt, mode, source, *tallies)
         data = byte if source == "bytes" else a
         family = "gradient" + " update" * (mode in STATE_ARRAYS) + " gathering" * (source != "dense")
-        signature = (data, i, a, a, a, a, a, a, a, i, i, integer, a, *[integer] * 4, dt, dt)
+        signature = (data, i, a, a, a, a, a, a, a, i, i, integer, a, *[integer] * 4, *lone)
         option = " ".join([mode, source, *["tallied"] * any(tallies)])
         yield variant(family, option, kernel, *signature)
     pair = Activation("softmax"), "categorical_cross_entropy", "class"
@@ -126,7 +131,7 @@ def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> It
         arrays = (a if source == "dense" else byte, i, *[a] * 10, numba.uint32[::1], i)
         family = "wide" + " gathering" * (source != "dense") + " by column" * source.endswith("column")
         option = "softmax" if source == "dense" else f"softmax {source}"
-        yield variant(family, option, kernel, *arrays, integer, a, *[integer] * 5)
+        yield variant(family, option, kernel, *arrays, integer, a, *[integer] * 5, *lone)
 
 
 def flat_variants(dtype: str) -> Iterator[Variant]:
@@ -142,6 +147,7 @@ def flat_variants(dtype: str) -> Iterator[Variant]:
 
     dt = getattr(numba, dtype)
     a, i, integer, byte = dt[::1], numba.int32[::1], numba.int32, numba.uint8[::1]
+    lone = (numba.int8, integer, integer)  # one network: see `gpuprop_kernels.networks`
 
     def variant(family: str, option: str, threads: int, kernel: Any, *signature: Any) -> Variant:
         return Variant(family, option, "", dtype, threads, kernel, signature)
@@ -152,7 +158,7 @@ def flat_variants(dtype: str) -> Iterator[Variant]:
         ("softmax", "squared_error", "residual"), ("identity", "absolute_error", "residual"),
         ("softplus", "huber(1.5)", "residual"), ("identity", "pinball(0.9)", "residual"),
     ]  # fmt: skip
-    head_signature = (a, a, a, a, a, i, a, a, a, a, a, a, i, a, i, integer, a, integer, integer, integer)
+    head_signature = (a, a, a, a, a, i, a, a, a, a, a, a, i, a, i, integer, a, *[integer] * 3, *lone)
     for output, loss, metric in pairs:
         out = Activation(output)
         for hidden in HIDDEN if loss == "categorical_cross_entropy" else ("relu",):
@@ -164,11 +170,13 @@ def flat_variants(dtype: str) -> Iterator[Variant]:
     yield variant("softmax", "", ROWS.threads, softmax_rows_kernel(ROWS, dt), a, a, integer, integer, integer)
     for optimizer in STATE_ARRAYS:
         kernel = update.update_kernel(dt, optimizer, True, True)
-        signature = (a, a, a, a, a, a, *[integer] * 5, dt, dt, dt)
+        signature = (a, a, a, a, a, a, i, integer, lone[0], *[integer] * 5, dt)
         yield variant("update", optimizer, update.UPDATE_BLOCK, kernel, *signature)
     kernel = update.sum_slabs_kernel(dt, False, True, True)
-    yield variant("sum slabs", "", update.UPDATE_BLOCK, kernel, a, a, a, a, a, integer, integer, integer, dt, dt)
+    yield variant("sum slabs", "", update.UPDATE_BLOCK, kernel, *[a] * 6, i, integer, lone[0], *[integer] * 4)
     kernel, threads = max_norm.limit_norm_kernel(dt), max_norm.NORM_COLUMNS * max_norm.NORM_ROWS
-    yield variant("limit norm", "", threads, kernel, a, integer, integer, integer, dt)
+    yield variant("limit norm", "", threads, kernel, a, i, integer, lone[0], *[integer] * 3, dt, integer)
     kernel = load_batch_kernel(dt, "bytes", True)
-    yield variant("load batch", "bytes dropout", BATCH_BLOCK, kernel, byte, i, a, a, a, i, a, i, *[integer] * 4)
+    yield variant(
+        "load batch", "bytes dropout", BATCH_BLOCK, kernel, byte, i, a, a, a, i, a, i, *[integer] * 4, lone[0], integer
+    )

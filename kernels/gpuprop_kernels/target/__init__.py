@@ -15,6 +15,7 @@ One source serves both. Compiled, each name here is an intrinsic or an inlined d
 ``vector(width)``      the pair (load, store) between memory and registers, ``width`` elements at a time
 ``cuda.shared.array``  the shared memory of a kernel, always with ``alignment=16``; one buffer a kernel
 ``cuda.local.array``   registers, where every index is known once loops are unrolled
+``is_int32``           whether an argument is an int32, which the compiler knows: the other branch goes
 ``count_in``           this block in a count of blocks: an integer atomic between two fences
 ``exp log ...``        the functions of ``math``, in the dtype of their argument
 =====================  ====================================================================================
@@ -56,6 +57,7 @@ __all__ = [
     "grid_y",
     "i32",
     "int32",
+    "is_int32",
     "kernel",
     "ld1",
     "ld2",

@@ -177,6 +177,17 @@ def bytes4(typing: Any, word: Any) -> Any:
     return types.UniTuple(types.int32, 4)(types.uint32), generate
 
 
+@intrinsic
+def is_int32(typing: Any, value: Any) -> Any:
+    """Return whether a number is an int32: a constant of the compiled kernel, so that only one branch is left."""
+    found = value == types.int32
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return context.get_constant(types.boolean, found)
+
+    return types.boolean(value), generate
+
+
 @device
 def product32(a, b):
     """Return the high and the low word of the 64-bit product."""

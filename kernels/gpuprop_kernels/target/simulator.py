@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numba import cuda as numba_cuda
+from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 
 
 class _Registers:
@@ -65,9 +66,23 @@ def _raw(array: Any) -> Any:
     return array if isinstance(array, np.ndarray) else array._item._ary
 
 
+def in_place(array: Any) -> Any:
+    """Return an array that a kernel works on as it is.
+
+    The simulator copies each NumPy array to a launch and back. Where two arguments overlap, one of which the kernel
+    writes, the copy of the other would bring back what was there before.
+    """
+    return FakeCUDAArray(array)
+
+
 def i32(x: Any) -> int:
     """Return a Python integer: it neither wraps nor warns."""
     return int(x)
+
+
+def is_int32(x: Any) -> bool:
+    """Return whether a number is an int32."""
+    return isinstance(x, np.int32)
 
 
 def u32(x: Any) -> int:

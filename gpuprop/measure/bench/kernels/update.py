@@ -71,12 +71,11 @@ class Update(Kernel):
         p, g = self._on_device(ops)
         state = ops.flat(ops.asarray(np.zeros(2 * p.flat.size + 4), self.dtype))
         parameters, gradients = ops.flat(p.flat), ops.flat(g.flat)
-        scalars = ops.constant(slot_scalars(Adam(), RATE, 1, 1.0), self.dtype)
+        scalars, batch = ops.constant(slot_scalars(Adam(), RATE, 1, 1.0), self.dtype), ops.whole_batch(1)
         return Contender(
             "gpuprop",
             lambda: launch.update_parameters(
-                parameters, state, gradients, scalars, 0, optimizer="adam", n_weights=p.n_weights,
-                stream=ops.runtime.stream,
+                parameters, state, gradients, scalars, batch, optimizer="adam", n_weights=p.n_weights
             ),
             lambda: {"p": p.to_host(ops)},
             capturable=True,
@@ -128,12 +127,10 @@ class MaxNorm(Kernel):
         from gpuprop_kernels import launch
 
         w = ops.asarray(self.host["w"], self.dtype)
-        flat = ops.flat(w)
+        flat, batch = ops.flat(w), ops.whole_batch(1)
         return Contender(
             "gpuprop",
-            lambda: launch.limit_incoming_norm(
-                flat, 0, self.LIMIT, n_in=self.n_in, n_out=self.n_out, stream=ops.runtime.stream
-            ),
+            lambda: launch.limit_incoming_norm(flat, 0, self.LIMIT, batch, n_in=self.n_in, n_out=self.n_out),
             lambda: {"w": ops.to_numpy(w)},
             capturable=True,
         )

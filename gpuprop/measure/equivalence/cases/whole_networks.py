@@ -23,6 +23,7 @@ from gpuprop.measure.equivalence.case import DTYPES, Case, Check
 from gpuprop.measure.equivalence.cases.output import targets_for
 from gpuprop.model.network import Network
 from gpuprop.training.callbacks import Callback
+from gpuprop.training.side_by_side import train_together
 from gpuprop.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ def cases() -> Iterator[Case]:
         yield Case("training", "60 updates", dtype, partial(training, SHORT, "curve"))
         yield Case("training", "1,500 images of MNIST, 784-128-10", dtype, mnist)
         yield Case("replay", "many updates at once, or one by one", dtype, replay)
+        yield Case("together", "three networks in the same launches, or each alone", dtype, together)
 
 
 # --- data and networks ---------------------------------------------------------------------------------------------
@@ -299,3 +301,29 @@ def replay(ops: Ops, dtype: np.dtype[Any]) -> Iterator[Check]:
     assert math.isfinite(at_once.history["train_loss"][-1])
     yield Check("losses", at_once.history["train_loss"], one_by_one.history["train_loss"])
     yield Check("parameters", at_once.network.host_parameters(), one_by_one.network.host_parameters())
+
+
+def together(ops: Ops, dtype: np.dtype[Any]) -> Iterator[Check]:
+    """Networks of their own rows, rates, penalties and dropout get the bits of their lone fits from common launches."""
+    recipes = [
+        Recipe(
+            (20, 17, 10), n_samples=90 - 13 * i, weighted=True, network={"dropout": 0.2 + 0.1 * i, "l2": 1e-3 * (1 + i)}
+        )
+        for i in range(3)
+    ]
+    how: list[dict[str, Any]] = [
+        OPTIONS | {"batch_size": 8, "epochs": 2, "learning_rate": 0.01 * (1 + i)} for i in range(3)
+    ]
+    lone = [trained(recipe, ops, dtype, **options) for recipe, options in zip(recipes, how, strict=True)]
+    trainings, trainers = [], []
+    for recipe, options in zip(recipes, how, strict=True):
+        rows, y, weight, scaling = data_of(recipe, dtype)
+        trainers.append(Trainer(network_of(recipe, ops, dtype, scaling), row_orders=orders, **options))
+        trainings.append(trainers[-1].training(rows, y, weight))
+    for error in train_together(trainings):
+        if error is not None:
+            raise error
+    for number, (one, other) in enumerate(zip(trainers, lone, strict=True)):
+        expected = other.network.host_parameters()
+        yield Check(f"losses of network {number}", one.history["train_loss"], other.history["train_loss"])
+        yield Check(f"parameters of network {number}", one.network.host_parameters(), expected)
