@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from copy import copy
 from functools import cached_property, partial
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gpuprop.cli.progress import EpochTable
+    from gpuprop.core.communicator import Communicator
     from gpuprop.datasets import Dataset
     from gpuprop.estimators.columns import Columns
     from gpuprop.estimators.tabular import BaseTabular
@@ -84,10 +86,14 @@ class Run(Protocol):
     def recorder(self) -> Recorder:
         """Return the callback that records an animation, after a check of the network's size."""
 
-    def fit(self, folder: RunFolder, onlookers: Sequence[Callback]) -> Stop | None:
+    def divide(self, communicator: Communicator | None, shards: int | None) -> None:
+        """Share the training with other processes; see `gpuprop.Trainer`."""
+
+    def fit(self, folder: RunFolder | None, onlookers: Sequence[Callback]) -> Stop | None:
         """Train, or go on from the last checkpoint, and write checkpoints and what `gpuprop watch` shows.
 
-        `onlookers` are further callbacks. Return what has ended the training early, Ctrl-C or another signal.
+        `onlookers` are further callbacks. Without a folder, another process writes and shows. Return what has ended the
+        training early, Ctrl-C or another signal.
         """
 
     def save(self, path: Path) -> None:
@@ -226,7 +232,11 @@ class ArrayRun:
         Recorder.check(self.trainer.network)
         return Recorder(*self._train_part)
 
-    def fit(self, folder: RunFolder, onlookers: Sequence[Callback]) -> Stop | None:
+    def divide(self, communicator: Communicator | None, shards: int | None) -> None:
+        """Share the training with other processes."""
+        self.trainer.communicator, self.trainer.shards = communicator, shards
+
+    def fit(self, folder: RunFolder | None, onlookers: Sequence[Callback]) -> Stop | None:
         """Train the network; a regression learns standardised targets, and answers in the units of the data."""
         from gpuprop.learn.live.snapshot import LiveRun
         from gpuprop.training.checkpoint import Checkpoint
@@ -234,11 +244,12 @@ class ArrayRun:
 
         trainer, (X, y) = self.trainer, self._train_part
         table = _table(trainer.network)
-        trainer.callbacks += [*_displays(table, LiveRun(folder.staging, X, y)), *onlookers]
+        if folder is not None:
+            trainer.callbacks += [*_displays(table, LiveRun(folder.staging, X, y)), *onlookers]
         targets = StandardisedTargets.of(trainer.network, y)
         if targets.mean is not None and targets.deviation is not None:
             trainer.units = targets.mean, targets.deviation
-        trainer.checkpoint = Checkpoint(folder.checkpoints, EVERY, finish=targets.fold)
+        trainer.checkpoint = Checkpoint(_checkpoints(folder), EVERY, finish=targets.fold)
         stopped: Stop | None = None
         with shown_warnings():
             try:
@@ -359,18 +370,25 @@ class TableRun:
         Recorder.check(self.trainer.network)
         return Recorder(*self._watched())
 
-    def fit(self, folder: RunFolder, onlookers: Sequence[Callback]) -> Stop | None:
+    def divide(self, communicator: Communicator | None, shards: int | None) -> None:
+        """Share the training with other processes."""
+        self._estimator.divided(communicator, shards)
+
+    def fit(self, folder: RunFolder | None, onlookers: Sequence[Callback]) -> Stop | None:
         """Fit the estimator."""
         from gpuprop.learn.live.snapshot import LiveRun
         from gpuprop.training.checkpoint import Checkpoint
 
         frame, y = self._parts.train
         table = _table(self.trainer.network)
-        live = LiveRun(folder.staging, *self._watched(), pictures=False)
-        callbacks = [self._begin, *_displays(table, live), *onlookers]
+        callbacks: list[Callback] = [self._begin]
+        if folder is not None:
+            live = LiveRun(folder.staging, *self._watched(), pictures=False)
+            callbacks += [*_displays(table, live), *onlookers]
         estimator = self._estimator.set_params(callbacks=callbacks)
-        save = partial(self._save_unfinished, folder.checkpoints)
-        estimator.checkpointed(Checkpoint(folder.checkpoints, EVERY, finish=save))
+        checkpoints = _checkpoints(folder)
+        save = partial(self._save_unfinished, checkpoints)
+        estimator.checkpointed(Checkpoint(checkpoints, EVERY, finish=save))
         stopped: Stop | None = None
         with shown_warnings(but_for="training interrupted by the user") as interruptions:
             try:
@@ -458,6 +476,11 @@ class _Begin(Callback):
         )
         _print_training(trainer, str(getattr(trainer.schedule, "name", trainer.schedule)), f"seed {self._seed}")
         _print_device(self.device, trainer.network)
+
+
+def _checkpoints(folder: RunFolder | None) -> Path:
+    """Return where checkpoints go; a process that writes none gets a place that does not exist."""
+    return Path(os.devnull) / "checkpoints" if folder is None else folder.checkpoints
 
 
 def _table(network: Network) -> EpochTable:

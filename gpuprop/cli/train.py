@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,11 +24,16 @@ from gpuprop.cli.options import (
     parse_hidden,
     parse_rate,
     parse_scale,
+    wrong_options,
 )
+from gpuprop.cli.processes import follow_along, processes_of, quiet_but_for_rank_0
 from gpuprop.maths.activations import ACTIVATIONS
 from gpuprop.maths.losses import LOSSES
 from gpuprop.maths.optimizers import OPTIMIZERS
 from gpuprop.maths.schedules import SCHEDULES
+
+if TYPE_CHECKING:
+    from gpuprop.core.communicator import Communicator
 
 __all__ = ["register"]
 
@@ -188,6 +193,21 @@ def train(
             "cannot serve.",
         ),
     ] = "auto",
+    communicator: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|mpi|none",
+            help="Whether the processes that mpirun has started train one network together; auto: if mpirun was used.",
+        ),
+    ] = "auto",
+    shards: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Parts of each update that processes divide among themselves, a power of two: the bits depend on it, "
+            "and not on the number of processes.  [default: 8 under mpirun, else none]",
+        ),
+    ] = None,
     dropout: Annotated[
         Any,
         typer.Option(
@@ -254,19 +274,32 @@ def train(
 ) -> None:
     """Load, choose, say, train, save, report."""
     options = {name: value for name, value in locals().items() if name != "context"}
-    stored = None
+    with wrong_options():
+        processes = processes_of(communicator)
+    with quiet_but_for_rank_0(processes):
+        _train(context, options, processes)
+
+
+def _train(context: typer.Context, options: dict[str, Any], processes: Communicator | None) -> None:
+    """Train with the options of `train`, in one process or in several."""
+    from gpuprop.training.agreement import from_root
+    from gpuprop.training.sharding import check_shards
+
+    stored, resume = None, options["resume"]
     if resume is not None:
         from gpuprop.cli.resuming import is_done, options_of, stored_in
 
         given = [name for name in options if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"]
-        stored = stored_in(resume)
+        stored = from_root(processes, lambda: stored_in(resume))
         options |= options_of(stored, {name: options[name] for name in given})
         if is_done(stored, options):
             print(f"{resume}: the training is complete; --epochs N asks for more")
             return
-    elif data is None:
+    elif options["data"] is None:
         raise OptionError("got no DATA, expected a built-in data set, openml:NAME or a file; or --resume DIR")
     check_device(options["device"])
+    with wrong_options():
+        options["shards"] = check_shards(options.get("shards"), processes)
 
     from gpuprop import datasets
     from gpuprop.cli.array_run import array_run
@@ -280,9 +313,13 @@ def train(
         if sought:
             options["lr"] = None
         run, chosen = (table_run if datasets.is_table(options["data"]) else array_run)(options)
+        run.divide(processes, options["shards"])
         if sought:  # a resume finds the number among the options
             options["lr"] = run.find_rate()
         if options["profile"]:
             print(f"{run.profile()}\n", flush=True)
+        if processes is not None and processes.rank > 0:
+            follow_along(run)
+            return
         course = Course(run, chosen, options, stored)
     course.follow()

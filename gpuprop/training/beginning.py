@@ -21,6 +21,7 @@ from gpuprop.training.records import LiveProgress, Patience
 from gpuprop.training.run import Run, step_callbacks
 from gpuprop.training.saving import check_settings
 from gpuprop.training.settings import fingerprints, settings_of
+from gpuprop.training.sharding import sharding_of
 from gpuprop.training.sources import restore_sources
 from gpuprop.training.state import check_data, check_fit
 
@@ -80,7 +81,7 @@ def begin(trainer: Any, given: tuple[Any, Any, Any], progress: Progress, stored:
         stopped=stored is not None and stored.stopped,
         scores=None
         if data["validation "] is None
-        else ValidationScores(trainer.metrics, data["validation "], trainer.units),
+        else ValidationScores(trainer.metrics, data["validation "], trainer.units, training.sharding),
     )
     run.fingerprints = known
     if progress.parameters is not None:
@@ -93,7 +94,7 @@ def begin(trainer: Any, given: tuple[Any, Any, Any], progress: Progress, stored:
     restore_sources(trainer, progress.sources)
     if progress.learning_rates is not None and trainer.learning_rate in progress.learning_rates:
         run.first_rate, run.rate = progress.learning_rates
-    if trainer.checkpoint is not None:
+    if trainer.checkpoint is not None and run.leads:
         trainer.checkpoint.begin(progress.epochs_done, _steps(progress), resumed=stored is not None)
     return run
 
@@ -154,6 +155,7 @@ def _training(trainer: Any, data: TrainingData | None, progress: Progress, store
         joined=here and place.get("plan") == "joint",
         varying_dropout=trainer.dropout_schedule is not None and any(network.dropout),
         updates_before=trainer.updates_before + progress.steps_done,
+        sharding=sharding_of(trainer.shards, trainer.communicator),
     )
 
 

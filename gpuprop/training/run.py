@@ -117,6 +117,11 @@ class Run:
         return [one for one in trainer.callbacks if any(one is known for known in self.told)]
 
     @property
+    def leads(self) -> bool:
+        """Whether this process calls the callbacks and writes files: of several, the one of rank 0."""
+        return self.training.sharding is None or self.training.sharding.communicator.rank == 0
+
+    @property
     def plan_reason(self) -> str | None:
         """How updates are made and why, in one sentence; None before the first epoch has begun."""
         return self.reason if self.plan is None else self.plan.reason
@@ -136,7 +141,7 @@ class Run:
     def plan_of(self, network: Network, want: str) -> Plan:
         """Return the plan of the updates, chosen when it is first needed."""
         if self.plan is None:
-            kept = None if self.former_place else renewed(network, self.training, want)
+            kept = None if self.former_place or self.training.sharding else renewed(network, self.training, want)
             self.plan = choose_plan([self.training], want=want) if kept is None else kept
             former = self.former_place.get("plan")
             here = self.former_place.get("device") == self.ops.device
@@ -180,7 +185,7 @@ class Run:
         """
         plan, callbacks, n_updates = (
             self.plan_of(trainer.network, trainer.plan),
-            step_callbacks(trainer),
+            step_callbacks(trainer) if self.leads else [],
             trainer.steps_per_epoch,
         )
         with plan.active():
@@ -195,7 +200,10 @@ class Run:
             self.making, self.undo = True, plan.rewind
             while first < n_updates:
                 at_boundary(first)
-                stop = first + 1 if callbacks else self._stop(trainer, plan.updates_of_call, first, n_updates)
+                watched = self.training.watched
+                stop = first + 1 if watched else self._stop(trainer, plan.updates_of_call, first, n_updates)
+                if trainer.communicator is not None:  # it follows from times, which differ
+                    stop = trainer.communicator.broadcast(stop)
                 self._run(plan, first, stop)
                 first = stop
                 for callback in callbacks:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gpuprop.backends.choosing import check_plan_name, only_one
+from gpuprop.backends.choosing import check_plan_name, only_one, sharded
 from gpuprop.backends.cuda.kernel_plan import CudaPlan
 from gpuprop.backends.steps import StepsPlan
 from gpuprop.errors import PlanError
@@ -23,6 +23,9 @@ __all__ = ["plan"]
 
 def plan(ops: CudaArrays, trainings: Sequence[Training], want: str) -> Plan:
     """Choose how updates are made; see `gpuprop.core.plan.Backend.plan`."""
+    shards = sharded(trainings, want)
+    if shards is not None:
+        return shards
     check_plan_name(want, ("steps", "fused", "graph", "streamed"), ops.device)
     training = only_one(trainings, f"{ops.device} trains one network after the other")
     fault = None
