@@ -76,9 +76,7 @@ def one_kill(folder: Path, rng: random.Random) -> bool:
     arguments = command(n, str(WORKER), "killed", str(folder), alone=True)
     began = time.monotonic()
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            arguments, env=environment(TIMEOUT), stdout=log, stderr=log, start_new_session=True
-        )
+        process = subprocess.Popen(arguments, env=environment(TIMEOUT), stdout=log, stderr=log, start_new_session=True)
     pid = folder / f"{rank}.pid"
     while not (pid.exists() and pid.read_text()) and process.poll() is None and time.monotonic() < began + _GRACE:
         time.sleep(0.01)

@@ -1,7 +1,7 @@
 """What the processes of `mpirun` do in tests; rank 0 writes what came out.
 
-    mpirun -n 4 python tests/mpi_worker.py bits OUT.json numpy cpu
-    mpirun -n 2 python tests/mpi_worker.py killed FOLDER
+mpirun -n 4 python tests/mpi_worker.py bits OUT.json numpy cpu
+mpirun -n 2 python tests/mpi_worker.py killed FOLDER
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +80,13 @@ def digest(trainer: gpuprop.Trainer) -> str:
 
 
 def bits(out: str, *devices: str) -> None:
-    """Write the digests of all cases, as every process has them."""
+    """Write the digests of all cases, or of the first so many for "DEVICE:NUMBER", as every process has them."""
     found = {}
-    for device in devices:
-        for name, case in cases(device).items():
+    for one in devices:
+        device, _, number = one.partition(":")
+        for name, case in list(cases(device).items())[: int(number or 99)]:
             trainer = trained(case, communicator="mpi")
-            digests = trainer.communicator.gather(digest(trainer))
+            digests = _gathered(digest(trainer))
             assert len(set(digests)) == 1, (name, digests)
             found[f"{device}: {name}"] = digests[0]
     _write(out, found)
@@ -100,7 +102,7 @@ def diverging(out: str) -> None:
     except gpuprop.NonFiniteLossError as error:
         message = str(error)
     later = trained(cases("numpy")["regression, weights"], communicator="mpi")
-    _write(out, {"messages": later.communicator.gather(message), "later": digest(later)})
+    _write(out, {"messages": _gathered(message), "later": digest(later)})
 
 
 def other_data(out: str) -> None:
@@ -123,7 +125,7 @@ class Breaking(gpuprop.Callback):
 
     calls = 0
 
-    def on_epoch_end(self, trainer: gpuprop.Trainer, epoch: int, record: dict[str, Any]) -> None:
+    def on_epoch_end(self, trainer: gpuprop.Trainer, epoch: int, record: Mapping[str, float | None]) -> None:
         """Count, and fail."""
         Breaking.calls += 1
         if epoch == 2:
@@ -163,6 +165,12 @@ class Slow(gpuprop.Callback):
     def on_step_end(self, trainer: gpuprop.Trainer, epoch: int, step: int) -> None:
         """Sleep a little."""
         time.sleep(0.02)
+
+
+def _gathered(value: Any) -> list[Any]:
+    from mpi4py import MPI
+
+    return list(MPI.COMM_WORLD.allgather(value))
 
 
 def _write(out: str, found: dict[str, Any]) -> None:

@@ -20,9 +20,9 @@ from gpuprop.training.settings import (
     different_data,
     different_place,
     different_settings,
-    fingerprints,
     settings_of,
 )
+from gpuprop.training.state import data_of
 from gpuprop.training.stored import place_of
 
 if TYPE_CHECKING:
@@ -107,14 +107,14 @@ def check_alike(trainer: Any, run: Run) -> None:
     if communicator is None or communicator.size == 1:
         return
     network = trainer.network
-    run.fingerprints = fingerprints(run.data, run.ops)
+    data_of(run)  # which may take a moment: all at once
     options = {name: described(getattr(trainer, name)) for name in ("epochs", "learning_rate", "n_threads", "shards")}
     with suppress(ValueError):  # functions without a name cannot be compared
         options |= settings_of(trainer)
     place = place_of(network, None, None) | {"device": network.device_.partition(":")[0]}
     options["checkpoint"] = trainer.checkpoint is not None
     options["network's parameters"] = f"those of CRC {_crc(run):08x}"
-    all_of_them = communicator.gather((options, place, run.fingerprints))
+    all_of_them = communicator.gather((options, place, data_of(run)))
     first, complaints = all_of_them[0], []
     for rank, (theirs, there, data) in enumerate(all_of_them):
         phrases = [

@@ -11,6 +11,7 @@ from gpuprop.core.data import TrainingData
 from gpuprop.core.parameters import Parameters
 from gpuprop.core.rule import UpdateRule
 from gpuprop.core.updates import Training
+from gpuprop.datasets.stored import StoredRows
 from gpuprop.maths.losses import smoothed_labels
 from gpuprop.training.inputs_scaling import continued
 from gpuprop.training.known_targets import prepared
@@ -24,11 +25,12 @@ from gpuprop.training.settings import fingerprints, settings_of
 from gpuprop.training.sharding import sharding_of
 from gpuprop.training.sources import restore_sources
 from gpuprop.training.state import check_data, check_fit
+from gpuprop.training.windows import Windows, windows_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gpuprop.core.array_ops import Array
+    from gpuprop.core.array_ops import Array, ArrayOps
     from gpuprop.training.checkpoint import StoredCheckpoint
     from gpuprop.training.records import Progress
 
@@ -56,17 +58,22 @@ def begin(trainer: Any, given: tuple[Any, Any, Any], progress: Progress, stored:
     """
     network = trainer.network
     settings = settings_of(trainer) if trainer.checkpoint is not None or stored is not None else {}
-    data = _prepared(trainer, *given)
-    known = fingerprints(data, network.ops) if progress.data else None
+    windows: Windows | None = None
+    if isinstance(given[0], StoredRows):
+        data, windows = _windowed(trainer, *given)
+    else:
+        data = _prepared(trainer, *given)
+    known = _fingerprints(data, windows, network.ops) if progress.data or windows else None
     if stored is not None:  # a scaling of the inputs follows from the data, which are to be named then
         check_settings(stored, trainer, {**settings, _SCALING: stored.settings.get(_SCALING)})
     check_fit(trainer, progress)
-    if known is not None:
+    if known is not None and progress.data:
         check_data(progress, known)
     if stored is not None:
         check_settings(stored, trainer, settings)
     trainer.updates_before = _updates_before(trainer, progress)
-    training, parameters = _training(trainer, data[""], progress, stored), network.host_parameters()
+    n_samples = None if windows is None else windows.stored.n_samples
+    training, parameters = _training(trainer, data[""], n_samples, progress, stored), network.host_parameters()
     run = Run(
         training=training,
         data=data,
@@ -79,6 +86,7 @@ def begin(trainer: Any, given: tuple[Any, Any, Any], progress: Progress, stored:
         within=progress.within,
         former_place={} if stored is None else stored.place,
         stopped=stored is not None and stored.stopped,
+        windows=windows,
         scores=None
         if data["validation "] is None
         else ValidationScores(trainer.metrics, data["validation "], trainer.units, training.sharding),
@@ -129,10 +137,42 @@ def _prepared(trainer: Any, X: Any, y: Any, sample_weight: Any) -> dict[str, Tra
     return {"": data, "validation ": validation}
 
 
-def _training(trainer: Any, data: TrainingData | None, progress: Progress, stored: StoredCheckpoint | None) -> Training:
-    """Return the training as plans know it, with a rule that knows nothing yet."""
+def _windowed(trainer: Any, rows: StoredRows, y: Any, weight: Any) -> tuple[dict[str, TrainingData | None], Windows]:
+    """Return what `_prepared` returns for rows that stay on disk; a share for validation is whole pieces, in memory."""
+    if y is not None or weight is not None:
+        raise ValueError("y, sample_weight: rows that stay on disk have their targets with them; leave these out")
+    network, validation = trainer.network, None
+    if isinstance(trainer.validation, float):
+        rows, held_out = rows.held_out(trainer.validation, trainer.seed)
+        validation = network.prepare(*held_out)
+    elif trainer.validation is not None:
+        validation = network.prepare(*trainer.validation)
+    update_size = min((trainer.batch_size or rows.n_samples) * trainer.accumulation_steps, rows.n_samples)
+    windows = windows_of(rows, trainer, update_size)
+    return {"": windows.data, "validation ": validation}, windows
+
+
+def _fingerprints(data: dict[str, TrainingData | None], windows: Windows | None, ops: ArrayOps) -> dict[str, str]:
+    """Return what a resume must find unchanged of the data."""
+    if windows is None:
+        return fingerprints(data, ops)
+    return windows.fingerprints | fingerprints({"validation ": data["validation "]}, ops)
+
+
+def _training(
+    trainer: Any,
+    data: TrainingData | None,
+    n_samples: int | None,
+    progress: Progress,
+    stored: StoredCheckpoint | None,
+) -> Training:
+    """Return the training as plans know it, with a rule that knows nothing yet.
+
+    `n_samples` are the rows of the data set, where those in memory are fewer.
+    """
     assert data is not None, "only validation data may be missing"
-    network, n_samples = trainer.network, data.n_samples
+    smoothed = _smoothed(trainer, data) if n_samples is None else data
+    network, n_samples = trainer.network, n_samples or data.n_samples
     part_size = min(trainer.batch_size or n_samples, n_samples)
     update_size = min((trainer.batch_size or n_samples) * trainer.accumulation_steps, n_samples)
     n_rows = n_samples - (n_samples % update_size if trainer.drop_last else 0)
@@ -143,7 +183,7 @@ def _training(trainer: Any, data: TrainingData | None, progress: Progress, store
     trainer.n_samples, trainer.steps_per_epoch = n_samples, -(-n_rows // update_size)
     return Training(
         layers=network.layers,
-        data=_smoothed(trainer, data),
+        data=smoothed,
         rule=UpdateRule(trainer.optimizer, {}),
         part_size=part_size,
         update_size=update_size,

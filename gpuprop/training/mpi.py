@@ -37,9 +37,9 @@ TIMEOUT_VARIABLE = "GPUPROP_MPI_TIMEOUT"
 """This environment variable says how many seconds a process waits for the others; the default is 300."""
 _TIMEOUT = 300.0
 
-#: Whoever waits looks for failures of others after so many seconds, and from then on sleeps between two looks: until
-#: then it gives its processor away by `os.sched_yield`, which for processes that share one is faster than to sleep.
-_PATIENCE, _SLEEP = 0.02, 0.0005
+#: Whoever waits gives its processor away by `os.sched_yield`, which answers fastest, for so many seconds, and then
+#: sleeps between two looks: the system prefers who has slept to other work. It looks for failures less often.
+_PATIENCE, _SLEEP, _LOOK = 0.001, 0.00005, 0.02
 #: The seconds that a process whose training has failed waits for the others to say so, before it ends them.
 _FAREWELL = 2.0
 
@@ -190,7 +190,7 @@ class MpiCommunicator:
         while not request.Test():
             if time.monotonic() > until:
                 return None
-            time.sleep(_SLEEP)
+            time.sleep(_LOOK)
         return [bytes(one).rstrip(b"\0").decode(errors="replace") for one in last]
 
     def _started(self, collective: str, *arguments: Any) -> Any:
@@ -215,7 +215,7 @@ class MpiCommunicator:
             if now - began < _PATIENCE:
                 os.sched_yield()
                 continue
-            if now - looked > _PATIENCE:
+            if now - looked > _LOOK:
                 looked = now
                 self._look_for_failures()
             if now - began > self._timeout:

@@ -19,6 +19,7 @@ from gpuprop.training.callbacks.base import Callback
 from gpuprop.training.kept_plans import renewed
 from gpuprop.training.signals import finishing
 from gpuprop.training.sources import restore_sources, sources_of
+from gpuprop.training.windows import WindowedPlan
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from gpuprop.model.network import Network
     from gpuprop.training.metrics import ValidationScores
     from gpuprop.training.records import Patience, Within
+    from gpuprop.training.windows import Windows
 
 __all__ = ["Run", "step_callbacks"]
 
@@ -72,6 +74,8 @@ class Run:
         Whether a callback had ended the training that is to go on.
     scores : ValidationScores or None
         What is evaluated after each epoch.
+    windows : Windows or None
+        Where the rows stay on disk: those that are in memory.
     """
 
     training: Training
@@ -87,6 +91,7 @@ class Run:
     rate: float | None = None
     stopped: bool = False
     scores: ValidationScores | None = None
+    windows: Windows | None = None
 
     #: The plan, once it has been chosen, and what was said of one that serves several trainings.
     plan: Plan | None = field(default=None, init=False)
@@ -141,7 +146,8 @@ class Run:
     def plan_of(self, network: Network, want: str) -> Plan:
         """Return the plan of the updates, chosen when it is first needed."""
         if self.plan is None:
-            kept = None if self.former_place or self.training.sharding else renewed(network, self.training, want)
+            anew = self.former_place or self.training.sharding or self.windows
+            kept = None if anew else renewed(network, self.training, want)
             self.plan = choose_plan([self.training], want=want) if kept is None else kept
             former = self.former_place.get("plan")
             here = self.former_place.get("device") == self.ops.device
@@ -149,6 +155,8 @@ class Run:
                 # A larger number of planned epochs would choose another path, and so other bits.
                 with suppress(PlanError):
                     self.plan = choose_plan([self.training], want=str(former))
+            if self.windows is not None:
+                self.plan = WindowedPlan(self.plan, self.windows)
         return self.plan
 
     # --- an epoch ------------------------------------------------------------------------------------------------

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from gpuprop.core.communicator import Communicator
     from gpuprop.core.data import TrainingData
+    from gpuprop.datasets.stored import StoredRows
     from gpuprop.training.profiling import Profile
 
 __all__ = ["Trainer"]
@@ -266,6 +267,7 @@ class Trainer:
         if self.label_smoothing and not network.loss_function.classification:
             raise ValueError(f"label_smoothing: needs a loss of classes, got {network.loss_function.name!r}")
         self.seed = network.seed if seed is None else check_integer("seed", seed, 0)
+        self.shuffle = bool(shuffle)
         self.row_orders = row_orders or (counter_based_orders(self.seed) if shuffle else in_order)
         if conventions not in ("gpuprop", "scikit-learn"):
             raise unknown_name("conventions", conventions, ("gpuprop", "scikit-learn"))
@@ -362,8 +364,8 @@ class Trainer:
 
     def fit(
         self,
-        X: ArrayLike,
-        y: ArrayLike,
+        X: ArrayLike | StoredRows,
+        y: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         *,
         resume_from: Progress | StoredCheckpoint | str | os.PathLike[str] | None = None,
@@ -372,10 +374,11 @@ class Trainer:
 
         Parameters
         ----------
-        X : array_like of shape (n_samples, n_features)
-            Raw inputs; 8-bit data stays 8-bit in memory. Arrays on the network's own GPU (CuPy's, or any with
+        X : array_like of shape (n_samples, n_features), or StoredRows
+            What `gpuprop.datasets.open` returns is trained on without being in memory as a whole; y is None then. Of
+            arrays, raw inputs; 8-bit data stays 8-bit in memory. Arrays on the network's own GPU (CuPy's, or any with
             ``__cuda_array_interface__`` or DLPack), here and below, are used there without a copy on the host.
-        y : array_like of shape (n_samples,) or (n_samples, n_outputs)
+        y : array_like of shape (n_samples,) or (n_samples, n_outputs), or None
             Class indices, one-hot rows or regression targets.
         sample_weight : array_like of shape (n_samples,) or None, default=None
         resume_from : Progress, StoredCheckpoint, path, "auto" or None, default=None
@@ -419,7 +422,7 @@ class Trainer:
 
     def training(
         self,
-        X: ArrayLike | TrainingData,
+        X: ArrayLike | TrainingData | StoredRows,
         y: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         *,
@@ -456,6 +459,9 @@ class Trainer:
                 with suppress(Exception):
                     callback.on_exception(self, error)
             raise
+        finally:
+            if run.windows is not None:
+                run.windows.close()
         give_back(self.network, run.plan)
         if run.patience.keeps:
             self._restore(run.patience.parameters)
@@ -480,7 +486,7 @@ class Trainer:
             run.begin_epoch(self, self.epochs_done)
             watched = bool(step_callbacks(self))
             run.watch(watched if self.communicator is None else self.communicator.broadcast(watched))
-            updates = updates_of(self, run.training, self.epochs_done, run.epoch_rate)
+            updates = updates_of(self, run.training, self.epochs_done, run.epoch_rate, run.windows)
             made = None
             if run.within is None or run.within.position == 0:
                 try:
