@@ -47,7 +47,9 @@ def command(n: int, *arguments: str, alone: bool = False) -> list[str]:
 
 def environment(timeout: float = 300.0) -> dict[str, str]:
     """Return the environment of processes that share the processors of this machine."""
-    return os.environ | {"GPUPROP_MPI_TIMEOUT": str(timeout), "OPENBLAS_NUM_THREADS": "1"}
+    # Without its bytecode each process would parse the same sources anew.
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return inherited | {"GPUPROP_MPI_TIMEOUT": str(timeout), "OPENBLAS_NUM_THREADS": "1"}
 
 
 def undisturbed(folder: Path) -> str:

@@ -38,7 +38,7 @@ def cases(device: str) -> dict[str, Case]:
     return {
         "digits, dropout, early stopping": (
             {"layer_sizes": (64, 40, 30, 10), "dropout": (0.1, 0.2, 0.2), "hidden_activation": "tanh", **crossed},
-            {"validation": 0.2, "early_stopping": 1, "metrics": ["f1_macro"], "batch_size": 50, "epochs": 8},
+            {"validation": 0.2, "early_stopping": 1, "batch_size": 50, "epochs": 8},
             (X, y),
         ),
         "digits, balanced, clipped, limited": (
@@ -48,7 +48,13 @@ def cases(device: str) -> dict[str, Case]:
         ),
         "regression, weights": (
             {"layer_sizes": (7, 19, 3), **squared},
-            {"validation": 0.1, "keep_best": "validation_r2", "batch_size": 5, "weight_decay": 0.01},
+            {
+                "validation": 0.1,
+                "keep_best": "validation_r2",
+                "metrics": ["neg_mean_absolute_error"],
+                "batch_size": 5,
+                "weight_decay": 0.01,
+            },
             (inputs, targets, weight),
         ),
         "accumulated, uneven, drop_last": (

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from gpuprop.training.rate_finder import RateSearch
     from gpuprop.training.recipes import Recipe
     from gpuprop.training.run_folder import RunFolder
+    from gpuprop.training.targets import StandardisedTargets
     from gpuprop.training.trainer import Trainer
 
     Part = tuple[NDArray[Any], NDArray[Any]]
@@ -209,7 +210,7 @@ class ArrayRun:
         """Print data, network, training and device in a few lines."""
         from gpuprop.training.orders import rows_held_out
 
-        n_rows, n_features = self._train_part[0].shape
+        n_rows, n_features = self._n_rows, self._train_part[0].shape[1]
         share = self.trainer.validation
         n_validation = rows_held_out(share, n_rows) if isinstance(share, float) else 0
         n_outputs = self.trainer.network.layer_sizes[-1]
@@ -240,26 +241,38 @@ class ArrayRun:
         """Train the network; a regression learns standardised targets, and answers in the units of the data."""
         from gpuprop.learn.live.snapshot import LiveRun
         from gpuprop.training.checkpoint import Checkpoint
-        from gpuprop.training.targets import StandardisedTargets
 
         trainer, (X, y) = self.trainer, self._train_part
         table = _table(trainer.network)
         if folder is not None:
             trainer.callbacks += [*_displays(table, LiveRun(folder.staging, X, y)), *onlookers]
-        targets = StandardisedTargets.of(trainer.network, y)
+        targets, given = self._training_data()
         if targets.mean is not None and targets.deviation is not None:
             trainer.units = targets.mean, targets.deviation
         trainer.checkpoint = Checkpoint(_checkpoints(folder), EVERY, finish=targets.fold)
         stopped: Stop | None = None
         with shown_warnings():
             try:
-                trainer.fit(X, targets.values, resume_from="auto")
+                trainer.fit(*given, resume_from="auto")
             except (KeyboardInterrupt, TrainingEnded) as end:
                 stopped = end
             finally:
                 table.close()
         targets.fold(trainer.network)
         return stopped
+
+    @property
+    def _n_rows(self) -> int:
+        """The rows for training and validation."""
+        return len(self._train_part[0])
+
+    def _training_data(self) -> tuple[StandardisedTargets, tuple[Any, ...]]:
+        """Return how targets are standardised, and what `Trainer.fit` is given."""
+        from gpuprop.training.targets import StandardisedTargets
+
+        X, y = self._train_part
+        targets = StandardisedTargets.of(self.trainer.network, y)
+        return targets, (X, targets.values)
 
     def save(self, path: Path) -> None:
         """Write the network."""

@@ -33,11 +33,18 @@ from gpuprop.maths.optimizers import OPTIMIZERS
 from gpuprop.maths.schedules import SCHEDULES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gpuprop.backends import Choice
+    from gpuprop.cli.runs import Run
     from gpuprop.core.communicator import Communicator
 
 __all__ = ["register"]
 
 _HELP = """Train a network on DATA: mnist, digits, xor, openml:NAME, or a file (CSV, Parquet, NPY, NPZ, IDX).
+
+The rows of a folder of Parquet or NPZ files, or of X.npy and y.npy, stay on disk and need not fit into memory. Under
+mpirun several processes train one network together, and any number of them gives the same bits.
 
 The folder --out gets model.safetensors, history.csv, loss.png and confusion.png (predictions.png for a regression).
 A table (CSV, Parquet, OpenML) may have columns of text, dates and gaps; what each column is, and what is done with it,
@@ -53,6 +60,8 @@ Examples:
   gpuprop train bank.csv --target y --metric f1,roc_auc --monitor roc_auc
   gpuprop train xor --animate xor.html
   gpuprop train images-idx3-ubyte.gz --labels labels-idx1-ubyte.gz --scale divide:255
+  gpuprop train parts/ --target y --memory 512
+  mpirun -n 4 gpuprop train mnist
   gpuprop train --resume gpuprop-mnist
 
 Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 end the training; the model of the last completed epoch is saved, and --resume goes
@@ -193,6 +202,14 @@ def train(
             "cannot serve.",
         ),
     ] = "auto",
+    memory: Annotated[
+        int | None,
+        typer.Option(
+            metavar="MB",
+            min=1,
+            help="For a folder, whose rows stay on disk: the MiB that rows in memory may take.  [default: 256]",
+        ),
+    ] = None,
     communicator: Annotated[
         str,
         typer.Option(
@@ -280,6 +297,23 @@ def train(
         _train(context, options, processes)
 
 
+def _kind_of_run(data: str) -> Callable[[dict[str, Any]], tuple[Run, Choice]]:
+    """Return the function that prepares the training on such data."""
+    from gpuprop import datasets
+
+    if datasets.is_stored(data):
+        from gpuprop.cli.stored_run import stored_run
+
+        return stored_run
+    if datasets.is_table(data):
+        from gpuprop.cli.table_run import table_run
+
+        return table_run
+    from gpuprop.cli.array_run import array_run
+
+    return array_run
+
+
 def _train(context: typer.Context, options: dict[str, Any], processes: Communicator | None) -> None:
     """Train with the options of `train`, in one process or in several."""
     from gpuprop.training.agreement import from_root
@@ -301,10 +335,7 @@ def _train(context: typer.Context, options: dict[str, Any], processes: Communica
     with wrong_options():
         options["shards"] = check_shards(options.get("shards"), processes)
 
-    from gpuprop import datasets
-    from gpuprop.cli.array_run import array_run
     from gpuprop.cli.course import Course, nothing_to_save_yet
-    from gpuprop.cli.table_run import table_run
 
     check_task(options["task"])
     check_test_parts(options["test"], options["test_fraction"])
@@ -312,7 +343,7 @@ def _train(context: typer.Context, options: dict[str, Any], processes: Communica
         sought = options["lr"] == "find"
         if sought:
             options["lr"] = None
-        run, chosen = (table_run if datasets.is_table(options["data"]) else array_run)(options)
+        run, chosen = _kind_of_run(options["data"])(options)
         run.divide(processes, options["shards"])
         if sought:  # a resume finds the number among the options
             options["lr"] = run.find_rate()

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
+from gpuprop.datasets.bundled import BUNDLED
 from gpuprop.datasets.checks import data_error, listed, refuse_nonfinite
 from gpuprop.datasets.dataset import Label, encode_like, encode_target
 from gpuprop.datasets.idx import is_idx_name
@@ -279,7 +280,7 @@ class _Moments:
 
 def is_stored(source: object) -> bool:
     """Return whether a source is a folder, whose rows stay on disk."""
-    return isinstance(source, (str, os.PathLike)) and Path(source).is_dir()
+    return isinstance(source, (str, os.PathLike)) and source not in BUNDLED and Path(source).is_dir()
 
 
 def open(
@@ -318,7 +319,7 @@ def open(
     path = Path(source)
     if not path.exists():
         raise data_error(path, "there is no such file or folder")
-    found = _opened(path, target, None if labels is None else Path(labels))
+    found = _opened(path, target, None if labels is None else Path(labels), memory)
     if not found.pieces or not found.n_features:
         raise data_error(path, "holds no rows, or no columns beside the target")
     largest = max(piece.n_rows for piece in found.pieces) * found.row_bytes
@@ -367,12 +368,12 @@ def _with_targets(rows: StoredRows, task: str) -> StoredRows:
 # --- the formats -------------------------------------------------------------------------------------------------
 
 
-def _opened(path: Path, target: str | int | None, labels: Path | None) -> StoredRows:
+def _opened(path: Path, target: str | int | None, labels: Path | None, memory: int) -> StoredRows:
     if path.is_dir():
         files = sorted(one for one in path.rglob("*") if one.is_file() and not one.name.startswith((".", "_")))
         kinds = sorted({one.suffix.lower() for one in files})
         if kinds == [".npy"] and {one.name for one in files} == {"X.npy", "y.npy"}:
-            return _npy_pair(path)
+            return _npy_pair(path, memory)
         if kinds == [".npz"]:
             return _npz_folder(path, files)
         if kinds == [".parquet"]:
@@ -382,9 +383,9 @@ def _opened(path: Path, target: str | int | None, labels: Path | None) -> Stored
     if path.suffix.lower() == ".parquet":
         return _parquet(path, [path], target)
     if path.suffix.lower() == ".npy":
-        return _npy_table(path, target)
+        return _npy_table(path, target, memory)
     if is_idx_name(path):
-        return _idx(path, labels)
+        return _idx(path, labels, memory)
     raise data_error(path, "got a file of another kind, expected Parquet, NPY or IDX, or a folder")
 
 
@@ -409,9 +410,9 @@ class _Raw(NamedTuple):
             raise data_error(self.file, f"ends within row {first + n_rows}: it is truncated")
         return found.reshape(n_rows, *self.shape[1:]).astype(self.dtype.newbyteorder("="), copy=False)
 
-    def pieces(self) -> tuple[Piece, ...]:
-        """Cut the rows into pieces of about `BLOCK_BYTES`."""
-        each, n_rows = max(1, BLOCK_BYTES // max(1, self.row_bytes)), self.shape[0]
+    def pieces(self, memory: int) -> tuple[Piece, ...]:
+        """Cut the rows into pieces of about `BLOCK_BYTES`, or of less where memory is short."""
+        each, n_rows = max(1, min(BLOCK_BYTES, memory // 16) // max(1, self.row_bytes)), self.shape[0]
         return tuple(Piece(self.file, first, min(each, n_rows - first)) for first in range(0, n_rows, each))
 
 
@@ -443,13 +444,13 @@ def _flat(rows: NDArray[Any]) -> NDArray[Any]:
     return rows.reshape(len(rows), -1)
 
 
-def _npy_pair(folder: Path) -> StoredRows:
+def _npy_pair(folder: Path, memory: int) -> StoredRows:
     X, y = _npy(folder / "X.npy"), _npy(folder / "y.npy")
     if X.shape[0] != y.shape[0]:
         raise data_error(folder, f"got X.npy of shape {X.shape} and y.npy of shape {y.shape}, expected as many rows")
     return _stored(
         folder,
-        X.pieces(),
+        X.pieces(memory),
         math.prod(X.shape[1:]),
         _kept_dtype(X.dtype),
         read_piece=lambda piece: (_flat(X.rows(*piece[1:])), y.rows(*piece[1:])),
@@ -457,7 +458,7 @@ def _npy_pair(folder: Path) -> StoredRows:
     )
 
 
-def _npy_table(path: Path, target: str | int | None) -> StoredRows:
+def _npy_table(path: Path, target: str | int | None, memory: int) -> StoredRows:
     table = _npy(path)
     if len(table.shape) != 2 or table.shape[1] < 2:
         raise data_error(path, f"got an array of shape {table.shape}, expected rows of features and a target")
@@ -471,7 +472,7 @@ def _npy_table(path: Path, target: str | int | None) -> StoredRows:
 
     name = f"column {place + 1}"
     dtype = _kept_dtype(table.dtype)
-    return _stored(path, table.pieces(), table.shape[1] - 1, dtype, read_piece=read, target_name=name)
+    return _stored(path, table.pieces(memory), table.shape[1] - 1, dtype, read_piece=read, target_name=name)
 
 
 def _npz_folder(folder: Path, files: Sequence[Path]) -> StoredRows:
@@ -495,14 +496,14 @@ def _npz_folder(folder: Path, files: Sequence[Path]) -> StoredRows:
     return _stored(folder, tuple(pieces), first.shape[1], dtype, read_piece=read, target_reader=targets)
 
 
-def _idx(path: Path, labels: Path | None) -> StoredRows:
+def _idx(path: Path, labels: Path | None, memory: int) -> StoredRows:
     beside = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
     X, y = _idx_array(path), _idx_array(labels or beside)
     if X.shape[0] != y.shape[0]:
         raise data_error(path, f"got {X.shape[0]} rows and {y.shape[0]} labels, expected as many")
     return _stored(
         path,
-        X.pieces(),
+        X.pieces(memory),
         math.prod(X.shape[1:]),
         X.dtype,
         read_piece=lambda piece: (_flat(X.rows(*piece[1:])), y.rows(*piece[1:])),

@@ -227,7 +227,9 @@ class Run:
     def _stop(self, trainer: Any, of_call: int, first: int, n_updates: int) -> int:
         """Return up to which update to go in one call."""
         stop = min((first // of_call + self._pieces) * of_call, n_updates)
-        due = None if trainer.checkpoint is None else trainer.checkpoint.next_update(trainer.steps_done + first)
+        if trainer.checkpoint is None or not self.leads:
+            return stop
+        due = trainer.checkpoint.next_update(trainer.steps_done + first)
         return stop if due is None else min(stop, due - trainer.steps_done)
 
     def _run(self, plan: Plan, first: int, stop: int) -> None:

@@ -38,7 +38,8 @@ def at_boundary(trainer: Any, run: Run, made: int = 0) -> None:
     KeyboardInterrupt, TrainingEnded
         See `gpuprop.training.signals.end_if_asked`.
     """
-    asked, checkpoint = first_signal(trainer.communicator, asked_to_end()), trainer.checkpoint
+    asked = first_signal(trainer.communicator, asked_to_end())
+    checkpoint = trainer.checkpoint if run.leads else None
     if checkpoint is not None and (asked or checkpoint.due(trainer.epochs_done, trainer.steps_done + made)):
         save(trainer, run)
     end_if_asked(asked)
