@@ -111,7 +111,7 @@ class ShardedPlan(StepsPlan):
         moment = Moment(
             self._rates[index], steps_done, self._penalty_factors[index], dropout_factor, self._decays[index]
         )
-        step.update_parameters(layers, self.gradients, self._rule, moment)
+        step.update(layers, self.gradients, self._rule, moment)
 
     def _add(self, place: int) -> None:
         """Take the gradient of this process's shard of that place into the tree."""

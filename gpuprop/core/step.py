@@ -38,7 +38,7 @@ __all__ = [
     "take_batch",
     "take_inputs",
     "training_step",
-    "update_parameters",
+    "update",
 ]
 
 
@@ -56,10 +56,10 @@ def training_step(
     loss_and_gradients(
         layers, work, batch, moment.steps_done, moment.penalty_factor, dropout_factor=moment.dropout_factor
     )
-    update_parameters(layers, work.gradients, rule, moment)
+    update(layers, work.gradients, rule, moment)
 
 
-def update_parameters(layers: Layers, gradients: Parameters, rule: UpdateRule, moment: Moment) -> None:
+def update(layers: Layers, gradients: Parameters, rule: UpdateRule, moment: Moment) -> None:
     """Make one update from the gradient of a batch; the gradient may be changed."""
     if rule.scaling_layer is None:
         rule.decay(layers.parameters, moment.decay)
