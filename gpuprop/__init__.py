@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gpuprop import backends, datasets, estimators
     from gpuprop.errors import (
         BackendUnavailableError,
+        CommunicatorError,
         DataError,
         DeviceError,
         DeviceMemoryError,
@@ -61,6 +62,7 @@ __all__ = [
     "BackendUnavailableError",
     "Callback",
     "Checkpoint",
+    "CommunicatorError",
     "DataError",
     "DeviceError",
     "DeviceMemoryError",
@@ -106,6 +108,7 @@ _SOURCES = {
     "BackendUnavailableError": "errors:BackendUnavailableError",
     "Callback": "training.callbacks:Callback",
     "Checkpoint": "training.checkpoint:Checkpoint",
+    "CommunicatorError": "errors:CommunicatorError",
     "DataError": "errors:DataError",
     "DeviceError": "errors:DeviceError",
     "DeviceMemoryError": "errors:DeviceMemoryError",

@@ -16,6 +16,7 @@ import numpy as np
 
 __all__ = [
     "BackendUnavailableError",
+    "CommunicatorError",
     "DataError",
     "DeviceError",
     "DeviceMemoryError",
@@ -42,6 +43,10 @@ class GpupropError(Exception):
 
 class BackendUnavailableError(GpupropError, RuntimeError):
     """A device was asked for by name and cannot be used; the message says what to install."""
+
+
+class CommunicatorError(GpupropError, RuntimeError):
+    """The processes of a training cannot go on together; the message says which of them has failed, or differs."""
 
 
 class DeviceError(GpupropError, RuntimeError):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
+from gpuprop.backends.sharded import ShardedPlan
 from gpuprop.backends.steps import StepsPlan
 from gpuprop.backends.threads import threads_for_products
 from gpuprop.errors import PlanError, unknown_name
@@ -13,7 +14,7 @@ from gpuprop.errors import PlanError, unknown_name
 if TYPE_CHECKING:
     from gpuprop.core.updates import Training
 
-__all__ = ["PATHS", "check_path", "check_plan_name", "only_one", "plain_steps"]
+__all__ = ["PATHS", "check_path", "check_plan_name", "only_one", "plain_steps", "sharded"]
 
 PATHS = {
     "steps": "one primitive after the other",
@@ -22,6 +23,7 @@ PATHS = {
     "joint": "several networks of one shape in the same compiled calls; on a GPU in the same launches",
     "graph": "fused kernels, recorded as CUDA graphs",
     "streamed": "fused kernels, on rows that travel to the GPU while it works",
+    "sharded": "a fixed number of shards of each update, which several processes may divide among themselves",
 }
 """Every path by its name, with a short description."""
 
@@ -73,3 +75,31 @@ def plain_steps(
     n_threads = threads_for_products(training)
     threads = "" if n_threads is None else f"; BLAS with {n_threads} {'thread' if n_threads == 1 else 'threads'}"
     return StepsPlan(training, f"steps: {because}{threads}", n_threads=n_threads, around_updates=around_updates)
+
+
+def sharded(
+    trainings: Sequence[Training],
+    want: str,
+    around_updates: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> ShardedPlan | None:
+    """Return the plan of a training whose updates are cut into shards, or None if these are no such trainings.
+
+    Raises
+    ------
+    PlanError
+        If another path was asked for, if shards were asked for by name and their number was not given, or if the
+        network normalises its batches.
+    """
+    if not any(training.sharding for training in trainings):
+        if want == "sharded":
+            raise PlanError("plan 'sharded': the number of shards is missing; pass shards=8, or a communicator")
+        return None
+    training = only_one(trainings, "trainings whose updates are cut into shards take turns")
+    if want not in ("auto", "sharded"):
+        raise PlanError(f"plan {want!r}: the updates are cut into shards, whose plan is 'sharded'; use plan='auto'")
+    if training.layers.spec.batch_norm:
+        raise PlanError(
+            "plan 'sharded': batch normalisation averages over all rows of a batch, of which a shard has only some; "
+            "leave out shards= and communicator=, or batch_norm"
+        )
+    return ShardedPlan(training, around_updates=around_updates)

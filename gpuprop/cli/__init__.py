@@ -14,7 +14,8 @@ from typing import Annotated, cast
 import typer
 
 from gpuprop.cli.console import Stream, safe_streams, warn
-from gpuprop.errors import GpupropError, TrainingEnded
+from gpuprop.cli.processes import complain, started_by_mpirun
+from gpuprop.errors import GpupropError, NonFiniteLossError, TrainingEnded
 
 __all__ = ["application", "main"]
 
@@ -110,14 +111,14 @@ def _answer(argv: list[str]) -> int:
     except _ClickError as error:
         return _complain(error.format_message(), WRONG_OPTIONS)
     except (KeyboardInterrupt, typer.Abort) as interrupt:
-        return _complain(str(interrupt) or "interrupted", INTERRUPTED)
+        return _complain(str(interrupt) or "interrupted", INTERRUPTED, everywhere=True)
     except TrainingEnded as ended:
         return _end(ended)
     except OSError as error:
         place = "" if error.filename is None else f"{error.filename}: "
         return _complain(f"{place}{error.strerror or error}", FAILED)
     except (GpupropError, ValueError) as error:
-        return _complain(str(error), FAILED)
+        return _complain(str(error), FAILED, everywhere=isinstance(error, NonFiniteLossError))
     except MemoryError as error:
         return _complain(str(error) or "not enough memory", FAILED)
     except Exception as error:  # the user gets one line for any error, not a traceback
@@ -133,9 +134,14 @@ def _end(ended: TrainingEnded) -> int:
     if ended.signal == getattr(signal, "SIGUSR1", None):
         print(f"gpuprop: {' '.join(str(ended).split())}", file=sys.stderr)
         return 0
-    return _complain(str(ended), SIGNALLED + ended.signal)
+    return _complain(str(ended), SIGNALLED + ended.signal, everywhere=True)
 
 
-def _complain(message: str, status: int) -> int:
-    print(f"gpuprop: error: {' '.join(message.split())}", file=sys.stderr)
+def _complain(message: str, status: int, *, everywhere: bool = False) -> int:
+    """Print an error; `everywhere` says that every process of a training ends by it."""
+    line = f"gpuprop: error: {' '.join(message.split())}"
+    if started_by_mpirun():
+        complain(line, everywhere=everywhere)
+    else:
+        print(line, file=sys.stderr)
     return status

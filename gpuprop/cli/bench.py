@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpuprop.cli.bench_peers import HELP, peers
+from gpuprop.cli.bench_scale import HELP as SCALE_HELP
+from gpuprop.cli.bench_scale import scale
 from gpuprop.cli.device import use_device
 from gpuprop.cli.options import Device, Json, OptionError, known_names, wrong_options
 from gpuprop.errors import BackendUnavailableError
@@ -95,6 +97,7 @@ def register(app: typer.Typer) -> None:
     bench.command("kernels", help=_KERNELS_HELP, short_help="Each kernel against library calls.")(kernels)
     bench.command("step", help=_STEP_HELP, short_help="One update against other libraries.")(step)
     bench.command("epoch", help=_EPOCH_HELP, short_help="A whole epoch of MNIST.")(epoch)
+    bench.command("scale", help=SCALE_HELP, short_help="Several processes for one training.")(scale)
     bench.command("tile", help=_TILE_HELP, short_help="The multiplication of the CPU's fused tier against BLAS.")(tile)
     bench.command("together", help=_TOGETHER_HELP, short_help="Many networks of one shape, against vmap.")(together)
     bench.command(

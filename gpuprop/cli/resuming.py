@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["is_done", "options_of", "settings_of", "stored_in"]
 
 _FORMAT = 1
-_OF_ONE_CALL = ("out", "overwrite", "animate", "profile", "resume")
+_OF_ONE_CALL = ("out", "overwrite", "animate", "profile", "resume", "communicator")
 """Options that say nothing of what is computed."""
 _MAY_CHANGE = ("epochs", "device")
 _SOURCES = ("data", "labels", "test")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from copy import copy
 from functools import cached_property, partial
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gpuprop.cli.progress import EpochTable
+    from gpuprop.core.communicator import Communicator
     from gpuprop.datasets import Dataset
     from gpuprop.estimators.columns import Columns
     from gpuprop.estimators.tabular import BaseTabular
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from gpuprop.training.rate_finder import RateSearch
     from gpuprop.training.recipes import Recipe
     from gpuprop.training.run_folder import RunFolder
+    from gpuprop.training.targets import StandardisedTargets
     from gpuprop.training.trainer import Trainer
 
     Part = tuple[NDArray[Any], NDArray[Any]]
@@ -84,10 +87,14 @@ class Run(Protocol):
     def recorder(self) -> Recorder:
         """Return the callback that records an animation, after a check of the network's size."""
 
-    def fit(self, folder: RunFolder, onlookers: Sequence[Callback]) -> Stop | None:
+    def divide(self, communicator: Communicator | None, shards: int | None) -> None:
+        """Share the training with other processes; see `gpuprop.Trainer`."""
+
+    def fit(self, folder: RunFolder | None, onlookers: Sequence[Callback]) -> Stop | None:
         """Train, or go on from the last checkpoint, and write checkpoints and what `gpuprop watch` shows.
 
-        `onlookers` are further callbacks. Return what has ended the training early, Ctrl-C or another signal.
+        `onlookers` are further callbacks. Without a folder, another process writes and shows. Return what has ended the
+        training early, Ctrl-C or another signal.
         """
 
     def save(self, path: Path) -> None:
@@ -203,7 +210,7 @@ class ArrayRun:
         """Print data, network, training and device in a few lines."""
         from gpuprop.training.orders import rows_held_out
 
-        n_rows, n_features = self._train_part[0].shape
+        n_rows, n_features = self._n_rows, self._train_part[0].shape[1]
         share = self.trainer.validation
         n_validation = rows_held_out(share, n_rows) if isinstance(share, float) else 0
         n_outputs = self.trainer.network.layer_sizes[-1]
@@ -226,29 +233,46 @@ class ArrayRun:
         Recorder.check(self.trainer.network)
         return Recorder(*self._train_part)
 
-    def fit(self, folder: RunFolder, onlookers: Sequence[Callback]) -> Stop | None:
+    def divide(self, communicator: Communicator | None, shards: int | None) -> None:
+        """Share the training with other processes."""
+        self.trainer.communicator, self.trainer.shards = communicator, shards
+
+    def fit(self, folder: RunFolder | None, onlookers: Sequence[Callback]) -> Stop | None:
         """Train the network; a regression learns standardised targets, and answers in the units of the data."""
         from gpuprop.learn.live.snapshot import LiveRun
         from gpuprop.training.checkpoint import Checkpoint
-        from gpuprop.training.targets import StandardisedTargets
 
         trainer, (X, y) = self.trainer, self._train_part
         table = _table(trainer.network)
-        trainer.callbacks += [*_displays(table, LiveRun(folder.staging, X, y)), *onlookers]
-        targets = StandardisedTargets.of(trainer.network, y)
+        if folder is not None:
+            trainer.callbacks += [*_displays(table, LiveRun(folder.staging, X, y)), *onlookers]
+        targets, given = self._training_data()
         if targets.mean is not None and targets.deviation is not None:
             trainer.units = targets.mean, targets.deviation
-        trainer.checkpoint = Checkpoint(folder.checkpoints, EVERY, finish=targets.fold)
+        trainer.checkpoint = Checkpoint(_checkpoints(folder), EVERY, finish=targets.fold)
         stopped: Stop | None = None
         with shown_warnings():
             try:
-                trainer.fit(X, targets.values, resume_from="auto")
+                trainer.fit(*given, resume_from="auto")
             except (KeyboardInterrupt, TrainingEnded) as end:
                 stopped = end
             finally:
                 table.close()
         targets.fold(trainer.network)
         return stopped
+
+    @property
+    def _n_rows(self) -> int:
+        """The rows for training and validation."""
+        return len(self._train_part[0])
+
+    def _training_data(self) -> tuple[StandardisedTargets, tuple[Any, ...]]:
+        """Return how targets are standardised, and what `Trainer.fit` is given."""
+        from gpuprop.training.targets import StandardisedTargets
+
+        X, y = self._train_part
+        targets = StandardisedTargets.of(self.trainer.network, y)
+        return targets, (X, targets.values)
 
     def save(self, path: Path) -> None:
         """Write the network."""
@@ -359,18 +383,25 @@ class TableRun:
         Recorder.check(self.trainer.network)
         return Recorder(*self._watched())
 
-    def fit(self, folder: RunFolder, onlookers: Sequence[Callback]) -> Stop | None:
+    def divide(self, communicator: Communicator | None, shards: int | None) -> None:
+        """Share the training with other processes."""
+        self._estimator.divided(communicator, shards)
+
+    def fit(self, folder: RunFolder | None, onlookers: Sequence[Callback]) -> Stop | None:
         """Fit the estimator."""
         from gpuprop.learn.live.snapshot import LiveRun
         from gpuprop.training.checkpoint import Checkpoint
 
         frame, y = self._parts.train
         table = _table(self.trainer.network)
-        live = LiveRun(folder.staging, *self._watched(), pictures=False)
-        callbacks = [self._begin, *_displays(table, live), *onlookers]
+        callbacks: list[Callback] = [self._begin]
+        if folder is not None:
+            live = LiveRun(folder.staging, *self._watched(), pictures=False)
+            callbacks += [*_displays(table, live), *onlookers]
         estimator = self._estimator.set_params(callbacks=callbacks)
-        save = partial(self._save_unfinished, folder.checkpoints)
-        estimator.checkpointed(Checkpoint(folder.checkpoints, EVERY, finish=save))
+        checkpoints = _checkpoints(folder)
+        save = partial(self._save_unfinished, checkpoints)
+        estimator.checkpointed(Checkpoint(checkpoints, EVERY, finish=save))
         stopped: Stop | None = None
         with shown_warnings(but_for="training interrupted by the user") as interruptions:
             try:
@@ -458,6 +489,11 @@ class _Begin(Callback):
         )
         _print_training(trainer, str(getattr(trainer.schedule, "name", trainer.schedule)), f"seed {self._seed}")
         _print_device(self.device, trainer.network)
+
+
+def _checkpoints(folder: RunFolder | None) -> Path:
+    """Return where checkpoints go; a process that writes none gets a place that does not exist."""
+    return Path(os.devnull) / "checkpoints" if folder is None else folder.checkpoints
 
 
 def _table(network: Network) -> EpochTable:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,15 +25,27 @@ from gpuprop.cli.options import (
     parse_hidden,
     parse_rate,
     parse_scale,
+    wrong_options,
 )
+from gpuprop.cli.processes import follow_along, processes_of, quiet_but_for_rank_0
 from gpuprop.maths.activations import ACTIVATIONS
 from gpuprop.maths.losses import LOSSES
 from gpuprop.maths.optimizers import OPTIMIZERS
 from gpuprop.maths.schedules import SCHEDULES
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gpuprop.backends import Choice
+    from gpuprop.cli.runs import Run
+    from gpuprop.core.communicator import Communicator
+
 __all__ = ["register"]
 
 _HELP = """Train a network on DATA: mnist, digits, xor, openml:NAME, or a file (CSV, Parquet, NPY, NPZ, IDX).
+
+The rows of a folder of Parquet or NPZ files, or of X.npy and y.npy, stay on disk and need not fit into memory. Under
+mpirun several processes train one network together, and any number of them gives the same bits.
 
 The folder --out gets model.safetensors, history.csv, loss.png and confusion.png (predictions.png for a regression).
 A table (CSV, Parquet, OpenML) may have columns of text, dates and gaps; what each column is, and what is done with it,
@@ -49,6 +61,8 @@ Examples:
   gpuprop train bank.csv --target y --metric f1,roc_auc --monitor roc_auc
   gpuprop train xor --animate xor.html
   gpuprop train images-idx3-ubyte.gz --labels labels-idx1-ubyte.gz --scale divide:255
+  gpuprop train parts/ --target y --memory 512
+  mpirun -n 4 gpuprop train mnist
   gpuprop train --resume gpuprop-mnist
 
 Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 end the training; the model of the last completed epoch is saved, and --resume goes
@@ -203,6 +217,29 @@ def train(
             "cannot serve.",
         ),
     ] = "auto",
+    memory: Annotated[
+        int | None,
+        typer.Option(
+            metavar="MB",
+            min=1,
+            help="For a folder, whose rows stay on disk: the MiB that rows in memory may take.  [default: 256]",
+        ),
+    ] = None,
+    communicator: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|mpi|none",
+            help="Whether the processes that mpirun has started train one network together; auto: if mpirun was used.",
+        ),
+    ] = "auto",
+    shards: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Parts of each update that processes divide among themselves, a power of two: the bits depend on it, "
+            "and not on the number of processes.  [default: 8 under mpirun, else none]",
+        ),
+    ] = None,
     dropout: Annotated[
         Any,
         typer.Option(
@@ -283,24 +320,51 @@ def train(
 ) -> None:
     """Load, choose, say, train, save, report."""
     options = {name: value for name, value in locals().items() if name != "context"}
-    stored = None
+    with wrong_options():
+        processes = processes_of(communicator)
+    with quiet_but_for_rank_0(processes):
+        _train(context, options, processes)
+
+
+def _kind_of_run(data: str) -> Callable[[dict[str, Any]], tuple[Run, Choice]]:
+    """Return the function that prepares the training on such data."""
+    from gpuprop import datasets
+
+    if datasets.is_stored(data):
+        from gpuprop.cli.stored_run import stored_run
+
+        return stored_run
+    if datasets.is_table(data):
+        from gpuprop.cli.table_run import table_run
+
+        return table_run
+    from gpuprop.cli.array_run import array_run
+
+    return array_run
+
+
+def _train(context: typer.Context, options: dict[str, Any], processes: Communicator | None) -> None:
+    """Train with the options of `train`, in one process or in several."""
+    from gpuprop.training.agreement import from_root
+    from gpuprop.training.sharding import check_shards
+
+    stored, resume = None, options["resume"]
     if resume is not None:
         from gpuprop.cli.resuming import is_done, options_of, stored_in
 
         given = [name for name in options if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"]
-        stored = stored_in(resume)
+        stored = from_root(processes, lambda: stored_in(resume))
         options |= options_of(stored, {name: options[name] for name in given})
         if is_done(stored, options):
             print(f"{resume}: the training is complete; --epochs N asks for more")
             return
-    elif data is None:
+    elif options["data"] is None:
         raise OptionError("got no DATA, expected a built-in data set, openml:NAME or a file; or --resume DIR")
     check_device(options["device"])
+    with wrong_options():
+        options["shards"] = check_shards(options.get("shards"), processes)
 
-    from gpuprop import datasets
-    from gpuprop.cli.array_run import array_run
     from gpuprop.cli.course import Course, nothing_to_save_yet
-    from gpuprop.cli.table_run import table_run
 
     check_task(options["task"])
     check_test_parts(options["test"], options["test_fraction"])
@@ -308,10 +372,14 @@ def train(
         sought = options["lr"] == "find"
         if sought:
             options["lr"] = None
-        run, chosen = (table_run if datasets.is_table(options["data"]) else array_run)(options)
+        run, chosen = _kind_of_run(options["data"])(options)
+        run.divide(processes, options["shards"])
         if sought:  # a resume finds the number among the options
             options["lr"] = run.find_rate()
         if options["profile"]:
             print(f"{run.profile()}\n", flush=True)
+        if processes is not None and processes.rank > 0:
+            follow_along(run)
+            return
         course = Course(run, chosen, options, stored)
     course.follow()

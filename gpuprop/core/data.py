@@ -67,6 +67,11 @@ class TrainingData:
         batches = xp.concat([xp.take(weight, beside(order, weight)), last])
         return np.asarray(to_host(xp.sum(xp.reshape(batches, (-1, batch_size)), axis=1)))
 
+    def rows(self, first: int, end: int) -> TrainingData:
+        """Return views of the rows `first` to `end` - 1, with the totals of all rows."""
+        weight = None if self.sample_weight is None else self.sample_weight[first:end]
+        return replace(self, inputs=self.inputs[first:end], targets=self.targets[first:end], sample_weight=weight)
+
     def share(self, weight: float) -> TrainingData:
         """Return the data with totals of a part of the rows, whose sample weights add up to `weight`."""
         variation = self.total_variation * weight / self.total_weight if self.total_weight else 0.0

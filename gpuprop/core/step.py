@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add_penalty",
+    "batch_gradients",
     "forward_pass",
     "hidden_deltas",
     "loss_and_gradients",
@@ -80,23 +81,32 @@ def loss_and_gradients(
     dropout_factor: float = 1.0,
 ) -> None:
     """Write the gradient of the batch's loss to ``work.gradients``; add loss and score to ``work.totals``."""
-    data, order, start, stop, total_weight = batch
+    batch_gradients(layers, work, batch, dropout_step, dropout_factor)
+    add_penalty(layers, work.gradients, batch.total_weight, work.totals, penalty_factor)
+
+
+def batch_gradients(
+    layers: Layers, work: TrainingWorkspace, batch: Batch, dropout_step: int | None, dropout_factor: float = 1.0
+) -> None:
+    """Do as `loss_and_gradients`, without the penalties; the batch may be a shard of one."""
+    data, order, start, stop, total_weight, first_row = batch
     for first in range(start, stop, work.n_rows):
-        part = work.rows(min(work.n_rows, stop - first))
+        part, row = work.rows(min(work.n_rows, stop - first)), first_row + first - start
         take_batch(layers, part, data, order, first)
-        forward_pass(layers, part, dropout_step, first_row=first - start, dropout_factor=dropout_factor)
+        forward_pass(layers, part, dropout_step, first_row=row, dropout_factor=dropout_factor)
         output_delta(layers, part, data, total_weight)
         hidden_deltas(layers, part, accumulate=first > start)
         accumulate_gradients(layers, part, accumulate=first > start)
-    add_penalty(layers, work, penalty_factor, total_weight)
 
 
-def add_penalty(layers: Layers, work: TrainingWorkspace, penalty_factor: float, total_weight: float) -> None:
-    """Add the penalty on weights to the loss, and its gradient to the gradients, if the network has one."""
+def add_penalty(
+    layers: Layers, gradients: Parameters, total_weight: float, totals: Array, penalty_factor: float = 1.0
+) -> None:
+    """Add the gradient of the penalties to that of the batch, and the penalties to ``totals[0]``."""
     spec = layers.spec
     if spec.penalised:
         l1, l2 = spec.l1 * penalty_factor, spec.l2 * penalty_factor
-        layers.ops.add_penalty(layers.parameters, work.gradients, l1, l2, total_weight, work.totals)
+        layers.ops.add_penalty(layers.parameters, gradients, l1, l2, total_weight, totals)
 
 
 def take_batch(layers: Layers, work: TrainingWorkspace, data: TrainingData, order: Array, start: int) -> None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gpuprop.core.array_ops import Array
+    from gpuprop.core.communicator import Sharding
     from gpuprop.core.data import TrainingData
     from gpuprop.core.layers import Layers
     from gpuprop.core.rule import UpdateRule
@@ -19,7 +20,7 @@ __all__ = ["Batch", "EpochUpdates", "MadeElsewhere", "Moment", "PausingFit", "Tr
 
 
 class Batch(NamedTuple):
-    """The rows of one update: ``order[start:stop]`` of a data set.
+    """The rows of one update, or a shard of them: ``order[start:stop]`` of a data set.
 
     Attributes
     ----------
@@ -28,7 +29,9 @@ class Batch(NamedTuple):
         On the device.
     start, stop : int
     total_weight : float
-        The sum of the rows' sample weights.
+        The sum of the sample weights of the update's rows.
+    first_row : int, default=0
+        The place of the first row in the update, where the batch is a shard of one.
     """
 
     data: TrainingData
@@ -36,6 +39,7 @@ class Batch(NamedTuple):
     start: int
     stop: int
     total_weight: float
+    first_row: int = 0
 
 
 class Moment(NamedTuple):
@@ -91,6 +95,8 @@ class Training:
         and the training stays on it when the others have ended.
     updates_before : int
         The updates that the network has made before with this optimizer, in all its trainings.
+    sharding : Sharding or None
+        How the rows of an update are divided among processes; None makes whole updates in this one.
     """
 
     layers: Layers
@@ -106,6 +112,7 @@ class Training:
     varying_dropout: bool = False
     joined: bool = False
     updates_before: int = 0
+    sharding: Sharding | None = None
 
     @property
     def only_steps(self) -> str | None:

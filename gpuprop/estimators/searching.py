@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import joblib
 import numpy as np
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import FitFailedWarning
@@ -15,6 +17,7 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import GridSearchCV, ParameterGrid, ParameterSampler, RandomizedSearchCV, check_cv
 from sklearn.utils import _safe_indexing, indexable
 
+from gpuprop.backends.threads import limited_blas
 from gpuprop.errors import check_integer
 from gpuprop.estimators.halving import Rungs, halved
 from gpuprop.estimators.kept_fits import keeps_fits
@@ -45,6 +48,9 @@ def search(
     `random_state`, and differ in penalties, learning rates or weights of classes. Other candidates of one shape, in
     other folds or with other seeds, train side by side, and the rest one after the other. Each becomes the network
     that its own ``fit`` would have given. See `gpuprop.training.side_by_side`.
+
+    Under ``joblib.parallel_config`` with several workers, such as those of Dask or Ray, each worker trains a share of
+    the candidates of a fold together, and a share whose worker is lost is trained elsewhere.
 
     Parameters
     ----------
@@ -129,14 +135,17 @@ def search(
             f"got {len(candidates)} candidates, {len(splits)} splits and {len(seeds)} seeds, expected some of each"
         )
 
+    shape = (len(candidates), len(seeds), len(splits))
+    n_workers = 1 if keeps_fits(estimator) else workers()
     test_sets = [(_safe_indexing(X, test), _safe_indexing(y, test)) for _, test in splits]
     jobs = _jobs(estimator, candidates, seeds, X, y, [train for train, _ in splits])
-    shape = (len(candidates), len(seeds), len(splits))
     rungs = None
     with watching_signals(interrupts_only=not keeps_fits(estimator)):
         if halving:
             rungs = _rungs(list(jobs), shape, scorer, test_sets, factor)
             rows, errors = rungs.rows, rungs.errors
+        elif n_workers > 1:
+            rows, errors = _scored_by_workers(estimator, candidates, seeds, (X, y, splits), scorer, n_workers)
         else:
             rows, errors = _scored(jobs, shape, scorer, test_sets)
     _report(errors, len(rows))
@@ -224,6 +233,55 @@ def _rank_by_rung(result: Any, rungs: Rungs) -> None:
     results["rung"] = rungs.reached
     result.n_candidates_, result.n_epochs_ = rungs.n_candidates, rungs.epochs
     result.epochs_made_, result.epochs_of_all_ = rungs.epochs_made, rungs.epochs_of_all
+
+
+def _scored_by_workers(
+    estimator: Any,
+    candidates: list[dict[str, Any]],
+    seeds: list[int | None],
+    data: tuple[Any, Any, list[Any]],
+    scorer: Any,
+    n_workers: int,
+) -> tuple[list[dict[str, Any]], list[Exception]]:
+    """Do as `_scored`, by the workers of joblib: each task is a share of the candidates and seeds of a fold."""
+    X, y, splits = data
+    pairs = [(candidate, seed) for candidate in range(len(candidates)) for seed in range(len(seeds))]
+    n_shares = min(len(pairs), -(-n_workers // len(splits)))
+    shares = [pairs[len(pairs) * i // n_shares : len(pairs) * (i + 1) // n_shares] for i in range(n_shares)]
+    tasks = [(fold, share) for fold in range(len(splits)) for share in shares]
+    threads = max(1, (os.cpu_count() or 1) // n_workers)
+    # The same objects each time: joblib's backends send data once to each worker.
+    found = joblib.Parallel(n_jobs=n_workers)(
+        joblib.delayed(_share_scored)(
+            [_candidate(estimator, candidates[candidate], seeds[seed]) for candidate, seed in share],
+            X, y, splits[fold], scorer, threads,
+        )
+        for fold, share in tasks
+    )  # fmt: skip
+    rows: list[dict[str, Any]] = [{}] * (len(pairs) * len(splits))
+    errors: list[Exception] = []
+    for (fold, share), outcomes in zip(tasks, found, strict=True):
+        for (candidate, seed), (row, error) in zip(share, outcomes, strict=True):
+            rows[(candidate * len(seeds) + seed) * len(splits) + fold] = row
+            errors += [] if error is None else [error]
+    return rows, errors
+
+
+def _share_scored(
+    estimators: list[Any], X: Any, y: Any, split: Any, scorer: Any, n_threads: int
+) -> list[tuple[dict[str, Any], Exception | None]]:
+    """Train some candidates of a fold together, and return scores and times, and what went wrong."""
+    train, test = split
+    X_train, y_train = _safe_indexing(X, train), _safe_indexing(y, train)
+    held_out = _safe_indexing(X, test), _safe_indexing(y, test)
+    with limited_blas(n_threads):
+        outcomes = fit_together(Job(one, X_train, y_train) for one in estimators)
+        return [(_evaluated(outcome, scorer, *held_out), outcome.error) for outcome in outcomes]
+
+
+def workers() -> int:
+    """Return the number of workers that ``joblib.parallel_config`` names; 1 without one."""
+    return int(joblib.effective_n_jobs(joblib.Parallel().n_jobs))
 
 
 def _evaluated(outcome: Outcome, scorer: Any, X: Any, y: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from abc import ABCMeta, abstractmethod
 from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -20,6 +21,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, _check_y, check_array, check_is_fitted, validate_data
 
 from gpuprop.arrays import on_gpu, to_host
+from gpuprop.core.communicator import Communicator
 from gpuprop.core.embedding import InputEmbedding
 from gpuprop.core.updates import PausingFit
 from gpuprop.errors import TrainingEnded
@@ -88,10 +90,16 @@ class BaseTabular(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]  # sc
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = CONSTRAINTS
     _checkpoint: Checkpoint | None = None
+    _divided: Mapping[str, Any] = MappingProxyType({})
 
     def checkpointed(self, checkpoint: Checkpoint) -> Self:
         """Have fits of a single network write checkpoints, and go on from the newest one if there is any."""
         self._checkpoint = checkpoint
+        return self
+
+    def divided(self, communicator: Communicator | None, shards: int | None) -> Self:
+        """Have fits of a single network share their updates with other processes; see `gpuprop.Trainer`."""
+        self._divided = {"communicator": communicator, "shards": shards}
         return self
 
     # --- the fit -------------------------------------------------------------------------------------------------
@@ -207,6 +215,7 @@ class BaseTabular(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]  # sc
             plan=self.plan,
             n_threads=self.n_threads,
             checkpoint=self._checkpoint,
+            **self._divided,
             **options,
         )
         trainer.units = self._units

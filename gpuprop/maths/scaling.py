@@ -56,8 +56,11 @@ class InputScaling:
         data = np.asarray(X)
         if data.ndim != 2 or len(data) == 0:
             raise ValueError(f"InputScaling.standard: got shape {data.shape}, expected (n_samples, n_features)")
-        mean = data.mean(axis=0, dtype=np.float64)
-        deviation = data.std(axis=0, dtype=np.float64)
+        return cls.of_moments(data.mean(axis=0, dtype=np.float64), data.std(axis=0, dtype=np.float64))
+
+    @classmethod
+    def of_moments(cls, mean: NDArray[np.float64], deviation: NDArray[np.float64]) -> InputScaling:
+        """Return the scaling `standard` of rows whose columns have these means and deviations."""
         # A column of one value has a deviation of rounding errors, not of information.
         constant = deviation <= 10 * np.finfo(np.float64).eps * np.abs(mean)
         return cls(mean, 1.0 / np.where(constant, 1.0, deviation))

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from gpuprop.maths.losses import Metric
     from gpuprop.maths.scaling import InputScaling
 
-__all__ = ["chunks", "loss_and_score", "objective", "plain_data", "prepared"]
+__all__ = ["chunks", "loss_and_score", "mean_loss_and_score", "objective", "plain_data", "prepared", "totals"]
 
 #: The rows that inference and whole-data gradients process at a time: enough for multiplications at full speed, and few
 #: enough that the activations of a wide network take only tens of megabytes.
@@ -112,11 +112,23 @@ def loss_and_score(
 
     `outputs`, of shape (n_samples, n_outputs) on the host, gets the network's outputs if it is given.
     """
+    return mean_loss_and_score(layers, data, totals(layers, data, dropout_step, outputs), penalty_factor)
+
+
+def totals(
+    layers: Layers, data: TrainingData, dropout_step: int | None = None, outputs: NDArray[Any] | None = None
+) -> NDArray[np.float64]:
+    """Return the sums of the weighted loss, without penalties, and of the weighted score; see `loss_and_score`."""
+    found = host_totals(layers, data, outputs) if dropout_step is None else None
+    return _totals(layers, data, dropout_step, outputs) if found is None else found
+
+
+def mean_loss_and_score(
+    layers: Layers, data: TrainingData, sums: NDArray[np.float64], penalty_factor: float = 1.0
+) -> tuple[float, float]:
+    """Return what `loss_and_score` returns, from the sums that `totals` returned."""
     spec = layers.spec
-    totals = host_totals(layers, data, outputs) if dropout_step is None else None
-    if totals is None:
-        totals = _totals(layers, data, dropout_step, outputs)
-    loss_total, score_total = totals
+    loss_total, score_total = sums
     loss = float(loss_total) / data.total_weight
     if spec.penalised:
         weights = layers.ops.to_numpy(layers.parameters.flat)[: layers.parameters.n_weights]

@@ -11,6 +11,7 @@ from gpuprop.core.data import TrainingData
 from gpuprop.core.parameters import Parameters
 from gpuprop.core.rule import UpdateRule
 from gpuprop.core.updates import Training
+from gpuprop.datasets.stored import StoredRows
 from gpuprop.maths.losses import smoothed_labels
 from gpuprop.training.inputs_scaling import continued
 from gpuprop.training.known_targets import prepared
@@ -21,13 +22,15 @@ from gpuprop.training.records import LiveProgress, Patience
 from gpuprop.training.run import Run, step_callbacks
 from gpuprop.training.saving import check_settings
 from gpuprop.training.settings import fingerprints, settings_of
+from gpuprop.training.sharding import sharding_of
 from gpuprop.training.sources import restore_sources
 from gpuprop.training.state import check_data, check_fit
+from gpuprop.training.windows import Windows, windows_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gpuprop.core.array_ops import Array
+    from gpuprop.core.array_ops import Array, ArrayOps
     from gpuprop.training.checkpoint import StoredCheckpoint
     from gpuprop.training.records import Progress
 
@@ -55,19 +58,25 @@ def begin(trainer: Any, given: tuple[Any, Any, Any], progress: Progress, stored:
     """
     network = trainer.network
     settings = settings_of(trainer) if trainer.checkpoint is not None or stored is not None else {}
-    data = _prepared(trainer, *given)
-    known = fingerprints(data, network.ops) if progress.data else None
+    windows: Windows | None = None
+    if isinstance(given[0], StoredRows):
+        data, windows = _windowed(trainer, *given)
+    else:
+        data = _prepared(trainer, *given)
+    known = _fingerprints(data, windows, network.ops) if progress.data or windows else None
     if stored is not None:  # a scaling of the inputs follows from the data, which are to be named then
         check_settings(stored, trainer, {**settings, _SCALING: stored.settings.get(_SCALING)})
     rule = progress.rule_for(trainer.made_from, network.layers) if isinstance(progress, LiveProgress) else None
     if rule is None:
         check_fit(trainer, progress)
-    if known is not None:
+    if known is not None and progress.data:
         check_data(progress, known)
     if stored is not None:
         check_settings(stored, trainer, settings)
     trainer.updates_before = _updates_before(trainer, progress)
-    training, parameters = _training(trainer, data[""], progress, stored, rule), network.host_parameters()
+    n_samples = None if windows is None else windows.stored.n_samples
+    training = _training(trainer, data[""], n_samples, progress, stored, rule)
+    parameters = network.host_parameters()
     run = Run(
         training=training,
         data=data,
@@ -80,9 +89,10 @@ def begin(trainer: Any, given: tuple[Any, Any, Any], progress: Progress, stored:
         within=progress.within,
         former_place={} if stored is None else stored.place,
         stopped=stored is not None and stored.stopped,
+        windows=windows,
         scores=None
         if data["validation "] is None
-        else ValidationScores(trainer.metrics, data["validation "], trainer.units),
+        else ValidationScores(trainer.metrics, data["validation "], trainer.units, training.sharding),
     )
     run.fingerprints = known
     if progress.parameters is not None:
@@ -96,7 +106,7 @@ def begin(trainer: Any, given: tuple[Any, Any, Any], progress: Progress, stored:
     restore_sources(trainer, progress.sources)
     if progress.learning_rates is not None and trainer.learning_rate in progress.learning_rates:
         run.first_rate, run.rate = progress.learning_rates
-    if trainer.checkpoint is not None:
+    if trainer.checkpoint is not None and run.leads:
         trainer.checkpoint.begin(progress.epochs_done, _steps(progress), resumed=stored is not None)
     return run
 
@@ -131,16 +141,43 @@ def _prepared(trainer: Any, X: Any, y: Any, sample_weight: Any) -> dict[str, Tra
     return {"": data, "validation ": validation}
 
 
+def _windowed(trainer: Any, rows: StoredRows, y: Any, weight: Any) -> tuple[dict[str, TrainingData | None], Windows]:
+    """Return what `_prepared` returns for rows that stay on disk; a share for validation is whole pieces, in memory."""
+    if y is not None or weight is not None:
+        raise ValueError("y, sample_weight: rows that stay on disk have their targets with them; leave these out")
+    network, validation = trainer.network, None
+    if isinstance(trainer.validation, float):
+        rows, held_out = rows.held_out(trainer.validation, trainer.seed)
+        validation = network.prepare(*held_out)
+    elif trainer.validation is not None:
+        validation = network.prepare(*trainer.validation)
+    update_size = min((trainer.batch_size or rows.n_samples) * trainer.accumulation_steps, rows.n_samples)
+    windows = windows_of(rows, trainer, update_size)
+    return {"": windows.data, "validation ": validation}, windows
+
+
+def _fingerprints(data: dict[str, TrainingData | None], windows: Windows | None, ops: ArrayOps) -> dict[str, str]:
+    """Return what a resume must find unchanged of the data."""
+    if windows is None:
+        return fingerprints(data, ops)
+    return windows.fingerprints | fingerprints({"validation ": data["validation "]}, ops)
+
+
 def _training(
     trainer: Any,
     data: TrainingData | None,
+    n_samples: int | None,
     progress: Progress,
     stored: StoredCheckpoint | None,
     rule: UpdateRule | None,
 ) -> Training:
-    """Return the training as plans know it; without `rule`, with one that knows nothing yet."""
+    """Return the training as plans know it; without `rule`, with one that knows nothing yet.
+
+    `n_samples` are the rows of the data set, where those in memory are fewer.
+    """
     assert data is not None, "only validation data may be missing"
-    network, n_samples = trainer.network, data.n_samples
+    smoothed = _smoothed(trainer, data) if n_samples is None else data
+    network, n_samples = trainer.network, n_samples or data.n_samples
     part_size = min(trainer.batch_size or n_samples, n_samples)
     update_size = min((trainer.batch_size or n_samples) * trainer.accumulation_steps, n_samples)
     n_rows = n_samples - (n_samples % update_size if trainer.drop_last else 0)
@@ -155,7 +192,7 @@ def _training(
         )
     return Training(
         layers=network.layers,
-        data=_smoothed(trainer, data),
+        data=smoothed,
         rule=UpdateRule(trainer.optimizer, {}) if rule is None else rule,
         part_size=part_size,
         update_size=update_size,
@@ -167,6 +204,7 @@ def _training(
         joined=here and place.get("plan") == "joint",
         varying_dropout=trainer.dropout_schedule is not None and any(network.dropout),
         updates_before=trainer.updates_before + progress.steps_done,
+        sharding=sharding_of(trainer.shards, trainer.communicator),
     )
 
 

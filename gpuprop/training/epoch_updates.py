@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gpuprop.core.data import TrainingData
+    from gpuprop.training.windows import Windows
 
 __all__ = ["updates_of"]
 
 
-def updates_of(trainer: Any, training: Training, epoch: int, learning_rate: float) -> EpochUpdates:
+def updates_of(
+    trainer: Any, training: Training, epoch: int, learning_rate: float, windows: Windows | None = None
+) -> EpochUpdates:
     """Return the updates of an epoch.
 
     Parameters
@@ -31,8 +34,13 @@ def updates_of(trainer: Any, training: Training, epoch: int, learning_rate: floa
         Counted from 0.
     learning_rate : float
         The rate that the schedule varies.
+    windows : Windows or None, default=None
+        Where rows stay on disk: the order is then that of their places in memory.
     """
-    order = checked_order(trainer.row_orders, epoch, trainer.n_samples)[: training.rows_of_epoch]
+    if windows is not None:
+        order = windows.slots(epoch, training.rows_of_epoch)
+    else:
+        order = checked_order(trainer.row_orders, epoch, trainer.n_samples)[: training.rows_of_epoch]
     data = _weighted_by_rows(trainer, training, order)
     weights = _batch_weights(trainer, training, data, order)
     users = weights if data is training.data else _batch_weights(trainer, training, training.data, order)

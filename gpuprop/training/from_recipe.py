@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gpuprop.datasets import Dataset
+    from gpuprop.datasets.stored import Statistics
     from gpuprop.training.callbacks import Callback
     from gpuprop.training.recipes import Recipe
 
@@ -24,8 +25,13 @@ if TYPE_CHECKING:
 __all__ = ["network_for", "plain_seconds_of", "scaling_for", "trainer_for"]
 
 
-def scaling_for(scale: str, X: NDArray[Any]) -> InputScaling | None:
-    """Return the input scaling that "standard" (of the columns of `X`), "none" or "divide:NUMBER" names."""
+def scaling_for(scale: str, X: NDArray[Any], statistics: Statistics | None = None) -> InputScaling | None:
+    """Return the input scaling that "standard" (of the columns of `X`), "none" or "divide:NUMBER" names.
+
+    `statistics` are those of all rows, where `X` is only some of them.
+    """
+    if scale == "standard" and statistics is not None:
+        return InputScaling.of_moments(statistics.mean, statistics.deviation)
     if scale == "standard":
         return InputScaling.standard(X)
     if scale == "none":
@@ -34,7 +40,14 @@ def scaling_for(scale: str, X: NDArray[Any]) -> InputScaling | None:
 
 
 def network_for(
-    dataset: Dataset, part: Part, recipe: Recipe, *, loss: str | None = None, seed: int = 0, device: str = "auto"
+    dataset: Dataset,
+    part: Part,
+    recipe: Recipe,
+    *,
+    loss: str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    statistics: Statistics | None = None,
 ) -> Network:
     """Return a new network for a data set.
 
@@ -50,6 +63,8 @@ def network_for(
         None takes the one that suits the targets; see `gpuprop.model.output_choice`.
     seed : int, default=0
     device : str, default="auto"
+    statistics : Statistics or None, default=None
+        Of all rows, where the part has only some of them.
 
     Raises
     ------
@@ -70,7 +85,7 @@ def network_for(
         l2=recipe.l2,
         batch_norm=recipe.batch_norm,
         residual=recipe.residual,
-        input_scaling=scaling_for(recipe.scale, X),
+        input_scaling=scaling_for(recipe.scale, X, statistics),
         classes=dataset.classes,
         feature_names=dataset.feature_names,
         target_name=dataset.target_name,

@@ -13,10 +13,12 @@ import numpy as np
 
 from gpuprop.errors import unknown_name
 from gpuprop.model import evaluation
+from gpuprop.training.sharding import sharded_loss_and_score
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from gpuprop.core.communicator import Sharding
     from gpuprop.core.data import TrainingData
     from gpuprop.model.network import Network
     from gpuprop.training.answers import Answers
@@ -149,11 +151,14 @@ class ValidationScores:
         As ``Network.prepare`` returns them.
     units : tuple (mean, deviation) or None
         Where a regression is trained on standardised targets: what brings targets and outputs back to their units.
+    sharding : Sharding or None
+        How several processes divide the rows among themselves.
     """
 
     metrics: Mapping[str, Metric]
     data: TrainingData
     units: tuple[Array, Array] | None = None
+    sharding: Sharding | None = None
     _truth: Array | None = field(default=None, init=False, repr=False)
     _outputs: Array | None = field(default=None, init=False, repr=False)
     _silent: set[str] = field(default_factory=set, init=False, repr=False)
@@ -161,17 +166,22 @@ class ValidationScores:
     def evaluate(self, network: Network, penalty_factor: float) -> tuple[float, float, dict[str, float | None]]:
         """Return loss, accuracy or R2, and the metrics by their columns; None where a metric is not defined."""
         if not self.metrics:
-            return (*network.evaluate_data(self.data, penalty_factor), {})
+            return (*self._loss_and_score(network, penalty_factor, None), {})
         if self._truth is None or self._outputs is None:
             targets = network.ops.to_numpy(self.data.targets)
             self._truth = _truth(targets, self.data.metric)
             self._outputs = np.empty(targets.shape, network.dtype)
-        loss, score = evaluation.loss_and_score(network.layers, self.data, None, penalty_factor, outputs=self._outputs)
+        loss, score = self._loss_and_score(network, penalty_factor, self._outputs)
         answers = _answers(network, self.data.metric, self._in_units(self._outputs))
         truth = self._truth if self.data.metric != "residual" else self._in_units(self._truth)
         weight = self.data.sample_weight
         weight = None if weight is None else network.ops.to_numpy(weight)
         return loss, score, {m.column: self._figure(m, answers, truth, weight) for m in self.metrics.values()}
+
+    def _loss_and_score(self, network: Network, penalty_factor: float, outputs: Array | None) -> tuple[float, float]:
+        if self.sharding is None:
+            return evaluation.loss_and_score(network.layers, self.data, None, penalty_factor, outputs=outputs)
+        return sharded_loss_and_score(network.layers, self.data, self.sharding, penalty_factor, outputs)
 
     def _in_units(self, values: Array) -> Array:
         if self.units is None:

@@ -95,7 +95,7 @@ _EPOCHS = (10, 200)  # the fewest and the most
 _LARGE = 10_000  # rows from which a batch is 128 rows, and not 32
 
 
-def recipe_for(data: str, X: NDArray[Any], batch_size: int | None = None) -> Recipe:
+def recipe_for(data: str, X: NDArray[Any], batch_size: int | None = None, *, n_rows: int | None = None) -> Recipe:
     """Return the recipe for a data set; the recipe for a file depends on its number of rows.
 
     Parameters
@@ -106,10 +106,12 @@ def recipe_for(data: str, X: NDArray[Any], batch_size: int | None = None) -> Rec
         The training part.
     batch_size : int or None, default=None
         What the user asked for; the number of epochs follows from it.
+    n_rows : int or None, default=None
+        The rows of the training part, where `X` is only some of them.
     """
     if data in BUILT_IN:
         return BUILT_IN[data]
-    n_rows = len(X)
+    n_rows = n_rows or len(X)
     size = batch_size or (32 if n_rows < _LARGE else 128)
     return Recipe(
         hidden=(64, 32),

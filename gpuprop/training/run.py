@@ -20,6 +20,7 @@ from gpuprop.training.callbacks.base import Callback
 from gpuprop.training.kept_plans import renewed
 from gpuprop.training.signals import finishing
 from gpuprop.training.sources import marked_sources, restore_sources
+from gpuprop.training.windows import WindowedPlan
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from gpuprop.model.network import Network
     from gpuprop.training.metrics import ValidationScores
     from gpuprop.training.records import Patience, Within
+    from gpuprop.training.windows import Windows
 
 __all__ = ["Run", "step_callbacks"]
 
@@ -73,6 +75,8 @@ class Run:
         Whether a callback had ended the training that is to go on.
     scores : ValidationScores or None
         What is evaluated after each epoch.
+    windows : Windows or None
+        Where the rows stay on disk: those that are in memory.
     """
 
     training: Training
@@ -88,6 +92,7 @@ class Run:
     rate: float | None = None
     stopped: bool = False
     scores: ValidationScores | None = None
+    windows: Windows | None = None
 
     #: The plan, once it has been chosen, and what was said of one that serves several trainings.
     plan: Plan | None = field(default=None, init=False)
@@ -118,6 +123,11 @@ class Run:
         return [one for one in trainer.callbacks if any(one is known for known in self.told)]
 
     @property
+    def leads(self) -> bool:
+        """Whether this process calls the callbacks and writes files: of several, the one of rank 0."""
+        return self.training.sharding is None or self.training.sharding.communicator.rank == 0
+
+    @property
     def plan_reason(self) -> str | None:
         """How updates are made and why, in one sentence; None before the first epoch has begun."""
         return self.reason if self.plan is None else self.plan.reason
@@ -137,7 +147,8 @@ class Run:
     def plan_of(self, network: Network, want: str) -> Plan:
         """Return the plan of the updates, chosen when it is first needed."""
         if self.plan is None:
-            kept = None if self.former_place else renewed(network, self.training, want)
+            anew = self.former_place or self.training.sharding or self.windows
+            kept = None if anew else renewed(network, self.training, want)
             self.plan = choose_plan([self.training], want=want) if kept is None else kept
             former = self.former_place.get("plan")
             here = self.former_place.get("device") == self.ops.device
@@ -145,6 +156,8 @@ class Run:
                 # A larger number of planned epochs would choose another path, and so other bits.
                 with suppress(PlanError):
                     self.plan = choose_plan([self.training], want=str(former))
+            if self.windows is not None:
+                self.plan = WindowedPlan(self.plan, self.windows)
         return self.plan
 
     # --- an epoch ------------------------------------------------------------------------------------------------
@@ -181,7 +194,7 @@ class Run:
         """
         plan, callbacks, n_updates = (
             self.plan_of(trainer.network, trainer.plan),
-            step_callbacks(trainer),
+            step_callbacks(trainer) if self.leads else [],
             trainer.steps_per_epoch,
         )
         with plan.active():
@@ -196,7 +209,10 @@ class Run:
             self.making, self.undo = True, plan.rewind
             while first < n_updates:
                 at_boundary(first)
-                stop = first + 1 if callbacks else self._stop(trainer, plan.updates_of_call, first, n_updates)
+                watched = self.training.watched
+                stop = first + 1 if watched else self._stop(trainer, plan.updates_of_call, first, n_updates)
+                if trainer.communicator is not None:  # it follows from times, which differ
+                    stop = trainer.communicator.broadcast(stop)
                 self._run(plan, first, stop)
                 first = stop
                 for callback in callbacks:
@@ -212,7 +228,9 @@ class Run:
     def _stop(self, trainer: Any, of_call: int, first: int, n_updates: int) -> int:
         """Return up to which update to go in one call."""
         stop = min((first // of_call + self._pieces) * of_call, n_updates)
-        due = None if trainer.checkpoint is None else trainer.checkpoint.next_update(trainer.steps_done + first)
+        if trainer.checkpoint is None or not self.leads:
+            return stop
+        due = trainer.checkpoint.next_update(trainer.steps_done + first)
         return stop if due is None else min(stop, due - trainer.steps_done)
 
     def _run(self, plan: Plan, first: int, stop: int) -> None:

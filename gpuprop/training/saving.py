@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpuprop.backends.devices import host_ops
 from gpuprop.errors import ModelFileError, ResumeError
+from gpuprop.training.agreement import first_signal
 from gpuprop.training.settings import different_settings
 from gpuprop.training.signals import asked_to_end, end_if_asked, finishing
 from gpuprop.training.state import captured
@@ -37,16 +38,16 @@ def at_boundary(trainer: Any, run: Run, made: int = 0) -> None:
     KeyboardInterrupt, TrainingEnded
         See `gpuprop.training.signals.end_if_asked`.
     """
-    asked = asked_to_end() is not None
-    checkpoint = trainer.checkpoint
+    asked = first_signal(trainer.communicator, asked_to_end())
+    checkpoint = trainer.checkpoint if run.leads else None
     if checkpoint is not None and (asked or checkpoint.due(trainer.epochs_done, trainer.steps_done + made)):
         save(trainer, run)
-    end_if_asked()
+    end_if_asked(asked)
 
 
 def save(trainer: Any, run: Run, *, stopped: bool = False) -> None:
     """Write a checkpoint, if the trainer has any; where that fails, say so once, and go on."""
-    if trainer.checkpoint is None:
+    if trainer.checkpoint is None or not run.leads:
         return
     with finishing():
         try:

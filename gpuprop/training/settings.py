@@ -62,6 +62,8 @@ def settings_of(trainer: Any) -> dict[str, Any]:
     own = {name: described(getattr(trainer, name)) for name in _COMPARED}
     share = trainer.validation if isinstance(trainer.validation, float) else None
     own |= {"validation": share}
+    if trainer.shards is not None:
+        own["shards"] = trainer.shards
     if trainer.metrics:  # a checkpoint of a version without metrics has no word of them
         own["metrics"] = list(trainer.metrics)
     return {f"network's {name}": described(value) for name, value in network.items()} | own

@@ -108,8 +108,13 @@ def asked_to_end() -> signal.Signals | None:
     return _watch.asked
 
 
-def end_if_asked() -> None:
+def end_if_asked(elsewhere: signal.Signals | None = None) -> None:
     """Raise what belongs to a signal that has asked the training to end, if there was one.
+
+    Parameters
+    ----------
+    elsewhere : signal.Signals or None, default=None
+        The signal that counts for several processes, whichever of them got it; None takes that of this one.
 
     Raises
     ------
@@ -118,7 +123,7 @@ def end_if_asked() -> None:
     TrainingEnded
         For any other signal, which is its attribute ``signal``.
     """
-    asked = asked_to_end()
+    asked = elsewhere or asked_to_end()
     if asked is None:
         return
     if asked == signal.SIGINT:

@@ -20,6 +20,7 @@ from gpuprop.errors import DeviceError, TrainingEnded, check_integer, check_real
 from gpuprop.maths.optimizers import Optimizer, get_optimizer
 from gpuprop.maths.schedules import Schedule, get_schedule
 from gpuprop.model.network import Network
+from gpuprop.training.agreement import AGREED, check_alike, end_of_epoch, from_root, together
 from gpuprop.training.beginning import begin
 from gpuprop.training.callbacks.base import Callback
 from gpuprop.training.callbacks.progress import ProgressBar
@@ -28,12 +29,14 @@ from gpuprop.training.divergence import explain_divergence
 from gpuprop.training.epoch_updates import updates_of
 from gpuprop.training.kept_plans import give_back
 from gpuprop.training.metrics import Metrics, monitored
+from gpuprop.training.mpi import communicator_of
 from gpuprop.training.orders import RowOrders, check_validation, counter_based_orders, in_order
 from gpuprop.training.rates import Parametrization, check_factors
 from gpuprop.training.records import LiveProgress, Progress, append_record, check_kept_column, even_columns
 from gpuprop.training.run import Run, step_callbacks
 from gpuprop.training.saving import at_boundary, save
 from gpuprop.training.settings import different_place
+from gpuprop.training.sharding import check_shards
 from gpuprop.training.signals import finishing, watching_signals
 from gpuprop.training.state import captured, captured_for_other_data, restore_callbacks
 from gpuprop.training.stored import place_of
@@ -41,7 +44,9 @@ from gpuprop.training.stored import place_of
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from gpuprop.core.communicator import Communicator
     from gpuprop.core.data import TrainingData
+    from gpuprop.datasets.stored import StoredRows
     from gpuprop.training.profiling import Profile
 
 __all__ = ["Trainer"]
@@ -145,6 +150,14 @@ class Trainer:
         How updates are made: "auto" lets the backend choose; "steps" (one primitive after the other), "fused" (whole
         epochs in one compiled call, or fused kernels), "joint", "graph" or "streamed" ask for a path by name, and a
         fit that it cannot serve raises `gpuprop.PlanError`, which says why. See `plan_reason`.
+    communicator : {"mpi"}, Communicator or None, default=None
+        The processes that share the work, each of which calls the same methods with the same data: "mpi" stands for
+        those that ``mpirun`` has started (extra ``mpi``). 1, 2, 4 or 8 processes give the same bits. Rank 0 alone
+        calls the callbacks and writes checkpoints. See `docs/scaling.md`.
+    shards : int or None, default=None
+        Into how many shards the rows of each update are cut, a power of two that is at least the number of processes.
+        Their gradients are added in one fixed tree, on which the bits depend, and not on the number of processes.
+        None stands for 8 with a `communicator`; without one updates are not cut. See `gpuprop.core.communicator`.
     checkpoint : Checkpoint, str, path or None, default=None
         Where to keep what the training needs to go on after the process was killed, see `gpuprop.Checkpoint`. With
         one, SIGTERM, SIGHUP and SIGUSR1 end a fit at its next update with a checkpoint, as Ctrl-C does.
@@ -210,6 +223,8 @@ class Trainer:
         verbose: bool | int = False,
         n_threads: int | None = None,
         plan: str = "auto",
+        communicator: Communicator | str | None = None,
+        shards: int | None = None,
         checkpoint: Checkpoint | str | os.PathLike[str] | None = None,
     ) -> None:
         self.network = network
@@ -252,6 +267,7 @@ class Trainer:
         if self.label_smoothing and not network.loss_function.classification:
             raise ValueError(f"label_smoothing: needs a loss of classes, got {network.loss_function.name!r}")
         self.seed = network.seed if seed is None else check_integer("seed", seed, 0)
+        self.shuffle = bool(shuffle)
         self.row_orders = row_orders or (counter_based_orders(self.seed) if shuffle else in_order)
         if conventions not in ("gpuprop", "scikit-learn"):
             raise unknown_name("conventions", conventions, ("gpuprop", "scikit-learn"))
@@ -262,6 +278,8 @@ class Trainer:
         self._check_callbacks()
         self.n_threads = None if n_threads is None else check_integer("n_threads", n_threads, 1)
         self.plan = check_path(plan)
+        self.communicator = communicator_of(communicator)
+        self.shards = check_shards(shards, self.communicator)
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint | None) else Checkpoint(checkpoint)
         #: The settings that `from_settings` took.
         self.made_from: Mapping[str, Any] | None = None
@@ -349,8 +367,8 @@ class Trainer:
 
     def fit(
         self,
-        X: ArrayLike,
-        y: ArrayLike,
+        X: ArrayLike | StoredRows,
+        y: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         *,
         resume_from: Progress | StoredCheckpoint | str | os.PathLike[str] | None = None,
@@ -359,10 +377,11 @@ class Trainer:
 
         Parameters
         ----------
-        X : array_like of shape (n_samples, n_features)
-            Raw inputs; 8-bit data stays 8-bit in memory. Arrays on the network's own GPU (CuPy's, or any with
+        X : array_like of shape (n_samples, n_features), or StoredRows
+            What `gpuprop.datasets.open` returns is trained on without being in memory as a whole; y is None then. Of
+            arrays, raw inputs; 8-bit data stays 8-bit in memory. Arrays on the network's own GPU (CuPy's, or any with
             ``__cuda_array_interface__`` or DLPack), here and below, are used there without a copy on the host.
-        y : array_like of shape (n_samples,) or (n_samples, n_outputs)
+        y : array_like of shape (n_samples,) or (n_samples, n_outputs), or None
             Class indices, one-hot rows or regression targets.
         sample_weight : array_like of shape (n_samples,) or None, default=None
         resume_from : Progress, StoredCheckpoint, path, "auto" or None, default=None
@@ -390,6 +409,8 @@ class Trainer:
             If SIGTERM, SIGHUP or SIGUSR1 ends a training with checkpoints.
         PlanError
             If `plan` names a path that cannot make the updates of this training.
+        CommunicatorError
+            If the processes of `communicator` have other data, settings or versions, or if one of them has failed.
         """
         with watching_signals(interrupts_only=self.checkpoint is None):
             for _ in self.training(X, y, sample_weight, resume_from=resume_from):
@@ -404,7 +425,7 @@ class Trainer:
 
     def training(
         self,
-        X: ArrayLike | TrainingData,
+        X: ArrayLike | TrainingData | StoredRows,
         y: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         *,
@@ -420,10 +441,11 @@ class Trainer:
         if isinstance(resume_from, Progress | None):
             stored, progress = None, resume_from or Progress(0, 0, {}, {})
         else:
-            stored = found_checkpoint(resume_from, self.checkpoint)
+            stored = from_root(self.communicator, lambda: found_checkpoint(resume_from, self.checkpoint))
             progress = Progress(0, 0, {}, {}) if stored is None else stored.progress
         self._reset(progress)
-        run = begin(self, (X, y, sample_weight), progress, stored)
+        run = together(self.communicator, lambda: begin(self, (X, y, sample_weight), progress, stored))
+        check_alike(self, run)
         self._run, self._progress = run, Progress(0, 0, {}, {})
         try:
             self._begin_callbacks(run)
@@ -433,11 +455,16 @@ class Trainer:
             yield from self._epochs(run)
             save(self, run, stopped=self._stop or run.stopped)
         except BaseException as error:
+            if self.communicator is not None and not isinstance(error, AGREED):
+                self.communicator.fail(error)
             self._go_back(run)
             for callback in run.begun_callbacks(self):
                 with suppress(Exception):
                     callback.on_exception(self, error)
             raise
+        finally:
+            if run.windows is not None:
+                run.windows.close()
         give_back(self.network, run.plan)
         if run.patience.keeps:
             self._restore(run.patience.parameters)
@@ -447,6 +474,8 @@ class Trainer:
     def _begin_callbacks(self, run: Run) -> None:
         """Tell the callbacks that the training began: all at first, and those that have been added since."""
         self._check_callbacks()
+        if not run.leads:
+            return
         for callback in tuple(self.callbacks):
             if not any(callback is one for one in run.told):
                 run.told.append(callback)
@@ -458,8 +487,9 @@ class Trainer:
         while self.epochs_done < self.epochs and not ended:
             self._begin_callbacks(run)
             run.begin_epoch(self, self.epochs_done)
-            run.watch(bool(step_callbacks(self)))
-            updates = updates_of(self, run.training, self.epochs_done, run.epoch_rate)
+            watched = bool(step_callbacks(self))
+            run.watch(watched if self.communicator is None else self.communicator.broadcast(watched))
+            updates = updates_of(self, run.training, self.epochs_done, run.epoch_rate, run.windows)
             made = None
             if run.within is None or run.within.position == 0:
                 try:
@@ -476,6 +506,7 @@ class Trainer:
                 for callback in run.begun_callbacks(self):
                     callback.on_epoch_end(self, self.epochs_done, record)
                 even_columns(self.history, known)
+                end_of_epoch(self, run, record, stop=self._stop)
                 if self.callbacks:  # one may have changed them
                     run.parameters = self.network.host_parameters()
             ended = self._stop or run.patience.exhausted(self.epochs_done)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuprop.arrays import is_sparse
-from gpuprop.backends.choosing import check_plan_name, only_one, plain_steps
+from gpuprop.backends.choosing import check_plan_name, only_one, plain_steps, sharded
 from gpuprop.backends.cpu.columns import scaling_columns
 from gpuprop.backends.installed import loops_fault
 from gpuprop.backends.numpy.ops import NumpyOps
@@ -178,6 +178,9 @@ class CpuOps(NumpyOps):
     def plan(self, trainings: Sequence[Training], *, want: str = "auto") -> Plan:
         fault = loops_fault()
         if fault is not None:
+            shards = sharded(trainings, want)
+            if shards is not None:
+                return shards
             check_plan_name(want, ("steps",), f"cpu without compiled loops ({fault})")
             return plain_steps(only_one(trainings, fault), f"one primitive after the other, in plain NumPy: {fault}")
         from gpuprop.backends.cpu.plans import plan

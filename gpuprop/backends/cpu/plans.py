@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gpuprop.backends.choosing import check_plan_name, plain_steps
+from gpuprop.backends.choosing import check_plan_name, plain_steps, sharded
 from gpuprop.backends.cpu import fused, joint
 from gpuprop.backends.cpu.joint_plan import JointPlan
 from gpuprop.backends.cpu.shared_steps import SharedStepsPlan, worth_sharing
@@ -26,6 +26,9 @@ __all__ = ["plan"]
 
 def plan(trainings: Sequence[Training], want: str) -> Plan:
     """Choose how updates are made; see `gpuprop.core.plan.Backend.plan`."""
+    shards = sharded(trainings, want, subnormals_flushed)
+    if shards is not None:
+        return shards
     check_plan_name(want, ("steps", "fused", "dense", "joint"), "cpu")
     if len(trainings) > 1 or want == "joint":
         return _joint(trainings, want)

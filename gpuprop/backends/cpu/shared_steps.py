@@ -122,7 +122,7 @@ class SharedStepsPlan(StepsPlan):
             n_rows, accumulate = min(work.n_rows, batch.stop - first), first > batch.start
             self._treat_rows(batch, moment, first, n_rows, accumulate=accumulate)
             self._accumulate_gradients(work.rows(n_rows), accumulate=accumulate)
-        step.add_penalty(layers, work, moment.penalty_factor, batch.total_weight)
+        step.add_penalty(layers, work.gradients, batch.total_weight, work.totals, moment.penalty_factor)
         step.update(layers, work.gradients, self._rule, moment)
 
     def _treat_rows(self, batch: Batch, moment: Moment, first: int, n_rows: int, *, accumulate: bool) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gpuprop.backends.choosing import check_plan_name
+from gpuprop.backends.choosing import check_plan_name, sharded
 from gpuprop.backends.cuda.kernel_plan import CudaPlan
 from gpuprop.backends.cuda.together import TogetherPlan, kernels_fault
 from gpuprop.backends.steps import StepsPlan
@@ -25,6 +25,9 @@ __all__ = ["plan"]
 
 def plan(ops: CudaArrays, trainings: Sequence[Training], want: str) -> Plan:
     """Choose how updates are made; see `gpuprop.core.plan.Backend.plan`."""
+    shards = sharded(trainings, want)
+    if shards is not None:
+        return shards
     check_plan_name(want, ("steps", "fused", "graph", "streamed", "joint"), ops.device)
     if len(trainings) > 1 or want == "joint":
         if want not in ("auto", "joint"):

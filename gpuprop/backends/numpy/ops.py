@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuprop.arrays import is_sparse, to_host
-from gpuprop.backends.choosing import check_plan_name, only_one, plain_steps
+from gpuprop.backends.choosing import check_plan_name, only_one, plain_steps, sharded
 from gpuprop.maths import losses
 from gpuprop.maths.dropout import keep_mask
 from gpuprop.maths.optimizers import clip_by_norm, limit_incoming_norm
@@ -72,6 +72,9 @@ class NumpyOps:
         pass
 
     def plan(self, trainings: Sequence[Training], *, want: str = "auto") -> Plan:
+        shards = sharded(trainings, want)
+        if shards is not None:
+            return shards
         check_plan_name(want, ("steps",), "numpy")
         training = only_one(trainings, "plain NumPy trains one network after the other")
         return plain_steps(training, "one primitive after the other, in plain NumPy")
