@@ -138,7 +138,13 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.M | re.S)
 
 
-@pytest.mark.parametrize("page", [page for page in ALL_PAGES if blocks(page, "python")], ids=page_name)
+#: Its blocks need files and processes, which `tests/test_scaling_page.py` gives them.
+APART = "scaling.md"
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in ALL_PAGES if blocks(page, "python") and page.name != APART], ids=page_name
+)
 def test_python_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "page"}
