@@ -42,7 +42,8 @@ __all__ = ["SharedStepsPlan", "worth_sharing"]
 #: it. Each of the two parts costs some tens of microseconds until the other threads have begun.
 _WORTH_SHARING = 2**25
 #: The most weights of a layer. BLAS rearranges them for each piece of the rows anew: that takes a tenth of one thread's
-#: time with 30-256-256-256-2 and 256 rows, where two threads take 0.75 of it in all, and a sixth with 784-256-256-10.
+#: time with 30-256-256-256-2 and 256 rows, where two threads take 0.75 of it in all, and a sixth with 784-256-256-10
+#: (Zen 4, 1 MiB of second cache).
 _MOST_WEIGHTS = 2**17
 #: From so many rows on a batch has two pieces, and more if each has so many.
 _ROWS = (192, 256)
