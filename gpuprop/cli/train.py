@@ -77,7 +77,7 @@ _GROUPS = {
     "Network": ("preset", "hidden", "batch_norm", "residual", "activation", "loss", "dropout", "l1", "l2"),
     "Training": ("optimizer", "lr", "schedule", "batch_size", "epochs", "seed"),
     "Choice of the epoch": ("early_stopping", "patience", "metric", "monitor"),
-    "Machine": ("device", "plan", "profile"),
+    "Machine": ("device", "plan", "memory", "communicator", "shards", "profile"),
     "Files": ("out", "animate", "resume", "overwrite"),
 }
 """The headings of the help, each with the parameters of `train` below it."""
