@@ -97,6 +97,8 @@ class StochasticFit:
         self.estimator = estimator
         self.task = task
         self.convergence = convergence
+        # The training may extend these columns themselves, see `gpuprop.training.records.LiveProgress`.
+        self._known_epochs = 0 if task.resume_from is None else len(task.resume_from.history.get("epoch", ()))
         self.trainer = _trainer(estimator, task)
         self.trainer.callbacks = [convergence, *task.watchers, *self.trainer.callbacks]
 
@@ -142,8 +144,7 @@ class StochasticFit:
 
     def _extend_history(self) -> None:
         """Append the new epochs to the estimator's ``history_``."""
-        history, resume_from = self.estimator.history_, self.task.resume_from
-        known = 0 if resume_from is None else len(resume_from.history.get("epoch", ()))
+        history, known = self.estimator.history_, self._known_epochs
         before = len(history.get("epoch", ()))
         for column, values in self.trainer.history.items():
             if column not in history:
