@@ -205,7 +205,7 @@ def test_what_cannot_be_is_refused_with_a_reason(tmp_path: Path) -> None:
     with pytest.raises(gpuprop.DataError, match="expected at most 16,000; take a smaller share"):
         rows.held_out(0.9, seed=0)
     with pytest.raises(gpuprop.DataError, match="expected at most a quarter of the memory"):
-        gpuprop.datasets.open(tmp_path, memory=1_000)
+        gpuprop.datasets.open(tmp_path, memory=100)
     with pytest.raises(gpuprop.DataError, match="there is no such file"):
         gpuprop.datasets.open(tmp_path / "nothing")
     (tmp_path / "notes.txt").write_text("")

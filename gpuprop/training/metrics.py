@@ -179,6 +179,8 @@ class ValidationScores:
         return loss, score, {m.column: self._figure(m, answers, truth, weight) for m in self.metrics.values()}
 
     def _loss_and_score(self, network: Network, penalty_factor: float, outputs: Array | None) -> tuple[float, float]:
+        if self.sharding is None and outputs is None:
+            return network.evaluate_data(self.data, penalty_factor)
         if self.sharding is None:
             return evaluation.loss_and_score(network.layers, self.data, None, penalty_factor, outputs=outputs)
         return sharded_loss_and_score(network.layers, self.data, self.sharding, penalty_factor, outputs)
