@@ -165,7 +165,7 @@ MUTANTS = [
     simulated(
         "f' taken after dropout's scaling",
         "delta.py",
-        "inner = source * ldg1(keep, i32(0)) if rescale else source",
+        "inner = source * ldg1(keep, keep_at) if rescale else source",
         "inner = source",
         DELTA + "dropout[tanh]",
     ),
@@ -266,7 +266,7 @@ MUTANTS = [
     simulated(
         "the parts of a split batch share a slab",
         "gradient.py",
-        "parameters_at + block_z() * n_parameters",
+        "parameters_at + block_y() * n_parameters",
         "parameters_at + 0 * n_parameters",
         GRADIENT + "split_batch[False-17]",
     ),

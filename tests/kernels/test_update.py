@@ -182,9 +182,8 @@ def test_philox_known_answers(counter: Any, key: Any, words: Any) -> None:
 
 
 @pytest.mark.skipif(not SIM, reason="calls device functions from the host; the masks are compared on every target")
-def test_without_dropout_all_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_dropout_all_is_kept() -> None:
     mask, keep = mask_constants(0.5, 3, 1, np.float32)
     assert keep[0] * keep[1] == 1
-    monkeypatch.setattr("gpuprop_kernels.dropout.part_of", lambda apart: 0)  # there is no block outside of a kernel
-    assert unit_is_kept(False)(mask, 0, 0, 0)
-    assert not all(unit_is_kept(True)(mask, 0, column, 0) for column in range(64))
+    assert unit_is_kept(False)(mask, 0, 0, 0, 0)
+    assert not all(unit_is_kept(True)(mask, 0, 0, column, 0) for column in range(64))
