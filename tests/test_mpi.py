@@ -1,4 +1,4 @@
-"""Updates cut into shards, in one process and in several that `mpirun` starts; CI kills some, by `tests/mpi_harness.py`."""
+"""Updates cut into shards, in one process and in several that `mpirun` starts; CI also kills some of them."""
 
 from __future__ import annotations
 
