@@ -250,12 +250,11 @@ class CudaPlan:
             order[self._order_at[place] : self._order_at[place + 1]] = epoch.order + self._first_rows[place]
         self._runtime.upload(order, self._order)
         if self._row_weights is not None:
-            weights = np.zeros(len(order), self._spec.dtype)
-            for place, epoch in self._epochs.items():
-                weights[self._order_at[place] : self._order_at[place + 1]] = to_host(epoch.data.wide_weight)[
-                    epoch.order
-                ]
-            self._runtime.upload(weights, self._row_weights)
+            for place, epoch in self._epochs.items():  # on the device: nothing of the data comes to the host
+                own = slice(self._order_at[place], self._order_at[place + 1])
+                rows = self._order[own] - self._first_rows[place] if self._first_rows[place] else self._order[own]
+                weight: Any = epoch.data.sample_weight
+                self._row_weights[own] = weight[rows]
 
     def run(self, first: int, last: int) -> None:
         self._position = last
