@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +17,8 @@ RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(37, 5)), RNG.integers(0, 3, 37)
 
 
-@pytest.mark.parametrize("options", [{"batch_norm": True}, {"residual": True}, {"batch_norm": True, "residual": True}])
-@pytest.mark.parametrize(("dtype", "bound"), [("float32", 2e-6), ("float64", 1e-14)])
-def test_a_training_is_that_of_plain_numpy(options: dict[str, Any], dtype: str, bound: float) -> None:
+def compare(options: dict[str, Any], dtype: str, bound: float) -> None:
+    """Train on both devices, and require the same numbers."""
     for activation in ("relu", "gelu"):
         shape: dict[str, Any] = {"loss": "categorical_cross_entropy", "dropout": 0.2, "hidden_activation": activation}
         nets = [
@@ -32,3 +34,13 @@ def test_a_training_is_that_of_plain_numpy(options: dict[str, Any], dtype: str, 
         plain, ours = (net.host_parameters() for net in nets)
         np.testing.assert_allclose(ours, plain, rtol=bound, atol=bound)
         np.testing.assert_allclose(nets[1].forward(X), nets[0].forward(X), rtol=2 * bound, atol=2 * bound)
+
+
+@pytest.mark.parametrize("options", [{"batch_norm": True}, {"residual": True}, {"batch_norm": True, "residual": True}])
+@pytest.mark.parametrize(("dtype", "bound"), [("float32", 2e-6), ("float64", 1e-14)])
+def test_a_training_is_that_of_plain_numpy(options: dict[str, Any], dtype: str, bound: float) -> None:
+    """Each case has a process of its own, in which no kernels of another dtype are loaded."""
+    code = f"from tests.gpu.test_blocks_on_device import compare; compare({options!r}, {dtype!r}, {bound!r})"
+    root = Path(__file__).parent.parent.parent
+    made = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=root, text=True, stderr=subprocess.PIPE)
+    assert made.returncode == 0, made.stderr

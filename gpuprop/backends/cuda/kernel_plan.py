@@ -92,7 +92,9 @@ class CudaPlan:
             self._allocate()
         self._graphs: dict[tuple[int, ...], Callable[[], None]] = {}
         self._no_graphs = self._why_no_graphs(want)
-        self._before = step.memory.buffer.copy()
+        # A lone training keeps its parameters itself; see `go_back`.
+        self._kept = step.memory.optimizer_state if scratch is None else step.memory.buffer
+        self._before = self._kept.copy()
         self._position = 0
         self._epochs: dict[int, EpochUpdates] = {}
 
@@ -236,7 +238,7 @@ class CudaPlan:
             self._runtime.upload(scalars.reshape(-1), self._epoch_slots["scalars"])
             self._bring_rows()
             self._step.memory.adopt()
-            self._before[...] = self._step.memory.buffer
+            self._before[...] = self._kept
 
     def _bring_rows(self) -> None:
         """Upload the orders of an epoch and its sample weights, or hand them to the stream of rows."""
@@ -253,8 +255,8 @@ class CudaPlan:
             for place, epoch in self._epochs.items():  # on the device: nothing of the data comes to the host
                 own = slice(self._order_at[place], self._order_at[place + 1])
                 rows = self._order[own] - self._first_rows[place] if self._first_rows[place] else self._order[own]
-                weight: Any = epoch.data.sample_weight
-                self._row_weights[own] = weight[rows]
+                of_rows: Any = epoch.data.sample_weight
+                self._row_weights[own] = of_rows[rows]
 
     def run(self, first: int, last: int) -> None:
         self._position = last
@@ -345,7 +347,10 @@ class CudaPlan:
         self._go_back(places, parameters=False)
 
     def go_back(self, *places: int) -> None:
-        """Restore parameters and optimizers' memory to what they were at the beginning of the epoch."""
+        """Restore parameters and optimizers' memory to what they were at the beginning of the epoch.
+
+        Only a plan that shares its scratch with others keeps the parameters.
+        """
         self._go_back(places, parameters=True)
 
     def _go_back(self, places: tuple[int, ...], *, parameters: bool) -> None:

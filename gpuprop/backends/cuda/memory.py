@@ -187,13 +187,13 @@ class StepMemory:
                 state[name] = state_row.copy()
 
     def go_back(self, before: Array, places: Sequence[int], *, parameters: bool) -> None:
-        """Copy the state of these networks, and perhaps their parameters, from a copy of the buffer."""
+        """Restore the state of these networks, and perhaps their parameters, from a copy of the buffer or of states."""
         size, n_all = self.n_parameters, self._count * self.n_parameters
-        n_arrays = self.buffer.size // n_all
+        n_arrays, missing = self.buffer.size // n_all, self.buffer.size - before.size
         for place in places:
             for i in range(0 if parameters else 1, n_arrays):
                 at = i * n_all + place * size
-                self.buffer[at : at + size] = before[at : at + size]
+                self.buffer[at : at + size] = before[at - missing : at - missing + size]
 
     def host_parameters(self) -> list[NDArray[Any]]:
         """Return the parameters of each network, without padding: one copy from the device serves them all."""
