@@ -23,6 +23,10 @@ from tests.kernels import support as s
 
 DEVICE = "cuda" if s.ON_DEVICE else "cuda-sim"
 PIXELS = gpuprop.InputScaling.divide(255)
+long_in_the_simulator = pytest.mark.skipif(
+    not s.ON_DEVICE,
+    reason="it takes the simulator up to a minute; the updates of two networks run there, this on a GPU",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -138,6 +142,7 @@ def test_seeds_rates_folds_penalties_weights_and_dropout(shuffled_blocks: None) 
     same_as_alone(varied, "joint: 3 networks of one shape in the same launches; fused kernels")
 
 
+@long_in_the_simulator
 def test_what_does_not_fit_runs_in_waves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(together, "_most_in_a_wave", lambda *_: 2)
     reason = "joint: 3 networks of one shape in the same launches, in waves of at most 2 because the device has no room"
@@ -186,6 +191,7 @@ def test_hyperparameters_of_one_optimizer(optimizer: str) -> None:
     )
 
 
+@long_in_the_simulator
 @pytest.mark.parametrize(
     ("sizes", "how"),
     [
@@ -209,6 +215,7 @@ def test_a_split_batch(how: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> 
     same_as_alone(lambda: [(trainer(i, **options), (X, y)) for i in range(2)])
 
 
+@long_in_the_simulator
 def test_early_stopping_keeps_the_best_of_each() -> None:
     X, y = blobs(40)
 
