@@ -91,6 +91,9 @@ def test_paths_and_shards_go_together_or_are_refused() -> None:
         trainer(shards=2, plan="steps").fit(X, y)
     with pytest.raises(gpuprop.PlanError, match="the number of shards is missing"):
         trainer(plan="sharded").fit(X, y)
+    normalised = gpuprop.Network((2, 3, 1), loss="binary_cross_entropy", device="numpy", batch_norm=True)
+    with pytest.raises(gpuprop.PlanError, match="averages over all rows of a batch"):
+        gpuprop.Trainer(normalised, epochs=1, shards=2).fit(X, y)
     reason = trainer(shards=2, plan="sharded").fit(X, y).plan_reason
     assert reason is not None
     assert reason.startswith("sharded: 2 shards of each update, formed by one process")

@@ -49,7 +49,7 @@ def search(
     other folds or with other seeds, train side by side, and the rest one after the other. Each becomes the network
     that its own ``fit`` would have given. See `gpuprop.training.side_by_side`.
 
-    Under ``joblib.parallel_config`` with several workers, such as those of Dask or Ray, each worker trains a share of
+    Under ``joblib.parallel_config`` with several workers, such as those of Dask, each worker trains a share of
     the candidates of a fold together, and a share whose worker is lost is trained elsewhere.
 
     Parameters
@@ -77,7 +77,7 @@ def search(
     halving : bool, default=False
         Whether only the best candidates train to their ends: all make some epochs, one of `factor` goes on and makes
         `factor` times as many epochs in all, and so forth. The trainings go on where they were, so that the last ones
-        end as their own ``fit``. It needs a single score, and holds all networks in memory. See
+        end as their own ``fit``. It needs a single score, holds all networks in memory, and trains in this process. See
         `gpuprop.estimators.halving`.
     factor : int, default=3
         Of halving.
