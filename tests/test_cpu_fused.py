@@ -18,6 +18,7 @@ import gpuprop
 from gpuprop.backends.cpu import fused, fused_step
 from gpuprop.backends.cpu.panels import Panels, transposition
 from gpuprop.backends.cpu.tiles import TileShape, column_lister, multiplication, row_lister, tile_shape
+from gpuprop.backends.threads import ThreadChoice
 from gpuprop.maths.activations import ACTIVATIONS
 from gpuprop.maths.losses import LOSSES
 from gpuprop.maths.optimizers import OPTIMIZERS
@@ -228,7 +229,7 @@ def test_skipping_zeros_changes_no_bit(
     np.testing.assert_array_equal(skipped.parameters, again.parameters)
 
 
-class Fixed:
+class Fixed(ThreadChoice):
     """A choice of threads that is none."""
 
     def __init__(self, n_threads: int) -> None:

@@ -42,9 +42,7 @@ def work_through(pieces: Iterable[Piece], worker: Callable[[], Callable[[Piece],
     """
     left = deque(pieces)
     if n_threads == 1 or len(left) < 2:
-        work = worker()
-        while left:
-            work(left.popleft())
+        _one_by_one(left, worker())
         return
     shared = _Shared(left, worker)
     for _ in range(min(n_threads, len(left)) - 1):
@@ -52,10 +50,12 @@ def work_through(pieces: Iterable[Piece], worker: Callable[[], Callable[[Piece],
         # `threading.Thread` would. Where no further thread can be started, the others do its share.
         with contextlib.suppress(RuntimeError):
             _thread.start_new_thread(contextvars.copy_context().run, (shared.help,))
-    shared.help()
-    shared.done.wait()
-    if shared.errors:
-        raise shared.errors[0]
+    shared.finish()
+
+
+def _one_by_one(left: deque[Piece], work: Callable[[Piece], None]) -> None:
+    while left:
+        work(left.popleft())
 
 
 class Crew:
@@ -89,8 +89,7 @@ class Crew:
         """
         left = deque(pieces)
         if n_threads == 1 or len(left) < 2:
-            while left:
-                work(left.popleft())
+            _one_by_one(left, work)
             return
         shared = _Shared(left, lambda: work)
         wanted = min(n_threads, len(left)) - 1
@@ -98,12 +97,7 @@ class Crew:
             self._helpers += [_Helper(self._around) for _ in range(wanted - len(self._helpers))]
         for helper in self._helpers[:wanted]:
             helper.call(shared)
-        try:
-            shared.help()
-        finally:
-            shared.done.wait()  # the arrays stay in use until then, also after an interrupt
-        if shared.errors:
-            raise shared.errors[0]
+        shared.finish()
 
     def end(self) -> None:
         """End the threads; later work starts new ones."""
@@ -151,6 +145,15 @@ class _Shared(Generic[Piece]):
         self.errors: list[BaseException] = []
         self.done = threading.Event()
         self._undone, self._lock = len(left), threading.Lock()
+
+    def finish(self) -> None:
+        """Work until all pieces are done, and raise what a piece has raised first."""
+        try:
+            self.help()
+        finally:
+            self.done.wait()  # the arrays stay in use until then, also after an interrupt
+        if self.errors:
+            raise self.errors[0]
 
     def help(self) -> None:
         """Take pieces until none is left; after an error nobody takes any."""

@@ -220,6 +220,18 @@ class ThreadChoice:
         self._trials = [0] * first + list(measured.seconds) * rounds
         self._took = 0.0
 
+    def calls(self, first: int, last: int, most: int = sys.maxsize) -> Iterator[tuple[int, int, int]]:
+        """Yield the calls that make the updates `first` to `last` - 1, and time what is done before the next one.
+
+        A call has a number of threads, its first update, and the one behind its last; it makes at most `most` updates.
+        """
+        while first < last:
+            n_threads, n_updates = self.following()
+            stop = min(first + min(n_updates, most), last)
+            with self.timed(stop - first):
+                yield n_threads, first, stop
+            first = stop
+
     @contextlib.contextmanager
     def timed(self, n_updates: int) -> Iterator[None]:
         """Time the updates that are made in this context."""

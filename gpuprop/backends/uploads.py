@@ -11,14 +11,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-import numpy as np
-
-from gpuprop.arrays import is_sparse
+from gpuprop.arrays import equal_numbers, is_sparse
 
 __all__ = ["uploaded", "uploads_shared"]
-
-#: Rows of two arrays that are compared before all of them are.
-_SAMPLE = 16
 
 #: For each upload its device, the array of the host, and that of the device; None outside of `uploads_shared`.
 _uploads: ContextVar[list[tuple[object, Any, Any]] | None] = ContextVar("uploads", default=None)
@@ -57,14 +52,4 @@ def _earlier(known: list[tuple[object, Any, Any]], device: object, array: Any) -
     """Return an earlier upload of equal numbers to this device, or None."""
     if array is None:
         return None
-    return next((there for where, here, there in known if where is device and _equal(array, here)), None)
-
-
-def _equal(a: Any, b: Any) -> bool:
-    """Return whether two arrays of the host hold the same numbers."""
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    if a.ctypes.data == b.ctypes.data and a.strides == b.strides:
-        return True
-    step = max(1, len(a) // _SAMPLE)
-    return np.array_equal(a[::step], b[::step]) and np.array_equal(a, b)
+    return next((there for where, here, there in known if where is device and equal_numbers(array, here)), None)

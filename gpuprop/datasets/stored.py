@@ -444,18 +444,23 @@ def _flat(rows: NDArray[Any]) -> NDArray[Any]:
     return rows.reshape(len(rows), -1)
 
 
+def _pair(path: Path, X: _Raw, y: _Raw, dtype: np.dtype[Any], memory: int) -> StoredRows:
+    """Return the rows of an array of inputs and one of targets; `dtype` is what inputs are kept in."""
+    return _stored(
+        path,
+        X.pieces(memory),
+        math.prod(X.shape[1:]),
+        dtype,
+        read_piece=lambda piece: (_flat(X.rows(*piece[1:])), y.rows(*piece[1:])),
+        target_reader=lambda piece: y.rows(*piece[1:]),
+    )
+
+
 def _npy_pair(folder: Path, memory: int) -> StoredRows:
     X, y = _npy(folder / "X.npy"), _npy(folder / "y.npy")
     if X.shape[0] != y.shape[0]:
         raise data_error(folder, f"got X.npy of shape {X.shape} and y.npy of shape {y.shape}, expected as many rows")
-    return _stored(
-        folder,
-        X.pieces(memory),
-        math.prod(X.shape[1:]),
-        _kept_dtype(X.dtype),
-        read_piece=lambda piece: (_flat(X.rows(*piece[1:])), y.rows(*piece[1:])),
-        target_reader=lambda piece: y.rows(*piece[1:]),
-    )
+    return _pair(folder, X, y, _kept_dtype(X.dtype), memory)
 
 
 def _npy_table(path: Path, target: str | int | None, memory: int) -> StoredRows:
@@ -501,14 +506,7 @@ def _idx(path: Path, labels: Path | None, memory: int) -> StoredRows:
     X, y = _idx_array(path), _idx_array(labels or beside)
     if X.shape[0] != y.shape[0]:
         raise data_error(path, f"got {X.shape[0]} rows and {y.shape[0]} labels, expected as many")
-    return _stored(
-        path,
-        X.pieces(memory),
-        math.prod(X.shape[1:]),
-        X.dtype,
-        read_piece=lambda piece: (_flat(X.rows(*piece[1:])), y.rows(*piece[1:])),
-        target_reader=lambda piece: y.rows(*piece[1:]),
-    )
+    return _pair(path, X, y, X.dtype, memory)
 
 
 def _idx_array(file: Path) -> _Raw:

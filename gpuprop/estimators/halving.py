@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuprop.estimators.members import Job, Outcome, can_pause, pausing_fit
+from gpuprop.estimators.members import Job, Outcome, can_pause, network_estimator, pausing_fit
 from gpuprop.estimators.parameters import max_epochs
 from gpuprop.training.side_by_side import SideBySide
 from gpuprop.training.signals import end_if_asked
@@ -95,7 +95,7 @@ def halved(jobs: Sequence[Sequence[Job]], evaluate: Sequence[Evaluate], factor: 
                 "stochastic solver, or a pipeline without memory that ends with one; their fits can pause"
             )
     begin = time.perf_counter()
-    most = [max_epochs(_network_estimator(job.estimator)) for job in every]
+    most = [max_epochs(network_estimator(job.estimator)) for job in every]
     counts = rungs_of(len(jobs), factor)
     n_fits = len(evaluate)
     together = SideBySide([pausing_fit(job) for job in every])
@@ -119,10 +119,6 @@ def halved(jobs: Sequence[Sequence[Job]], evaluate: Sequence[Evaluate], factor: 
             alive = stay
     errors = [error for error in together.outcomes if error is not None]
     return Rungs(rows, errors, reached, counts, epochs, sum(together.epochs), sum(most))
-
-
-def _network_estimator(estimator: Any) -> Any:
-    return estimator[-1] if hasattr(estimator, "steps") else estimator
 
 
 def _fits(candidate: int, n_fits: int) -> range:

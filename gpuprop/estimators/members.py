@@ -19,7 +19,7 @@ from gpuprop.training.signals import watching_signals
 if TYPE_CHECKING:
     from gpuprop.core.updates import PausingFit
 
-__all__ = ["MOST_TOGETHER", "Job", "Outcome", "can_pause", "fit_together", "pausing_fit"]
+__all__ = ["MOST_TOGETHER", "Job", "Outcome", "can_pause", "fit_together", "network_estimator", "pausing_fit"]
 
 #: The most fits at the same time; each holds a network and the arrays of its optimizer.
 MOST_TOGETHER = 64
@@ -59,22 +59,26 @@ def fit_together(jobs: Iterable[Job]) -> Iterator[Outcome]:
         yield from (Outcome(job, error, seconds) for job, error in zip(some, errors, strict=True))
 
 
-def can_pause(estimator: Any) -> bool:
-    """Return whether `pausing_fit` pauses for this estimator."""
+def network_estimator(estimator: Any) -> BaseMLP | None:
+    """Return the estimator itself, or the last step of a pipeline, whose fit can pause; None if there is none."""
     if isinstance(estimator, Pipeline) and estimator.memory is None:
         estimator = estimator[-1]
-    return isinstance(estimator, BaseMLP) and estimator.solver != "lbfgs" and not EpochTasks.wanted(estimator)
+    return estimator if isinstance(estimator, BaseMLP) and not EpochTasks.wanted(estimator) else None
+
+
+def can_pause(estimator: Any) -> bool:
+    """Return whether `pausing_fit` pauses for this estimator."""
+    found = network_estimator(estimator)
+    return found is not None and found.solver != "lbfgs"
 
 
 def pausing_fit(job: Job) -> PausingFit:
     """Fit the estimator; if it is one of gpuprop's, pause before the updates of each epoch."""
-    estimator, X = job.estimator, job.X
-    if isinstance(estimator, Pipeline) and isinstance(estimator[-1], BaseMLP) and estimator.memory is None:
-        if len(estimator) > 1:
-            X = estimator[:-1].fit_transform(X, job.y)
-        estimator = estimator[-1]
-    if not isinstance(estimator, BaseMLP) or EpochTasks.wanted(estimator):
+    estimator, X = network_estimator(job.estimator), job.X
+    if estimator is None:
         job.estimator.fit(job.X, job.y, **job.options)
         return
+    if estimator is not job.estimator and len(job.estimator) > 1:
+        X = job.estimator[:-1].fit_transform(X, job.y)
     estimator._validate_params()
     yield from estimator.training(X, job.y, **job.options)

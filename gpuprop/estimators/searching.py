@@ -137,17 +137,18 @@ def search(
 
     shape = (len(candidates), len(seeds), len(splits))
     n_workers = 1 if keeps_fits(estimator) else workers()
-    test_sets = [(_safe_indexing(X, test), _safe_indexing(y, test)) for _, test in splits]
     jobs = _jobs(estimator, candidates, seeds, X, y, [train for train, _ in splits])
     rungs = None
     with watching_signals(interrupts_only=not keeps_fits(estimator)):
-        if halving:
-            rungs = _rungs(list(jobs), shape, scorer, test_sets, factor)
-            rows, errors = rungs.rows, rungs.errors
-        elif n_workers > 1:
+        if n_workers > 1 and not halving:  # each worker cuts the rows of its folds
             rows, errors = _scored_by_workers(estimator, candidates, seeds, (X, y, splits), scorer, n_workers)
         else:
-            rows, errors = _scored(jobs, shape, scorer, test_sets)
+            test_sets = [(_safe_indexing(X, test), _safe_indexing(y, test)) for _, test in splits]
+            if halving:
+                rungs = _rungs(list(jobs), shape, scorer, test_sets, factor)
+                rows, errors = rungs.rows, rungs.errors
+            else:
+                rows, errors = _scored(jobs, shape, scorer, test_sets)
     _report(errors, len(rows))
     _fill_in_scores(rows)
     result.n_splits_ = len(splits) * len(seeds)

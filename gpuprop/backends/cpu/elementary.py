@@ -78,7 +78,7 @@ def _exp_constants_by_dtype(x: Any) -> Any:
 def _expm1_series(r: Any) -> Any:
     """Return p with ``expm1(r) = r + r^2 p`` for ``|r| <= ln(2) / 2``: Taylor's series.
 
-    The first term that is left out, r^14 / 14!, is 4e-18 of exp(r).
+    The series ends before r^14 / 14!, which is at most 4e-18 of exp(r).
     """
     t = type(r)
     p = t(1 / 6227020800)

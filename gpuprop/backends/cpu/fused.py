@@ -50,10 +50,11 @@ Array = NDArray[Any]
 #: once it would have saved so much. The choice follows from sizes and from what was trained, not from what is compiled
 #: already, so that a training always gives the same bits.
 LEAST_SAVING = 1.0
-#: The tier saves these seconds against the primitives: those of the calls of an update, and some for each product of
-#: two numbers. With AVX-512 a core saves a third of a product's time. With AVX2 it saves 4e-12 to 7e-12 where zeros are
-#: skipped, and next to nothing where there are none; two cores, of which BLAS would use one, save 1e-11. The number of
-#: threads has no say, because it changes no bit. Of products beyond the first thousand million the tier saves a tenth.
+#: An update of the tier takes so many seconds less than one by primitives: those of its calls, and some for a product
+#: of two numbers. With AVX-512 a core saves a third of a product's time. With AVX2 it saves 4e-12 to 7e-12 where zeros
+#: are skipped, and next to nothing where there are none; two cores, of which BLAS would use one, save 1e-11. The
+#: number of threads has no say, because it changes no bit. Of products beyond the first thousand million the tier saves
+#: a tenth.
 _SAVED_BY_UPDATE, _SAVED_BEYOND = 5e-5, 2e-12
 _SAVED_BY_PRODUCT = {64: 1e-11, 32: 6e-12, 16: 6e-12}  # by the bytes of a vector
 _MANY_PRODUCTS = 1_000_000_000
@@ -259,13 +260,8 @@ class FusedPlan(Renewable):
             for own, packed in self._pieces:
                 packed[...] = own
         self._entered = self._newer = True
-        start = first
-        while start < last:
-            n_threads, most = self._threads.following()
-            stop = min(start + min(most, self.updates_of_call), last)
-            with self._threads.timed(stop - start):
-                self._call(n_threads, start, stop)
-            start = stop
+        for n_threads, start, stop in self._threads.calls(first, last, self.updates_of_call):
+            self._call(n_threads, start, stop)
         self._position = last
         if self._training is not None and self._training.watched:
             self._write_back()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuprop.arrays import is_sparse
+from gpuprop.arrays import equal_numbers
 from gpuprop.backends.cpu import joint
 from gpuprop.backends.cpu.joint import JointUpdates, cannot_join
 from gpuprop.backends.steps import places_of, put_back, taken_out
@@ -155,14 +155,4 @@ class _Rows:
 
 
 def _same_rows(one: TrainingData, other: TrainingData) -> bool:
-    return _equal(one.inputs, other.inputs) and _equal(one.targets, other.targets)
-
-
-def _equal(a: Any, b: Any) -> bool:
-    """Return whether two arrays, or two CSR matrices, hold the same numbers."""
-    if a.shape != b.shape or a.dtype != b.dtype or is_sparse(a) != is_sparse(b):
-        return False
-    if is_sparse(a):
-        return all(np.array_equal(getattr(a, part), getattr(b, part)) for part in ("indptr", "indices", "data"))
-    same_memory = a.ctypes.data == b.ctypes.data and a.strides == b.strides
-    return same_memory or np.array_equal(a, b)
+    return equal_numbers(one.inputs, other.inputs) and equal_numbers(one.targets, other.targets)

@@ -93,11 +93,11 @@ class SharedStepsPlan(StepsPlan):
     """
 
     def __init__(self, training: Training, because: str) -> None:
-        super().__init__(training, "", n_threads=None, around_updates=subnormals_flushed)
         self._choice = ThreadChoice(training.products, training.n_threads, "steps")
         most = self._choice.most
         threads = "1 thread" if most == 1 else f"up to {most} threads"
-        self.reason = f"steps: {because}; {threads} for the rows of a batch"
+        reason = f"steps: {because}; {threads} for the rows of a batch"
+        super().__init__(training, reason, n_threads=None, around_updates=subnormals_flushed)
         self._crew = Crew(subnormals_flushed)
         weakref.finalize(self, self._crew.end)
         self._n_threads = 1
@@ -110,12 +110,9 @@ class SharedStepsPlan(StepsPlan):
 
     def run(self, first: int, last: int) -> None:
         """Make the updates `first` to `last` - 1."""
-        while first < last:
-            self._n_threads, n_updates = self._choice.following()
-            stop = min(last, first + n_updates)
-            with self._choice.timed(stop - first):
-                super().run(first, stop)
-            first = stop
+        for n_threads, start, stop in self._choice.calls(first, last):
+            self._n_threads = n_threads
+            super().run(start, stop)
 
     def _train(self, batch: Batch, moment: Moment) -> None:
         layers, work = self._training.layers, self._work

@@ -69,8 +69,8 @@ class CudaPlan:
     ----------
     ops : CudaArrays
     trainings : sequence of Training
-        One, or several of equal `gpuprop.backends.cuda.together.kind`. Their parameters and the arrays of their
-        ``rule.state`` move into one buffer, where kernels expect them.
+        One training, or several whose `gpuprop.backends.cuda.together.kind` is equal. Their parameters and the arrays
+        of their ``rule.state`` move into one buffer, where kernels expect them.
     want : str
         "fused" launches each kernel by itself; any other name records graphs where that is possible.
     scratch : Scratch or None, default=None
@@ -349,7 +349,7 @@ class CudaPlan:
     def go_back(self, *places: int) -> None:
         """Restore parameters and optimizers' memory to what they were at the beginning of the epoch.
 
-        Only a plan that shares its scratch with others keeps the parameters.
+        A plan that shares its scratch with others has kept the parameters; a lone training keeps its own.
         """
         self._go_back(places, parameters=True)
 

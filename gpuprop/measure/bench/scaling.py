@@ -154,7 +154,7 @@ def mpirun() -> str:
 
 
 def measured(settings: Settings, processes: int) -> Timing:
-    """Measure an update of so many processes of this machine.
+    """Measure how long an update takes that so many processes of this machine share.
 
     Raises
     ------
