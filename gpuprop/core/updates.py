@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Generator, Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -133,7 +134,7 @@ class Training:
         """Rows that an epoch visits."""
         return self.data.n_samples if self.n_rows is None else self.n_rows
 
-    @property
+    @functools.cached_property
     def shape(self) -> Hashable:
         """What trainings must share to be updated in the same calls; their parameters and rates may differ.
 
