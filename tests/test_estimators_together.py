@@ -397,7 +397,7 @@ def test_search_finds_what_grid_search_finds(kind: Any, joint_runs: Any) -> None
     np.testing.assert_array_equal(found.predict(X), expected.predict(X))  # both refitted alone
     assert found.score(X, y) == expected.score(X, y)
     if compiled_loops() is not None:
-        assert 8 in joint_runs  # four candidates in the two folds of one size
+        assert 12 in joint_runs  # four candidates in three folds, which have 67 and 68 rows
 
 
 def test_search_of_a_pipeline_with_two_scores(joint_runs: Any) -> None:

@@ -181,20 +181,21 @@ class Members(NamedTuple):
 
     Row i of `batches` and `models` holds the address of everything that network i has for itself, see
     `gpuprop.backends.cpu.tuples.kept_at`; without rows there is only one network. `active` names the networks that have
-    not ended. `steps_done` are each one's updates before the epoch, `totals` its sums.
+    not ended. `n_updates` are each one's updates in an epoch, `steps_done` those before the epoch, `totals` its sums.
     """
 
     batches: Array
     models: Array
     active: Array
+    n_updates: Array
     steps_done: Array
     totals: Array
 
 
 def alone(totals: Array) -> Members:
-    """Return the members of a call for one network, whose sums are those of the step."""
-    none = np.empty((0, 0), np.uint8)
-    return Members(none, none, np.zeros(1, np.int64), np.zeros(1, np.int64), totals.reshape(1, 2))
+    """Return the members of a call for one network, whose sums are those of the step; the caller counts its updates."""
+    none, first, all_updates = np.empty((0, 0), np.uint8), np.zeros(1, np.int64), np.full(1, np.iinfo(np.int64).max)
+    return Members(none, none, first, all_updates, np.zeros(1, np.int64), totals.reshape(1, 2))
 
 
 # --- the pieces of a step --------------------------------------------------------------------------------------------
@@ -655,7 +656,8 @@ def epoch(kind: Kind) -> Callable[..., None]:
             if team.thread == 0:
                 work.totals[0], work.totals[1] = members.totals[i, 0], members.totals[i, 1]
             own_batches, own_model = kept_at(batches, members.batches, i), kept_at(model, members.models, i)
-            updates(own_batches, work, own_model, team, members.steps_done[i], first, stop)
+            # Networks with fewer rows have fewer updates.
+            updates(own_batches, work, own_model, team, members.steps_done[i], first, min(stop, members.n_updates[i]))
             if team.thread == 0:
                 members.totals[i, 0], members.totals[i, 1] = work.totals[0], work.totals[1]
 

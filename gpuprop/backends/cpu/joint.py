@@ -56,7 +56,7 @@ _PIECES = 8
 def cannot_join(training: Training) -> str | None:
     """Return why a training should run alone, or None if it can share calls with others of its shape.
 
-    Networks of one shape may differ in everything but their layers, the optimizer's kind and the size of their data.
+    Networks of one shape may differ in everything but their layers, the optimizer's kind and the size of their batches.
     """
     if training.watched:
         return "a callback wants to be told of each update"
@@ -123,7 +123,6 @@ class JointUpdates:
         k, one = len(trainings), trainings[0]
         spec, self._products = one.layers.spec, one.products
         self._panels = panels = Panels(spec.layer_sizes, tile_shape(spec.dtype))
-        n_rows, n_updates = one.rows_of_epoch, one.updates_of_epoch
         limits = [training.n_threads for training in trainings if training.n_threads is not None]
         self._most_threads = min([allowed_threads(), *limits])
         # A limit on norms needs all gradients, or all weights, at once: these updates are one thread's.
@@ -132,27 +131,22 @@ class JointUpdates:
 
         self._panel_parameters = aligned((k, panels.size), spec.dtype)
         self._state = [aligned((k, panels.size), spec.dtype) for _ in one.rule.optimizer.slots]
-        self._orders = np.empty((k, n_rows), np.int32)
-        self._of_updates = np.empty((3, k, n_updates))  # weights, factors of penalties, and learning rates
-        weighted = any(training.data.sample_weight is not None for training in trainings)
-        self._sample_weights = np.empty((k if weighted else 0, one.data.n_samples), spec.dtype)
+        self._batches = [self._batches_of(training) for training in trainings]
         self._memories = [Memory(training.rule) for training in trainings]
         self._flats_before = [training.layers.parameters.flat.copy() for training in trainings]
         self._members = Members(
             batches=aligned((k, ROW_BYTES), np.dtype(np.uint8)),
             models=aligned((k, ROW_BYTES), np.dtype(np.uint8)),
             active=np.empty(0, np.int64),
+            n_updates=np.array([training.updates_of_epoch for training in trainings]),
             steps_done=np.zeros(k, np.int64),
             totals=np.zeros((k, 2)),
         )
         self._homes, self._flats = aligned((k, ROW_BYTES), np.dtype(np.uint8)), [panels.units] * k
-        #: The tuples name arrays that must live; those of the first network say of which types all are.
-        self._kept: list[tuple[Batches, Model]] = []
-        for i, training in enumerate(trainings):
-            batches, model = self._batches_of(i, training), self._model_of(i, training)
+        self._models = [self._model_of(i, training) for i, training in enumerate(trainings)]
+        for i, (batches, model) in enumerate(zip(self._batches, self._models, strict=True)):
             keep(batches, self._members.batches, i)
             keep(model, self._members.models, i)
-            self._kept.append((batches, model))
         self._home: Home | None = None
         penalised = any(training.layers.spec.penalised for training in trainings)
         self._copy = panel_copier(panels.shape)
@@ -160,17 +154,17 @@ class JointUpdates:
         self._works: list[Work] = []
         self._called = False
 
-    def _batches_of(self, i: int, training: Training) -> Batches:
-        data, (shift, factor) = training.data, _columns(training)
-        weights, penalty_factors, rates = self._of_updates[:, i]
+    def _batches_of(self, training: Training) -> Batches:
+        """Return a network's data, and arrays for what each epoch has of its own."""
+        data, n_updates, (shift, factor) = training.data, training.updates_of_epoch, _columns(training)
         return Batches(
             inputs=data.inputs,
             targets=data.targets,
-            sample_weight=np.empty(0, shift.dtype) if data.sample_weight is None else self._sample_weights[i],
-            order=self._orders[i],
-            batch_weights=weights,
-            penalty_factors=penalty_factors,
-            rates=rates,
+            sample_weight=np.empty(0 if data.sample_weight is None else data.n_samples, shift.dtype),
+            order=np.empty(training.rows_of_epoch, np.int32),
+            batch_weights=np.empty(n_updates),
+            penalty_factors=np.empty(n_updates),
+            rates=np.empty(n_updates),
             size=training.update_size,
             scaled=data.scaling is not None,
             shift=shift,
@@ -185,13 +179,13 @@ class JointUpdates:
         self._epochs, active = epochs, np.array(places, np.int64)
         self._members = self._members._replace(active=active)
         self._members.totals[active] = 0.0
-        weights, penalty_factors, rates = self._of_updates
         for i, one in zip(places, epochs, strict=True):
-            training = one.training
-            self._orders[i], self._members.steps_done[i] = one.order, one.steps_done
-            weights[i], penalty_factors[i], rates[i] = one.weights, one.penalty_factors, one.rates
+            training, batches = one.training, self._batches[i]
+            self._members.steps_done[i] = one.steps_done
+            batches.order[...], batches.rates[...] = one.order, one.rates
+            batches.batch_weights[...], batches.penalty_factors[...] = one.weights, one.penalty_factors
             if one.data.sample_weight is not None:
-                self._sample_weights[i] = one.data.sample_weight
+                batches.sample_weight[...] = one.data.sample_weight
             self._memories[i].keep()
             flat = training.layers.parameters.flat
             if flat is not self._flats[i]:  # at first, and if the network has been on another device
@@ -204,7 +198,7 @@ class JointUpdates:
         flat = self._flats[i] = training.layers.parameters.flat
         first, second = (*(rule.state[name] for name in rule.optimizer.slots), none, none)[:2]
         panel_first, panel_second = (*(array[i] for array in self._state), none, none)[:2]
-        layer, model = rule.scaling_layer, self._kept[i][1]
+        layer, model = rule.scaling_layer, self._models[i]
         home = Home(
             units=panels.units,
             weights_at=panels.weights_at,
@@ -243,7 +237,8 @@ class JointUpdates:
         n_threads = max(1, min(self._most_threads, n_networks, int(seconds / _WORTH_A_THREAD)))
         while len(self._works) < n_threads:
             self._works.append(work_of(self._trainings[0], self._panels, listed=self._listed))
-        left, (batches, model), (team,) = list(self._works), self._kept[0], team_of(1)
+        left, (team,) = list(self._works), team_of(1)
+        batches, model = self._batches[0], self._models[0]  # they say of which types all are
 
         def worker() -> Callable[[_Piece], None]:
             work = left.pop()
@@ -272,11 +267,8 @@ class JointUpdates:
         n_threads = self._team_threads
         if not self._works:
             self._works.append(work_of(self._trainings[0], self._panels, listed=self._listed))
-        teams, works, (batches, model) = (
-            team_of(n_threads),
-            works_of_team(self._works[0], n_threads),
-            self._kept[0],
-        )
+        teams, works = team_of(n_threads), works_of_team(self._works[0], n_threads)
+        batches, model = self._batches[0], self._models[0]
         n_networks, active = len(self._epochs), self._members.active
         self._copy(self._home, self._homes, active, 0, n_networks, True)
 
@@ -315,7 +307,7 @@ class JointUpdates:
         self._memories[i].restore()
         for panels in (self._panel_parameters, *self._state):  # a training that diverged may leave NaN in the padding
             panels[i] = 0
-        self._kept[i][1].scale_weights[...] = 0
+        self._models[i].scale_weights[...] = 0
 
 
 def _pieces(n_networks: int, first: int, last: int, n_threads: int) -> Iterator[_Piece]:
