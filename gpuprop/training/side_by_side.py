@@ -189,7 +189,7 @@ def _made_by(plan: Plan, epochs: list[EpochUpdates]) -> list[MadeElsewhere | Non
             plan.rewind()
             raise
         parameters = plan.host_parameters() if isinstance(plan, SharedBuffer) else [None] * len(epochs)
-    reason, finite = plan.reason, np.isfinite(totals).all(axis=1)
+    reason, finite = plan.reason, np.logical_and.reduce(np.isfinite(totals), axis=1)
     return [
         MadeElsewhere(one, reason, partial(plan.rewind, place), own) if sound else None
         for place, (one, own, sound) in enumerate(zip(totals, parameters, finite, strict=True))

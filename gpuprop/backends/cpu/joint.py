@@ -4,8 +4,9 @@ One call makes some updates of some networks, one network after the other, by th
 (`gpuprop.backends.cpu.fused_step.epoch`). So each network gets the bits of its lone fit in that tier, whatever its
 company, the number of threads, and who takes which network. Threads take networks, or parts of their epoch where there
 are few networks, and each has a work space of its own. While a network is at work its parameters and its optimizer's
-memory stay in the second cache, which a batch that all networks share in turn would drive them from: a batch is read
-once for each network, and that is a tenth of an update of 784-64-10.
+memory stay in the second cache. Networks with the same rows in the same order could share each batch, if all of them
+made one update and then all the next; an update of 784-64-10 with 32 rows would save the 12 us of reading its rows and
+the 7 us of listing what is not zero in them, of 80 to 140, and its 600 KB would come from the third cache every time.
 
 Where there are fewer networks than threads, and updates are large enough, the threads make each update together.
 """
