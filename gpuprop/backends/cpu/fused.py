@@ -164,7 +164,9 @@ class FusedPlan(Renewable):
         self._threads = ThreadChoice(0 if limited else products, training.n_threads)
         self.updates_of_call = max(1, PRODUCTS_OF_CALL // products)
         self._panels = panels = Panels(spec.layer_sizes, tile_shape(dtype))
-        self._listed = can_list(training) and mostly_zero(training.data, self._columns) if skips_zeros else None
+        may_skip = skips_zeros and not any(spec.dropout)
+        listed = may_skip and mostly_zero(training.data, self._columns) and can_list(training)
+        self._listed = listed if may_skip and can_list(training) else None
         self._seen = ref(training.data.inputs)
         self._packed = self._none = np.empty(0, dtype)
         self._memory_before = Memory(rule)
@@ -207,7 +209,7 @@ class FusedPlan(Renewable):
             return False
         data = training.data
         # `mostly_zero` takes as long as many an update, and what it answers changes no result.
-        if self._listed is not None and can_list(training) and self._seen() is not data.inputs:
+        if self._listed is not None and self._seen() is not data.inputs:
             if mostly_zero(data, self._columns) != self._listed:
                 return False
             self._seen = ref(data.inputs)
