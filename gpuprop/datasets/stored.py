@@ -534,15 +534,17 @@ def _parquet(path: Path, files: Sequence[Path], target: str | int | None) -> Sto
                 path, f"column {name!r} holds {schema.field(name).type}, expected numbers; `load` reads it"
             )
     pieces: list[Piece] = []
+    metadata_of = {}
     for file in files:
-        metadata = parquet.read_metadata(file)
-        if parquet.read_schema(file).names != names:
+        metadata_of[file] = metadata = parquet.read_metadata(file)
+        if metadata.schema.to_arrow_schema().names != names:
             raise data_error(file, f"has other columns than {files[0].name}")
         groups = range(metadata.num_row_groups)
         pieces += [Piece(file, group, metadata.row_group(group).num_rows) for group in groups]
 
     def read(piece: Piece, columns: Sequence[str]) -> list[NDArray[Any]]:
-        with parquet.ParquetFile(piece.file) as file:
+        # What a file says of its columns is long: it is read once.
+        with parquet.ParquetFile(piece.file, metadata=metadata_of[piece.file], pre_buffer=False) as file:
             table = file.read_row_group(piece.first, columns=list(columns), use_threads=False)
         return [np.asarray(table.column(name).to_numpy()) for name in columns]
 

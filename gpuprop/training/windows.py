@@ -6,13 +6,16 @@ window, whose rows are shuffled together; the next window is read while the upda
     the order of an epoch   | rows of pieces 7, 2, 5, shuffled | rows of pieces 0, 9, 3, shuffled | ...
     the ring                  the window in use                  the one that is being read
 
-The row at place i of the order lies at place ``i % n`` of a ring of n rows. So a plan sees an ordinary data set of n
-rows and an order that goes round and round in it, and makes the updates that it would make of the whole data set.
+Rows are copied into the ring as they were read, one piece after the other, and the order says where those of an update
+lie: nothing is moved in memory to shuffle it. So a plan sees an ordinary data set of as many rows as the ring has and
+an order that goes round and round in it, and makes the updates that it would make of the whole data set.
 """
 
 from __future__ import annotations
 
+import bisect
 import hashlib
+import itertools
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -143,16 +146,22 @@ class Windows:
     def slots(self, epoch: int, n_rows: int) -> NDArray[np.int32]:
         """Return where the rows of an epoch lie in the ring, in the order in which they are visited."""
         self._epoch = epoch
-        order = np.arange(n_rows, dtype=np.int32)
-        order %= len(self._inputs)
-        return order
+        order, begin = np.empty(self.stored.n_samples, np.int32), 0
+        for window, end in enumerate(self._ends_of(epoch)):
+            order[begin:end] = (begin + self.orders.places(epoch, window, end - begin)) % len(self._inputs)
+            begin = end
+        return order[:n_rows]
+
+    def _ends_of(self, epoch: int) -> list[int]:
+        """Return up to which place of an epoch's order each of its windows goes."""
+        starts = self.orders.starts
+        lengths = [sum(starts[one + 1] - starts[one] for one in pieces) for pieces in self.orders.windows(epoch)]
+        return list(itertools.accumulate(lengths))
 
     def begin_epoch(self) -> None:
         """Forget what was read: the next rows are those of an epoch that begins."""
         self.close()
-        windows = self.orders.windows(self._epoch)
-        starts = self.orders.starts
-        self._ends = np.cumsum([sum(starts[one + 1] - starts[one] for one in pieces) for pieces in windows]).tolist()
+        self._ends = self._ends_of(self._epoch)
 
     def ready(self, first: int, last: int) -> int:
         """Wait for the rows of an update, and return up to which update rows are then there; at most `last`.
@@ -163,11 +172,11 @@ class Windows:
         if self._thread is None:
             self._start(begin)
         n_rows = self._ends[-1]
-        end = next(end for end in self._ends if end >= min(begin + size, n_rows))
+        end = self._ends[bisect.bisect_left(self._ends, min(begin + size, n_rows))]
         stop = last if end >= n_rows else min(last, max(first + 1, end // size))
         needed = min(stop * size, n_rows)
         with self._changed:
-            self._done = begin
+            self._done = self._begin_of_window(begin)
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._filled >= needed or self._error is not None)
             if self._error is not None:
@@ -183,10 +192,15 @@ class Windows:
                 self._changed.notify_all()
             thread.join()
 
+    def _begin_of_window(self, place: int) -> int:
+        """Return where the window of a place of the order begins: any of its rows may still be visited."""
+        window = bisect.bisect_right(self._ends, place)
+        return 0 if window == 0 else self._ends[window - 1]
+
     def _start(self, begin: int) -> None:
-        self._ended, self._error, self._done = False, None, begin
-        self._first = next(place for place, end in enumerate(self._ends) if end > begin)
-        self._filled = 0 if self._first == 0 else self._ends[self._first - 1]
+        self._ended, self._error = False, None
+        self._first = bisect.bisect_right(self._ends, begin)
+        self._filled = self._done = self._begin_of_window(begin)
         self._thread = threading.Thread(target=self._fill, name="gpuprop-reader", daemon=True)
         self._thread.start()
 
@@ -196,13 +210,12 @@ class Windows:
             for window, pieces in enumerate(self.orders.windows(self._epoch)):
                 if window < self._first:
                     continue
-                begin, end = self._filled, self._ends[window]
+                at, end = self._filled, self._ends[window]
                 self._wait_for_room(end)
-                for X, y, slots in self._shuffled(window, pieces, begin, end - begin):
+                for piece in pieces:
                     if self._ended:
                         return
-                    self._inputs[slots] = X
-                    self._targets[slots] = y
+                    at = self._put(at, piece)
                 with self._changed:
                     self._filled = end
                     self._changed.notify_all()
@@ -212,25 +225,23 @@ class Windows:
                 self._changed.notify_all()
 
     def _wait_for_room(self, end: int) -> None:
-        """Wait until the rows up to place `end` of the order fit into the ring."""
+        """Wait until the rows up to place `end` of the order fit into the ring, beside the window in use."""
         with self._changed:
             self._changed.wait_for(lambda: self._ended or end - self._done <= len(self._inputs))
 
-    def _shuffled(
-        self, window: int, pieces: list[int], begin: int, n_rows: int
-    ) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]]:
-        """Yield inputs, targets and places in the ring of each piece of a window."""
-        visited = np.empty(n_rows, np.int64)
-        visited[self.orders.places(self._epoch, window, n_rows)] = np.arange(begin, begin + n_rows)
-        visited %= len(self._inputs)
-        network, first = self._network, 0
-        for place in pieces:
-            data = network.prepare(*self.stored.read(place))
-            targets = data.targets
-            if self._smoothing:
-                targets = smoothed_labels(targets, self._smoothing, network.loss_function)
-            yield data.inputs, targets, visited[first : first + data.n_samples]
-            first += data.n_samples
+    def _put(self, at: int, place: int) -> int:
+        """Read a piece into the ring, from the place `at` of the order on, and return where the next one begins."""
+        network = self._network
+        data = network.prepare(*self.stored.read(place))
+        targets = data.targets
+        if self._smoothing:
+            targets = smoothed_labels(targets, self._smoothing, network.loss_function)
+        begin, n_rows = at % len(self._inputs), data.n_samples
+        before_end = min(n_rows, len(self._inputs) - begin)
+        for ring, rows in ((self._inputs, data.inputs), (self._targets, targets)):
+            ring[begin : begin + before_end] = rows[:before_end]
+            ring[: n_rows - before_end] = rows[before_end:]
+        return at + n_rows
 
 
 class WindowedPlan:
