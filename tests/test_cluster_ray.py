@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -23,13 +24,13 @@ def _cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     # Workers import what this process does.
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(os.getcwd()), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own
         from ray.util.joblib import register_ray
 
         ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100 * 2**20, logging_level="error")
-        register_ray()
+        register_ray()  # type: ignore[no-untyped-call,unused-ignore]
     yield
     ray.shutdown()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -15,11 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
+from sklearn import neural_network
 
 import gpuprop
 from gpuprop.datasets import stored
 from gpuprop.datasets.stored import StoredRows
-from gpuprop.training.windows import BlockwiseOrders, windows_of
+from gpuprop.training.windowed_orders import BlockwiseOrders, WindowedOrders
+from gpuprop.training.windows import windows_of
 
 Array = NDArray[Any]
 N, WIDTH = 1003, 5
@@ -114,7 +117,7 @@ def test_targets_of_a_regression_and_of_text_are_understood(tmp_path: Path) -> N
     assert gpuprop.datasets.open(tmp_path / "kinds.parquet").classes == ["ant", "bee", "cow"]
 
 
-def orders_of(rows: StoredRows, trainer: gpuprop.Trainer, batch_size: int) -> BlockwiseOrders:
+def orders_of(rows: StoredRows, trainer: gpuprop.Trainer, batch_size: int) -> WindowedOrders:
     return windows_of(rows, trainer, batch_size).orders
 
 
@@ -125,6 +128,7 @@ def orders_of(rows: StoredRows, trainer: gpuprop.Trainer, batch_size: int) -> Bl
         *((name, {}) for name in FORMATS),
         ("parquet folder", {"shards": 4}),
         ("npy pair", {"shuffle": False}),
+        *((name, {"shuffle": "full"}) for name in ("npy pair", "npy table", "idx pair")),
         ("npz folder", {"plan": "fused", "device": "cpu"}),
     ],
 )
@@ -146,7 +150,8 @@ def test_a_training_equals_the_one_in_memory_bit_for_bit(name: str, options: dic
     apart = trainer().fit(rows)
     orders = orders_of(rows, apart, 37)
     assert len(orders.windows(0)) > 3
-    whole = trainer(**({"row_orders": orders} if options.get("shuffle", True) else {})).fit(X, y)
+    # A full shuffle visits the rows as a training in memory does by itself.
+    whole = trainer(**({"row_orders": orders} if options.get("shuffle", True) is True else {})).fit(X, y)
     assert np.array_equal(apart.network.host_parameters(), whole.network.host_parameters())
     for column in whole.history:
         assert column == "seconds" or apart.history[column] == whole.history[column]
@@ -166,7 +171,8 @@ def test_orders_are_permutations_that_mix_the_rows_of_several_pieces() -> None:
     assert max(sum(starts[one + 1] - starts[one] for one in pieces) for pieces in orders.windows(0)) <= 200
 
 
-def test_a_stopped_training_goes_on_with_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shuffle", [True, "full"])
+def test_a_stopped_training_goes_on_with_the_same_bits(shuffle: Any, tmp_path: Path) -> None:
     class Ending(gpuprop.Callback):
         def on_step_end(self, trainer: gpuprop.Trainer, epoch: int, step: int) -> None:
             if epoch == 2 and step == 11:
@@ -178,7 +184,14 @@ def test_a_stopped_training_goes_on_with_the_same_bits(tmp_path: Path) -> None:
     def trainer(**more: Any) -> gpuprop.Trainer:
         network = gpuprop.Network((WIDTH, 6, 2), device="numpy", seed=1)
         return gpuprop.Trainer(
-            network, batch_size=20, epochs=3, learning_rate=1e-3, validation=0.1, early_stopping=5, **more
+            network,
+            batch_size=20,
+            epochs=3,
+            learning_rate=1e-3,
+            validation=0.1,
+            early_stopping=5,
+            shuffle=shuffle,
+            **more,
         )
 
     whole = trainer().fit(rows)
@@ -200,8 +213,15 @@ def test_what_cannot_be_is_refused_with_a_reason(tmp_path: Path) -> None:
     network = gpuprop.Network((WIDTH, 3), loss="categorical_cross_entropy", device="numpy")
     with pytest.raises(ValueError, match="have their targets with them"):
         gpuprop.Trainer(network).fit(rows, y)
-    with pytest.raises(ValueError, match="are visited in blocks"):
-        gpuprop.Trainer(network, row_orders=lambda epoch, n: np.arange(n)).fit(rows)
+    (tmp_path / "parts").mkdir()
+    apart = gpuprop.datasets.open(npz_folder(tmp_path / "parts", X, y), memory=16_000)
+    with pytest.raises(ValueError, match="row_orders: parts is read a block at a time"):
+        gpuprop.Trainer(network, row_orders=lambda epoch, n: np.arange(n)).fit(apart)
+    with pytest.raises(ValueError, match="shuffle: parts is read a block at a time"):
+        gpuprop.Trainer(network, shuffle="full").fit(apart)
+    shutil.rmtree(tmp_path / "parts")
+    with pytest.raises(ValueError, match=r"shuffle.*'ful'"):
+        gpuprop.Trainer(network, shuffle="ful")  # type: ignore[arg-type]
     with pytest.raises(gpuprop.DataError, match="expected at most 16,000; take a smaller share"):
         rows.held_out(0.9, seed=0)
     with pytest.raises(gpuprop.DataError, match="expected at most a quarter of the memory"):
@@ -211,6 +231,22 @@ def test_what_cannot_be_is_refused_with_a_reason(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(gpuprop.DataError, match=r"got a folder of .*npy.*txt"):
         gpuprop.datasets.open(tmp_path)
+
+
+def test_partial_fit_over_pieces_gives_what_it_gives_in_scikit_learn(tmp_path: Path) -> None:
+    X, y = data()
+    rows = gpuprop.datasets.open(npz_folder(tmp_path, X, y))
+    models = [
+        library.MLPClassifier((6,), random_state=3, learning_rate_init=0.01) for library in (neural_network, gpuprop)
+    ]
+    for model in models:
+        for _ in range(2):
+            for piece in rows.blocks():
+                model.partial_fit(*piece, classes=rows.classes)
+    theirs, ours = models
+    assert len(ours.loss_curve_) == 26
+    np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=1e-5)
+    np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), rtol=1e-4, atol=1e-6)
 
 
 def test_a_reader_that_fails_ends_the_training_with_its_error(tmp_path: Path) -> None:

@@ -91,6 +91,9 @@ class StoredRows:
         ``read_piece(piece)`` returns inputs, and targets as the file has them.
     target_reader : callable or None
         Reads only the targets of a piece, where that is cheaper.
+    row_reader : callable or None
+        ``row_reader(rows)`` returns inputs and targets of single rows of the file, in ascending order; None where rows
+        cannot be found but by reading those around them.
 
     Examples
     --------
@@ -117,6 +120,7 @@ class StoredRows:
     memory: int
     read_piece: Callable[[Piece], Part]
     target_reader: Callable[[Piece], NDArray[Any]] | None = None
+    row_reader: Callable[[NDArray[Any]], Part] | None = None
 
     @cached_property
     def starts(self) -> tuple[int, ...]:
@@ -161,11 +165,30 @@ class StoredRows:
         if len(X) != piece.n_rows or X.shape[1] != self.n_features:
             raise data_error(piece.file, f"got rows of shape {X.shape}, expected {(piece.n_rows, self.n_features)}")
 
-        def at(row: int) -> str:
-            return row_place(piece.first + row)
+        return self._checked(piece.file, X, labels, lambda row: row_place(piece.first + row))
 
-        refuse_nonfinite(piece.file, X, at, lambda column: f"column {column + 1}")
-        return np.ascontiguousarray(X, self.dtype), encode_like(piece.file, labels, self.classes, at)
+    def rows_at(self, places: NDArray[Any]) -> Part:
+        """Return inputs and targets of single rows, as `read` does; `places` are their numbers, in ascending order.
+
+        Raises
+        ------
+        DataError
+            As `read`; the format must have a `row_reader`.
+        """
+        assert self.row_reader is not None, "the training has looked"
+        starts = np.array(self.starts)
+        offsets = np.array([piece.first for piece in self.pieces]) - starts[:-1]
+        rows = places + offsets[np.searchsorted(starts, places, side="right") - 1]
+        file = self.pieces[0].file
+        try:
+            X, labels = self.row_reader(rows)
+        except (OSError, ValueError) as error:
+            raise data_error(file, f"cannot be read: {error}") from None
+        return self._checked(file, X, labels, lambda row: row_place(int(rows[row])))
+
+    def _checked(self, file: Path, X: NDArray[Any], labels: NDArray[Any], at: Callable[[int], str]) -> Part:
+        refuse_nonfinite(file, X, at, lambda column: f"column {column + 1}")
+        return np.ascontiguousarray(X, self.dtype), encode_like(file, labels, self.classes, at)
 
     def blocks(self) -> Iterator[Part]:
         """Yield all rows in their order, a piece at a time."""
@@ -202,11 +225,16 @@ class StoredRows:
         found = self.statistics
         mean, deviation = found.target_mean, np.where(found.target_deviation > 0, found.target_deviation, 1.0)
 
-        def read(piece: Piece) -> Part:
-            X, y = self.read_piece(piece)
+        def scaled(part: Part) -> Part:
+            X, y = part
             return X, (y.reshape(len(y), -1) - mean) / deviation
 
-        rows = replace(self, read_piece=read)
+        by_piece, by_row = self.read_piece, self.row_reader
+        rows = replace(
+            self,
+            read_piece=lambda piece: scaled(by_piece(piece)),
+            row_reader=None if by_row is None else lambda rows: scaled(by_row(rows)),
+        )
         ones = (found.target_deviation > 0).astype(np.float64)
         vars(rows)["statistics"] = found._replace(target_mean=np.zeros_like(mean), target_deviation=ones)
         return rows, mean, deviation
@@ -410,6 +438,11 @@ class _Raw(NamedTuple):
             raise data_error(self.file, f"ends within row {first + n_rows}: it is truncated")
         return found.reshape(n_rows, *self.shape[1:]).astype(self.dtype.newbyteorder("="), copy=False)
 
+    def single(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Read single rows; the file is mapped while they are copied."""
+        found = np.memmap(self.file, self.dtype, "r", self.offset, self.shape)[rows]
+        return np.asarray(found).astype(self.dtype.newbyteorder("="), copy=False)
+
     def pieces(self, memory: int) -> tuple[Piece, ...]:
         """Cut the rows into pieces of about `BLOCK_BYTES`, or of less where memory is short."""
         each, n_rows = max(1, min(BLOCK_BYTES, memory // 16) // max(1, self.row_bytes)), self.shape[0]
@@ -453,6 +486,7 @@ def _pair(path: Path, X: _Raw, y: _Raw, dtype: np.dtype[Any], memory: int) -> St
         dtype,
         read_piece=lambda piece: (_flat(X.rows(*piece[1:])), y.rows(*piece[1:])),
         target_reader=lambda piece: y.rows(*piece[1:]),
+        row_reader=lambda rows: (_flat(X.single(rows)), y.single(rows)),
     )
 
 
@@ -471,13 +505,20 @@ def _npy_table(path: Path, target: str | int | None, memory: int) -> StoredRows:
     place = target_column(path, table.shape[1], None, Request(target=given))
     assert place is not None, "a table of several columns has a target"
 
-    def read(piece: Piece) -> Part:
-        rows = table.rows(*piece[1:])
+    def parted(rows: NDArray[Any]) -> Part:
         return np.delete(rows, place, axis=1), rows[:, place]
 
     name = f"column {place + 1}"
     dtype = _kept_dtype(table.dtype)
-    return _stored(path, table.pieces(memory), table.shape[1] - 1, dtype, read_piece=read, target_name=name)
+    return _stored(
+        path,
+        table.pieces(memory),
+        table.shape[1] - 1,
+        dtype,
+        read_piece=lambda piece: parted(table.rows(*piece[1:])),
+        row_reader=lambda rows: parted(table.single(rows)),
+        target_name=name,
+    )
 
 
 def _npz_folder(folder: Path, files: Sequence[Path]) -> StoredRows:

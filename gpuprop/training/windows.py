@@ -19,7 +19,6 @@ import itertools
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from gpuprop.core.updates import EpochUpdates
 from gpuprop.errors import PlanError
 from gpuprop.maths.losses import smoothed_labels
 from gpuprop.training.orders import counter_based_orders, in_order
+from gpuprop.training.windowed_orders import BlockwiseOrders, FullOrders, WindowedOrders
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,60 +37,7 @@ if TYPE_CHECKING:
     from gpuprop.datasets.stored import StoredRows
     from gpuprop.model.network import Network
 
-__all__ = ["BlockwiseOrders", "WindowedPlan", "Windows", "windows_of"]
-
-
-@dataclass(frozen=True)
-class BlockwiseOrders:
-    """Row orders of an epoch, as training on stored rows makes them; also for ``Trainer(row_orders=...)``.
-
-    Attributes
-    ----------
-    starts : tuple of int
-        The first row of each piece, and the number of all rows.
-    window_rows : int
-        The most rows of a window; at least those of the largest piece.
-    seed : int
-    shuffled : bool
-        Whether pieces, and the rows of a window, are visited in a random order.
-    """
-
-    starts: tuple[int, ...]
-    window_rows: int
-    seed: int
-    shuffled: bool = True
-
-    def __call__(self, epoch: int, n_samples: int) -> NDArray[np.int64]:
-        """Return the whole order of an epoch."""
-        return np.concatenate([self.rows(epoch, window, pieces) for window, pieces in enumerate(self.windows(epoch))])
-
-    def windows(self, epoch: int) -> list[list[int]]:
-        """Return the pieces of each window of an epoch."""
-        n_pieces = len(self.starts) - 1
-        order = self._generator(epoch, 0).permutation(n_pieces).tolist() if self.shuffled else range(n_pieces)
-        found: list[list[int]] = []
-        room = 0
-        for piece in order:
-            n_rows = self.starts[piece + 1] - self.starts[piece]
-            if n_rows > room:
-                found.append([])
-                room = self.window_rows
-            found[-1].append(piece)
-            room -= n_rows
-        return found
-
-    def rows(self, epoch: int, window: int, pieces: list[int]) -> NDArray[np.int64]:
-        """Return the rows of a window in the order of the epoch."""
-        rows = np.concatenate([np.arange(self.starts[piece], self.starts[piece + 1]) for piece in pieces])
-        return rows[self.places(epoch, window, len(rows))]
-
-    def places(self, epoch: int, window: int, n_rows: int) -> NDArray[np.int64]:
-        """Return the order in which the rows of a window are visited, as places among them."""
-        return self._generator(epoch, window + 1).permutation(n_rows) if self.shuffled else np.arange(n_rows)
-
-    def _generator(self, epoch: int, window: int) -> np.random.Generator:
-        key = np.array([self.seed & 0xFFFFFFFFFFFFFFFF, (epoch << 32) + window], np.uint64)
-        return np.random.Generator(np.random.Philox(key=key))
+__all__ = ["WindowedPlan", "Windows", "windows_of"]
 
 
 class Windows:
@@ -101,13 +48,13 @@ class Windows:
     rows : StoredRows
     network : Network
     update_size : int
-    orders : BlockwiseOrders
+    orders : WindowedOrders
     smoothing : float
         See ``Trainer(label_smoothing=...)``.
     """
 
     def __init__(
-        self, rows: StoredRows, network: Network, update_size: int, orders: BlockwiseOrders, smoothing: float
+        self, rows: StoredRows, network: Network, update_size: int, orders: WindowedOrders, smoothing: float
     ) -> None:
         self.stored, self.orders = rows, orders
         self._network, self._smoothing, self._update_size = network, smoothing, update_size
@@ -140,7 +87,7 @@ class Windows:
     @property
     def fingerprints(self) -> dict[str, str]:
         """What a resume must find unchanged: the files, and how their rows are shuffled."""
-        orders = repr((self.orders.starts, self.orders.window_rows, self.orders.shuffled))
+        orders = self.orders.description
         return {"stored rows": self.stored.fingerprint, "window": hashlib.sha256(orders.encode()).hexdigest()}
 
     def slots(self, epoch: int, n_rows: int) -> NDArray[np.int32]:
@@ -154,8 +101,7 @@ class Windows:
 
     def _ends_of(self, epoch: int) -> list[int]:
         """Return up to which place of an epoch's order each of its windows goes."""
-        starts = self.orders.starts
-        lengths = [sum(starts[one + 1] - starts[one] for one in pieces) for pieces in self.orders.windows(epoch)]
+        lengths = (sum(map(self.orders.length, parts)) for parts in self.orders.windows(epoch))
         return list(itertools.accumulate(lengths))
 
     def begin_epoch(self) -> None:
@@ -207,15 +153,15 @@ class Windows:
     def _fill(self) -> None:
         """Read one window after the other, as soon as there is room for it."""
         try:
-            for window, pieces in enumerate(self.orders.windows(self._epoch)):
+            for window, parts in enumerate(self.orders.windows(self._epoch)):
                 if window < self._first:
                     continue
                 at, end = self._filled, self._ends[window]
                 self._wait_for_room(end)
-                for piece in pieces:
+                for part in parts:
                     if self._ended:
                         return
-                    at = self._put(at, piece)
+                    at = self._put(at, part)
                 with self._changed:
                     self._filled = end
                     self._changed.notify_all()
@@ -229,10 +175,10 @@ class Windows:
         with self._changed:
             self._changed.wait_for(lambda: self._ended or end - self._done <= len(self._inputs))
 
-    def _put(self, at: int, place: int) -> int:
-        """Read a piece into the ring, from the place `at` of the order on, and return where the next one begins."""
+    def _put(self, at: int, part: Any) -> int:
+        """Read a part into the ring, from the place `at` of the order on, and return where the next one begins."""
         network = self._network
-        data = network.prepare(*self.stored.read(place))
+        data = network.prepare(*self.orders.read(self.stored, part))
         targets = data.targets
         if self._smoothing:
             targets = smoothed_labels(targets, self._smoothing, network.loss_function)
@@ -311,11 +257,16 @@ def windows_of(rows: StoredRows, trainer: Any, update_size: int) -> Windows:
     PlanError
         If the network is on a GPU.
     ValueError
-        If the trainer has row orders of its own.
+        If the trainer has orders of rows that the format cannot follow.
     """
     network = trainer.network
-    if trainer.row_orders != (counter_based_orders(trainer.seed) if trainer.shuffle else in_order):
-        raise ValueError("row_orders: rows that stay on disk are visited in blocks; leave it out, and use shuffle")
+    own_orders = trainer.row_orders != (counter_based_orders(trainer.seed) if trainer.shuffle else in_order)
+    full = own_orders or trainer.shuffle == "full"
+    if full and rows.row_reader is None:
+        raise ValueError(
+            f"{'row_orders' if own_orders else 'shuffle'}: {rows.name} is read a block at a time, so that its rows are "
+            "visited in blocks; shuffle=True does so, and single rows are found in NPY and IDX files only"
+        )
     if not network.ops.on_host:
         raise PlanError(f"rows that stay on disk: the device {network.device_!r} reads none yet; use device='cpu'")
     # Two windows lie in the ring, beside one piece that is read.
@@ -323,5 +274,10 @@ def windows_of(rows: StoredRows, trainer: Any, update_size: int) -> Windows:
     row_bytes = rows.n_features * (1 if rows.dtype == np.uint8 else network.dtype.itemsize)
     row_bytes += network.layer_sizes[-1] * network.dtype.itemsize
     window_rows = max(largest, (rows.memory // row_bytes - 2 * largest - update_size) // 2)
-    orders = BlockwiseOrders(rows.starts, min(window_rows, rows.n_samples), trainer.seed, trainer.shuffle)
+    window_rows = min(window_rows, rows.n_samples)
+    orders: WindowedOrders
+    if full:
+        orders = FullOrders(trainer.row_orders, rows.n_samples, window_rows, largest)
+    else:
+        orders = BlockwiseOrders(rows.starts, window_rows, trainer.seed, trainer.shuffle)
     return Windows(rows, network, update_size, orders, trainer.label_smoothing)
