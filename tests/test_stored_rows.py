@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sklearn import neural_network
 
 import gpuprop
-from gpuprop.datasets import stored
+from gpuprop.datasets import stored_arrays
 from gpuprop.datasets.stored import StoredRows
 from gpuprop.training.windowed_orders import BlockwiseOrders, WindowedOrders
 from gpuprop.training.windows import windows_of
@@ -64,6 +64,17 @@ def parquet_folder(folder: Path, X: Array, y: Array) -> Path:
     return folder
 
 
+def arrow_folder(folder: Path, X: Array, y: Array) -> Path:
+    """A stream, a file, and a compressed file."""
+    for end, rows in zip(("a.arrows", "b.arrow", "c.feather"), np.array_split(np.arange(N), 3), strict=True):
+        table = pa.table({f"x{i}": X[rows, i] for i in range(WIDTH)} | {"y": y[rows]})
+        options = pa.ipc.IpcWriteOptions(compression="zstd" if end == "c.feather" else None)
+        make = pa.ipc.new_stream if end == "a.arrows" else pa.ipc.new_file
+        with make(str(folder / end), table.schema, options=options) as writer:
+            writer.write_table(table, max_chunksize=70)
+    return folder
+
+
 def idx_pair(folder: Path, X: Array, y: Array) -> Path:
     for name, rows in (("a-images-idx3-ubyte", X.reshape(N, WIDTH, 1)), ("a-labels-idx1-ubyte", y)):
         header = bytes([0, 0, 8, rows.ndim]) + b"".join(struct.pack(">I", size) for size in rows.shape)
@@ -76,6 +87,7 @@ FORMATS: dict[str, tuple[Callable[[Path, Array, Array], Path], str]] = {
     "npy table": (npy_table, "float64"),
     "npz folder": (npz_folder, "uint8"),
     "parquet folder": (parquet_folder, "float32"),
+    "arrow folder": (arrow_folder, "float32"),
     "idx pair": (idx_pair, "uint8"),
 }
 
@@ -83,7 +95,7 @@ FORMATS: dict[str, tuple[Callable[[Path, Array, Array], Path], str]] = {
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut arrays into pieces of a few rows."""
-    monkeypatch.setattr(stored, "BLOCK_BYTES", 400)
+    monkeypatch.setattr(stored_arrays, "BLOCK_BYTES", 400)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -230,6 +242,63 @@ def test_what_cannot_be_is_refused_with_a_reason(tmp_path: Path) -> None:
         gpuprop.datasets.open(tmp_path / "nothing")
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(gpuprop.DataError, match=r"got a folder of .*npy.*txt"):
+        gpuprop.datasets.open(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["parquet", "npz"])
+def test_sample_weights_on_disk_count_as_those_in_memory(name: str, tmp_path: Path) -> None:
+    X, y = data(regression=True)
+    y, weight = y[:, 0], np.random.default_rng(8).uniform(0, 3, N)
+    weight[5:50] = 0
+    if name == "npz":
+        for part, rows_of_file in enumerate(np.array_split(np.arange(N), 13)):
+            columns = {"X": X[rows_of_file], "y": y[rows_of_file], "weight": weight[rows_of_file]}
+            np.savez(tmp_path / f"{part:02d}.npz", allow_pickle=False, **columns)
+    else:
+        columns = {"weight": weight, "y": y} | {f"x{i}": X[:, i] for i in range(WIDTH)}
+        pq.write_table(pa.table(columns), tmp_path / "a.parquet", row_group_size=70)
+    target = None if name == "npz" else "y"
+    rows = gpuprop.datasets.open(tmp_path, memory=16_000, sample_weight="weight", target=target)
+    assert rows.n_features == WIDTH
+
+    def trainer(**options: Any) -> gpuprop.Trainer:
+        network = gpuprop.Network((WIDTH, 6, 1), device="numpy", l2=0.01, seed=1)
+        return gpuprop.Trainer(network, batch_size=20, epochs=2, learning_rate=1e-3, **options)
+
+    apart = trainer().fit(rows)
+    whole = trainer(row_orders=orders_of(rows, apart, 20)).fit(X, y, weight)
+    assert np.array_equal(apart.network.host_parameters(), whole.network.host_parameters())
+    assert apart.history["train_loss"] == whole.history["train_loss"]
+    # In memory the targets' variation is that of targets in float32.
+    assert apart.history["train_r2"] == pytest.approx(whole.history["train_r2"], rel=1e-6)
+    assert len(rows.held_out(0.05, 0)[1]) == 3
+    assert trainer(validation=0.05).fit(rows).history["validation_loss"][0] is not None
+    with pytest.raises(ValueError, match="need conventions='gpuprop'"):
+        trainer(conventions="scikit-learn").fit(rows)
+    with pytest.raises(gpuprop.DataError, match=r"'w'|and w"):
+        gpuprop.datasets.open(tmp_path, sample_weight="w", target=target)
+
+
+def test_wrong_sample_weights_are_refused(tmp_path: Path) -> None:
+    X, y = data()
+    weight = np.ones(N)
+    weight[7] = -1
+    np.savez(tmp_path / "00.npz", X=X, y=y, weight=weight)
+    with pytest.raises(gpuprop.DataError, match=r"row 8 of a block of .*got the sample weight -1"):
+        _ = gpuprop.datasets.open(tmp_path, sample_weight="weight").weights
+    np.save(tmp_path / "table.npy", X)
+    with pytest.raises(gpuprop.DataError, match="which Parquet, Arrow and NPZ files may have"):
+        gpuprop.datasets.open(tmp_path / "table.npy", sample_weight="weight")
+
+
+def test_what_is_no_table_of_arrows_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.arrow").write_bytes(b"ARROW1 and no more")
+    with pytest.raises(gpuprop.DataError, match="is no file or stream of Arrow's"):
+        gpuprop.datasets.open(tmp_path)
+    text = pa.table({"a": [1.0, 2.0], "y": pa.array(["yes", "no"]).dictionary_encode()})
+    with pa.ipc.new_file(str(tmp_path / "a.arrow"), text.schema) as writer:
+        writer.write_table(text)
+    with pytest.raises(gpuprop.DataError, match="expected columns without a dictionary"):
         gpuprop.datasets.open(tmp_path)
 
 

@@ -40,7 +40,11 @@ class WindowedOrders(Protocol):
         ...
 
     def length(self, part: Any) -> int:
-        """Return the rows of a part."""
+        """Return the number of rows of a part."""
+        ...
+
+    def index(self, part: Any) -> slice | NDArray[Any]:
+        """Return which rows of the data set a part is."""
         ...
 
     def read(self, stored: StoredRows, part: Any) -> Part:
@@ -86,8 +90,12 @@ class BlockwiseOrders:
         return stored.read(part)
 
     def length(self, part: int) -> int:
-        """Return the rows of a piece."""
+        """Return the number of rows of a piece."""
         return self.starts[part + 1] - self.starts[part]
+
+    def index(self, part: int) -> slice:
+        """Return which rows of the data set a piece is."""
+        return slice(self.starts[part], self.starts[part + 1])
 
     def windows(self, epoch: int) -> list[list[int]]:
         """Return the pieces of each window of an epoch."""
@@ -165,8 +173,12 @@ class FullOrders:
         return [np.split(rows, [cut for cut in cuts if cut < len(rows)]) for rows in self._of(epoch).rows]
 
     def length(self, part: NDArray[np.int32]) -> int:
-        """Return the rows of a part."""
+        """Return the number of rows of a part."""
         return len(part)
+
+    def index(self, part: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Return which rows of the data set a part is."""
+        return part
 
     def read(self, stored: StoredRows, part: NDArray[np.int32]) -> Part:
         """Return inputs and targets of some rows."""

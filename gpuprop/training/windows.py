@@ -60,6 +60,9 @@ class Windows:
         self._network, self._smoothing, self._update_size = network, smoothing, update_size
         n_ring = min(2 * orders.window_rows + update_size, rows.n_samples)
         some = network.prepare(*rows.read(0))  # checks that the data fit the network
+        # Weights are rounded to the network's dtype before they are added up, as those of rows in memory are.
+        self._wide = None if rows.weights is None else rows.weights.astype(network.dtype).astype(np.float64)
+        self._weights = None if self._wide is None else np.ones(n_ring, network.dtype)
         self._inputs = np.empty((n_ring, rows.n_features), some.inputs.dtype)
         self._targets = np.empty((n_ring, network.layer_sizes[-1]), network.dtype)
         for first in range(0, n_ring, some.n_samples):  # a plan looks at some rows before the first epoch
@@ -72,23 +75,25 @@ class Windows:
         self._ended = False
         self._error: BaseException | None = None
         self._first, self._filled, self._done = 0, 0, 0
-        deviation = rows.statistics.target_deviation if rows.classes is None else np.zeros(0)
         self.data = TrainingData(
             inputs=self._inputs,
             scaling=some.scaling,
             targets=self._targets,
-            sample_weight=None,
+            sample_weight=self._weights,
             wide_weight=None,
-            total_weight=float(rows.n_samples),
+            total_weight=float(rows.n_samples if self._wide is None else self._wide.sum()),
             metric=some.metric,
-            total_variation=float((deviation**2).sum()) * rows.n_samples if some.metric == "residual" else 0.0,
+            total_variation=rows.target_variation if some.metric == "residual" else 0.0,
         )
 
     @property
     def fingerprints(self) -> dict[str, str]:
         """What a resume must find unchanged: the files, and how their rows are shuffled."""
         orders = self.orders.description
-        return {"stored rows": self.stored.fingerprint, "window": hashlib.sha256(orders.encode()).hexdigest()}
+        found = {"stored rows": self.stored.fingerprint, "window": hashlib.sha256(orders.encode()).hexdigest()}
+        if self.stored.weights is not None:
+            found["sample_weight"] = hashlib.sha256(self.stored.weights.data).hexdigest()
+        return found
 
     def slots(self, epoch: int, n_rows: int) -> NDArray[np.int32]:
         """Return where the rows of an epoch lie in the ring, in the order in which they are visited."""
@@ -98,6 +103,17 @@ class Windows:
             order[begin:end] = (begin + self.orders.places(epoch, window, end - begin)) % len(self._inputs)
             begin = end
         return order[:n_rows]
+
+    def batch_weights(self, epoch: int, n_rows: int) -> NDArray[np.float64]:
+        """Return the sum of sample weights of each update of an epoch."""
+        starts, weights = np.arange(0, n_rows, self._update_size), self._wide
+        if weights is None:
+            return np.minimum(n_rows - starts, self._update_size).astype(np.float64)
+        visited = []
+        for window, parts in enumerate(self.orders.windows(epoch)):
+            of_window = np.concatenate([weights[self.orders.index(part)] for part in parts])
+            visited.append(of_window[self.orders.places(epoch, window, len(of_window))])
+        return np.asarray(np.add.reduceat(np.concatenate(visited)[:n_rows], starts))
 
     def _ends_of(self, epoch: int) -> list[int]:
         """Return up to which place of an epoch's order each of its windows goes."""
@@ -184,7 +200,10 @@ class Windows:
             targets = smoothed_labels(targets, self._smoothing, network.loss_function)
         begin, n_rows = at % len(self._inputs), data.n_samples
         before_end = min(n_rows, len(self._inputs) - begin)
-        for ring, rows in ((self._inputs, data.inputs), (self._targets, targets)):
+        columns = [(self._inputs, data.inputs), (self._targets, targets)]
+        if self._weights is not None and self._wide is not None:
+            columns.append((self._weights, self._wide[self.orders.index(part)]))
+        for ring, rows in columns:
             ring[begin : begin + before_end] = rows[:before_end]
             ring[: n_rows - before_end] = rows[before_end:]
         return at + n_rows
@@ -257,7 +276,7 @@ def windows_of(rows: StoredRows, trainer: Any, update_size: int) -> Windows:
     PlanError
         If the network is on a GPU.
     ValueError
-        If the trainer has orders of rows that the format cannot follow.
+        If the trainer has orders of rows that the format cannot follow, or scikit-learn's conventions and weights.
     """
     network = trainer.network
     own_orders = trainer.row_orders != (counter_based_orders(trainer.seed) if trainer.shuffle else in_order)
@@ -267,6 +286,8 @@ def windows_of(rows: StoredRows, trainer: Any, update_size: int) -> Windows:
             f"{'row_orders' if own_orders else 'shuffle'}: {rows.name} is read a block at a time, so that its rows are "
             "visited in blocks; shuffle=True does so, and single rows are found in NPY and IDX files only"
         )
+    if rows.weight_reader is not None and trainer.conventions != "gpuprop":
+        raise ValueError("conventions: sample weights that stay on disk need conventions='gpuprop'")
     if not network.ops.on_host:
         raise PlanError(f"rows that stay on disk: the device {network.device_!r} reads none yet; use device='cpu'")
     # Two windows lie in the ring, beside one piece that is read.
