@@ -131,6 +131,10 @@ def choose(device: str = "auto") -> Choice:
 def get_ops(device: str = "auto") -> Backend:
     """Return the primitives of the device that `choose` picks for `device`; the errors are those of `choose`."""
     name, _ = resolve(device)
+    if name == "cuda-sim":
+        from gpuprop.backends.cuda.simulated import SimulatedOps
+
+        return SimulatedOps(_runtime(name))
     if name.startswith("cuda"):
         from gpuprop.backends.cuda.ops import CudaOps
 
