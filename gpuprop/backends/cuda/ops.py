@@ -49,13 +49,9 @@ class CudaOps(CudaArrays):
     def in_precision(self, precision: str, *, emulate: bool = False) -> Backend:
         if precision == self.precision:
             return self
-        need = "the tensor cores that multiply in it came with 8.0"
-        if self.runtime.capability >= (8, 0):
-            need = "this version of gpuprop has no kernels for it yet"
         raise BackendUnavailableError(
-            f"precision {precision!r}: the device {self.device!r} has compute capability "
-            f"{'.'.join(map(str, self.runtime.capability))}, and {need}; use precision='float32', or device='cpu' with "
-            "emulate=True, which rounds the operands there"
+            f"precision {precision!r}: this version of gpuprop has no kernels for it on the device {self.device!r}; "
+            "use precision='float32', or device='cpu' with emulate=True, which rounds the operands there"
         )
 
     def take_batch(self, data: Array, order: Array, start: int, scaling: InputScaling | None, out: Array) -> None:

@@ -1,7 +1,7 @@
-"""The primitives in Numba's simulator, which has no tensor cores: it emulates their roundings on request.
+"""The primitives of CUDA devices without tensor cores, old GPUs and Numba's simulator: they emulate their roundings.
 
-The operands of a product are rounded in NumPy, and the same kernels as for float32 multiply them. The three products of
-``tf32x3`` become one by writing their operands one after the other: ``[lo, hi, hi] @ [[hi], [lo], [hi]]``.
+The functions of arrays round the operands of a product, and the same kernels as for float32 multiply them. The three
+products of ``tf32x3`` become one by writing their operands one after the other: ``[lo, hi, hi] @ [[hi], [lo], [hi]]``.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from gpuprop.core.updates import Training
     from gpuprop.maths.activations import Activation
 
-__all__ = ["SimulatedOps"]
+__all__ = ["EmulatingOps"]
 
 
-class SimulatedOps(CudaOps):
-    """`CudaOps` in the simulator."""
+class EmulatingOps(CudaOps):
+    """`CudaOps` where tensor cores are missing: a precision of theirs is refused, or emulated on request."""
 
     def in_precision(self, precision: str, *, emulate: bool = False) -> Backend:
         if precision not in (self.precision, "float32") and not emulate:
             raise BackendUnavailableError(
-                f"precision {precision!r}: the device {self.device!r} has no tensor cores; use precision='float32', or "
-                "emulate=True to round the operands here"
+                f"precision {precision!r}: the device {self.device!r} has no instruction for it, which GPUs of compute "
+                "capability 8.0 or more have; use precision='float32', or emulate=True to round the operands here"
             )
         twin = copy.copy(self)
         twin.precision = precision
@@ -46,7 +46,7 @@ class SimulatedOps(CudaOps):
             return shards or super().plan(trainings, want=want)
         check_plan_name(want, ("steps",), f"{self.device}, emulating {self.precision}")
         training = only_one(trainings, f"networks whose products have the precision {self.precision} take turns")
-        because = f"because the simulator has no tensor cores{rounding_note(self)}"
+        because = f"because {self.device} has no tensor cores for it{rounding_note(self)}"
         return StepsPlan(training, f"steps: one kernel after the other, {because}", n_threads=training.n_threads)
 
     def forward(
@@ -76,15 +76,17 @@ class SimulatedOps(CudaOps):
     def accumulate_gradient(
         self, inputs: Array, delta: Array, weight_grads: Array, bias_grads: Array, *, accumulate: bool
     ) -> None:
-        sums = bias_grads + delta.sum(axis=0) if accumulate else delta.sum(axis=0)
-        inputs, delta = self._operands(inputs, delta, axes=(0, 0))
-        super().accumulate_gradient(inputs, delta, weight_grads, bias_grads, accumulate=accumulate)
-        bias_grads[...] = sums  # the deltas of which are not rounded
+        with self.active():
+            sums = bias_grads + delta.sum(axis=0) if accumulate else delta.sum(axis=0)
+            inputs, delta = self._operands(inputs, delta, axes=(0, 0))
+            super().accumulate_gradient(inputs, delta, weight_grads, bias_grads, accumulate=accumulate)
+            bias_grads[...] = sums  # the deltas of which are not rounded
 
     def _operands(self, left: Array, right: Array, axes: tuple[int, int]) -> tuple[Array, Array]:
         """Return the rounded operands of a product over these axes of theirs."""
         if self.precision == "float32":
             return left, right
-        rounded = (left_parts(np.asarray(left), self.precision), right_parts(np.asarray(right), self.precision))
-        joined = [np.concatenate(parts, axis=axis) for parts, axis in zip(rounded, axes, strict=True)]
-        return self.asarray(joined[0], left.dtype), self.asarray(joined[1], right.dtype)
+        with self.runtime.active():
+            rounded = (left_parts(left, self.precision), right_parts(right, self.precision))
+            joined = [np.concatenate(parts, axis=axis) for parts, axis in zip(rounded, axes, strict=True)]
+            return self.asarray(joined[0], left.dtype), self.asarray(joined[1], right.dtype)
