@@ -156,12 +156,17 @@ def kernels(
     ops, reason = _device(device)
     from gpuprop.measure.bench import documents, paper
     from gpuprop.measure.bench import kernels as bench
+    from gpuprop.measure.bench import precisions as model
 
     with wrong_options():
         chosen = list(bench.kernels(names, shapes, dtype))
     code = paper.machine_code(names, dtype, capability) if capability else []
     output = _Output(ops, reason, report, json)
     more: dict[str, Any] = {"machine_code": code} if code else {}
+    gains = model.entries(chosen, precisions, None if ops is None else model.roof_of(ops))
+    if gains and (ops is None or not ops.on_host):
+        more["precision_model"] = gains
+        output.table(model.table(gains))
     if ops is None:
         entries = paper.kernel_entries(chosen)
         output.finish("kernels", entries, documents.paper_table(entries), more | {"model": paper.MODEL}, code)
@@ -301,6 +306,14 @@ class _Output:
         """Print a line, unless --json was given."""
         if not self._json:
             print(line)
+
+    def table(self, table: Table) -> None:
+        """Print a table, unless --json was given."""
+        from gpuprop.cli.console import print_table
+
+        if not self._json:
+            print()
+            print_table(*table)
 
     def progress(self, what: str) -> None:
         """Print what has been measured, if a user waits at a terminal."""
