@@ -74,7 +74,8 @@ def main(out: str = "lesson_tensor_cores.png") -> dict[str, Any]:
     for thread in range(32):
         for place, value in zip(places(thread)[2], registers[thread], strict=True):
             product[place] = value
-    held = (matrix[p] for matrix, own in zip((A, B, product), places(WATCHED), strict=True) for p in own)
+    matrices: list[Any] = [A, B, product]
+    held = (matrix[p] for matrix, own in zip(matrices, places(WATCHED), strict=True) for p in own)
     names = ("a0", "a1", "a2", "a3", "b0", "b1", "c0", "c1", "c2", "c3")
     print(f"thread {WATCHED}: " + ", ".join(f"{name} = {value:g}" for name, value in zip(names, held, strict=True)))
     print(f"largest difference from A @ B: {abs(product - A @ B).max():g}\n")
@@ -85,8 +86,8 @@ def main(out: str = "lesson_tensor_cores.png") -> dict[str, Any]:
         print(f"0.1 in {name:10} {spelled(value[0])}  {value[0]:.12f}")
     found = {precision: worked_example(precision) for precision in PRECISIONS}
     network, x, y = gpuprop.trace.worked_example()
-    exact = {"E": network.loss(x, y), "out_o1": network.forward(x)[0, 0], "out_o2": network.forward(x)[0, 1]}
-    _, grads, _ = network.loss_and_gradients(x, y)
+    outputs, (_, grads, _) = network.forward(x)[0], network.loss_and_gradients(x, y)
+    exact = {"out_o1": outputs[0], "out_o2": outputs[1], "E": network.loss(x, y)}
     exact |= {"dE/dw5": grads[1][0, 0], "dE/dw1": grads[0][0, 0]}
     print(f"\n{'':8}{'float64':>13}" + "".join(f"{name:>13}" for name in found))
     for name in found["float32"]:
@@ -100,7 +101,8 @@ def main(out: str = "lesson_tensor_cores.png") -> dict[str, Any]:
 def draw(product: Any, errors: dict[str, dict[str, float]], out: str) -> None:
     """Draw the fragments of one thread in the three matrices, and the errors of the worked example."""
     figure = Figure(figsize=(11, 7.6), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(3, 2))
+    parts: Any = figure.subfigures(1, 2, width_ratios=(3, 2))
+    left, right = parts
     grid = left.subplots(2, 2, width_ratios=(1, 1), height_ratios=(1, 2))
     grid[0, 0].axis("off")
     grid[0, 0].text(0, 0.3, f"One instruction, 32 threads:\nA (16 x 8) times B (8 x 8).\nColoured: thread {WATCHED}.")
