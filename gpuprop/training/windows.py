@@ -225,7 +225,7 @@ class Windows:
         visited %= len(self._inputs)
         network, first = self._network, 0
         for place in pieces:
-            data = network.prepare(*self.stored.read(place))
+            data = network.prepare(*self.stored.read_in_epoch(place, self._epoch))
             targets = data.targets
             if self._smoothing:
                 targets = smoothed_labels(targets, self._smoothing, network.loss_function)
@@ -247,7 +247,7 @@ class WindowedPlan:
         self.name, self.updates_of_call, self.threads = plan.name, plan.updates_of_call, plan.threads
         n_bytes = windows.data.inputs.nbytes + windows.data.targets.nbytes
         n_rows = len(windows.data.inputs)
-        self._where = f"; the rows stay on disk, and {n_rows:,} of them ({n_bytes:,} bytes) are in memory"
+        self._where = f"; {windows.stored.said}, and {n_rows:,} of them ({n_bytes:,} bytes) are in memory"
 
     @property
     def reason(self) -> str:
@@ -304,9 +304,9 @@ def windows_of(rows: StoredRows, trainer: Any, update_size: int) -> Windows:
     """
     network = trainer.network
     if trainer.row_orders != (counter_based_orders(trainer.seed) if trainer.shuffle else in_order):
-        raise ValueError("row_orders: rows that stay on disk are visited in blocks; leave it out, and use shuffle")
+        raise ValueError(f"row_orders: {rows.kind} are visited in blocks; leave it out, and use shuffle")
     if not network.ops.on_host:
-        raise PlanError(f"rows that stay on disk: the device {network.device_!r} reads none yet; use device='cpu'")
+        raise PlanError(f"{rows.kind}: the device {network.device_!r} reads none yet; use device='cpu'")
     # Two windows lie in the ring, beside one piece that is read.
     largest = max(piece.n_rows for piece in rows.pieces)
     row_bytes = rows.n_features * (1 if rows.dtype == np.uint8 else network.dtype.itemsize)
