@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import f1_score, log_loss, make_scorer, mean_absolute_error, roc_auc_score
 
 import gpuprop
+from gpuprop.model import evaluation
 from gpuprop.training.records import Patience
 from tests.cli_tools import Cli, read_csv, save_plants, save_prices, write_plants, write_prices
 
@@ -333,3 +334,32 @@ def test_scorers_of_ones_own() -> None:
     trainer = trained((5, 3), Y3, "categorical_cross_entropy", metrics={"mine": scorer})
     predicted = trainer.network.predict(X[60:])
     assert trainer.history["validation_mine"][-1] == pytest.approx(f1_score(Y3[60:], predicted, average="weighted"))
+
+
+def test_metrics_are_called_once_an_epoch_with_validation_rows_and_cost_no_forward_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    X = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    y = (X[:, 0] > 0).astype(int)
+    passes: list[int] = []
+    real = evaluation.loss_and_score
+
+    def counted(layers: Any, data: Any, *arguments: Any, **options: Any) -> Any:
+        passes.append(data.n_samples)
+        return real(layers, data, *arguments, **options)
+
+    monkeypatch.setattr(evaluation, "loss_and_score", counted)
+    for metrics in ((), ("f1_macro", "roc_auc")):
+        passes.clear()
+        net = gpuprop.Network((4, 3, 2), loss="categorical_cross_entropy", seed=0, device="numpy")
+        gpuprop.Trainer(net, epochs=3, batch_size=20, validation=0.25, metrics=metrics).fit(X, y)
+        assert passes == [15, 15, 15]
+
+    rows: list[int] = []
+    net = gpuprop.Network((4, 3, 2), loss="categorical_cross_entropy", seed=0, device="numpy")
+    trainer = gpuprop.Trainer(
+        net, epochs=3, validation=0.25, metrics={"seen": lambda y, predicted: rows.append(len(y)) or 1.0}
+    )
+    rows.clear()  # what fits the task is tried when the trainer is made
+    trainer.fit(X, y)
+    assert rows == [15, 15, 15]
