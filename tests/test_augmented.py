@@ -26,7 +26,8 @@ def trainer(**options: Any) -> gpuprop.Trainer:
 
 
 def darker(rows: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-    return rows // rng.integers(1, 4, (len(rows), 1), np.uint8)
+    changed: NDArray[Any] = rows // rng.integers(1, 4, (len(rows), 1), np.uint8)
+    return changed
 
 
 def same(rows: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:

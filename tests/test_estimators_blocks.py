@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,12 +22,18 @@ rng = np.random.default_rng(0)
 X = rng.normal(size=(160, 5)).astype(np.float32)
 Y = np.array(["ant", "bee", "cow"])[(X[:, 0] > X[:, 1]).astype(int) + (X[:, 2] > 0)]
 VALUES = (X[:, 0] * X[:, 1]).astype(np.float64)
-BLOCKS = {"batch_norm": True, "residual": True}
-SMALL = {"hidden_layer_sizes": (12, 12, 12), "max_iter": 40, "random_state": 0, "batch_size": 32, "device": "numpy"}
+BLOCKS: dict[str, Any] = {"batch_norm": True, "residual": True}
+SMALL: dict[str, Any] = {
+    "hidden_layer_sizes": (12, 12, 12),
+    "max_iter": 40,
+    "random_state": 0,
+    "batch_size": 32,
+    "device": "numpy",
+}
 
 
 @pytest.mark.parametrize("blocks", [{"batch_norm": True}, {"residual": True}, BLOCKS])
-def test_an_estimator_trains_the_layers_and_keeps_them(blocks: dict[str, bool], tmp_path: Path) -> None:
+def test_an_estimator_trains_the_layers_and_keeps_them(blocks: dict[str, Any], tmp_path: Path) -> None:
     model = MLPClassifier(learning_rate_init=0.01, **SMALL, **blocks).fit(X, Y)
     assert (model.network_.batch_norm, model.network_.residual) == (
         blocks.get("batch_norm", False), blocks.get("residual", False),
@@ -40,7 +47,7 @@ def test_an_estimator_trains_the_layers_and_keeps_them(blocks: dict[str, bool], 
 
 
 def test_initial_weights_are_those_without_the_layers_and_fits_are_seeded() -> None:
-    plain, blocks = (MLPClassifier(**SMALL, **more).network_for(X, Y) for more in ({}, BLOCKS))
+    plain, blocks = (MLPClassifier(**SMALL | more).network_for(X, Y) for more in ({}, BLOCKS))
     for one, other in zip(plain.weights, blocks.weights, strict=True):
         np.testing.assert_array_equal(one, other)
     regressor = MLPRegressor(**SMALL, **BLOCKS)
@@ -57,8 +64,9 @@ def test_scikit_learns_estimator_has_batch_normalisation_folded_in_and_no_residu
 
 
 def test_wrong_values_are_refused() -> None:
+    wrong: dict[str, Any] = {"batch_norm": "yes"}
     with pytest.raises(ValueError, match="'batch_norm' parameter"):
-        MLPClassifier(batch_norm="yes").fit(X, Y)
+        MLPClassifier(**wrong).fit(X, Y)
     with pytest.raises(ValueError, match="'batch_norm' parameter has no meaning with solver 'lbfgs'"):
         MLPClassifier(solver="lbfgs", batch_norm=True).fit(X, Y)
     lbfgs = MLPRegressor(hidden_layer_sizes=(8, 8), solver="lbfgs", residual=True, random_state=0, max_iter=300).fit(
@@ -68,7 +76,7 @@ def test_wrong_values_are_refused() -> None:
 
 
 @pytest.mark.parametrize("blocks", [{"batch_norm": True}, {"residual": True}])
-def test_a_preset_for_tables_may_have_them(blocks: dict[str, bool]) -> None:
+def test_a_preset_for_tables_may_have_them(blocks: dict[str, Any]) -> None:
     preset = replace(tabular_preset("tabular", "classification"), hidden=(16, 16), epochs=30, **blocks)
     model = TabularClassifier(preset, random_state=0, device="numpy").fit(X, Y)
     assert model.score(X, Y) > 0.7

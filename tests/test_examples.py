@@ -16,8 +16,8 @@ from tests.example_tools import EXAMPLES, load_example
         ("xor", {}, 1.0),
         ("digits", {"epochs": 8}, 0.9),
         ("mnist", {"epochs": 1, "rows": 10000}, 0.85),
-        ("mnist_best", {"recipe": "dropout", "epochs": 1, "rows": 2000}, 0.3),
-        ("mnist_best", {"recipe": "deformations", "epochs": 1, "rows": 2000}, 0.3),
+        ("mnist_best", {"recipe": "dropout", "epochs": 1, "rows": 1000}, 0.2),
+        ("mnist_best", {"recipe": "deformations", "epochs": 1, "rows": 1000}, 0.2),
     ],
 )
 def test_example(name: str, options: dict[str, Any], accuracy: float, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score, log_loss, make_scorer, mean_absolute_error, roc_auc_score
@@ -322,6 +323,15 @@ def test_evaluate_computes_metrics_of_networks_and_tables(cli: Cli, tmp_path: Pa
     cli.run("train", table, "--target", "label", "--out", of_table, *options)
     found = json.loads(cli.run("evaluate", of_table, table, "--metric", "f1_macro,accuracy", "--json").out)
     assert found["metrics"]["accuracy"] == pytest.approx(found["accuracy"])
+    two, of_two = tmp_path / "two.csv", tmp_path / "two"
+    two.write_text("a,b,y\n" + "".join(f"{i % 7},{i % 5},{'yes' if i % 7 > 3 else 'no'}\n" for i in range(120)))
+    cli.run("train", two, "--target", "y", "--out", of_two, *options)
+    found = json.loads(cli.run("evaluate", of_two, two, "--metric", "f1,roc_auc", "--json").out)["metrics"]
+    model = gpuprop.load(of_two / "model.safetensors")
+    frame = pd.read_csv(two)
+    truth = frame["y"] == "yes"
+    assert found["f1"] == pytest.approx(f1_score(truth, model.predict(frame) == "yes"))
+    assert found["roc_auc"] == pytest.approx(roc_auc_score(truth, model.predict_proba(frame)[:, 1]))
     prices, of_prices = write_prices(tmp_path / "prices.csv"), tmp_path / "prices"
     cli.run("train", prices, "--target", "y", "--out", of_prices, *options)
     found = json.loads(cli.run("evaluate", of_prices, prices, "--metric", "r2,neg_max_error", "--json").out)
@@ -356,10 +366,13 @@ def test_metrics_are_called_once_an_epoch_with_validation_rows_and_cost_no_forwa
         assert passes == [15, 15, 15]
 
     rows: list[int] = []
+
+    def seen(y: Any, predicted: Any) -> float:
+        rows.append(len(y))
+        return 1.0
+
     net = gpuprop.Network((4, 3, 2), loss="categorical_cross_entropy", seed=0, device="numpy")
-    trainer = gpuprop.Trainer(
-        net, epochs=3, validation=0.25, metrics={"seen": lambda y, predicted: rows.append(len(y)) or 1.0}
-    )
+    trainer = gpuprop.Trainer(net, epochs=3, validation=0.25, metrics={"seen": seen})
     rows.clear()  # what fits the task is tried when the trainer is made
     trainer.fit(X, y)
     assert rows == [15, 15, 15]

@@ -118,7 +118,7 @@ def augmented(
         chosen = slice(piece.first, piece.first + piece.n_rows)
         return inputs[chosen], targets[chosen] if classes is None else labels[chosen]
 
-    digest = hashlib.sha256(np.ascontiguousarray(targets))
+    digest = hashlib.sha256(np.ascontiguousarray(targets).tobytes())
     digest.update(inputs.reshape(-1).view(np.uint8).data)
     row_bytes = inputs.shape[1] * inputs.dtype.itemsize + 8 * (n_outputs if classes is None else len(classes))
     return AugmentedRows(

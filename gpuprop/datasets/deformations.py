@@ -134,5 +134,5 @@ def _interpolated(images: NDArray[Any], down: NDArray[np.float32], right: NDArra
     above, below = flat[at], flat[at + width + 3]
     above += (flat[at + 1] - above) * right
     below += (flat[at + width + 4] - below) * right
-    above += (below - above) * down
-    return above
+    found: NDArray[np.float32] = above + (below - above) * down
+    return found
