@@ -66,3 +66,23 @@ def test_the_command_trains_and_reports(
     assert "not shown" in result.out
     for mark in ("97", "best"):
         assert "97.5" in Cli(capsys).fail("bench", "speedrun", "--mark", mark).err
+
+
+def test_the_page_says_what_the_histories_and_the_report_hold() -> None:
+    root = Path(__file__).parent.parent
+    results = root / "benchmarks" / "results" / "cpu"
+    if not results.exists():
+        pytest.skip("only a checkout has the histories of the runs")
+    page = (root / "docs" / "mnist.md").read_text(encoding="utf-8")
+    for name in ("dropout", "deformations"):
+        lines = (results / f"mnist-{name}.csv").read_text(encoding="utf-8").splitlines()
+        last = dict(zip(lines[0].split(","), lines[-1].split(","), strict=True))
+        (row,) = (line for line in page.splitlines() if line.startswith(f"| `{name}`"))
+        assert f"| {last['epoch']} |" in row
+        assert f"{float(last['validation_accuracy']):.2%}" in row.replace(" %", "%")
+    for entry in json.loads((results / "speedrun-epyc.json").read_text(encoding="utf-8"))["results"]:
+        (row,) = (line for line in page.splitlines() if line.startswith(f"| {100 * entry['mark']:.1f} %"))
+        again = speedrun.verdict(entry["accuracies"], entry["mark"])
+        assert (entry["met"], again.met) == (True, True)
+        for said in (entry["name"], f"| {entry['seeds']} |", f"{100 * entry['mean']:.2f} %", f"{entry['p']:.1g}"):
+            assert said in row
