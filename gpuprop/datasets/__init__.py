@@ -15,7 +15,8 @@ from gpuprop.datasets.dataset import Dataset, encode_like, encode_target, split
 from gpuprop.datasets.deformations import Deformations
 from gpuprop.datasets.loading import is_table, load, load_features, load_test, read_table, short_name
 from gpuprop.datasets.raw_table import RawTable
-from gpuprop.datasets.stored import StoredRows, is_stored, open
+from gpuprop.datasets.stored import StoredRows
+from gpuprop.datasets.stored_opening import is_stored, open
 
 __all__ = [
     "AugmentedRows",
