@@ -127,6 +127,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         `early_stopping` or X_val; `partial_fit` has no validation rows. Classes are their positions in `classes_`.
     monitor : str or None, default=None
         What `early_stopping` watches: the name of a metric, or "loss". None watches the accuracy, or R2.
+    batch_norm : bool, default=False
+        Whether the net inputs of hidden layers are normalised over each batch, see `gpuprop.Network`; not with "lbfgs".
+        `coefs_` and `intercepts_` are then those before the normalisation, and exports have it folded in.
+    residual : bool, default=False
+        Whether a hidden layer adds its input to its output where both have one size, see `gpuprop.Network`.
 
     Attributes
     ----------
@@ -223,6 +228,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         checkpoint: Any = None,
         metrics: Any = None,
         monitor: str | None = None,
+        batch_norm: bool = False,
+        residual: bool = False,
     ) -> None:
         set_parameters(self, locals())
 

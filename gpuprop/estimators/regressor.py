@@ -102,6 +102,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]  # scikit-lea
         checkpoint: Any = None,
         metrics: Any = None,
         monitor: str | None = None,
+        batch_norm: bool = False,
+        residual: bool = False,
     ) -> None:
         set_parameters(self, locals())
 

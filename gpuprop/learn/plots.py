@@ -207,8 +207,9 @@ def attributions(
     title : str, default=""
     """
     if pixels is not None and values is not None:
-        figure = _figure(7.6, 3.8, title, left=0.2, bottom=0.2)
-        left, right = figure.subplots(1, 2)
+        figure = _figure(8.4, 3.8, title, left=0.2, bottom=0.2)
+        left, right, key, room = figure.subplots(1, 4, width_ratios=(1, 1, 0.05, 0.12))  # room for the numbers
+        room.set_axis_off()
         gray = np.asarray(pixels)
         signed = np.asarray(values, np.float64).reshape(gray.shape)
         largest = float(np.abs(signed).max()) or 1.0
@@ -216,7 +217,7 @@ def attributions(
         left.set_title("input")
         shown = right.imshow(signed, cmap="RdBu", vmin=-largest, vmax=largest)
         right.set_title("contributions")
-        figure.colorbar(shown, ax=right, shrink=0.8)
+        figure.colorbar(shown, cax=key)
         for axes in (left, right):
             axes.set(xticks=[], yticks=[])
         return figure
