@@ -92,9 +92,15 @@ class StoredRows:
     target_reader : callable or None
         Reads only the targets of a piece, where that is cheaper.
 
+    Raises
+    ------
+    DataError
+        When rows are read, if a file has changed or is damaged.
+
     Examples
     --------
     >>> import tempfile, numpy as np, gpuprop
+    >>> from pathlib import Path
     >>> folder = Path(tempfile.mkdtemp())
     >>> np.save(folder / "X.npy", np.arange(12.0).reshape(6, 2)), np.save(folder / "y.npy", [0, 1, 0, 1, 0, 1])
     (None, None)
@@ -279,7 +285,14 @@ class _Moments:
 
 
 def is_stored(source: object) -> bool:
-    """Return whether a source is a folder, whose rows stay on disk."""
+    """Return whether a source is a folder, whose rows stay on disk.
+
+    Examples
+    --------
+    >>> from gpuprop.datasets import is_stored
+    >>> is_stored("mnist")
+    False
+    """
     return isinstance(source, (str, os.PathLike)) and source not in BUNDLED and Path(source).is_dir()
 
 
@@ -315,6 +328,17 @@ def open(
     ------
     DataError
         If there are no such files, or their contents are wrong. Columns must be numbers.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> import gpuprop
+    >>> Path("rows").mkdir()
+    >>> np.save("rows/X.npy", np.zeros((6, 3), np.float32)), np.save("rows/y.npy", np.arange(6) % 2)
+    (None, None)
+    >>> gpuprop.datasets.open("rows").n_samples
+    6
     """
     path = Path(source)
     if not path.exists():
