@@ -202,7 +202,7 @@ def load_features(
     arrays: Mapping[str, str] | None = None,
     max_unpacked: int | None = None,
 ) -> NDArray[Any]:
-    """Load samples without targets, for predictions.
+    r"""Load samples without targets, for predictions.
 
     Parameters
     ----------
@@ -229,7 +229,7 @@ def load_features(
     --------
     >>> from pathlib import Path
     >>> import gpuprop
-    >>> _ = Path("rows.csv").write_text("a,b\\n1,2\\n3,4\\n")
+    >>> _ = Path("rows.csv").write_text("a,b\n1,2\n3,4\n")
     >>> gpuprop.datasets.load_features("rows.csv", n_features=2).tolist()
     [[1.0, 2.0], [3.0, 4.0]]
     """
