@@ -8,6 +8,7 @@ the lessons. The build needs no network, and neither does the site.
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 import sys
@@ -26,6 +27,7 @@ ROOT = DOCS.parent
 sys.path.insert(0, str(DOCS))
 
 import formulas  # noqa: E402  # they lie beside this file
+import notebooks  # noqa: E402
 import reference  # noqa: E402
 
 from gpuprop.version import __version__  # noqa: E402
@@ -85,6 +87,9 @@ def _prepare(app: Any, docname: str, source: list[str]) -> None:
         return match[0] if path.startswith("docs/") else f"](source:{path}{'#' + line if line else ''})"
 
     source[0] = _OUTWARD.sub(outward, source[0]).replace("(guide/where.md)", "(reference/index.rst)")
+    if docname.startswith("lessons/") and notebooks.program_of(source[0]) is not None:
+        link = f'<a href="../notebooks/{posixpath.basename(docname)}.ipynb" download>Take this lesson as a notebook</a>'
+        source[0] = notebooks.with_lines(source[0]).replace("\n## ", f"\n{link}\n\n## ", 1)
     if docname == root_doc:
         named = {*ORDER, *LATER, root_doc}
         rest = sorted(name for name in app.env.found_docs if "/" not in name and name not in named)
@@ -229,6 +234,20 @@ def _block_formula(writer: Any, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
+# --- notebooks -------------------------------------------------------------------------------------------------
+
+
+def _write_notebooks(app: Any, error: Exception | None) -> None:
+    """Write each lesson as a notebook, to be downloaded from its page."""
+    if error is not None:
+        return
+    folder = Path(app.outdir) / "notebooks"
+    folder.mkdir(exist_ok=True)
+    for page in sorted((DOCS / "lessons").glob("[0-9]*.md")):
+        text = json.dumps(notebooks.notebook(page), indent=1, ensure_ascii=False)
+        (folder / f"{page.stem}.ipynb").write_text(text + "\n", encoding="utf-8")
+
+
 # --- the playground -------------------------------------------------------------------------------------------
 
 
@@ -300,5 +319,6 @@ def setup(app: Any) -> None:
     app.connect("source-read", _prepare)
     app.connect("doctree-resolved", _resolve)
     app.connect("build-finished", _write_sources)
+    app.connect("build-finished", _write_notebooks)
     app.connect("build-finished", _write_playground)
     app.connect("build-finished", _write_markdown)

@@ -7,12 +7,13 @@ folder. The tests ask `public_names` too, so that no name is without a page, an 
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -100,18 +101,21 @@ def _kind(value: object) -> str:
 
 
 def _comment(module: str, name: str) -> str:
-    """Return what the source says of a constant, from the file that defines it."""
-    from sphinx.pycode import ModuleAnalyzer
-
-    public = sys.modules.get(module) or getattr(gpuprop, module.rpartition(".")[2])
-    files = [public.__name__]
-    if public.__file__ is not None and public.__file__.endswith("__init__.py"):
-        folder = Path(public.__file__).parent
-        files += [f"{public.__name__}.{file.stem}" for file in sorted(folder.glob("*.py")) if file.stem != "__init__"]
-    for file in files:
-        lines = ModuleAnalyzer.for_module(file).find_attr_docs().get(("", name))
-        if lines:
-            return "\n".join(lines).strip()
+    """Return what the source says of a constant: the ``#:`` comment above its definition, or the string below it."""
+    public = getattr(gpuprop, module.rpartition(".")[2], gpuprop)
+    file = Path(public.__file__)
+    for source in sorted(file.parent.glob("*.py")) if file.name == "__init__.py" else [file]:
+        text = source.read_text(encoding="utf-8")
+        body = ast.parse(text).body
+        for node, below in zip(body, [*body[1:], None], strict=True):
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            if not any(isinstance(target, ast.Name) and target.id == name for target in targets):
+                continue
+            if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+                return inspect.cleandoc(str(below.value.value))
+            lines = text.splitlines()[: node.lineno - 1]
+            comment = list(takewhile(lambda line: line.startswith("#:"), reversed(lines)))
+            return "\n".join(line.removeprefix("#:").strip() for line in reversed(comment))
     return ""
 
 

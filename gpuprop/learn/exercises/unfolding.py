@@ -95,7 +95,7 @@ def solution(exercise: Exercise) -> str:
     found = HELP[exercise.function]
     text = exercise.template
     for hole in found.holes:
-        text = _HOLE.sub(lambda match, hole=hole: hole + match[1], text, count=1)
+        text = _HOLE.sub(hole + r"\1", text, count=1)
     if found.mended:
         text = text.replace(*found.mended)
     return text
