@@ -10,7 +10,8 @@ from pathlib import Path
 
 from gpuprop.learn.play import render, worked_problem, xor_problem
 
-MOMENT = "begin(1); ui.row = 1; update(260); ui.cursor = null; refresh(); for (let k = 0; k < 30; k++) step(-1);"
+MOMENT = "begin(1); ui.row = 1; byId('row').value = 1; update(260);"
+MOMENT += " ui.cursor = null; refresh(); for (let k = 0; k < 30; k++) step(-1);"
 
 
 def take(out: Path) -> None:
