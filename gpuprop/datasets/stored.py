@@ -90,9 +90,15 @@ class StoredRows:
     weight_reader : callable or None
         ``weight_reader(piece)`` returns the sample weights of a piece.
 
+    Raises
+    ------
+    DataError
+        When rows are read, if a file has changed or is damaged.
+
     Examples
     --------
     >>> import tempfile, numpy as np, gpuprop
+    >>> from pathlib import Path
     >>> folder = Path(tempfile.mkdtemp())
     >>> np.save(folder / "X.npy", np.arange(12.0).reshape(6, 2)), np.save(folder / "y.npy", [0, 1, 0, 1, 0, 1])
     (None, None)

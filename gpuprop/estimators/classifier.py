@@ -163,6 +163,13 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
     plan_ : str
         A sentence that says by which path the last fit made its updates, and why. A model file does not hold it.
 
+    Raises
+    ------
+    ValueError
+        On fitting, if a parameter or the data are out of range.
+    NonFiniteLossError
+        On fitting, if the loss becomes infinite or NaN.
+
     Notes
     -----
     docs/scikit-learn.md lists where and why this differs from scikit-learn.

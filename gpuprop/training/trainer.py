@@ -187,6 +187,15 @@ class Trainer:
     plan_reason : str or None
         One sentence that says how updates are made and why, once the first epoch has begun.
 
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+    PlanError
+        On fitting, if the plan that was asked for by name cannot make these updates.
+    NonFiniteLossError
+        On fitting, if the loss becomes infinite or NaN.
+
     Examples
     --------
     >>> import gpuprop
