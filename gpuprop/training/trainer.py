@@ -148,8 +148,8 @@ class Trainer:
         that one, so that equal runs give equal bits.
     plan : str, default="auto"
         How updates are made: "auto" lets the backend choose; "steps" (one primitive after the other), "fused" (whole
-        epochs in one compiled call, or fused kernels), "joint", "graph" or "streamed" ask for a path by name, and a
-        fit that it cannot serve raises `gpuprop.PlanError`, which says why. See `plan_reason`.
+        epochs in one compiled call, or fused kernels), "joint", "block", "graph" or "streamed" ask for a path by name,
+        and a fit that it cannot serve raises `gpuprop.PlanError`, which says why. See `plan_reason`.
     communicator : {"mpi"}, Communicator or None, default=None
         The processes that share the work, each of which calls the same methods with the same data: "mpi" stands for
         those that ``mpirun`` has started (extra ``mpi``). 1, 2, 4 or 8 processes give the same bits. Rank 0 alone
