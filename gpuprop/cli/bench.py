@@ -74,12 +74,14 @@ Examples:
 _TOGETHER_HELP = """Train many networks of one shape: together, one after the other, by torch.func.vmap and by jax.vmap.
 
 Each network has weights and row orders of its own. "mnist" trains 784-64-10 on 3,200 images, "small" 8-16-4 on 160 rows
-that are made up. PyTorch and JAX take part where they are installed.
+that are made up. PyTorch and JAX take part where they are installed. With --device cuda and without a GPU it prints
+what is known all the same of an epoch: launches, bytes, floors, and blocks a multiprocessor.
 
 \b
 Examples:
   gpuprop bench together
   gpuprop bench together --config small --networks 100,1000 --rounds 3
+  gpuprop bench together --device cuda --networks 1,10,100,1000
 """
 
 Rounds = Annotated[int, typer.Option(metavar="N", min=1, help="Number of samples of each contender.")]
@@ -212,9 +214,14 @@ def together(
     if min(counts) < 1:
         raise OptionError(f"got --networks {networks!r}, expected numbers such as 1,10,100")
     ops, reason = _device(device)
-    if ops is None:
-        raise BackendUnavailableError(reason)
     output = _Output(ops, reason, report, json)
+    if ops is None:
+        from gpuprop.measure.bench import paper, together_paper
+
+        found = list(together_paper.entries(chosen, counts))
+        model = f"{paper.MODEL}; the table's floors and multiprocessors are those of an {together_paper.GPU}"
+        output.finish("together", found, together_paper.table(found), {"model": model})
+        return
     entries: list[dict[str, Any]] = []
     for name in chosen:
         output.progress(f"{bench.CASES[name]}")

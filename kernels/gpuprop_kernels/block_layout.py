@@ -32,7 +32,10 @@ from numpy.typing import NDArray
 from gpuprop_kernels.shapes import blocks, padded
 from gpuprop_kernels.target import SIM
 
-__all__ = ["LANES", "LANE_BITS", "LAYER_SIZE", "BlockLayout", "block_layout", "multiply_adds"]
+__all__ = [
+    "LANES", "LANE_BITS", "LAYER_SIZE", "MOST_UPDATES", "BlockLayout", "block_layout", "fits_a_block", "multiply_adds",
+    "worth_a_block",
+]  # fmt: skip
 
 LAYER_SIZE = 8
 """Numbers of a layer in the table."""
@@ -40,6 +43,14 @@ LAYER_SIZE = 8
 LANE_BITS = 2
 LANES = 1 << LANE_BITS
 """Threads that share a row at the output layer."""
+
+PRODUCTS_OF_A_LAUNCH = 2**17
+"""The multiply-adds that a block makes in the time of one launch. This was computed, not measured on a GPU: a block of
+256 threads that makes one for each two loads from shared memory reaches some 50 a nanosecond, and a launch inside of a
+graph takes 2 to 3 microseconds."""
+
+MOST_UPDATES = 4096
+"""The most updates in one launch, so that a launch takes some tenths of a second at most."""
 
 _FEWEST_THREADS, _MOST_THREADS = (16, 16) if SIM else (64, 256)
 
@@ -100,6 +111,19 @@ def block_layout(sizes: Sequence[int], rows: int, *, state_arrays: int, keeps_z:
         table += [n_in, n_out, inputs_at, outputs_at, source_at, delta_at, weights_at, biases_at]
         weights_at, biases_at, inputs_at = weights_at + weights[layer - 1], biases_at + lds[layer], outputs_at
     return BlockLayout(np.array(table, np.int32), end, threads, n_parameters)
+
+
+def fits_a_block(
+    sizes: Sequence[int], rows: int, *, itemsize: int, state_arrays: int, block_memory: int, keeps_z: bool = False
+) -> bool:
+    """Return whether a network trains in a block: it fits `block_memory`, and its launches would take longer."""
+    layout = block_layout(sizes, rows, state_arrays=state_arrays, keeps_z=keeps_z)
+    return layout.size * itemsize <= block_memory and worth_a_block(sizes, rows)
+
+
+def worth_a_block(sizes: Sequence[int], rows: int) -> bool:
+    """Return whether a block makes an update in the time of the 2 L - 1 launches that L layers take."""
+    return multiply_adds(sizes, rows) <= PRODUCTS_OF_A_LAUNCH * (2 * len(sizes) - 3)
 
 
 def multiply_adds(sizes: Sequence[int], rows: int) -> int:

@@ -82,7 +82,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def _in_launches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the small networks that test the other kernels out of blocks of their own, which `test_block` tests."""
     if request.path.name != "test_block.py":
-        monkeypatch.setattr("gpuprop.backends.cuda.block_plan.PRODUCTS_OF_A_LAUNCH", 0)
+        monkeypatch.setattr("gpuprop_kernels.block_layout.PRODUCTS_OF_A_LAUNCH", 0)
 
 
 CHECKED = os.environ.get("GPUPROP_TEST_DEVICE") == "cuda" and bool(os.environ.get("VGPU_CHECK"))

@@ -133,7 +133,7 @@ def test_what_a_block_trains_and_why_not(monkeypatch: pytest.MonkeyPatch) -> Non
     for how, fault in others:
         with pytest.raises(PlanError, match=f"plan 'block': {fault}"):
             choose_plan([one_of(**how)], want="block")
-    monkeypatch.setattr(block_plan, "PRODUCTS_OF_A_LAUNCH", 200)
+    monkeypatch.setattr("gpuprop_kernels.block_layout.PRODUCTS_OF_A_LAUNCH", 200)
     # 912 multiply-adds, against three launches: they are faster, but a block can do it.
     assert choose_plan([one_of()]).name in ("fused", "graph")
     assert choose_plan([one_of()], want="block").name == "block"

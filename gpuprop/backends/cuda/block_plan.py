@@ -27,7 +27,7 @@ from gpuprop.backends.cuda.residence import HostRows
 from gpuprop.backends.cuda.translation import kernel_activation, kernel_loss
 from gpuprop_kernels.arguments import Batch, Dropout
 from gpuprop_kernels.block_launch import BlockRule, Networks, train_networks
-from gpuprop_kernels.block_layout import BlockLayout, block_layout, multiply_adds
+from gpuprop_kernels.block_layout import MOST_UPDATES, BlockLayout, block_layout, worth_a_block
 from gpuprop_kernels.dropout import mask_constants
 from gpuprop_kernels.optimizers import STATE_ARRAYS
 from gpuprop_kernels.shapes import padded
@@ -39,15 +39,6 @@ if TYPE_CHECKING:
     from gpuprop.core.updates import Training
 
 __all__ = ["BlockPlan", "block_fault", "chooses_block"]
-
-PRODUCTS_OF_A_LAUNCH = 2**17
-"""The multiply-adds that a block makes in the time of one launch. This was computed, not measured on a GPU: a block of
-256 threads that makes one for each two loads from shared memory reaches some 50 a nanosecond, and a launch inside of a
-graph takes 2 to 3 microseconds. A network of L layers takes 2 L - 1 of them an update, and trains in a block if that
-takes no longer."""
-
-MOST_UPDATES = 4096
-"""The most updates in one launch, so that a launch takes some tenths of a second at most."""
 
 
 def block_fault(ops: CudaArrays, training: Training) -> str | None:
@@ -76,9 +67,8 @@ def block_fault(ops: CudaArrays, training: Training) -> str | None:
 
 def chooses_block(ops: CudaArrays, training: Training) -> bool:
     """Return whether a training that may choose its path, and that the fused kernels serve, trains in a block."""
-    spec = training.layers.spec
-    products = multiply_adds(spec.layer_sizes, training.update_size)
-    return products <= PRODUCTS_OF_A_LAUNCH * (2 * spec.n_layers - 1) and block_fault(ops, training) is None
+    worth = worth_a_block(training.layers.spec.layer_sizes, training.update_size)
+    return worth and block_fault(ops, training) is None
 
 
 def _layout(training: Training) -> BlockLayout:
