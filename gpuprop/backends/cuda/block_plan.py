@@ -24,7 +24,7 @@ from gpuprop.backends.cuda.kernel_plan import CudaPlan
 from gpuprop.backends.cuda.launches import view_data
 from gpuprop.backends.cuda.network_buffer import NetworkBuffer
 from gpuprop.backends.cuda.residence import HostRows
-from gpuprop.backends.cuda.translation import kernel_activation, kernel_loss
+from gpuprop.backends.cuda.translation import IDENTITY, kernel_activation, kernel_loss
 from gpuprop_kernels.arguments import Batch, Dropout
 from gpuprop_kernels.block_launch import BlockRule, Networks, train_networks
 from gpuprop_kernels.block_layout import MOST_UPDATES, BlockLayout, block_layout, worth_a_block
@@ -83,8 +83,9 @@ def _layout(training: Training) -> BlockLayout:
 
 
 def _hidden(training: Training) -> Any:
-    """Return the kernels' name of the hidden layers' activation; that of the output layer if there are none."""
-    return kernel_activation(training.layers.spec.activations[0])
+    """Return the kernels' name of the hidden layers' activation; any will do if there are none."""
+    first, *others = training.layers.spec.activations
+    return kernel_activation(first) if others else IDENTITY
 
 
 def _kib(n_bytes: int) -> str:
