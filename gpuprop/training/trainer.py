@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -126,8 +127,9 @@ class Trainer:
         Factors of the decay for groups of parameters; without them weights have 1, and all others 0.
     dropout_schedule : str, Schedule or None, default=None
         Varies the network's shares of dropped units as `schedule` varies the rate.
-    shuffle : bool, default=True
-        Whether each epoch visits the rows in a new order.
+    shuffle : bool or "full", default=True
+        Whether each epoch visits the rows in a new order. Rows that stay on disk are shuffled in blocks, with "full" as
+        those in memory are; `gpuprop.datasets.open` says which formats can do so.
     row_orders : callable or None, default=None
         Source of the orders, ``row_orders(epoch, n_samples)`` with the epoch counted from 0; None draws them by `seed`.
         One that remembers something needs methods ``state()`` and ``restore(state)`` to be resumed.
@@ -215,7 +217,7 @@ class Trainer:
         weight_decay_schedule: str | Schedule | None = None,
         weight_decay_factors: Mapping[str, float] | None = None,
         dropout_schedule: str | Schedule | None = None,
-        shuffle: bool = True,
+        shuffle: bool | Literal["full"] = True,
         row_orders: RowOrders | None = None,
         seed: int | None = None,
         conventions: Literal["gpuprop", "scikit-learn"] = "gpuprop",
@@ -267,7 +269,9 @@ class Trainer:
         if self.label_smoothing and not network.loss_function.classification:
             raise ValueError(f"label_smoothing: needs a loss of classes, got {network.loss_function.name!r}")
         self.seed = network.seed if seed is None else check_integer("seed", seed, 0)
-        self.shuffle = bool(shuffle)
+        if isinstance(shuffle, str) and shuffle != "full":
+            raise unknown_name("shuffle", shuffle, ("full",))
+        self.shuffle: bool | str = shuffle if shuffle == "full" else bool(shuffle)
         self.row_orders = row_orders or (counter_based_orders(self.seed) if shuffle else in_order)
         if conventions not in ("gpuprop", "scikit-learn"):
             raise unknown_name("conventions", conventions, ("gpuprop", "scikit-learn"))
@@ -492,9 +496,10 @@ class Trainer:
             updates = updates_of(self, run.training, self.epochs_done, run.epoch_rate, run.windows)
             made = None
             if run.within is None or run.within.position == 0:
+                # A plan of this trainer that kept `on_joined` would keep the trainer and its data in a circle.
+                joining = updates if run.reason else replace(updates, on_joined=lambda: self._join(run))
                 try:
-                    # A plan of this trainer that kept `on_joined` would keep the trainer and its data in a circle.
-                    made = yield replace(updates, on_joined=lambda: self._join(run))
+                    made = yield joining
                 except (KeyboardInterrupt, TrainingEnded):  # while a plan made the updates of several trainings
                     save(self, run)
                     raise
@@ -502,10 +507,11 @@ class Trainer:
             with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
                 totals = run.take(made) if made else run.make(self, updates, lambda n: at_boundary(self, run, n))
                 record = self._complete(run, updates, totals, None if made is None else made.parameters)
-                known = list(self.history)
-                for callback in run.begun_callbacks(self):
-                    callback.on_epoch_end(self, self.epochs_done, record)
-                even_columns(self.history, known)
+                if self.callbacks or len(self.history) > len(record):  # some columns are not of the record
+                    known = list(self.history)
+                    for callback in run.begun_callbacks(self):
+                        callback.on_epoch_end(self, self.epochs_done, record)
+                    even_columns(self.history, known)
                 end_of_epoch(self, run, record, stop=self._stop)
                 if self.callbacks:  # one may have changed them
                     run.parameters = self.network.host_parameters()
@@ -530,7 +536,7 @@ class Trainer:
         """
         if parameters is None:
             parameters = self.network.host_parameters()
-        if not (np.isfinite(totals).all() and np.isfinite(parameters).all()):
+        if not (math.isfinite(totals[0]) and math.isfinite(totals[1]) and np.isfinite(parameters).all()):
             self._restore(run.parameters)
             explain_divergence(run.plan_of(self.network, self.plan), updates, self.epochs_done, run.start)
         seen = updates.data.share(float(updates.weights.sum())) if self.drop_last else updates.data
