@@ -17,7 +17,7 @@ from pathlib import Path
 DOCS = Path(__file__).resolve().parent
 LESSONS = (
     "by_hand", "notations", "activations", "softmax", "algorithm", "gradients", "symmetry", "xor", "depth", "digits",
-    "optimizers", "convergence", "kernel", "ladder",
+    "optimizers", "convergence", "kernel", "ladder", "tensor_cores",
 )  # fmt: skip
 
 #: Picture -> the command that makes it. OUT is the picture, RUN a place for what else comes out; without OUT the
@@ -32,6 +32,7 @@ COMMANDS: dict[str, list[str]] = {
     "images/peers.png": [
         *("-m", "gpuprop", "bench", "peers", "--read", "../benchmarks/results/cpu/xeon.json", "--picture", "OUT"),
     ],
+    "images/play.png": ["play_picture.py", "OUT"],  # needs Chromium
     "images/mnist-training.png": ["-m", "gpuprop", "train", "mnist", "--out", "RUN"],
 }
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gpuprop.core.array_ops import Array
     from gpuprop.core.updates import EpochUpdates, Training
 
-__all__ = ["Backend", "Plan", "Renewable", "SharedBuffer", "TrainingState"]
+__all__ = ["Backend", "CountedLaunches", "Plan", "Renewable", "SharedBuffer", "TrainingState"]
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,14 @@ class Renewable(ABC):
         """
 
 
+class CountedLaunches(ABC):
+    """What a `Plan` has beside, if it makes updates by launches of kernels that it can count."""
+
+    @abstractmethod
+    def launches(self) -> dict[str, tuple[int, int]]:
+        """Return how often an epoch launches each kernel, and the bytes that these launches must move at least."""
+
+
 class SharedBuffer(ABC):
     """What a `Plan` for several trainings has beside, if it keeps the parameters of their networks in one buffer."""
 
@@ -174,6 +182,23 @@ class SharedBuffer(ABC):
 
 class Backend(Ops, Protocol):
     """The primitives of a device, and the choice of how updates are made there."""
+
+    def in_precision(self, precision: str, *, emulate: bool = False) -> Backend:
+        """Return the backend of this device whose products have a precision; this one if they have it already.
+
+        Parameters
+        ----------
+        precision : str
+            One of `gpuprop.core.precision.PRECISIONS`.
+        emulate : bool, default=False
+            Whether a device without the instructions may round the operands by itself and multiply in float32.
+
+        Raises
+        ------
+        BackendUnavailableError
+            If the device has no such products and does not emulate them; the message says why.
+        """
+        ...
 
     def plan(self, trainings: Sequence[Training], *, want: str = "auto") -> Plan:
         """Choose how the updates of a training, or of several of one shape, are made.

@@ -142,7 +142,7 @@ class Training:
         """
         spec, ops = self.layers.spec, self.layers.ops
         names = (*(activation.name for activation in spec.activations), spec.loss.name, self.rule.optimizer.name)
-        return ops.device, spec.dtype, names, self.data.metric, spec.layer_sizes, self.update_size
+        return ops.device, spec.dtype, spec.precision, names, self.data.metric, spec.layer_sizes, self.update_size
 
     @property
     def updates_of_epoch(self) -> int:

@@ -103,6 +103,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         "auto", "cpu", "numpy", "cuda", "cuda:N" or "cuda-sim".
     dtype : {"float32", "float64"} or None, default=None
         The dtype of all arithmetic; None takes float32 for float32 data, else float64.
+    precision : {"float32", "tf32x3", "tf32", "bf16"}, default="float32"
+        What the operands of products are rounded to, see `gpuprop.Network`; scikit-learn has nothing like it. With any
+        other than "float32", `dtype` None takes float32.
+    emulate : bool, default=False
+        Whether a device without tensor cores may emulate the precision; otherwise it refuses it.
     callbacks : list of gpuprop.Callback or None, default=None
     order_random_state : int, RandomState or None, default=None
         The source of held-out rows and row orders instead of `random_state`, so that networks with different initial
@@ -122,6 +127,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         `early_stopping` or X_val; `partial_fit` has no validation rows. Classes are their positions in `classes_`.
     monitor : str or None, default=None
         What `early_stopping` watches: the name of a metric, or "loss". None watches the accuracy, or R2.
+    batch_norm : bool, default=False
+        Whether the net inputs of hidden layers are normalised over each batch, see `gpuprop.Network`; not with "lbfgs".
+        `coefs_` and `intercepts_` are then those before the normalisation, and exports have it folded in.
+    residual : bool, default=False
+        Whether a hidden layer adds its input to its output where both have one size, see `gpuprop.Network`.
 
     Attributes
     ----------
@@ -152,6 +162,13 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         The device in use and the library that computes on it.
     plan_ : str
         A sentence that says by which path the last fit made its updates, and why. A model file does not hold it.
+
+    Raises
+    ------
+    ValueError
+        On fitting, if a parameter or the data are out of range.
+    NonFiniteLossError
+        On fitting, if the loss becomes infinite or NaN.
 
     Notes
     -----
@@ -209,6 +226,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         label_smoothing: float = 0.0,
         device: str = "auto",
         dtype: Any = None,
+        precision: str = "float32",
+        emulate: bool = False,
         callbacks: Any = None,
         order_random_state: Any = None,
         n_threads: int | None = None,
@@ -216,6 +235,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         checkpoint: Any = None,
         metrics: Any = None,
         monitor: str | None = None,
+        batch_norm: bool = False,
+        residual: bool = False,
     ) -> None:
         set_parameters(self, locals())
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
+from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -152,6 +153,11 @@ class Trainer:
         How updates are made: "auto" lets the backend choose; "steps" (one primitive after the other), "fused" (whole
         epochs in one compiled call, or fused kernels), "joint", "block", "graph" or "streamed" ask for a path by name,
         and a fit that it cannot serve raises `gpuprop.PlanError`, which says why. See `plan_reason`.
+    precision : {"float32", "tf32x3", "tf32", "bf16"} or None, default=None
+        Gives the network this precision of its products, which it keeps; None leaves it as it is. The weights that are
+        trained stay float32. See `gpuprop.core.precision`.
+    emulate : bool, default=False
+        Whether a device without tensor cores may emulate that precision, as `gpuprop.Network` says.
     communicator : {"mpi"}, Communicator or None, default=None
         The processes that share the work, each of which calls the same methods with the same data: "mpi" stands for
         those that ``mpirun`` has started (extra ``mpi``). 1, 2, 4 or 8 processes give the same bits. Rank 0 alone
@@ -180,6 +186,15 @@ class Trainer:
         (device, path, threads, processor, versions), so that its numbers agree up to rounding and not to the bit.
     plan_reason : str or None
         One sentence that says how updates are made and why, once the first epoch has begun.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+    PlanError
+        On fitting, if the plan that was asked for by name cannot make these updates.
+    NonFiniteLossError
+        On fitting, if the loss becomes infinite or NaN.
 
     Examples
     --------
@@ -225,11 +240,15 @@ class Trainer:
         verbose: bool | int = False,
         n_threads: int | None = None,
         plan: str = "auto",
+        precision: str | None = None,
+        emulate: bool = False,
         communicator: Communicator | str | None = None,
         shards: int | None = None,
         checkpoint: Checkpoint | str | os.PathLike[str] | None = None,
     ) -> None:
         self.network = network
+        if precision is not None:
+            network.use_precision(precision, emulate=emulate)
         self.optimizer = get_optimizer(optimizer)
         if learning_rate is None:
             learning_rate = self.optimizer.default_learning_rate
@@ -290,11 +309,16 @@ class Trainer:
         self._reset(Progress(0, 0, {}, {}))
 
     def __repr__(self) -> str:
+        return f"Trainer({self.network!r}, {self._said()})"
+
+    def _repr_html_(self) -> str:
+        """Return the network's table and the settings for a notebook."""
+        return f"{self.network._repr_html_()}<p>Trainer: {escape(self._said())}</p>"
+
+    def _said(self) -> str:
         batches = "one batch" if self.batch_size is None else f"batches of {self.batch_size}"
-        return (
-            f"Trainer({self.network!r}, {self.optimizer.name}, rate {self.learning_rate:g}, {self.epochs_done} of "
-            f"{self.epochs} epochs in {batches})"
-        )
+        done = f"{self.epochs_done} of {self.epochs} epochs in {batches}"
+        return f"{self.optimizer.name}, rate {self.learning_rate:g}, {done}"
 
     def settings(self) -> dict[str, Any]:
         """Return the attributes of a trainer that has not trained yet, for `from_settings`; without its network."""
@@ -421,11 +445,18 @@ class Trainer:
                 pass
         return self
 
-    def profile(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Profile:
+    def profile(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        callbacks: Sequence[Callback] = (),
+    ) -> Profile:
         """Say where an epoch goes, see `gpuprop.training.profiling.profile`; ``print`` shows it as a table."""
         from gpuprop.training.profiling import profile
 
-        return profile(self, X, y, sample_weight)
+        return profile(self, X, y, sample_weight, callbacks=callbacks)
 
     def training(
         self,

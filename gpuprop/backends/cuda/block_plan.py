@@ -53,6 +53,8 @@ def block_fault(ops: CudaArrays, training: Training) -> str | None:
     spec, rule = training.layers.spec, training.rule
     if isinstance(training.data.inputs, HostRows):
         return "the data set does not fit the device, and its rows are streamed"
+    if spec.precision != "float32":
+        return f"its products have the precision {spec.precision}, and a block multiplies in float32 and float64"
     if rule.clip_norm is not None or rule.max_norm is not None:
         return "a norm is clipped, which takes launches of its own"
     if training.part_size < training.update_size:
