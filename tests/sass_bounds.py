@@ -103,6 +103,11 @@ BLOCKS = {"128x128_8x8": 2, "64x64_8x4": 3, "64x64_4x4": 3, "32x32_4x4": 3}
 """Blocks that must fit one multiprocessor in float32, by tile."""
 
 
+REGISTERS = {("block", "float32"): 80, ("block", "float64"): 128}
+"""The most registers of a thread in kernels whose shared memory the launch chooses, by family: what a block of 256
+threads leaves for others on its multiprocessor. Measured in float32: 72 of sm_80, sm_86 and sm_89, with everything."""
+
+
 def violations(report: Report) -> list[str]:
     """Return what is wrong with a compiled kernel."""
     found: list[tuple[object, str]] = [
@@ -110,6 +115,14 @@ def violations(report: Report) -> list[str]:
         (report.local, f"{report.local} accesses to local memory"),
         (report.dtype == "float32" and report.float64, f"{report.float64} float64 instructions"),
     ]
+    if report.family == "block":
+        generic = [op for op in report.total if op.startswith(("LD.", "ST."))]
+        most = REGISTERS[report.family, report.dtype]
+        found += [
+            (report.registers > most, f"{report.registers} registers > {most}"),
+            (generic, f"accesses that do not know whether memory is shared: {generic}"),
+            (report.shared, f"{report.shared} bytes of shared memory beside those of the launch"),
+        ]
     if report.tile:
         shared, global_ = report.loads("LDS"), report.loads("LDG")
         narrow = [op for op in global_ if "128" not in op]

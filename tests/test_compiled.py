@@ -32,12 +32,17 @@ OTHERS = tuple(capability for capability in ARCHITECTURES if capability not in M
 KERNELS = ("relu", "relu bytes", "softmax", "store dense", "slab bytes", "adam bytes")
 """An option for each kernel: forward and delta, gathering, wide output, gradients, with the optimizer."""
 
+BLOCK = ("one network adam relu", "one network adamw gelu with everything")
+
 CASES = {
     **{tile: Selection(tile, MAIN, OPTIONS) for tile in TILES},
     "other architectures": Selection("64x64_8x4", OTHERS, ("relu", "slab bytes", "adam bytes")),
     **{name: Selection("128x128_8x8", ((8, 6),), (name,), name) for name in ACTIVATIONS if name != "relu"},
     "dropout": Selection("128x128_8x8", ((8, 6),), ("relu dropout",)),
     "float64": Selection("64x64_4x4", ((9, 0),), ("relu", "relu bytes", "store dense", "adam bytes"), dtype="float64"),
+    "several networks": Selection("64x64_8x4", MAIN, ("relu together", "adam together")),
+    "one block, one network": Selection("", ARCHITECTURES, BLOCK),
+    "one block, one network, float64": Selection("", ((8, 6),), BLOCK, dtype="float64"),
     "without a tile": Selection("", ((8, 6),)),
 }
 

@@ -18,6 +18,10 @@ from tests.mutation import Mutant
 
 KERNELS = "gpuprop_kernels"
 TOGETHER = "tests/kernels/test_together.py::test_the_updates_of_two_networks"
+BLOCK = "tests/kernels/test_block.py::test_the_updates_of_two_networks"
+BLOCK_ORACLE = (
+    "tests/kernels/test_cases.py::test_case[one block, one network: two hidden layers, dropout and penalties, float64]"
+)
 FORWARD, DELTA, GRADIENT, OUTPUT, UPDATE, TRAINING = (
     f"tests/kernels/test_{name}.py::test_" for name in ("forward", "delta", "gradient", "output", "update", "training")
 )
@@ -466,6 +470,70 @@ MUTANTS = [
         "        sync()\n        if t < ld_out:\n",
         "        if t < ld_out:\n",
         OUTPUT + "head[softmax-categorical_cross_entropy-float32]",
+    ),
+    # One block, one network.
+    simulated(
+        "a block goes on with the state of another",
+        "block_epoch.py",
+        "v = ld4(state, i32((array - 1) * n_all + own + place))",
+        "v = ld4(state, i32((array - 1) * n_all + place))",
+        BLOCK,
+    ),
+    simulated(
+        "a block with a shorter epoch goes on",
+        "block_epoch.py",
+        "if rows == 0:",
+        "if rows < 0:",
+        BLOCK,
+    ),
+    simulated(
+        "a block takes the rate of another",
+        "block_epoch.py",
+        "layers, layer, rows, n, scalars, slot, tally)",
+        "layers, layer, rows, n, scalars, i32(slot - network), tally)",
+        BLOCK,
+    ),
+    simulated(
+        "a block draws the masks of another",
+        "block_epoch.py",
+        "drops = (mask, keep, i32(4 * n_layers * network))",
+        "drops = (mask, keep, i32(0))",
+        BLOCK,
+    ),
+    simulated(
+        "biases decay in a block",
+        "block_layers.py",
+        "c = numbers(scalars, slot, is_weight)",
+        "c = numbers(scalars, slot, True)",
+        BLOCK_ORACLE,
+    ),
+    simulated(
+        "a block loses the loss of the rows that it judges first",
+        "block_epoch.py",
+        "value += row_value",
+        "value = row_value",
+        BLOCK_ORACLE,
+    ),
+    raced(
+        "no barrier between a delta and the update of its weights",
+        "block_epoch.py",
+        "                sync()\n                # W[l], b[l]",
+        "                # W[l], b[l]",
+        BLOCK,
+    ),
+    raced(
+        "no barrier between a batch and the layer that reads it",
+        "block_epoch.py",
+        "            sync()\n            # a[l] =",
+        "            # a[l] =",
+        BLOCK,
+    ),
+    raced(
+        "no barrier between two updates",
+        "block_epoch.py",
+        "            sync()\n            leave(",
+        "            leave(",
+        "tests/kernels/test_block.py::test_an_epoch_of_several_launches",  # without penalties, whose sums wait, too
     ),
     # Streams.
     waited(

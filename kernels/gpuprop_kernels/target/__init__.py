@@ -15,10 +15,12 @@ nothing launches its kernels yet.
 ``words(count)``       the load of eight or sixteen uint8 in one access, as words of four; ``bytes4`` takes one apart
 ``st1 st2 st4``        store
 ``vector(width)``      the pair (load, store) between memory and registers, ``width`` elements at a time
-``cuda.shared.array``  the shared memory of a kernel, always with ``alignment=16``; one buffer a kernel
+``cuda.shared.array``  the shared memory of a kernel, always with ``alignment=16``; one buffer a kernel. With the size 0
+                       it is as large as a launch asks for (``allow_shared_memory``)
 ``cuda.local.array``   registers, where every index is known once loops are unrolled
 ``is_int32``           whether an argument is an int32, which the compiler knows: the other branch goes
 ``count_in``           this block in a count of blocks: an integer atomic between two fences
+``quotient``           a // b of two int32, in 32 bits
 ``exp log ...``        the functions of ``math``, in the dtype of their argument
 =====================  ====================================================================================
 
@@ -48,6 +50,7 @@ else:
 __all__ = [
     "MLIR",
     "SIM",
+    "allow_shared_memory",
     "block_x",
     "block_y",
     "block_z",
@@ -76,6 +79,7 @@ __all__ = [
     "log",
     "log1p",
     "product32",
+    "quotient",
     "sqrt",
     "st1",
     "st2",
