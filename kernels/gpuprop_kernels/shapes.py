@@ -15,7 +15,7 @@ run repeats bit for bit. `tile` gives the budget of each shape in registers and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ import numpy as np
 from gpuprop_kernels.target import SIM
 
 __all__ = [
-    "HEAD", "MOST_CLASSES", "NO_OPTIMIZER", "SMALL", "SMALL_HEAD", "TILES", "HeadShape", "Tile", "blocks",
+    "HEAD", "MOST_CLASSES", "NAMED_TILES", "NO_OPTIMIZER", "SMALL", "SMALL_HEAD", "TENSOR_TILES", "TILES", "HeadShape", "Tile", "blocks",
     "choose_parts", "choose_tile", "log2", "padded", "row_pitch",
 ]  # fmt: skip
 
@@ -42,6 +42,9 @@ class Tile:
         Length of a slab along k, over all slices; 8 or 16 a slice.
     slices : int
         Groups of threads that share the work along k.
+    precision : str
+        "float32" multiplies by fused multiply-adds, in any dtype; "tf32x3", "tf32" and "bf16" on tensor cores, in
+        float32. There, `depth` counts words of 32 bits (`words`).
     """
 
     rows: int
@@ -50,6 +53,17 @@ class Tile:
     thread_columns: int
     depth: int = 8
     slices: int = 1
+    precision: str = "float32"
+
+    @property
+    def k_depth(self) -> int:
+        """Elements of a slab along k: in bfloat16 a word holds two."""
+        return 2 * self.depth if self.precision == "bf16" else self.depth
+
+    @property
+    def planes(self) -> int:
+        """Slabs of an operand: "tf32x3" has one for the high and one for the low part of its elements."""
+        return 2 if self.precision == "tf32x3" else 1
 
     @property
     def group(self) -> int:
@@ -72,7 +86,12 @@ class Tile:
 
     @property
     def name(self) -> str:
-        """Short name for tables, e.g. ``64x64_8x4``."""
+        """Short name for tables, e.g. ``64x64_8x4`` or, on tensor cores, ``64x64_8x4_bf16``."""
+        return self.shape if self.precision == "float32" else f"{self.shape}_{self.precision}"
+
+    @property
+    def shape(self) -> str:
+        """The name without the precision."""
         return f"{self.rows}x{self.columns}_{self.thread_rows}x{self.thread_columns}"
 
 
@@ -90,6 +109,23 @@ TILES = {
     )
 }
 """The tiles that `choose_tile` chooses from."""
+
+_TENSOR_SHAPES = {
+    # Thread rows and columns as above: 16 x 8 results are an instruction's, so that a warp has at least 16 x 16. Depths
+    # in words are what 48 KiB of shared memory hold with at least two blocks, and what whole sectors of bytes need.
+    "tf32x3": (Tile(128, 128, 8, 8, 8), Tile(64, 64, 8, 4, 16), Tile(32, 32, 4, 4, 16, slices=2), Tile(16, 16, 2, 4, 8)),
+    "tf32": (Tile(128, 128, 8, 8, 16), Tile(64, 64, 8, 4, 16), Tile(32, 32, 4, 4, 32, slices=4), Tile(16, 16, 2, 4, 8)),
+    "bf16": (Tile(128, 128, 8, 8, 8), Tile(64, 64, 8, 4, 8), Tile(32, 32, 4, 4, 32, slices=4), Tile(16, 16, 2, 4, 8)),
+}
+
+TENSOR_TILES = {
+    precision: tuple(replace(tile, precision=precision) for tile in tiles)
+    for precision, tiles in _TENSOR_SHAPES.items()
+}
+"""The tiles that `choose_tile` chooses from for a precision of tensor cores: large, middle, small, the simulator's."""
+
+NAMED_TILES = TILES | {tile.name: tile for tiles in TENSOR_TILES.values() for tile in tiles}
+"""Every tile by its name."""
 
 MOST_CLASSES = 16
 """Lanes of a row."""

@@ -25,7 +25,6 @@ take rows of bytes another way (`sectors`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -125,13 +124,11 @@ def row_loader(dt: Any, of_bytes: bool, by_column: bool) -> Loader:
     return Loader(base, locate, load, raw, lanes, kept, factor)
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """How one operand gets from global to shared memory."""
 
     place: Any
-    """``place(t) -> (along, slot, deep)``: the first group of four of thread t: along the tile, its row of the slab
-    and its k."""
+    """``place(t) -> (along, at, deep)``: the first group of four of thread t: along the tile, in the slab, and its k."""
     anchor: Any
     """``anchor(source, along, origin, limit, ld)``: the part of the address in memory that no step along k changes."""
     fetch: Any
@@ -144,7 +141,8 @@ class Stage:
 
 def lanes_of_row(tile: Tile, loader: Loader) -> int:
     """Return how many neighbouring threads load one row of an operand that is stored by rows."""
-    return min(loader.lanes, tile.threads // tile.rows, tile.depth // 4)
+    lanes = min(loader.lanes, tile.threads // tile.rows, tile.depth // 4)
+    return 2 if lanes == 4 and tile.precision != "float32" else lanes
 
 
 def stage(
@@ -174,11 +172,13 @@ def stage(
         if by_row:
             lane, first = i32(t & (lanes - 1)), i32((t >> (bits + lane_bits)) << (lane_bits + 2))
             deep = i32(first + (lane << 2))
-            return i32((t >> lane_bits) & (extent - 1)), i32(first + lane) if spread > 1 else deep, deep
+            along = i32((t >> lane_bits) & (extent - 1))
+            return along, i32(i32(first + lane if spread > 1 else deep) * stride + along), deep
         slot = i32(t >> (bits - 2))
         within = i32(slot & (group - 1))
         deep = i32(slot - within + ((within & (spread - 1)) << 2) + (within >> spread_bits)) if spread > 1 else slot
-        return i32((t & (extent // 4 - 1)) << 2), slot, deep
+        along = i32((t & (extent // 4 - 1)) << 2)
+        return along, i32(slot * stride + along), deep
 
     @device
     def anchor(source, along, origin, limit, ld):

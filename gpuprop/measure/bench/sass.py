@@ -230,7 +230,7 @@ def _names(instructions: Iterable[tuple[int, str]]) -> dict[str, int]:
 
 
 def _fused(names: dict[str, int]) -> int:
-    return sum(n for op, n in names.items() if op.startswith(("FFMA", "DFMA")))
+    return sum(n for op, n in names.items() if op.startswith(("FFMA", "DFMA", "HMMA")))
 
 
 def _inner_loop(instructions: list[tuple[int, str]]) -> dict[str, int]:

@@ -85,10 +85,10 @@ def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> It
     from gpuprop_kernels.forward import forward_kernel
     from gpuprop_kernels.gradient import gradient_kernel
     from gpuprop_kernels.optimizers import STATE_ARRAYS
-    from gpuprop_kernels.shapes import NO_OPTIMIZER, TILES
+    from gpuprop_kernels.shapes import NAMED_TILES, NO_OPTIMIZER
     from gpuprop_kernels.wide import wide_output_kernel
 
-    tile, dt, chosen = TILES[tile_name], getattr(numba, dtype), Activation(activation)
+    tile, dt, chosen = NAMED_TILES[tile_name], getattr(numba, dtype), Activation(activation)
     a, i, integer, byte = dt[::1], numba.int32[::1], numba.int32, numba.uint8[::1]
     lone = (numba.int8, integer, integer)  # one network: see `gpuprop_kernels.networks`
 
@@ -117,7 +117,7 @@ def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> It
         ("store", "bytes", (True, True)), ("sgd", "bytes", (False, False)), ("adam", "bytes", (False, False)),
         ("adam", "dense", (False, False)), ("adamw", "floats", (True, False)),
     ):  # fmt: skip
-        if (mode in STATE_ARRAYS or any(tallies)) and tile_name in NO_OPTIMIZER:
+        if (mode in STATE_ARRAYS or any(tallies)) and tile.shape in NO_OPTIMIZER:
             continue
         kernel = gradient_kernel(tile, dt, mode, source, *tallies)
         data = byte if source == "bytes" else a

@@ -17,6 +17,8 @@ One source serves both. Compiled, each name here is an intrinsic or an inlined d
 ``cuda.local.array``   registers, where every index is known once loops are unrolled
 ``is_int32``           whether an argument is an int32, which the compiler knows: the other branch goes
 ``count_in``           this block in a count of blocks: an integer atomic between two fences
+``mma_tf32 mma_bf16``  a warp's product of two fragments on tensor cores; ``round_tf32``, ``high_tf32`` and
+                       ``pack_bf16`` make their operands of float32
 ``exp log ...``        the functions of ``math``, in the dtype of their argument
 =====================  ====================================================================================
 
@@ -36,8 +38,10 @@ SIM = bool(numba.core.config.ENABLE_CUDASIM)
 # Both sides define the same names; the list below says which of them kernels may use.
 if SIM:
     from gpuprop_kernels.target.simulator import *
+    from gpuprop_kernels.target.tensor_simulator import *
 else:
     from gpuprop_kernels.target.compiled import *
+    from gpuprop_kernels.target.tensor_compiled import *
 
 __all__ = [
     "SIM",
@@ -55,6 +59,7 @@ __all__ = [
     "float64",
     "grid_x",
     "grid_y",
+    "high_tf32",
     "i32",
     "int32",
     "is_int32",
@@ -67,7 +72,11 @@ __all__ = [
     "ldg4",
     "log",
     "log1p",
+    "mma_bf16",
+    "mma_tf32",
+    "pack_bf16",
     "product32",
+    "round_tf32",
     "sqrt",
     "st1",
     "st2",
