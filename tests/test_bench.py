@@ -174,7 +174,11 @@ def test_kernels_on_the_cpu(cli: Cli) -> None:
 def test_step_and_epoch(kind: str, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CONFIGS, "a", TINY)
     contenders = training.contenders
-    monkeypatch.setattr(training, "contenders", lambda config, ops, n: contenders(config, ops, min(n, 64)))
+    monkeypatch.setattr(
+        training,
+        "contenders",
+        lambda config, ops, n, *more, **options: contenders(config, ops, min(n, 64), *more, **options),
+    )
     result = cli.run("bench", kind, "--device", "numpy", "--config", "a", "--rounds", 2, "--json")
     first, second = json.loads(result.out)["results"][:2]
     assert (first["contender"], second["contender"]) == ("gpuprop (numpy)", "numpy calls")

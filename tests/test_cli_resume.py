@@ -198,7 +198,7 @@ def test_changed_options_are_refused_by_their_names(stopped: Cli, tmp_path: Path
     assert (
         "DATA was plants.npz and is other.npz; --hidden was 5 and is 7,8; --lr was not given and is 0.5" in result.err
     )
-    assert "; --overwrite is given; leave these out: only --epochs and --device may change" in result.err
+    assert "; --overwrite is given; leave these out: only --epochs, --device and --emulate may change" in result.err
     assert "--seed" not in result.err
     assert contents(tmp_path) == before
     stopped.run("train", "plants.npz", "--resume", "run", *OPTIONS)  # what has not changed may be said again

@@ -12,9 +12,10 @@ from gpuprop.backends.threads import threads_for_products
 from gpuprop.errors import PlanError, unknown_name
 
 if TYPE_CHECKING:
+    from gpuprop.core.array_ops import ArrayOps
     from gpuprop.core.updates import Training
 
-__all__ = ["PATHS", "check_path", "check_plan_name", "only_one", "plain_steps", "sharded"]
+__all__ = ["PATHS", "check_path", "check_plan_name", "only_one", "plain_steps", "rounding_note", "sharded"]
 
 PATHS = {
     "steps": "one primitive after the other",
@@ -64,6 +65,11 @@ def only_one(trainings: Sequence[Training], reason: str) -> Training:
     if len(trainings) != 1:
         raise PlanError(f"plan 'joint': {reason}")
     return trainings[0]
+
+
+def rounding_note(ops: ArrayOps) -> str:
+    """Return what a reason says of rounded operands: nothing if the backend's products have the plain precision."""
+    return "" if ops.precision == "float32" else f", with the operands of products rounded to {ops.precision}"
 
 
 def plain_steps(

@@ -132,9 +132,11 @@ def get_ops(device: str = "auto") -> Backend:
     """Return the primitives of the device that `choose` picks for `device`; the errors are those of `choose`."""
     name, _ = resolve(device)
     if name.startswith("cuda"):
+        from gpuprop.backends.cuda.emulated import EmulatingOps
         from gpuprop.backends.cuda.ops import CudaOps
 
-        return CudaOps(_runtime(name))
+        runtime = _runtime(name)
+        return CudaOps(runtime) if _has_tensor_cores(runtime) else EmulatingOps(runtime)
     if name == "cpu":
         from gpuprop.backends.cpu.ops import CpuOps
 
@@ -142,6 +144,11 @@ def get_ops(device: str = "auto") -> Backend:
     from gpuprop.backends.numpy.ops import NumpyOps
 
     return NumpyOps(device=name)
+
+
+def _has_tensor_cores(runtime: Runtime) -> bool:
+    """Whether the device multiplies in the precisions of `gpuprop.core.precision`: since compute capability 8.0."""
+    return runtime.device != "cuda-sim" and runtime.capability >= (8, 0)
 
 
 def host_ops() -> Backend:

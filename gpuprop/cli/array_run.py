@@ -44,7 +44,14 @@ def array_run(options: Mapping[str, Any]) -> tuple[ArrayRun, Choice]:
         recipe = recipe_for(data, train_part[0], options["batch_size"]).with_options(options)
         chosen = device_for_training(options["device"], plain_seconds_of(dataset, train_part, recipe), options["plan"])
         network = network_for(
-            dataset, train_part, recipe, loss=options["loss"], seed=options["seed"], device=chosen.device
+            dataset,
+            train_part,
+            recipe,
+            loss=options["loss"],
+            seed=options["seed"],
+            device=chosen.device,
+            precision=options["precision"],
+            emulate=options["emulate"],
         )
         metrics, monitor = parse_list(options["metric"]), options["monitor"]
         trainer = trainer_for(

@@ -13,11 +13,13 @@ from gpuprop.cli.bench_peers import HELP, peers
 from gpuprop.cli.bench_scale import HELP as SCALE_HELP
 from gpuprop.cli.bench_scale import scale
 from gpuprop.cli.device import use_device
-from gpuprop.cli.options import Device, Json, OptionError, known_names, wrong_options
+from gpuprop.cli.options import Device, Json, OptionError, known_names, one_of, wrong_options
+from gpuprop.core.precision import PRECISIONS
 from gpuprop.errors import BackendUnavailableError
 
 if TYPE_CHECKING:
     from gpuprop.core.ops import Ops
+    from gpuprop.core.plan import Backend
     from gpuprop.measure.bench.documents import Table
 
 __all__ = ["register"]
@@ -39,6 +41,7 @@ roof is measured: the device's rate for a large product, and its bandwidth for a
 Examples:
   gpuprop bench kernels --device cpu
   gpuprop bench kernels --device cuda --only forward,gradient --shape 256x512x512
+  gpuprop bench kernels --device cuda --precision all
   gpuprop bench kernels --device cuda --sass 8.6
 """
 
@@ -91,6 +94,18 @@ Configs = Annotated[
 ]
 
 
+Precisions = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        metavar="NAMES",
+        help=f"Measure gpuprop's float32 also in these precisions: all, or some of {one_of(PRECISIONS[1:])}; a CPU "
+        "emulates them.",
+    ),
+]
+Torch = Annotated[bool, typer.Option("--torch/--no-torch", help="Whether PyTorch takes part where it is installed.")]
+
+
 def register(app: typer.Typer) -> None:
     """Add the command group ``bench``."""
     bench = typer.Typer(help=_HELP, no_args_is_help=True, rich_markup_mode=None, add_completion=False)
@@ -120,6 +135,7 @@ def kernels(
         ),
     ] = None,
     dtype: Annotated[str, typer.Option(metavar="NAME", help="float32 or float64.")] = "float32",
+    precision: Precisions = "float32",
     rounds: Rounds = 30,
     sass: Annotated[
         str | None,
@@ -134,20 +150,28 @@ def kernels(
     names, shapes, capability = _names(only), _shapes(shape), _capability(sass)
     if dtype not in ("float32", "float64"):
         raise OptionError(f"got --dtype {dtype!r}, expected float32 or float64")
+    precisions = _precisions(precision)
+    if dtype == "float64" and precisions != ["float32"]:
+        raise OptionError("got --precision with --dtype float64, whose products round no operands")
     ops, reason = _device(device)
     from gpuprop.measure.bench import documents, paper
     from gpuprop.measure.bench import kernels as bench
+    from gpuprop.measure.bench import precisions as model
 
     with wrong_options():
         chosen = list(bench.kernels(names, shapes, dtype))
     code = paper.machine_code(names, dtype, capability) if capability else []
     output = _Output(ops, reason, report, json)
     more: dict[str, Any] = {"machine_code": code} if code else {}
+    gains = model.entries(chosen, precisions, None if ops is None else model.roof_of(ops))
+    if gains and (ops is None or not ops.on_host):
+        more["precision_model"] = gains
+        output.table(model.table(gains))
     if ops is None:
         entries = paper.kernel_entries(chosen)
         output.finish("kernels", entries, documents.paper_table(entries), more | {"model": paper.MODEL}, code)
         return
-    roof, results = bench.measure(chosen, ops, rounds=rounds, timed=not output.flaw)
+    roof, results = bench.measure(chosen, ops, rounds=rounds, timed=not output.flaw, precisions=precisions)
     entries = []
     for group in results:
         output.progress(f"{group[0].kernel.name} {'x'.join(map(str, group[0].kernel.shape))}")
@@ -159,17 +183,31 @@ def kernels(
 
 
 def step(
-    device: Device = "auto", config: Configs = "a,b,c", rounds: Rounds = 20, report: Report = None, json: Json = False
+    device: Device = "auto",
+    config: Configs = "a,b,c",
+    precision: Precisions = "float32",
+    torch: Torch = True,
+    rounds: Rounds = 20,
+    report: Report = None,
+    json: Json = False,
 ) -> None:
     """Validate, time, print."""
-    _training("step", device, config, rounds, report, json)
+    contenders = {"precisions": _precisions(precision), "torch": torch}
+    _training("step", device, config, rounds, contenders, (report, json))
 
 
 def epoch(
-    device: Device = "auto", config: Configs = "a", rounds: Rounds = 5, report: Report = None, json: Json = False
+    device: Device = "auto",
+    config: Configs = "a",
+    precision: Precisions = "float32",
+    torch: Torch = True,
+    rounds: Rounds = 5,
+    report: Report = None,
+    json: Json = False,
 ) -> None:
     """Validate, time, print."""
-    _training("epoch", device, config, rounds, report, json)
+    contenders = {"precisions": _precisions(precision), "torch": torch}
+    _training("epoch", device, config, rounds, contenders, (report, json))
 
 
 def tile(
@@ -222,7 +260,14 @@ def together(
     output.finish("together", entries, bench.table(entries))
 
 
-def _training(kind: str, device: str, config: str, rounds: int, report: Path | None, json: bool) -> None:
+def _training(
+    kind: str,
+    device: str,
+    config: str,
+    rounds: int,
+    contenders: dict[str, Any],
+    where: tuple[Path | None, bool],
+) -> None:
     from gpuprop.measure.bench.whole_updates import CONFIGS
 
     chosen = [CONFIGS[name] for name in known_names("--config", config.split(","), CONFIGS)]
@@ -230,7 +275,7 @@ def _training(kind: str, device: str, config: str, rounds: int, report: Path | N
     from gpuprop.measure.bench import documents, paper
     from gpuprop.measure.bench import whole_updates as training
 
-    output = _Output(ops, reason, report, json)
+    output = _Output(ops, reason, *where)
     if ops is None:
         entries = paper.step_entries(chosen)
         output.finish(kind, entries, documents.paper_table(entries), {"model": paper.MODEL})
@@ -238,7 +283,7 @@ def _training(kind: str, device: str, config: str, rounds: int, report: Path | N
     entries = []
     for one in chosen:
         output.progress(f"{'-'.join(map(str, one.sizes))}, batches of {one.batch_size}")
-        entries += training.entries(one, ops, kind, rounds=0 if output.flaw else rounds)
+        entries += training.entries(one, ops, kind, rounds=0 if output.flaw else rounds, **contenders)
     output.finish(kind, entries, documents.training_table(entries))
 
 
@@ -261,6 +306,14 @@ class _Output:
         """Print a line, unless --json was given."""
         if not self._json:
             print(line)
+
+    def table(self, table: Table) -> None:
+        """Print a table, unless --json was given."""
+        from gpuprop.cli.console import print_table
+
+        if not self._json:
+            print()
+            print_table(*table)
 
     def progress(self, what: str) -> None:
         """Print what has been measured, if a user waits at a terminal."""
@@ -299,7 +352,7 @@ class _Output:
             print(f"report: {self._report}")
 
 
-def _device(name: str) -> tuple[Ops | None, str]:
+def _device(name: str) -> tuple[Backend | None, str]:
     """Return the backend and the line that says why; no backend where a GPU was asked for and there is none."""
     from gpuprop.backends import get_ops
 
@@ -326,6 +379,10 @@ def _shapes(text: str | None) -> list[tuple[int, int, int]]:
     if not match or not all(map(int, match.groups())):
         raise OptionError(f"got --shape {text!r}, expected rows, inputs and outputs such as 256x512x512")
     return [(int(match[1]), int(match[2]), int(match[3]))]
+
+
+def _precisions(text: str) -> list[str]:
+    return list(PRECISIONS) if text == "all" else known_names("--precision", text.split(","), PRECISIONS)
 
 
 def _capability(text: str | None) -> tuple[int, int] | None:

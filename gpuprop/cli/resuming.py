@@ -16,7 +16,7 @@ __all__ = ["is_done", "options_of", "settings_of", "stored_in"]
 _FORMAT = 1
 _OF_ONE_CALL = ("out", "overwrite", "animate", "profile", "resume", "communicator")
 """Options that say nothing of what is computed."""
-_MAY_CHANGE = ("epochs", "device")
+_MAY_CHANGE = ("epochs", "device", "emulate")
 _SOURCES = ("data", "labels", "test")
 """Options that may name files."""
 _TUPLES = ("hidden", "activation", "dropout")
@@ -82,7 +82,9 @@ def options_of(stored: StoredRun, given: Mapping[str, Any]) -> dict[str, Any]:
     ]
     differences += [f"{_spelled(name)} is given" for name in ("out", "overwrite") if given.get(name)]
     if differences:
-        raise ResumeError(f"--resume: {'; '.join(differences)}; leave these out: only --epochs and --device may change")
+        raise ResumeError(
+            f"--resume: {'; '.join(differences)}; leave these out: only --epochs, --device and --emulate may change"
+        )
     return options | {name: given[name] for name in _MAY_CHANGE if name in given}
 
 

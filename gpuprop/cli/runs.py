@@ -363,7 +363,16 @@ class TableRun:
             mean, deviation = mean_and_deviation(y)
             y = (y - mean) / deviation
         inputs, seed = inputs_of(self._columns, chosen), self._estimator.random_state
-        network = network_for_table(chosen, inputs, n_outputs, rows=X, seed=seed, device=device)
+        network = network_for_table(
+            chosen,
+            inputs,
+            n_outputs,
+            rows=X,
+            seed=seed,
+            device=device,
+            precision=self._estimator.precision,
+            emulate=True,
+        )
         return trainer_for_table(chosen, network), X, y
 
     def describe(self, device: str) -> None:
@@ -530,9 +539,10 @@ def _print_columns(columns: Columns) -> None:
 def _print_training(trainer: Trainer, schedule: str, more: str) -> None:
     network = trainer.network
     hidden = ", ".join(dict.fromkeys(a.name for a in network.hidden_activations))
+    by = "" if network.precision == "float32" else f", operands rounded to {network.precision}"
     print(
         f"network: {shape(network)}, {hidden + ', ' if hidden else ''}"
-        f"{network.output_activation.name} + {network.loss_function.name}, {network.n_parameters:,} parameters"
+        f"{network.output_activation.name} + {network.loss_function.name}, {network.n_parameters:,} parameters{by}"
     )
     print(
         f"training: {trainer.optimizer.name}, rate {trainer.learning_rate:g} ({schedule}), "

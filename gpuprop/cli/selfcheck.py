@@ -15,7 +15,7 @@ from gpuprop.cli.options import Device, Json
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gpuprop.core.ops import Ops
+    from gpuprop.core.plan import Backend
     from gpuprop.measure.equivalence.case import Outcome
     from gpuprop.measure.equivalence.selfcheck import Group, SelfCheck
 
@@ -94,7 +94,7 @@ def selfcheck(
         raise typer.Exit(1)
 
 
-def _timings(check: SelfCheck, ops: Ops) -> list[dict[str, Any]]:
+def _timings(check: SelfCheck, ops: Backend) -> list[dict[str, Any]]:
     """Return the times of an update if the device has passed and its times count."""
     from gpuprop.measure.bench.whole_updates import CONFIGS, entries
 

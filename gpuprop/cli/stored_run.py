@@ -72,6 +72,8 @@ def stored_run(options: Mapping[str, Any]) -> tuple[ArrayRun, Choice]:
             loss=options["loss"],
             seed=seed,
             device=chosen.device,
+            precision=options["precision"],
+            emulate=options["emulate"],
             statistics=rows.statistics if recipe.scale == "standard" else None,
         )
         metrics, monitor = parse_list(options["metric"]), options["monitor"]

@@ -31,7 +31,7 @@ _CLASSIFIERS, _REGRESSIONS = ("categorical_cross_entropy",), ("squared_error", "
 
 def table_run(options: Mapping[str, Any]) -> tuple[TableRun, Choice]:
     """Return the training that the options of ``gpuprop train`` describe, and the device that was chosen for it."""
-    from gpuprop.backends import choose
+    from gpuprop.backends import choose, get_ops
     from gpuprop.cli.runs import TableRun
     from gpuprop.estimators.tabular import TabularClassifier, TabularRegressor, inputs_of
     from gpuprop.training.parts import check_columns
@@ -52,13 +52,15 @@ def table_run(options: Mapping[str, Any]) -> tuple[TableRun, Choice]:
     n_outputs = len(parts.classes or [None])
     with wrong_options():
         # Made as the estimator will make it, so that a wrong option is found here; nothing is trained with it.
-        network = network_for_table(chosen, inputs_of(columns, chosen), n_outputs, device="numpy")
+        precision, inputs = options["precision"], inputs_of(columns, chosen)
+        network = network_for_table(chosen, inputs, n_outputs, device="numpy", precision=precision, emulate=True)
         metrics, monitor = parse_list(options["metric"]), options["monitor"]
         planned = trainer_for_table(
             chosen, network, validation=chosen.validation_fraction or None, metrics=metrics, monitor=monitor
         )
         # In plain NumPy even a short training by these presets takes longer than it takes to load the compiled loops.
         device = choose(options["device"])
+        get_ops(device.device).in_precision(precision, emulate=options["emulate"])  # refuses what it lacks
     estimator = (TabularClassifier if is_classifier else TabularRegressor)(
         chosen,
         drop=said["drop"] or None,
@@ -68,6 +70,8 @@ def table_run(options: Mapping[str, Any]) -> tuple[TableRun, Choice]:
         missing_values=parse_list(options["na"]),
         random_state=options["seed"],
         device=device.device,
+        precision=precision,
+        emulate=options["emulate"],
         plan=options["plan"],
         metrics=list(metrics) or None,
         monitor=monitor,

@@ -28,6 +28,7 @@ from gpuprop.cli.options import (
     wrong_options,
 )
 from gpuprop.cli.processes import follow_along, processes_of, quiet_but_for_rank_0
+from gpuprop.core.precision import PRECISIONS
 from gpuprop.maths.activations import ACTIVATIONS
 from gpuprop.maths.losses import LOSSES
 from gpuprop.maths.optimizers import OPTIMIZERS
@@ -77,7 +78,7 @@ _GROUPS = {
     "Network": ("preset", "hidden", "batch_norm", "residual", "activation", "loss", "dropout", "l1", "l2"),
     "Training": ("optimizer", "lr", "schedule", "batch_size", "epochs", "seed"),
     "Choice of the epoch": ("early_stopping", "patience", "metric", "monitor"),
-    "Machine": ("device", "plan", "memory", "communicator", "shards", "profile"),
+    "Machine": ("device", "precision", "emulate", "plan", "memory", "communicator", "shards", "profile"),
     "Files": ("out", "animate", "resume", "overwrite"),
 }
 """The headings of the help, each with the parameters of `train` below it."""
@@ -209,6 +210,22 @@ def train(
         typer.Option(metavar="N", min=0, max=2**32 - 1, help="Equal seeds give equal models, bit for bit."),
     ] = 0,
     device: Device = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help=f"What the operands of products are rounded to: {one_of(PRECISIONS)}; GPUs of compute capability 8.0 "
+            "or more multiply so on tensor cores.",
+        ),
+    ] = "float32",
+    emulate: Annotated[
+        bool,
+        typer.Option(
+            "--emulate",
+            help="Let a device without tensor cores round by itself, which is slower than float32 and shows what "
+            "--precision does to a training.",
+        ),
+    ] = False,
     plan: Annotated[
         str,
         typer.Option(

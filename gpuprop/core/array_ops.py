@@ -28,6 +28,11 @@ class ArrayOps(Protocol):
         ...
 
     @property
+    def precision(self) -> str:
+        """What the products of this backend's primitives round their operands to, see `gpuprop.core.precision`."""
+        ...
+
+    @property
     def row_padding(self) -> int:
         """The rows of a matrix start a multiple of this many elements apart; zeros fill the gaps between them."""
         ...

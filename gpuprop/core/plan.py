@@ -175,6 +175,23 @@ class SharedBuffer(ABC):
 class Backend(Ops, Protocol):
     """The primitives of a device, and the choice of how updates are made there."""
 
+    def in_precision(self, precision: str, *, emulate: bool = False) -> Backend:
+        """Return the backend of this device whose products have a precision; this one if they have it already.
+
+        Parameters
+        ----------
+        precision : str
+            One of `gpuprop.core.precision.PRECISIONS`.
+        emulate : bool, default=False
+            Whether a device without the instructions may round the operands by itself and multiply in float32.
+
+        Raises
+        ------
+        BackendUnavailableError
+            If the device has no such products and does not emulate them; the message says why.
+        """
+        ...
+
     def plan(self, trainings: Sequence[Training], *, want: str = "auto") -> Plan:
         """Choose how the updates of a training, or of several of one shape, are made.
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from gpuprop.core.parameters import Layout
+from gpuprop.core.precision import check_precision
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,6 +46,9 @@ class Spec:
         Whether hidden layers are normalised over the batch, see `gpuprop.core.blocks`.
     residual : bool
         Whether a hidden layer adds the output of the hidden layer below to its own where they have one size.
+    precision : str
+        What the operands of products are rounded to: "float32", "tf32x3", "tf32" or "bf16"; see
+        `gpuprop.core.precision`. All but "float32" need the dtype float32.
     """
 
     layer_sizes: tuple[int, ...]
@@ -59,6 +63,10 @@ class Spec:
     embedding: InputEmbedding | None = None
     batch_norm: bool = False
     residual: bool = False
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        check_precision(self.precision, self.dtype)
 
     @property
     def n_inputs(self) -> int:

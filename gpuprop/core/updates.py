@@ -142,7 +142,7 @@ class Training:
         spec, ops = self.layers.spec, self.layers.ops
         names = (*(activation.name for activation in spec.activations), spec.loss.name, self.rule.optimizer.name)
         rows = (self.data.n_samples, self.rows_of_epoch) if ops.on_host else ()
-        return ops.device, spec.dtype, names, self.data.metric, spec.layer_sizes, self.update_size, rows
+        return ops.device, spec.dtype, spec.precision, names, self.data.metric, spec.layer_sizes, self.update_size, rows
 
     @property
     def updates_of_epoch(self) -> int:

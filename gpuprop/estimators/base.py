@@ -228,6 +228,8 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
             hidden_activation=hidden_activations(self, len(sizes) - 2),
             loss=self._network_loss(),
             dtype=dtype,
+            precision=self.precision,
+            emulate=self.emulate,
             seed=0,
             device=self.device,
             init="zeros",

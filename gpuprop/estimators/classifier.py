@@ -103,6 +103,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         "auto", "cpu", "numpy", "cuda", "cuda:N" or "cuda-sim".
     dtype : {"float32", "float64"} or None, default=None
         The dtype of all arithmetic; None takes float32 for float32 data, else float64.
+    precision : {"float32", "tf32x3", "tf32", "bf16"}, default="float32"
+        What the operands of products are rounded to, see `gpuprop.Network`; scikit-learn has nothing like it. With any
+        other than "float32", `dtype` None takes float32.
+    emulate : bool, default=False
+        Whether a device without tensor cores may emulate the precision; otherwise it refuses it.
     callbacks : list of gpuprop.Callback or None, default=None
     order_random_state : int, RandomState or None, default=None
         The source of held-out rows and row orders instead of `random_state`, so that networks with different initial
@@ -209,6 +214,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         label_smoothing: float = 0.0,
         device: str = "auto",
         dtype: Any = None,
+        precision: str = "float32",
+        emulate: bool = False,
         callbacks: Any = None,
         order_random_state: Any = None,
         n_threads: int | None = None,

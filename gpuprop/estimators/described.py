@@ -65,7 +65,7 @@ DESCRIBED = {
 #: The most epochs of which a file holds the records: the last ones.
 MOST_EPOCHS = 10_000
 #: Parameters that a file does not hold; it describes the `estimator` of an ensemble separately.
-_NOT_STORED = ("callbacks", "device", "n_threads", "plan", "checkpoint", "estimator")
+_NOT_STORED = ("callbacks", "device", "emulate", "n_threads", "plan", "checkpoint", "estimator")
 _LABEL_DTYPES = r"(int|uint)(8|16|32|64)|float(16|32|64)|bool|object|str"
 
 

@@ -51,7 +51,7 @@ class Exchange(Fitted):
         """Write the fitted model to a file, which `gpuprop.load` reads, on any machine and in later versions.
 
         The format is that of ``Network.save``; equal fits give equal bytes. The file holds the model and its records,
-        but not `callbacks`, `device` and the state of the optimizer.
+        but not `callbacks`, `device`, `emulate` and the state of the optimizer.
 
         Raises
         ------

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["KeptFit", "keeps_fits", "kept_fit"]
 
 #: Parameters that do not change what is computed, or only its last bits.
-_NOT_COMPARED = ("checkpoint", "callbacks", "verbose", "device", "n_threads", "plan", "warm_start")
+_NOT_COMPARED = ("checkpoint", "callbacks", "verbose", "device", "emulate", "n_threads", "plan", "warm_start")
 
 
 @dataclass(frozen=True)

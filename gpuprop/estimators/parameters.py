@@ -14,6 +14,7 @@ import numpy as np
 from sklearn.base import _fit_context, is_classifier
 from sklearn.utils._param_validation import Interval, InvalidParameterError, Options, StrOptions
 
+from gpuprop.core.precision import PRECISIONS
 from gpuprop.errors import unknown_name
 from gpuprop.maths.activations import Activation, get_activation
 from gpuprop.maths.losses import LOSSES, Loss, get_loss
@@ -82,6 +83,8 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "clip_norm": [Interval(Real, 0, None, closed="neither"), None],
     "device": [str],
     "dtype": [Options(object, {"float32", "float64", np.float32, np.float64}), np.dtype, None],
+    "precision": [StrOptions(set(PRECISIONS))],
+    "emulate": ["boolean"],
     "callbacks": [list, tuple, None],
     "order_random_state": ["random_state"],
     "n_threads": [Interval(Integral, 1, None, closed="left"), None],

@@ -93,6 +93,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]  # scikit-lea
         clip_norm: float | None = None,
         device: str = "auto",
         dtype: Any = None,
+        precision: str = "float32",
+        emulate: bool = False,
         callbacks: Any = None,
         order_random_state: Any = None,
         n_threads: int | None = None,

@@ -56,7 +56,9 @@ class Samples:
 
 def input_dtypes(estimator: Any) -> tuple[Any, ...]:
     """Return the dtypes that X may have; an X of any other dtype is converted to the first."""
-    return (np.float64, np.float32) if estimator.dtype is None else (np.dtype(estimator.dtype),)
+    if estimator.dtype is not None:
+        return (np.dtype(estimator.dtype),)
+    return (np.float64, np.float32) if estimator.precision == "float32" else (np.float32,)
 
 
 def validated(estimator: Any, X: Any, y: Any, dtype: tuple[Any, ...], *, reset: bool) -> tuple[Any, Any]:

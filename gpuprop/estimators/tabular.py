@@ -23,6 +23,7 @@ from sklearn.utils.validation import _check_sample_weight, _check_y, check_array
 from gpuprop.arrays import on_gpu, to_host
 from gpuprop.core.communicator import Communicator
 from gpuprop.core.embedding import InputEmbedding
+from gpuprop.core.precision import PRECISIONS
 from gpuprop.core.updates import PausingFit
 from gpuprop.errors import TrainingEnded
 from gpuprop.estimators.columns import Columns, as_frame, is_frame, with_gaps
@@ -64,6 +65,8 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "epochs": [Interval(Integral, 1, None, closed="left"), None],
     "random_state": ["random_state"],
     "dtype": [StrOptions({"float32", "float64"})],
+    "precision": [StrOptions(set(PRECISIONS))],
+    "emulate": ["boolean"],
     "device": [str],
     "callbacks": [list, tuple, None],
     "n_threads": [Interval(Integral, 1, None, closed="left"), None],
@@ -165,6 +168,8 @@ class BaseTabular(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]  # sc
                 seed=int(random_state.randint(np.iinfo(np.int32).max)),
                 dtype=self.dtype,
                 device=self.device,
+                precision=self.precision,
+                emulate=self.emulate,
             )
             trainers.append(self._trainer(chosen, network, held_out))
         ended: list[Trainer] = []
@@ -300,7 +305,7 @@ class BaseTabular(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]  # sc
         """Write the fitted estimator to one file, which `gpuprop.load` reads: networks, columns, labels and records.
 
         The format is that of ``Network.save``; equal fits give equal bytes. The file holds nothing that is executed,
-        and not `callbacks`, `device`, `n_threads` and `plan`.
+        and not `callbacks`, `device`, `emulate`, `n_threads` and `plan`.
 
         Raises
         ------
@@ -381,6 +386,10 @@ class TabularClassifier(ClassifierMixin, BaseTabular):  # type: ignore[misc]  # 
         The source of initial weights, validation rows and row orders.
     dtype : {"float32", "float64"}, default="float32"
         Of the networks. In float32 the last digits of a prediction depend on how many rows are predicted for together.
+    precision : {"float32", "tf32x3", "tf32", "bf16"}, default="float32"
+        What the operands of products are rounded to, see `gpuprop.Network`.
+    emulate : bool, default=False
+        Whether a device without tensor cores may emulate the precision; otherwise it refuses it.
     device : str, default="auto"
         "auto", "cpu", "numpy", "cuda", "cuda:N" or "cuda-sim".
     callbacks : list of gpuprop.Callback or None, default=None
@@ -470,6 +479,8 @@ class TabularClassifier(ClassifierMixin, BaseTabular):  # type: ignore[misc]  # 
         class_weight: Any = None,
         random_state: Any = None,
         dtype: str = "float32",
+        precision: str = "float32",
+        emulate: bool = False,
         device: str = "auto",
         callbacks: Any = None,
         n_threads: int | None = None,
@@ -596,6 +607,10 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]  # sc
         The source of initial weights, validation rows and row orders.
     dtype : {"float32", "float64"}, default="float32"
         Of the networks. In float32 the last digits of a prediction depend on how many rows are predicted for together.
+    precision : {"float32", "tf32x3", "tf32", "bf16"}, default="float32"
+        What the operands of products are rounded to, see `gpuprop.Network`.
+    emulate : bool, default=False
+        Whether a device without tensor cores may emulate the precision; otherwise it refuses it.
     device : str, default="auto"
         "auto", "cpu", "numpy", "cuda", "cuda:N" or "cuda-sim".
     callbacks : list of gpuprop.Callback or None, default=None
@@ -686,6 +701,8 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]  # sc
         clamped: bool | None = None,
         random_state: Any = None,
         dtype: str = "float32",
+        precision: str = "float32",
+        emulate: bool = False,
         device: str = "auto",
         callbacks: Any = None,
         n_threads: int | None = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ __all__ = [
     "check_layer_sizes",
     "check_named",
     "check_seed",
+    "with_numbers",
 ]
 
 
@@ -101,6 +103,14 @@ def check_blocks(spec: Spec) -> None:
         )
     if spec.has_slopes and spec.has_blocks:
         raise ValueError("slopes: got them together with batch_norm or residual, expected one or the other")
+
+
+def with_numbers(spec: Spec, dtype: DTypeLike | None, precision: str | None) -> Spec:
+    """Return a spec with another dtype or precision, each if it is given; float64 has the precision "float32"."""
+    found = spec.dtype if dtype is None else check_dtype(dtype)
+    if precision is None:
+        precision = spec.precision if found == np.float32 else "float32"
+    return replace(spec, dtype=found, precision=precision)
 
 
 def check_seed(seed: int | None) -> int:

@@ -131,7 +131,7 @@ def host_totals(layers: Layers, data: TrainingData, outputs: NDArray[Any] | None
 
 
 def _can_pass(layers: Layers, X: NDArray[Any]) -> bool:
-    """Whether the layers are plain or residual and on the host, and the array has its width and usual numbers."""
+    """Whether the layers are plain or residual, on the host and round no operands, and the array has usual numbers."""
     spec = layers.spec
     return (
         X.ndim == 2
@@ -141,6 +141,7 @@ def _can_pass(layers: Layers, X: NDArray[Any]) -> bool:
         and X.dtype.itemsize <= 8
         and X.dtype.isnative
         and layers.ops.on_host
+        and layers.ops.precision == "float32"
         and not (spec.has_slopes or spec.batch_norm or spec.embedding is not None)
         and spec.output_activation.built_in
     )

@@ -75,6 +75,13 @@ class Network(SpecViews, LectureNotation, Explained, NetworkViews):
     batch_norm, residual : bool, default=False
         Whether net inputs of hidden layers are normalised over the batch, and whether a hidden layer adds the output
         of one of its size below it to its own: `gpuprop.core.blocks`. No fused kernel or compiled loop knows either.
+    precision : {"float32", "tf32x3", "tf32", "bf16"}, default="float32"
+        What both operands of each product are rounded to, as tensor cores do; see `gpuprop.core.precision`. GPUs of
+        compute capability 8.0 or more multiply so.
+    emulate : bool, default=False
+        Whether another device may round the operands by itself, for a look at what a precision does: that is slower
+        than float32. Without it, such a device refuses the precision. Where a network moves or is read from a file
+        later on, it keeps its roundings, and emulates them where it must.
     embedding : InputEmbedding, mapping or None, default=None
         Trained functions that make vectors of numbers and categories before the first layer, whose inputs they give:
         ``layer_sizes[0]`` is their `n_outputs`, and data have their `n_inputs` columns. Networks with slopes or an
@@ -121,6 +128,8 @@ class Network(SpecViews, LectureNotation, Explained, NetworkViews):
         slopes: bool = False,
         batch_norm: bool = False,
         residual: bool = False,
+        precision: str = "float32",
+        emulate: bool = False,
         embedding: InputEmbedding | Mapping[str, Any] | None = None,
         input_scaling: InputScaling | Mapping[str, Any] | None = None,
         classes: Sequence[Any] | None = None,
@@ -146,6 +155,7 @@ class Network(SpecViews, LectureNotation, Explained, NetworkViews):
             embedding=arguments.check_embedding(embedding, sizes[0]),
             batch_norm=bool(batch_norm),
             residual=bool(residual),
+            precision=precision,
         )
         arguments.check_blocks(spec)
         self.classes = arguments.check_classes(classes, sizes[-1])
@@ -153,7 +163,7 @@ class Network(SpecViews, LectureNotation, Explained, NetworkViews):
         if target_name is not None and not isinstance(target_name, str):
             raise TypeError(f"target_name: got {target_name!r}, expected text or None")
         self.target_name = target_name
-        self.ops: Backend = get_ops(device)
+        self.ops: Backend = get_ops(device).in_precision(spec.precision, emulate=emulate)
         self.layers: Layers = self._placed(spec, initial_parameters(spec, init))
         self.input_scaling = input_scaling
 
@@ -178,16 +188,6 @@ class Network(SpecViews, LectureNotation, Explained, NetworkViews):
         device = Parameters.on_device(self.ops, np.asarray(flat, self.dtype), self.spec.layout)
         self.parameters[...] = device.flat
 
-    @property
-    def device_(self) -> str:
-        """The device in use."""
-        return self.ops.device
-
-    @property
-    def backend_(self) -> str:
-        """The library that computes."""
-        return self.ops.backend
-
     def to(self, device: str) -> Network:
         """Move the parameters to another device, in place, and return the network."""
         return self.move_to(get_ops(device), self.host_parameters())
@@ -195,20 +195,25 @@ class Network(SpecViews, LectureNotation, Explained, NetworkViews):
     def move_to(self, ops: Backend, flat: NDArray[Any]) -> Network:
         """Move the network to a backend, with these parameters; the old backend may have failed and is not used."""
         check_place(self.spec, ops)
-        self.ops = self.layers.ops = ops
+        self.ops = self.layers.ops = ops.in_precision(self.precision, emulate=True)
         self.layers.parameters = Parameters.on_device(ops, flat, self.spec.layout)
         return self
 
-    def copy(self, *, device: str | None = None, dtype: DTypeLike | None = None) -> Network:
-        """Return an independent network with the same parameters, on another device or in another dtype if asked."""
-        return self.copy_to(self.ops if device is None else get_ops(device), dtype)
+    def copy(
+        self, *, device: str | None = None, dtype: DTypeLike | None = None, precision: str | None = None
+    ) -> Network:
+        """Return an independent network with the same parameters, elsewhere or in another dtype or precision if asked.
 
-    def copy_to(self, ops: Backend, dtype: DTypeLike | None = None) -> Network:
+        A copy in float64 has the precision "float32" unless another is asked for, which float64 refuses.
+        """
+        return self.copy_to(self.ops if device is None else get_ops(device), dtype, precision)
+
+    def copy_to(self, ops: Backend, dtype: DTypeLike | None = None, precision: str | None = None) -> Network:
         """Return a copy as `copy` does, but on a given backend."""
-        spec = self.spec if dtype is None else replace(self.spec, dtype=arguments.check_dtype(dtype))
+        spec = arguments.with_numbers(self.spec, dtype, precision)
         twin = object.__new__(type(self))
         vars(twin).update(vars(self))
-        twin.ops = ops
+        twin.ops = ops.in_precision(spec.precision, emulate=True)
         twin.layers = twin._placed(spec, self.host_parameters().astype(spec.dtype))
         return twin
 
@@ -227,6 +232,7 @@ class Network(SpecViews, LectureNotation, Explained, NetworkViews):
             self.ops = get_ops(device)
         except BackendUnavailableError:
             self.ops = get_ops("auto")
+        self.ops = self.ops.in_precision(spec.precision, emulate=True)
         self.layers = self._placed(spec, flat)
 
     # --- what it is --------------------------------------------------------------------------------------------
@@ -290,13 +296,6 @@ class Network(SpecViews, LectureNotation, Explained, NetworkViews):
             "feature_names": None if self.feature_names is None else list(self.feature_names),
             "target_name": self.target_name,
         }
-
-    def __repr__(self) -> str:
-        hidden = ", ".join(dict.fromkeys(activation.name for activation in self.hidden_activations))
-        return (
-            f"Network({'-'.join(map(str, self.layer_sizes))}{', ' + hidden if hidden else ''}, "
-            f"{self.output_activation.name} + {self.loss_function.name}, {self.dtype.name}, {self.device_})"
-        )
 
     # --- asking it ---------------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from gpuprop.core.embedding import InputEmbedding
+from gpuprop.core.precision import PRECISIONS
 from gpuprop.model.container import model_file, write_file
 from gpuprop.model.forms import FLAG, NONE, TEXT, Either, Fields, Items, Named, Real, Whole, Word
 from gpuprop.model.refusals import refuse, refusing, shown
@@ -51,6 +52,7 @@ NETWORK = Fields(
         "slopes": FLAG,
         "batch_norm": FLAG,
         "residual": FLAG,
+        "precision": Word(PRECISIONS),
         "embedding": Either(
             NONE,
             Fields(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,8 @@ def kept_options(spec: Spec) -> dict[str, Any]:
     """Return the constructor's arguments for what not every network has, as JSON values."""
     flags = {"slopes": spec.has_slopes, "batch_norm": spec.batch_norm, "residual": spec.residual}
     options: dict[str, Any] = {name: True for name, has in flags.items() if has}
+    if spec.precision != "float32":
+        options["precision"] = spec.precision
     return options if spec.embedding is None else options | {"embedding": spec.embedding.get_config()}
 
 
@@ -74,6 +77,15 @@ class SpecViews:
     def count_updates(self, optimizer: str, n_updates: int) -> None:
         """Note that trainings with this optimizer have made so many updates in all."""
         self.updates_made = {**self.updates_made, optimizer: n_updates}  # copies of the network share the old mapping
+
+    def use_precision(self, precision: str, *, emulate: bool = False) -> None:
+        """Round the operands of products to another precision from now on; the parameters do not change.
+
+        Parameters and errors are those of `gpuprop.Network`.
+        """
+        spec = replace(self.spec, precision=precision)
+        self.ops = self.layers.ops = self.ops.in_precision(precision, emulate=emulate)
+        self.layers.spec = spec
 
     @property
     def spec(self) -> Spec:
@@ -114,6 +126,11 @@ class SpecViews:
     def dtype(self) -> np.dtype[Any]:
         """float32 or float64."""
         return self.spec.dtype
+
+    @property
+    def precision(self) -> str:
+        """What the operands of products are rounded to, see `gpuprop.core.precision`."""
+        return self.spec.precision
 
     @property
     def seed(self) -> int:
@@ -159,6 +176,24 @@ class SpecViews:
     def residual(self) -> bool:
         """Whether hidden layers add their input to their output where both have one size."""
         return self.spec.residual
+
+    @property
+    def device_(self) -> str:
+        """The device in use."""
+        return self.ops.device
+
+    @property
+    def backend_(self) -> str:
+        """The library that computes."""
+        return self.ops.backend
+
+    def __repr__(self) -> str:
+        hidden = ", ".join(dict.fromkeys(activation.name for activation in self.hidden_activations))
+        numbers = self.dtype.name if self.precision == "float32" else f"{self.dtype.name} by {self.precision}"
+        return (
+            f"Network({'-'.join(map(str, self.layer_sizes))}{', ' + hidden if hidden else ''}, "
+            f"{self.output_activation.name} + {self.loss_function.name}, {numbers}, {self.device_})"
+        )
 
     @property
     def n_parameters(self) -> int:

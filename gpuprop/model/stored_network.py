@@ -124,7 +124,7 @@ def network_from(
     check_tensors(tensors, config)
     _insert_activations(config, activations)
     with refusing("parameters", "a network"):
-        network = Network(**config, device=device, init="zeros")
+        network = Network(**config, device=device, emulate=True, init="zeros")
     for name, own in zip(array_names(network.spec), network.layers.parameters.arrays, strict=True):
         if own.size:
             own[...] = network.ops.asarray(tensors[name], network.dtype)

@@ -81,7 +81,8 @@ def _foot(network: Any) -> str:
     averages = 2 * sum(network.layer_sizes[1:-1]) * network.batch_norm
     running = f" ({averages:,} of them running averages, which are not trained)" if averages else ""
     dropout = f", dropout {', '.join(f'{rate:g}' for rate in network.dropout)}" if np.any(network.dropout) else ""
+    by = "" if network.precision == "float32" else f" with operands rounded to {network.precision}"
     return (
-        f"{network.n_parameters:,} parameters{running}, {network.dtype.name} on {network.device_}; loss "
+        f"{network.n_parameters:,} parameters{running}, {network.dtype.name}{by} on {network.device_}; loss "
         f"{network.loss_function.name}{dropout}"
     )

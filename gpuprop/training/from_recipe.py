@@ -47,6 +47,8 @@ def network_for(
     loss: str | None = None,
     seed: int = 0,
     device: str = "auto",
+    precision: str = "float32",
+    emulate: bool = False,
     statistics: Statistics | None = None,
 ) -> Network:
     """Return a new network for a data set.
@@ -63,6 +65,9 @@ def network_for(
         None takes the one that suits the targets; see `gpuprop.model.output_choice`.
     seed : int, default=0
     device : str, default="auto"
+    precision : str, default="float32"
+    emulate : bool, default=False
+        As of `gpuprop.Network`.
     statistics : Statistics or None, default=None
         Of all rows, where the part has only some of them.
 
@@ -80,6 +85,8 @@ def network_for(
         loss=end.loss,
         seed=seed,
         device=device,
+        precision=precision,
+        emulate=emulate,
         dropout=recipe.dropout if recipe.hidden else recipe.dropout[:1],
         l1=recipe.l1,
         l2=recipe.l2,

@@ -46,6 +46,9 @@ _COMPARED = (
 #: Longer lists, such as a scaling of many inputs, are compared by their SHA-256.
 _MOST_VALUES = 32
 
+#: What a setting is where a description does not name it.
+_DEFAULTS = {"network's precision": "float32"}
+
 #: The network's arguments that change no number.
 _NAMES = ("classes", "feature_names", "target_name")
 
@@ -90,9 +93,10 @@ def described(value: Any) -> Any:
 
 def different_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return a phrase for each setting that is not what it was."""
+    then, now = _DEFAULTS | dict(then), _DEFAULTS | dict(now)
     return [
         f"{name} was {then.get(name)!r} and is {now.get(name)!r}"
-        for name in (*now, *(name for name in then if name not in now))
+        for name in dict.fromkeys([*now, *then])
         if then.get(name) != now.get(name)
     ]
 

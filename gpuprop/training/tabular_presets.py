@@ -243,6 +243,8 @@ def network_for_table(
     seed: int = 0,
     device: str = "auto",
     dtype: DTypeLike = "float32",
+    precision: str = "float32",
+    emulate: bool = False,
     classes: Sequence[Any] | None = None,
 ) -> Network:
     """Return a new network for a table whose columns are numbers by now.
@@ -260,6 +262,9 @@ def network_for_table(
     seed : int, default=0
     device : str, default="auto"
     dtype : {"float32", "float64"}, default="float32"
+    precision : str, default="float32"
+    emulate : bool, default=False
+        As of `gpuprop.Network`.
     classes : sequence of labels or None, default=None
     """
     embedding = n_features if isinstance(n_features, InputEmbedding) else None
@@ -272,6 +277,8 @@ def network_for_table(
         seed=seed,
         device="cpu" if on_host and device == "auto" else device,
         dtype=dtype,
+        precision=precision,
+        emulate=emulate,
         dropout=_dropout(chosen),
         l1=chosen.l1,
         l2=chosen.l2,

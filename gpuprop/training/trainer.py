@@ -150,6 +150,11 @@ class Trainer:
         How updates are made: "auto" lets the backend choose; "steps" (one primitive after the other), "fused" (whole
         epochs in one compiled call, or fused kernels), "joint", "graph" or "streamed" ask for a path by name, and a
         fit that it cannot serve raises `gpuprop.PlanError`, which says why. See `plan_reason`.
+    precision : {"float32", "tf32x3", "tf32", "bf16"} or None, default=None
+        Gives the network this precision of its products, which it keeps; None leaves it as it is. The weights that are
+        trained stay float32. See `gpuprop.core.precision`.
+    emulate : bool, default=False
+        Whether a device without tensor cores may emulate that precision, as `gpuprop.Network` says.
     communicator : {"mpi"}, Communicator or None, default=None
         The processes that share the work, each of which calls the same methods with the same data: "mpi" stands for
         those that ``mpirun`` has started (extra ``mpi``). 1, 2, 4 or 8 processes give the same bits. Rank 0 alone
@@ -223,11 +228,15 @@ class Trainer:
         verbose: bool | int = False,
         n_threads: int | None = None,
         plan: str = "auto",
+        precision: str | None = None,
+        emulate: bool = False,
         communicator: Communicator | str | None = None,
         shards: int | None = None,
         checkpoint: Checkpoint | str | os.PathLike[str] | None = None,
     ) -> None:
         self.network = network
+        if precision is not None:
+            network.use_precision(precision, emulate=emulate)
         self.optimizer = get_optimizer(optimizer)
         if learning_rate is None:
             learning_rate = self.optimizer.default_learning_rate

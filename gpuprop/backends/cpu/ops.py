@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuprop.arrays import is_sparse
-from gpuprop.backends.choosing import check_plan_name, only_one, plain_steps, sharded
+from gpuprop.backends.choosing import check_plan_name, only_one, plain_steps, rounding_note, sharded
 from gpuprop.backends.cpu.columns import scaling_columns
 from gpuprop.backends.installed import loops_fault
 from gpuprop.backends.numpy.ops import NumpyOps
+from gpuprop.core.precision import product
 from gpuprop.maths.dropout import keep_threshold
 from gpuprop.maths.optimizers import FLUSH_EVERY, clip_by_norm, limit_incoming_norm
 
@@ -90,10 +91,10 @@ class CpuOps(NumpyOps):
         if found is None or not found[0].knows(activation):
             super().forward(inputs, weights, biases, activation, z, out)
             return
-        if len(inputs) == 1:
+        if len(inputs) == 1 and self.precision == "float32":
             found[0].forward_row(activation, inputs, weights, biases, z, out)
             return
-        np.matmul(inputs, weights, out=out if z is None else z)
+        product(inputs, weights, self.precision, out if z is None else z)
         found[0].activate_rows(activation, biases, z, out)
 
     def output_delta(
@@ -120,7 +121,7 @@ class CpuOps(NumpyOps):
         if found is None or not found[0].knows(activation):
             super().hidden_delta(delta, weights, activation, source, mask, out)
             return
-        np.matmul(delta, weights.T, out=out)
+        product(delta, weights.T, self.precision, out)
         if mask is not None:
             out *= mask
         found[0].times_derivative(activation, source, out)
@@ -133,9 +134,9 @@ class CpuOps(NumpyOps):
             super().accumulate_gradient(inputs, delta, weight_grads, bias_grads, accumulate=accumulate)
             return
         if accumulate:
-            weight_grads += inputs.T @ delta
+            weight_grads += product(inputs.T, delta, self.precision)
         else:
-            np.matmul(inputs.T, delta, out=weight_grads)
+            product(inputs.T, delta, self.precision, weight_grads)
         found[0].sum_rows(delta, accumulate, bias_grads)
 
     def add_penalty(
@@ -182,7 +183,8 @@ class CpuOps(NumpyOps):
             if shards is not None:
                 return shards
             check_plan_name(want, ("steps",), f"cpu without compiled loops ({fault})")
-            return plain_steps(only_one(trainings, fault), f"one primitive after the other, in plain NumPy: {fault}")
+            because = f"one primitive after the other, in plain NumPy{rounding_note(self)}: {fault}"
+            return plain_steps(only_one(trainings, fault), because)
         from gpuprop.backends.cpu.plans import plan
 
         return plan(trainings, want)

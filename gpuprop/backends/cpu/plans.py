@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gpuprop.backends.choosing import check_plan_name, plain_steps, sharded
+from gpuprop.backends.choosing import check_plan_name, only_one, plain_steps, rounding_note, sharded
 from gpuprop.backends.cpu import fused, joint
 from gpuprop.backends.cpu.joint_plan import JointPlan
 from gpuprop.backends.cpu.shared_steps import SharedStepsPlan, worth_sharing
@@ -29,6 +29,11 @@ def plan(trainings: Sequence[Training], want: str) -> Plan:
     shards = sharded(trainings, want, subnormals_flushed)
     if shards is not None:
         return shards
+    ops = trainings[0].layers.ops
+    if ops.precision != "float32":
+        check_plan_name(want, ("steps",), f"cpu, emulating {ops.precision}")
+        training = only_one(trainings, f"networks whose products have the precision {ops.precision} take turns")
+        return _steps(training, f"because the fused loops round no operands{rounding_note(ops)}")
     check_plan_name(want, ("steps", "fused", "dense", "joint"), "cpu")
     if len(trainings) > 1 or want == "joint":
         return _joint(trainings, want)

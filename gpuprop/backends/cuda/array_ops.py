@@ -45,6 +45,7 @@ class CudaArrays:
     backend = "cuda"
     row_padding = 8
     on_host = False
+    precision = "float32"
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime

@@ -22,6 +22,7 @@ from gpuprop.backends.cuda.translation import (
     kernel_loss,
     slot_scalars,
 )
+from gpuprop.errors import BackendUnavailableError
 from gpuprop.maths.dropout import keep_mask
 from gpuprop_kernels import launch
 from gpuprop_kernels.gradient import GradientJob, job_table
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from gpuprop.core.array_ops import Array
     from gpuprop.core.ops import Dropping, OutputLayer, Outputs
     from gpuprop.core.parameters import Parameters
-    from gpuprop.core.plan import Plan
+    from gpuprop.core.plan import Backend, Plan
     from gpuprop.core.rule import Group, UpdateRule
     from gpuprop.core.updates import Training
     from gpuprop.maths.activations import Activation
@@ -44,6 +45,14 @@ __all__ = ["CudaOps"]
 
 class CudaOps(CudaArrays):
     """`gpuprop.core.plan.Backend` by CUDA kernels, float32 and float64."""
+
+    def in_precision(self, precision: str, *, emulate: bool = False) -> Backend:
+        if precision == self.precision:
+            return self
+        raise BackendUnavailableError(
+            f"precision {precision!r}: this version of gpuprop has no kernels for it on the device {self.device!r}; "
+            "use precision='float32', or device='cpu' with emulate=True, which rounds the operands there"
+        )
 
     def take_batch(self, data: Array, order: Array, start: int, scaling: InputScaling | None, out: Array) -> None:
         with self.runtime.active():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuprop.arrays import is_sparse, to_host
-from gpuprop.backends.choosing import check_plan_name, only_one, plain_steps, sharded
+from gpuprop.backends.choosing import check_plan_name, only_one, plain_steps, rounding_note, sharded
+from gpuprop.core.precision import product
+from gpuprop.errors import BackendUnavailableError
 from gpuprop.maths import losses
 from gpuprop.maths.dropout import keep_mask
 from gpuprop.maths.optimizers import clip_by_norm, limit_incoming_norm
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from gpuprop.core.array_ops import Array
     from gpuprop.core.ops import Dropping, OutputLayer, Outputs
     from gpuprop.core.parameters import Parameters
-    from gpuprop.core.plan import Plan
+    from gpuprop.core.plan import Backend, Plan
     from gpuprop.core.rule import UpdateRule
     from gpuprop.core.updates import Training
     from gpuprop.maths.activations import Activation
@@ -36,6 +39,11 @@ class NumpyOps:
     ----------
     device : {"cpu", "numpy"}, default="numpy"
         The name it was chosen by.
+
+    Attributes
+    ----------
+    precision : str
+        What products round their operands to; `in_precision` returns a backend with another one.
     """
 
     row_padding = 1
@@ -43,6 +51,7 @@ class NumpyOps:
 
     def __init__(self, device: str = "numpy") -> None:
         self.device = device
+        self.precision = "float32"
 
     @property
     def backend(self) -> str:
@@ -71,13 +80,23 @@ class NumpyOps:
     def synchronize(self) -> None:
         pass
 
+    def in_precision(self, precision: str, *, emulate: bool = False) -> Backend:
+        if precision not in (self.precision, "float32") and not emulate:
+            raise BackendUnavailableError(
+                f"precision {precision!r}: the device {self.device!r} has no instruction for it, which GPUs of compute "
+                "capability 8.0 or more have; use precision='float32', or emulate=True to round the operands here"
+            )
+        twin = copy.copy(self)
+        twin.precision = precision
+        return twin
+
     def plan(self, trainings: Sequence[Training], *, want: str = "auto") -> Plan:
         shards = sharded(trainings, want)
         if shards is not None:
             return shards
         check_plan_name(want, ("steps",), "numpy")
         training = only_one(trainings, "plain NumPy trains one network after the other")
-        return plain_steps(training, "one primitive after the other, in plain NumPy")
+        return plain_steps(training, f"one primitive after the other, in plain NumPy{rounding_note(self)}")
 
     def take_batch(self, data: Array, order: Array, start: int, scaling: InputScaling | None, out: Array) -> None:
         rows = order[start : start + len(out)]
@@ -109,7 +128,7 @@ class NumpyOps:
         out: Array,
     ) -> None:
         net_input = out if z is None else z
-        np.matmul(inputs, weights, out=net_input)
+        product(inputs, weights, self.precision, net_input)
         net_input += biases
         out[...] = activation.function(net_input)
 
@@ -136,7 +155,7 @@ class NumpyOps:
         mask: Array | None,
         out: Array,
     ) -> None:
-        np.matmul(delta, weights.T, out=out)
+        product(delta, weights.T, self.precision, out)
         if mask is not None:
             out *= mask
         out *= activation.derivative(source)
@@ -145,10 +164,10 @@ class NumpyOps:
         self, inputs: Array, delta: Array, weight_grads: Array, bias_grads: Array, *, accumulate: bool
     ) -> None:
         if accumulate:
-            weight_grads += inputs.T @ delta
+            weight_grads += product(inputs.T, delta, self.precision)
             bias_grads += delta.sum(axis=0)
         else:
-            np.matmul(inputs.T, delta, out=weight_grads)
+            product(inputs.T, delta, self.precision, weight_grads)
             np.sum(delta, axis=0, out=bias_grads)
 
     def add_penalty(

@@ -30,17 +30,21 @@ class Roof:
     ----------
     name : str
     flops : dict of str to float
-        Floating-point operations a second, by dtype; a multiply-add counts as two.
+        Floating-point operations a second, by dtype; a multiply-add counts as two. "tf32" and "bf16", where they are
+        known, are those of dense products on tensor cores with float32 sums.
     bandwidth : float
         Bytes a second, reads and writes together.
     source : str
         Where the figures come from.
+    multiprocessors : int, default=1
+        So many blocks of a product are computed at the same time.
     """
 
     name: str
     flops: dict[str, float]
     bandwidth: float
     source: str
+    multiprocessors: int = 1
 
     def floor(self, work: Work, dtype: DTypeLike) -> float:
         """Return the seconds that this work takes at least."""
@@ -63,15 +67,34 @@ class Work:
     bytes: float
 
 
-def _sheet(name: str, single: float, double: float, gigabytes: float, source: str) -> Roof:
-    return Roof(name, {"float32": single * 1e12, "float64": double * 1e12}, gigabytes * 1e9, source)
+def _sheet(name: str, teraflops: dict[str, float], gigabytes: float, multiprocessors: int, source: str) -> Roof:
+    rates = {kind: rate * 1e12 for kind, rate in teraflops.items()}
+    return Roof(name, rates, gigabytes * 1e9, source, multiprocessors)
 
 
 DEVICES = (
-    _sheet("NVIDIA T4", 8.1, 0.25, 320, "NVIDIA T4 datasheet (float64: 1/32 of float32)"),
-    _sheet("NVIDIA A100 40GB", 19.5, 9.7, 1555, "NVIDIA A100 datasheet, without tensor cores"),
-    _sheet("NVIDIA GeForce RTX 4090", 82.6, 1.3, 1008, "NVIDIA Ada GPU architecture whitepaper, boost clock"),
-    _sheet("NVIDIA H100 SXM", 66.9, 33.5, 3350, "NVIDIA H100 datasheet, without tensor cores"),
+    _sheet("NVIDIA T4", {"float32": 8.1, "float64": 0.25}, 320, 40, "NVIDIA T4 datasheet (float64: 1/32 of float32)"),
+    _sheet(
+        "NVIDIA A100 40GB",
+        {"float32": 19.5, "float64": 9.7, "tf32": 156, "bf16": 312},
+        1555,
+        108,
+        "NVIDIA A100 datasheet; tensor cores without sparsity",
+    ),
+    _sheet(
+        "NVIDIA GeForce RTX 4090",
+        {"float32": 82.6, "float64": 1.3, "tf32": 82.6, "bf16": 165.2},
+        1008,
+        128,
+        "NVIDIA Ada GPU architecture whitepaper, boost clock; tensor cores without sparsity",
+    ),
+    _sheet(
+        "NVIDIA H100 SXM",
+        {"float32": 66.9, "float64": 33.5, "tf32": 494.7, "bf16": 989.4},
+        3350,
+        132,
+        "NVIDIA H100 datasheet; tensor cores without sparsity",
+    ),
 )
 """Some GPUs that gpuprop is meant for."""
 

@@ -1,6 +1,6 @@
-"""PyTorch as a contender: eager, and one update as a CUDA graph. Imported only where PyTorch is installed.
+"""PyTorch as a contender: eager, compiled, and one update as a CUDA graph. Imported only where PyTorch is installed.
 
-The eager one has run on the CPU; neither has run on a GPU yet.
+The eager and the compiled one have run on the CPU; none has run on a GPU yet.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from gpuprop.core.ops import Ops
 
-__all__ = ["TorchEager", "TorchGraph", "torch_device"]
+__all__ = ["TorchCompiled", "TorchEager", "TorchGraph", "torch_device"]
 
 
 def torch_device(ops: Ops) -> str | None:
@@ -86,6 +86,16 @@ class TorchEager(Trained):
         """Wait for PyTorch's own stream."""
         if self._device != "cpu":
             self._torch.cuda.synchronize()
+
+
+class TorchCompiled(TorchEager):
+    """The network by ``torch.compile``, forwards and backwards; the optimizer is the same."""
+
+    name = "torch compiled"
+
+    def prepare(self, rows: NDArray[Any], labels: NDArray[Any]) -> None:
+        super().prepare(rows, labels)
+        self._model = self._torch.compile(self._model)
 
 
 class TorchGraph(TorchEager):

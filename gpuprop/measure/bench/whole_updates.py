@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gpuprop.core.ops import Ops
+    from gpuprop.core.plan import Backend
 
 __all__ = ["CONFIGS", "Composed", "Config", "Gpuprop", "Trained", "contenders", "entries", "measure", "validate"]
 
@@ -37,12 +38,14 @@ class Gpuprop(Trained):
 
     def __init__(self, ops: Ops, *arguments: Any) -> None:
         self.name, self._ops = f"gpuprop ({ops.device.partition(':')[0]})", ops
+        if ops.precision != "float32":
+            self.name += f" {ops.precision}"
         super().__init__(*arguments)
 
     def prepare(self, rows: NDArray[Any], labels: NDArray[Any]) -> None:
         network = Network(
             self.config.sizes, loss="categorical_cross_entropy", seed=0, device=self._ops.device,
-            input_scaling=InputScaling.divide(255),
+            input_scaling=InputScaling.divide(255), precision=self._ops.precision, emulate=True,
         )  # fmt: skip
         network.set_parameters(self.start.flat)
         adam, size = Adam(), network.parameters.size
@@ -134,8 +137,14 @@ class Composed(Trained):
         return np.asarray(flat.get() if hasattr(flat, "get") else flat)
 
 
-def contenders(config: Config, ops: Ops, n_samples: int) -> list[Trained]:
-    """Return gpuprop and those of its contenders that are installed, with the first `n_samples` images of MNIST."""
+def contenders(
+    config: Config, ops: Backend, n_samples: int, precisions: Sequence[str] = (), *, torch: bool = True
+) -> list[Trained]:
+    """Return gpuprop and those of its contenders that are installed, with the first `n_samples` images of MNIST.
+
+    gpuprop is there in float32 and in all the `precisions`, which a CPU emulates; `torch` says whether PyTorch may
+    take part.
+    """
     from gpuprop.datasets import load_mnist
 
     (X, labels), _ = load_mnist()
@@ -144,14 +153,18 @@ def contenders(config: Config, ops: Ops, n_samples: int) -> list[Trained]:
     arguments = (config, rows, labels[:n_samples], start)
     with ops.active():
         found: list[Trained] = [Gpuprop(ops, *arguments), Composed(namespace(ops), *arguments)]
-    if importlib.util.find_spec("torch"):
-        from gpuprop.measure.bench.torch_training import TorchEager, TorchGraph, torch_device
+        rounding = [name for name in precisions if name != "float32"]
+        found += [Gpuprop(ops.in_precision(name, emulate=ops.on_host), *arguments) for name in rounding]
+    if torch and importlib.util.find_spec("torch"):
+        from gpuprop.measure.bench.torch_training import TorchCompiled, TorchEager, TorchGraph, torch_device
 
         device = torch_device(ops)
         if device is not None:
             found.append(TorchEager(device, *arguments))
         if device is not None and device.startswith("cuda"):
             found.append(TorchGraph(device, *arguments))
+            if importlib.util.find_spec("triton"):  # what torch.compile makes code with
+                found.append(TorchCompiled(device, *arguments))
     return found
 
 
@@ -203,10 +216,15 @@ def measure(trained: Sequence[Trained], ops: Ops, *, rounds: int, whole_epochs: 
     return take_turns(HostClock(wait), timed, rounds, cold=False)
 
 
-def entries(config: Config, ops: Ops, kind: str, *, rounds: int) -> list[dict[str, Any]]:
-    """Return what an update ("step") or an "epoch" takes with each contender, as JSON values; no times for 0 rounds."""
+def entries(
+    config: Config, ops: Backend, kind: str, *, rounds: int, precisions: Sequence[str] = (), torch: bool = True
+) -> list[dict[str, Any]]:
+    """Return what an update ("step") or an "epoch" takes with each contender, as JSON values; no times for 0 rounds.
+
+    See `contenders` for `precisions` and `torch`.
+    """
     n_samples = 60_000 if kind == "epoch" else min(60_000, STEP_UPDATES * config.batch_size)
-    trained = contenders(config, ops, n_samples)
+    trained = contenders(config, ops, n_samples, precisions, torch=torch)
     losses = validate(trained, ops)
     spreads = measure(trained, ops, rounds=rounds, whole_epochs=kind == "epoch") if rounds else {}
     work, found = step_work(config.sizes, config.batch_size, 4, len(Adam().slots)), []

@@ -26,6 +26,15 @@ ELEMENTWISE = {
     "pass": 256.0,  # a network forwards and backwards, and a few updates: about ten products, each up to 40 u off
 }
 
+OPERANDS = {
+    # precision: units of float32's u that a product errs by, relative to |A| |B|, beside its sum
+    "float32": 0.0,
+    "tf32x3": 64.0,  # each operand by 2 u, lo lo left out by 4 u; sums of 8 x 3 products that a tensor core cuts off
+    "tf32": 2.0**14 + 8.0,  # each operand by 2^-11, and the product of both errors
+    "bf16": 2.0**17 + 2.0**9,  # each operand by 2^-8, and the product of both errors
+}
+"""How far the operands of products are rounded, see `gpuprop.core.precision`."""
+
 CURVE = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-9}
 """Relative bound on the loss curve of a whole run; rounding errors grow with its steps (in float32, 50 steps)."""
 
@@ -35,9 +44,13 @@ def unit(dtype: DTypeLike) -> float:
     return UNIT[np.dtype(dtype)]
 
 
-def product_bound(magnitude: ArrayLike, length: int, dtype: DTypeLike) -> Array:
-    """Return the bound for a product of inner length ``length``; ``magnitude`` is ``|A| |B|`` (plus |bias|)."""
-    return np.asarray((length + 4) * unit(dtype) * np.asarray(magnitude, dtype=np.float64))
+def product_bound(magnitude: ArrayLike, length: int, dtype: DTypeLike, precision: str = "float32") -> Array:
+    """Return the bound for a product of inner length ``length``; ``magnitude`` is ``|A| |B|`` (plus |bias|).
+
+    Tensor cores cut their sums off in place of rounding them, which errs by twice as much.
+    """
+    units = (length + 4) * (1 if precision == "float32" else 2) + OPERANDS[precision]
+    return np.asarray(units * unit(dtype) * np.asarray(magnitude, dtype=np.float64))
 
 
 def elementwise_bound(primitive: str, value: ArrayLike, dtype: DTypeLike, scale: ArrayLike = 0.0) -> Array:

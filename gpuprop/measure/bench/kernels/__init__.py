@@ -7,9 +7,11 @@ before it is timed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from gpuprop.errors import GpupropError
 from gpuprop.measure.bench.clocks import clock, namespace
@@ -26,6 +28,7 @@ from gpuprop.measure.machine import as_cuda
 
 if TYPE_CHECKING:
     from gpuprop.core.ops import Ops
+    from gpuprop.core.plan import Backend
     from gpuprop.measure.bench.measure import Clock
     from gpuprop.measure.bench.roofline import Roof
 
@@ -70,6 +73,7 @@ class Result:
             "formula": kernel.formula,
             "shape": list(kernel.shape),
             "dtype": kernel.dtype.name,
+            "precision": kernel.precision,
             "contender": self.contender,
             "flops": kernel.work.flops,
             "bytes": kernel.work.bytes,
@@ -130,25 +134,44 @@ def validate(kernel: Kernel, contender: Contender, ops: Ops) -> float | None:
 
 
 def measure(
-    chosen: Sequence[Kernel], ops: Ops, *, rounds: int, timed: bool
+    chosen: Sequence[Kernel],
+    ops: Backend,
+    *,
+    rounds: int,
+    timed: bool,
+    precisions: Sequence[str] = (),
 ) -> tuple[Roof | None, Iterator[list[Result]]]:
-    """Return the device's roof, and an iterator over the results of each kernel; times only if they are `timed`."""
+    """Return the device's roof, and an iterator over the results of each kernel; times only if they are `timed`.
+
+    Products of float32 are measured in all the `precisions`, too, in turns with the others. A CPU emulates them.
+
+    Raises
+    ------
+    BackendUnavailableError
+        If a GPU has no instruction for one of the precisions.
+    """
+    rounding = {name: ops.in_precision(name, emulate=ops.on_host) for name in precisions if name != "float32"}
     taker = clock(ops)
     roof = None
     if timed and chosen:
         with ops.active():
             roof = measure_roof(namespace(ops), taker, chosen[0].dtype, **(ON_GPU if as_cuda(ops) else ON_CPU))
-    return roof, (_results(kernel, ops, taker, rounds if timed else 0) for kernel in chosen)
+    return roof, (_results(kernel, ops, rounding, taker, rounds if timed else 0) for kernel in chosen)
 
 
-def _results(kernel: Kernel, ops: Ops, taker: Clock, rounds: int) -> list[Result]:
-    contenders = contenders_of(kernel, ops)
-    shares = [validate(kernel, contender, ops) for contender in contenders]
+def _results(kernel: Kernel, ops: Ops, rounding: Mapping[str, Ops], taker: Clock, rounds: int) -> list[Result]:
+    contenders = [(kernel, contender, ops) for contender in contenders_of(kernel, ops)]
+    if kernel.rounds_operands and kernel.dtype == np.float32:
+        for name, own in rounding.items():
+            twin = kernel.in_precision(name)
+            contender = contenders_of(twin, own)[0]
+            contenders.append((twin, replace(contender, name=f"{contender.name} {name}"), own))
+    shares = [validate(*one) for one in contenders]
     spreads: dict[str, Spread] = {}
     if rounds:
         with ops.active():
-            spreads = take_turns(taker, contenders, rounds, cold=kernel.cold)
+            spreads = take_turns(taker, [contender for _, contender, _ in contenders], rounds, cold=kernel.cold)
     return [
-        Result(kernel, contender.name, share, spreads.get(contender.name))
-        for contender, share in zip(contenders, shares, strict=True)
+        Result(one, contender.name, share, spreads.get(contender.name))
+        for (one, contender, _), share in zip(contenders, shares, strict=True)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -40,6 +41,8 @@ class Kernel(ABC):
     ----------
     host : dict of arrays
         The operands.
+    precision : str
+        What the operands are rounded to.
     """
 
     name: ClassVar[str]
@@ -47,11 +50,20 @@ class Kernel(ABC):
     shapes: ClassVar[tuple[Shape, ...]] = MNIST_SHAPES
     cold: ClassVar[bool] = False
     """Whether a training finds its operands in memory rather than in a cache."""
+    rounds_operands: ClassVar[bool] = False
+    """Whether it is a product that is measured in each precision of `gpuprop.core.precision`."""
 
     def __init__(self, shape: Shape, dtype: DTypeLike) -> None:
         self.shape, self.dtype = shape, np.dtype(dtype)
         self.n, self.n_in, self.n_out = shape
+        self.precision = "float32"
         self.host = self._operands(np.random.default_rng(0))
+
+    def in_precision(self, precision: str) -> Kernel:
+        """Return this kernel on the same operands in another precision."""
+        twin = copy.copy(self)
+        twin.precision = precision
+        return twin
 
     @abstractmethod
     def _operands(self, rng: np.random.Generator) -> dict[str, NDArray[Any]]:

@@ -25,6 +25,7 @@ class Delta(Kernel):
 
     name = "delta"
     formula = "d = (d_next W^T) * relu'(a), column sums"
+    rounds_operands = True
     shapes = ((128, 512, 128), (256, 512, 512), (1024, 1024, 1024))
 
     def _operands(self, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
@@ -41,7 +42,7 @@ class Delta(Kernel):
 
     def expected(self) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
         following, w, a = (self.host[name].astype(np.float64) for name in ("next", "w", "a"))
-        bound = tolerances.product_bound(np.abs(following) @ np.abs(w).T, self.n_out, self.dtype)
+        bound = tolerances.product_bound(np.abs(following) @ np.abs(w).T, self.n_out, self.dtype, self.precision)
         return {"d": ((following @ w.T) * (a > 0), bound)}
 
     def primitive(self, ops: Ops) -> Contender:

@@ -30,6 +30,7 @@ class Forward(Kernel):
 
     name = "forward"
     formula = "a = relu(x W + b)"
+    rounds_operands = True
 
     def _operands(self, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
         w = self._normal(rng, self.n_in, self.n_out) / self.dtype.type(self.n_in**0.5)
@@ -45,7 +46,7 @@ class Forward(Kernel):
 
     def expected(self) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
         x, w, b = self._rows(), self.host["w"].astype(np.float64), self.host["b"].astype(np.float64)
-        bound = tolerances.product_bound(np.abs(x) @ np.abs(w) + np.abs(b), self.n_in, self.dtype)
+        bound = tolerances.product_bound(np.abs(x) @ np.abs(w) + np.abs(b), self.n_in, self.dtype, self.precision)
         return {"a": (np.maximum(x @ w + b, 0), bound)}
 
     def _layer(self, ops: Ops) -> Parameters:

@@ -26,6 +26,7 @@ class Gradient(Kernel):
 
     name = "gradient"
     formula = "gW = a^T d, gb = sum d"
+    rounds_operands = True
 
     def _operands(self, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
         return {"a": self._normal(rng, self.n, self.n_in), "d": self._normal(rng, self.n, self.n_out)}
@@ -37,8 +38,9 @@ class Gradient(Kernel):
 
     def expected(self) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
         a, d = (self.host[name].astype(np.float64) for name in ("a", "d"))
+        of_weights = tolerances.product_bound(np.abs(a).T @ np.abs(d), self.n, self.dtype, self.precision)
         return {
-            "gW": (a.T @ d, tolerances.product_bound(np.abs(a).T @ np.abs(d), self.n, self.dtype)),
+            "gW": (a.T @ d, of_weights),
             "gb": (d.sum(axis=0), tolerances.product_bound(np.abs(d).sum(axis=0), self.n, self.dtype)),
         }
 
