@@ -103,6 +103,36 @@ BLOCKS = {"128x128_8x8": 2, "64x64_8x4": 3, "64x64_4x4": 3, "32x32_4x4": 3}
 """Blocks that must fit one multiprocessor in float32, by tile."""
 
 
+TENSOR_FRACTION = {
+    # Measured for sm_80 and sm_90: forward, delta, gradient and wide output, the lowest of them with gathered bytes.
+    "128x128_8x8_tf32x3": 0.18,  # 0.187 of a wide output; 48 instructions come with 64 additions outside
+    "128x128_8x8_tf32": 0.145,  # 0.150 of gathered gradients; dense products 0.163 to 0.173
+    "128x128_8x8_bf16": 0.115,  # 0.120 of gathered gradients; dense products 0.146 to 0.168
+    "64x64_8x4_tf32x3": 0.125,  # 0.1315 of a gathered gradient with adam; others 0.142 to 0.150
+    "64x64_8x4_tf32": 0.09,
+    "64x64_8x4_bf16": 0.065,  # 0.0672 of a gathered gradient with adam; others 0.088 to 0.099
+    "32x32_4x4_tf32x3": 0.08,  # 0.083
+    "32x32_4x4_tf32": 0.045,
+    "32x32_4x4_bf16": 0.035,  # 0.037 of a gathered gradient with adam; others 0.041 to 0.057
+}
+"""The least share of tensor-core instructions in the inner loop, by tile; each does 1,024 multiply-adds, or 2,048."""
+
+TENSOR_BLOCKS = {"128x128": 2, "64x64": 3, "32x32": 3}
+"""Blocks that must fit one multiprocessor on tensor cores; sm_86, sm_89 and sm_120 have less shared memory."""
+
+
+def tensor_violations(report: Report) -> list[str]:
+    """Return what is wrong with a kernel of tensor cores beside spills."""
+    least = 2 if report.capability in ((8, 6), (8, 9), (12, 0)) else TENSOR_BLOCKS[report.tile.partition("_")[0]]
+    bound, share = TENSOR_FRACTION[report.tile], report.tensor_fraction
+    found = [
+        (share < bound, f"share of tensor-core instructions {share:.4f} < {bound}"),
+        (report.occupancy < least, f"{report.occupancy} blocks fit a multiprocessor"),
+        (report.shared > 48 * 1024, f"{report.shared} bytes of shared memory, which needs an attribute"),
+    ]
+    return [what for wrong, what in found if wrong]
+
+
 def violations(report: Report) -> list[str]:
     """Return what is wrong with a compiled kernel."""
     found: list[tuple[object, str]] = [
@@ -110,7 +140,9 @@ def violations(report: Report) -> list[str]:
         (report.local, f"{report.local} accesses to local memory"),
         (report.dtype == "float32" and report.float64, f"{report.float64} float64 instructions"),
     ]
-    if report.tile:
+    if report.tile in TENSOR_FRACTION:
+        found += [(True, what) for what in tensor_violations(report)]
+    elif report.tile:
         shared, global_ = report.loads("LDS"), report.loads("LDG")
         narrow = [op for op in global_ if "128" not in op]
         found += [

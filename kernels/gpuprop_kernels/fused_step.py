@@ -34,14 +34,17 @@ class EightSteps(NamedTuple):
     coordinates: Any
     """``coordinates(t) -> (slice, tx, ty)``: whose results thread t has (`tile.sweep`)."""
     places: Any
-    """``places(t) -> (slice, at_a, at_b)``: where in the two slabs the thread begins to read."""
+    """``places(t, base_b) -> (slice, at_a, at_b)``: where the thread begins to read of slabs at 0 and at base_b."""
     multiply: Any
     """``multiply(shared, at_a, at_b, acc)``: add the products of eight rows."""
 
 
 @cache
-def fused_steps(tile: Tile, dt: Any, stride_a: int, stride_b: int) -> EightSteps:
-    """Build the eight steps of one tile shape and dtype, for slabs with these strides."""
+def fused_steps(tile: Tile, dt: Any, stride_a: int, stride_b: int, sliced: bool) -> EightSteps:
+    """Build the eight steps of one tile shape and dtype, for slabs with these strides.
+
+    Without `sliced` the tile has one slice, and a place costs two instructions less.
+    """
     size_m, size_n = tile.thread_rows, tile.thread_columns
     width_m, width_n = min(4, size_m), min(4, size_n)
     across, down = tile.columns // size_n, tile.rows // size_m
@@ -63,9 +66,12 @@ def fused_steps(tile: Tile, dt: Any, stride_a: int, stride_b: int) -> EightSteps
         return i32(t >> group_bits), tx, ty
 
     @device
-    def places(t):
+    def places(t, base_b):
         part, tx, ty = coordinates(t)
-        return part, i32(part * (per_slice * stride_a) + ty * width_m), i32(part * (per_slice * stride_b) + tx * width_n)
+        if not sliced:
+            return part, i32(ty * width_m), i32(base_b + tx * width_n)
+        at_a = i32(part * (per_slice * stride_a) + ty * width_m)
+        return part, at_a, i32(base_b + part * (per_slice * stride_b) + tx * width_n)
 
     @device
     def step(shared, at_a, at_b, acc):

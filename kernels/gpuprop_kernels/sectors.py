@@ -56,13 +56,12 @@ def takes_sectors(tile: Tile, loader: Loader) -> bool:
     return loader.convert is not None and tile.slices == 1 and tile.k_depth < SECTOR
 
 
-def run_by_sectors(
-    tile: Tile, dt: Any, lanes: int, loader: Loader, a: Stage, b: Stage, steps: EightSteps
-) -> Any:
+def run_by_sectors(tile: Tile, dt: Any, lanes: int, loader: Loader, a: Stage, b: Stage, steps: EightSteps) -> Any:
     """Build `run` of `tile.Multiply` for rows of bytes; `lanes` neighbouring threads load each row."""
     n_words, taken, registers_b, zero = SECTOR // 4 // lanes, a.loads, 4 * b.loads, dt(0)
     load_words, lane_bits, lanes_bits = words(n_words), log2(SECTOR // lanes), log2(lanes)
     place_a, place_b, anchor_a, anchor_b = a.place, b.place, a.anchor, b.anchor
+    spot_a, spot_b = a.spot, b.spot
     put_elements, fetch_b, put_b = a.put, b.fetch, b.put
     convert, scaled, factor = loader.convert, loader.factor is not None, loader.factor
     stride_a, stride_b, accumulators = a.stride, b.stride, tile.thread_rows * tile.thread_columns
@@ -102,11 +101,10 @@ def run_by_sectors(
         held = cuda.local.array(n_words, uint32)
         next_b = cuda.local.array(registers_b, dt)
         t = thread()
-        along_a, to_a, deep_a = place_a(t)
-        along_b, to_b, deep_b = place_b(t)
-        _part, from_a, from_b = places(t)
-        from_b = i32(base_b + from_b)
-        to_b = i32(base_b + to_b)
+        along_a, slot_a, deep_a = place_a(t)
+        along_b, slot_b, deep_b = place_b(t)
+        _part, from_a, from_b = places(t, base_b)
+        to_a, to_b = i32(spot_a(slot_a, along_a)), i32(base_b + spot_b(slot_b, along_b))
         at_a, at_b = anchor_a(a, along_a, m0, m, lda), anchor_b(b, along_b, n0, n, ldb)
         for i in range(accumulators):
             acc[i] = zero

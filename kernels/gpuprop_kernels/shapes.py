@@ -23,8 +23,8 @@ import numpy as np
 from gpuprop_kernels.target import SIM
 
 __all__ = [
-    "HEAD", "MOST_CLASSES", "NAMED_TILES", "NO_OPTIMIZER", "SMALL", "SMALL_HEAD", "TENSOR_TILES", "TILES", "HeadShape", "Tile", "blocks",
-    "choose_parts", "choose_tile", "log2", "padded", "row_pitch",
+    "FULL", "HEAD", "MOST_CLASSES", "NAMED_TILES", "NO_OPTIMIZER", "SMALL", "SMALL_HEAD", "TENSOR_TILES", "TILES",
+    "HeadShape", "Tile", "blocks", "choose_parts", "choose_tile", "log2", "padded", "row_pitch",
 ]  # fmt: skip
 
 
@@ -113,7 +113,12 @@ TILES = {
 _TENSOR_SHAPES = {
     # Thread rows and columns as above: 16 x 8 results are an instruction's, so that a warp has at least 16 x 16. Depths
     # in words are what 48 KiB of shared memory hold with at least two blocks, and what whole sectors of bytes need.
-    "tf32x3": (Tile(128, 128, 8, 8, 8), Tile(64, 64, 8, 4, 16), Tile(32, 32, 4, 4, 16, slices=2), Tile(16, 16, 2, 4, 8)),
+    "tf32x3": (
+        Tile(128, 128, 8, 8, 8),
+        Tile(64, 64, 8, 4, 16),
+        Tile(32, 32, 4, 4, 16, slices=2),
+        Tile(16, 16, 2, 4, 8),
+    ),
     "tf32": (Tile(128, 128, 8, 8, 16), Tile(64, 64, 8, 4, 16), Tile(32, 32, 4, 4, 32, slices=4), Tile(16, 16, 2, 4, 8)),
     "bf16": (Tile(128, 128, 8, 8, 8), Tile(64, 64, 8, 4, 8), Tile(32, 32, 4, 4, 32, slices=4), Tile(16, 16, 2, 4, 8)),
 }
@@ -156,6 +161,14 @@ NO_OPTIMIZER = {
 """Tiles whose gradient kernel may hold neither an optimizer nor the tally of penalties and squares, with what was
 measured when it did."""
 
+FULL = {
+    "128x128_8x8_tf32x3": (
+        "beside 64 accumulators and the low parts, the registers hold neither what gathering rows needs (32 to 104 "
+        "bytes spilled) nor a gradient's job (84)"
+    ),
+}
+"""Tiles that multiply only dense rows, with what was measured when a kernel did more."""
+
 FILLED = 0.8
 """The share of the multiprocessors that must get a block for a tile to be chosen."""
 
@@ -196,25 +209,31 @@ def blocks(n: int, size: int) -> int:
 
 
 def choose_tile(
-    rows: int, columns: int, dtype: Any, multiprocessors: int, capability: tuple[int, int], *, optimizer: bool = False
-) -> Tile:
+    rows: int, columns: int, dtype: Any, multiprocessors: int, capability: tuple[int, int], *, optimizer: bool = False,
+    needs_registers: bool = False, precision: str = "float32",
+) -> Tile:  # fmt: skip
     """Return the tile for a product of this size: the largest that still gives (nearly) every multiprocessor a block.
 
     128x128 is for float32 only, because float64 would not fit the registers. 64x64 with 8x4 a thread needs enough
     shared memory for its occupancy (sm_86 and later). If both are too large, it is 32x32 with sliced k. `optimizer`
-    says that the product is a gradient that an optimizer consumes in the epilogue.
+    says that the product is a gradient that an optimizer consumes in the epilogue, and `needs_registers` that a kernel
+    gathers rows of the data set or forms a gradient. The tiles of a `precision` of tensor
+    cores are those of `TENSOR_TILES`, in float32.
     """
-    if SIM:
-        return SMALL
     single = np.dtype(dtype).itemsize == 4
-    names = ["128x128_8x8"] if single else []
-    names.append("64x64_8x4" if single and capability >= (8, 6) else "64x64_4x4")
-    for name in names:
-        tile = TILES[name]
+    if precision != "float32":
+        *larger, smallest, simulated = TENSOR_TILES[precision]
+    else:
+        names = ["128x128_8x8"] if single else []
+        names.append("64x64_8x4" if single and capability >= (8, 6) else "64x64_4x4")
+        larger, smallest, simulated = [TILES[name] for name in names], TILES["32x32_4x4"], SMALL
+    if SIM:
+        return simulated
+    for tile in larger:
         fills = blocks(rows, tile.rows) * blocks(columns, tile.columns) >= FILLED * multiprocessors
-        if fills and not (optimizer and name in NO_OPTIMIZER):
+        if fills and not (optimizer and tile.shape in NO_OPTIMIZER) and not (needs_registers and tile.name in FULL):
             return tile
-    return TILES["32x32_4x4"]
+    return smallest
 
 
 def choose_parts(n_blocks: int, max_rows: int, multiprocessors: int) -> int:

@@ -128,7 +128,10 @@ class Stage(NamedTuple):
     """How one operand gets from global to shared memory."""
 
     place: Any
-    """``place(t) -> (along, at, deep)``: the first group of four of thread t: along the tile, in the slab, and its k."""
+    """``place(t) -> (along, slot, deep)``: the first group of four of thread t: along the tile, its row of the slab
+    and its k."""
+    spot: Any
+    """``spot(slot, along)``: where in the slab that is."""
     anchor: Any
     """``anchor(source, along, origin, limit, ld)``: the part of the address in memory that no step along k changes."""
     fetch: Any
@@ -172,13 +175,15 @@ def stage(
         if by_row:
             lane, first = i32(t & (lanes - 1)), i32((t >> (bits + lane_bits)) << (lane_bits + 2))
             deep = i32(first + (lane << 2))
-            along = i32((t >> lane_bits) & (extent - 1))
-            return along, i32(i32(first + lane if spread > 1 else deep) * stride + along), deep
+            return i32((t >> lane_bits) & (extent - 1)), i32(first + lane) if spread > 1 else deep, deep
         slot = i32(t >> (bits - 2))
         within = i32(slot & (group - 1))
         deep = i32(slot - within + ((within & (spread - 1)) << 2) + (within >> spread_bits)) if spread > 1 else slot
-        along = i32((t & (extent // 4 - 1)) << 2)
-        return along, i32(slot * stride + along), deep
+        return i32((t & (extent // 4 - 1)) << 2), slot, deep
+
+    @device
+    def spot(slot, along):
+        return i32(slot * stride + along)
 
     @device
     def anchor(source, along, origin, limit, ld):
@@ -214,4 +219,4 @@ def stage(
             else:
                 st4(shared, o, registers[4 * q], registers[4 * q + 1], registers[4 * q + 2], registers[4 * q + 3])
 
-    return Stage(place, anchor, fetch, put, loads, stride)
+    return Stage(place, spot, anchor, fetch, put, loads, stride)

@@ -39,7 +39,6 @@ additions) and 8 loads (16) from shared memory.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 from gpuprop_kernels.fused_step import EightSteps
 from gpuprop_kernels.shapes import Tile, log2
@@ -60,10 +59,13 @@ def tensor_steps(tile: Tile, lanes: int) -> EightSteps:
     group_bits, warp_bits = log2(group), log2(warps_x)
     mma = mma_bf16 if tile.precision == "bf16" else mma_tf32
     threefold = tile.precision == "tf32x3"
-    (row_a, half_a), (row_b, half_b) = layout(tile.rows, of_a=True, lanes=lanes), layout(tile.columns, of_a=False, lanes=lanes)
+    (row_a, half_a), (row_b, half_b) = (
+        layout(tile.rows, of_a=True, lanes=lanes),
+        layout(tile.columns, of_a=False, lanes=lanes),
+    )
     # From the slab of hi to that of lo.
     low_a, low_b = tile.depth // 2 * row_a, tile.depth // 2 * row_b
-    words_m, words_n, sums, zero = 2 * size_m, size_n, 4 * products_n, float32(0)
+    words_m, words_n, sums, zero = 2 * size_m, size_n, 8, float32(0)
     two_rows = size_m == 2
     load2, load4 = vector(2)[0], vector(4)[0]
 
@@ -76,12 +78,12 @@ def tensor_steps(tile: Tile, lanes: int) -> EightSteps:
         return i32(t >> group_bits), tx, ty
 
     @device
-    def places(t):
+    def places(t, base_b):
         part, tx, ty = coordinates(t)
         row = i32(part * rows_of_slice + (tx & 3))
         at_a = i32(row * row_a + ((ty >> 1) * 4 + (ty & 1) * half_a if two_rows else ty * 4))
         g = i32(ty & 7)
-        return part, at_a, i32(row * row_b + ((tx & -4) + (g >> 1)) * 4 + (g & 1) * half_b + 2 * (tx & 1))
+        return part, at_a, i32(base_b + row * row_b + ((tx & -4) + (g >> 1)) * 4 + (g & 1) * half_b + 2 * (tx & 1))
 
     @device
     def load_a(shared, at, x):
@@ -97,10 +99,8 @@ def tensor_steps(tile: Tile, lanes: int) -> EightSteps:
 
     @device
     def add_product(c, c0, c1, c2, c3, x, p, y, q):
-        """c += the product of fragment p of A and fragment q of B."""
-        d = mma(
-            c[c0], c[c1], c[c2], c[c3], x[4 * p], x[4 * p + 1], x[4 * p + 2], x[4 * p + 3], y[2 * q], y[2 * q + 1]
-        )
+        """C += the product of fragment p of A and fragment q of B."""
+        d = mma(c[c0], c[c1], c[c2], c[c3], x[4 * p], x[4 * p + 1], x[4 * p + 2], x[4 * p + 3], y[2 * q], y[2 * q + 1])
         c[c0] = d[0]
         c[c1] = d[1]
         c[c2] = d[2]
@@ -125,22 +125,23 @@ def tensor_steps(tile: Tile, lanes: int) -> EightSteps:
         load_b(shared, i32(at_b + low_b), y_low)
         # Row by row of instructions: fragments of A, of which there are more, then need not be kept.
         for p in range(products_m):
-            o = i32((p >> 1) * (4 * down) + (p & 1) * half_a)
-            load4(shared, i32(at_a + o), x, 0)
-            load4(shared, i32(at_a + low_a + o), x_low, 0)
-            for i in range(sums):
-                part[i] = zero
-            for q in range(products_n):
-                add_product(part, 4 * q, 4 * q + 1, 4 * q + 2, 4 * q + 3, x_low, 0, y, q)
-            for q in range(products_n):
-                add_product(part, 4 * q, 4 * q + 1, 4 * q + 2, 4 * q + 3, x, 0, y_low, q)
-            for q in range(products_n):
-                add_product(part, 4 * q, 4 * q + 1, 4 * q + 2, 4 * q + 3, x, 0, y, q)
-            for q in range(products_n):
-                o = 2 * p * size_n + (q >> 1) * 4 + (q & 1)
-                acc[o] += part[4 * q]
-                acc[o + 2] += part[4 * q + 1]
-                acc[o + size_n] += part[4 * q + 2]
-                acc[o + size_n + 2] += part[4 * q + 3]
+            at = i32(at_a + (p >> 1) * (4 * down) + (p & 1) * half_a)
+            load4(shared, at, x, 0)
+            load4(shared, i32(at + low_a), x_low, 0)
+            for g in range(products_n // 2):
+                for i in range(sums):
+                    part[i] = zero
+                for q in range(2):
+                    add_product(part, 4 * q, 4 * q + 1, 4 * q + 2, 4 * q + 3, x_low, 0, y, 2 * g + q)
+                for q in range(2):
+                    add_product(part, 4 * q, 4 * q + 1, 4 * q + 2, 4 * q + 3, x, 0, y_low, 2 * g + q)
+                for q in range(2):
+                    add_product(part, 4 * q, 4 * q + 1, 4 * q + 2, 4 * q + 3, x, 0, y, 2 * g + q)
+                for q in range(2):
+                    o = 2 * p * size_n + 4 * g + q
+                    acc[o] += part[4 * q]
+                    acc[o + 2] += part[4 * q + 1]
+                    acc[o + size_n] += part[4 * q + 2]
+                    acc[o + size_n + 2] += part[4 * q + 3]
 
     return EightSteps(coordinates, places, multiply_threefold if threefold else multiply)

@@ -4,17 +4,17 @@ One block computes a ``rows x columns`` tile of C = A B, one thread ``thread_row
 registers. A and B pass through shared memory in slabs of ``depth`` along the inner index k, stored k-major, so that
 one k-step of a thread is a few 128-bit loads and an outer product::
 
-                     B slab  k x columns                    one thread, 8 x 8
-                   +----------------------+              4        gap       4
-                   |   |  tx  |      | tx |            +----+           +----+
-                   +----------------------+          4 |acc | .. .. ..  |acc |
-     A slab        +----------------------+            +----+           +----+
-     k x rows      |                      |        gap   :                 :
-     +------+      |      C tile          |            +----+           +----+
-     | ty   |      |                      |          4 |acc | .. .. ..  |acc |
-     |      |      |                      |            +----+           +----+
-     | ty   |      |                      |       groups of 4 lie columns*4/thread_columns apart: neighbouring
-     +------+      +----------------------+       threads read neighbouring 16 bytes, without bank conflicts
+                     B slab  k x columns
+                   +----------------------+
+                   |   |  tx  |      | tx |       a thread's results: `fused_step`
+                   +----------------------+       on tensor cores: `tensor_step`, what lies in the slabs: `words`
+     A slab        +----------------------+
+     k x rows      |                      |
+     +------+      |      C tile          |
+     | ty   |      |                      |
+     |      |      |                      |
+     | ty   |      |                      |
+     +------+      +----------------------+
 
 An operand comes in one of two layouts. ``by_k``: a row of memory is one k (B of the forward pass, both operands of
 the gradient); it is stored as it comes, 128 bits at a time. ``by_row``: a row of memory is one row of the tile (A of
@@ -82,6 +82,7 @@ def multiply(tile: Tile, dt: Any, loader_a: Loader, loader_b: Loader, a_by_row: 
     accumulators, partial = size_m * size_n, tile.rows * tile.columns
     registers_a, registers_b = 4 * a.loads, 4 * b.loads
     place_a, place_b, anchor_a, anchor_b = a.place, b.place, a.anchor, b.anchor
+    spot_a, spot_b = a.spot, b.spot
     fetch_a, fetch_b, put_a, put_b = a.fetch, b.fetch, a.put, b.put
     per_slice = tile.depth // slices
     twice = per_slice == 16
@@ -91,7 +92,9 @@ def multiply(tile: Tile, dt: Any, loader_a: Loader, loader_b: Loader, a_by_row: 
     if per_slice not in (8, 16):
         raise ValueError(f"{tile.name}: got {per_slice} steps a slice, expected 8 or 16")
     fused = tile.precision == "float32"
-    steps = fused_steps(tile, dt, stride_a, stride_b) if fused else tensor_steps(tile, lanes)
+    if not fused and str(dt) != "float32":
+        raise ValueError(f"{tile.name}: got operands in {dt}, expected float32")
+    steps = fused_steps(tile, dt, stride_a, stride_b, not sectors) if fused else tensor_steps(tile, lanes)
     coordinates, places, eight_steps = steps
 
     @device
@@ -112,13 +115,12 @@ def multiply(tile: Tile, dt: Any, loader_a: Loader, loader_b: Loader, a_by_row: 
         next_a = cuda.local.array(registers_a, dt)
         next_b = cuda.local.array(registers_b, dt)
         t = thread()
-        along_a, to_a, deep_a = place_a(t)
-        along_b, to_b, deep_b = place_b(t)
-        part, from_a, from_b = places(t)
-        from_b = i32(base_b + from_b)
+        along_a, slot_a, deep_a = place_a(t)
+        along_b, slot_b, deep_b = place_b(t)
+        part, from_a, from_b = places(t, base_b)
         # These are carried from slab to slab, not computed from the slab's number: measured, some assemblers would
         # then compute the part that depends on the thread again in every turn of the loop.
-        to_b = i32(base_b + to_b)
+        to_a, to_b = i32(spot_a(slot_a, along_a)), i32(base_b + spot_b(slot_b, along_b))
         at_a, at_b = anchor_a(a, along_a, m0, m, lda), anchor_b(b, along_b, n0, n, ldb)
         deep_a, deep_b = i32(k + deep_a), i32(k + deep_b)
         for i in range(accumulators):

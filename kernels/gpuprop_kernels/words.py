@@ -73,7 +73,7 @@ def staged_words(
         staged = _by_row(tile, elements, where, clear, lanes)
     else:
         staged = _by_k(tile, extent, loader, elements, where, clear, lanes, apart_in_memory)
-    return staged._replace(stride=where.row // 2)
+    return staged._replace(spot=device(lambda at, along: at), stride=where.row // 2)
 
 
 @cache
@@ -87,7 +87,7 @@ def _convert(precision: str) -> tuple[Any, Any]:
 
 
 def _put(tile: Tile, where: Layout, gather: Any, store: Any, n_words: int) -> Any:
-    """Return ``put`` of the words that ``gather(registers, w) -> (x, y)`` pairs, stored by ``store(shared, at, words)``."""
+    """Return ``put`` of words made of ``gather(registers, w) -> (x, y)``, stored by ``store(shared, at, words)``."""
     high, low = _convert(tile.precision)
     split, low_at = tile.precision == "tf32x3", tile.depth // 2 * where.row
 
@@ -145,7 +145,7 @@ def _by_row(tile: Tile, elements: Stage, where: Layout, of_a: bool, lanes: int) 
 def _by_k(
     tile: Tile, extent: int, loader: Loader, elements: Stage, where: Layout, of_a: bool, lanes: int, apart: int
 ) -> Stage:
-    """Return how an operand is staged of which a thread has four neighbouring rows (of A) or columns (of B) of one k."""
+    """Return how an operand is staged of which a thread has four neighbouring rows (A) or columns (B) of one k."""
     row, half = where
     pack = tile.k_depth // tile.depth
     per_group, zero = 4 // pack, float32(0)

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -75,7 +75,8 @@ def kind(training: Training) -> Hashable:
     scaling = data.scaling
     scaled = None if scaling is None else (np.asarray(scaling.shift).tobytes(), np.asarray(scaling.scale).tobytes())
     return (
-        (spec.layer_sizes, spec.activations, spec.loss, spec.dtype, spec.penalised, tuple(map(bool, spec.dropout))),
+        (spec.layer_sizes, spec.activations, spec.loss, spec.dtype, spec.precision),
+        (spec.penalised, tuple(map(bool, spec.dropout))),
         (rule.optimizer.name, rule.clip_norm, rule.max_norm, training.part_size, training.update_size),
         (data.inputs.dtype, data.metric, data.sample_weight is not None, scaled),
     )
@@ -130,7 +131,7 @@ class TogetherPlan(SharedBuffer):
             waves += [group[first : first + size] for first in range(0, len(group), size)]
         # The largest comes first, so that its workspace serves the others, too.
         waves.sort(key=len, reverse=True)
-        self._plans = [CudaPlan(ops, wave, "auto", self._scratch) for wave in waves]
+        self._plans = [CudaPlan(_ops_of(wave), wave, "auto", self._scratch) for wave in waves]
         self._members, self._largest = waves, len(waves[0])
 
     @property
@@ -179,7 +180,7 @@ class TogetherPlan(SharedBuffer):
             plan.release([one for one in wave if id(one.layers) in gone])
             left = [one for one in wave if id(one.layers) not in gone]
             if left and 2 * len(left) <= plan.n_networks:
-                self._plans[index] = CudaPlan(self._ops, left, "auto", self._scratch)
+                self._plans[index] = CudaPlan(_ops_of(left), left, "auto", self._scratch)
             self._members[index] = left
 
     def run(self, first: int, last: int) -> None:
@@ -232,6 +233,11 @@ class TogetherPlan(SharedBuffer):
     def release(self) -> None:
         for plan, wave in zip(self._plans, self._members, strict=True):
             plan.release(wave)
+
+
+def _ops_of(wave: Sequence[Training]) -> CudaArrays:
+    """Return the primitives in the precision of these networks; one plan may have groups in several."""
+    return cast("CudaArrays", wave[0].layers.ops)
 
 
 def _most_in_a_wave(ops: CudaArrays, group: Sequence[Training], budget: float) -> int:

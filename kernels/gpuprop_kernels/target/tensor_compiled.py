@@ -26,15 +26,15 @@ def _mma(shape: str) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         values = [builder.bitcast(word, _INT) for word in args[4:]] + list(args[:4])
-        function = ir.InlineAsm(
-            ir.FunctionType(result, [v.type for v in values]), text, constraints, side_effect=True
-        )
+        function = ir.InlineAsm(ir.FunctionType(result, [v.type for v in values]), text, constraints, side_effect=True)
         # A warp-wide instruction may not move into a branch.
         found = builder.call(function, values, attrs=("convergent", "nounwind"))
         return cgutils.pack_array(builder, [builder.extract_value(found, e) for e in range(4)])
 
     @intrinsic
-    def mma(typing: Any, c0: Any, c1: Any, c2: Any, c3: Any, a0: Any, a1: Any, a2: Any, a3: Any, b0: Any, b1: Any) -> Any:
+    def mma(
+        typing: Any, c0: Any, c1: Any, c2: Any, c3: Any, a0: Any, a1: Any, a2: Any, a3: Any, b0: Any, b1: Any
+    ) -> Any:
         return types.UniTuple(_F32, 4)(*[_F32] * 10), generate
 
     return mma

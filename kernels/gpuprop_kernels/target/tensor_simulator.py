@@ -98,7 +98,8 @@ def _mma(numbers: Callable[[NDArray[np.uint32]], NDArray[np.float64]]) -> Callab
             key = thread // 32, numbers
             if key not in warps:
                 warps[key] = _Warp(numbers)
-        return warps[key].meet(thread % 32, words)
+        found: tuple[Any, ...] = warps[key].meet(thread % 32, words)
+        return found
 
     return mma
 
