@@ -4,10 +4,10 @@ Run it from the root of a checkout::
 
     python tests/mpi_harness.py --kills 20
 
-``kill -9`` ends a process of a random rank at a random moment. The launcher is told to leave the others alone, so that
-they have to find out by themselves: they must end within the time-out. The newest checkpoint must be readable, and a
-random number of processes goes on from it. At the end parameters and history must have the bits of a training that
-nobody has killed.
+``kill -9`` ends a process at a random moment: each rank of two processes and of four in turn, rank 0 too. The launcher
+is told to leave the others alone, so that they have to find out by themselves: they must end within the time-out. The
+newest checkpoint must be readable, and the next number of processes goes on from it. At the end parameters and history
+must have the bits of a training that nobody has killed.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -60,7 +61,11 @@ def undisturbed(folder: Path) -> str:
     return str(json.loads((folder / "done.json").read_text())["digest"])
 
 
-def one_kill(folder: Path, rng: random.Random) -> bool:
+#: How many processes train, and the rank of the one that is killed: neighbours differ in both.
+TURNS = ((2, 0), (4, 1), (2, 1), (4, 0), (4, 2), (4, 3))
+
+
+def one_kill(folder: Path, turn: tuple[int, int], rng: random.Random) -> bool:
     """Let some processes train, kill one, and wait until all have ended; return whether they were done before.
 
     Raises
@@ -71,8 +76,7 @@ def one_kill(folder: Path, rng: random.Random) -> bool:
     import gpuprop
     from gpuprop.training.checkpoint import newest
 
-    n = rng.choice((2, 4))
-    rank = rng.randrange(n)
+    n, rank = turn
     for left in folder.glob("*.pid"):
         left.unlink()
     arguments = command(n, str(WORKER), "killed", str(folder), alone=True)
@@ -122,13 +126,16 @@ def main(kills: int, seed: int) -> None:
         If a training has other bits than the undisturbed one.
     """
     rng, made, trainings = random.Random(seed), 0, 0
+    killed: Counter[tuple[int, int]] = Counter()
     with tempfile.TemporaryDirectory() as temporary:
         expected = undisturbed(Path(temporary) / "undisturbed")
         while made < kills or trainings == 0:
             folder = Path(temporary) / f"killed-{trainings}"
             folder.mkdir()
             while not (folder / "done.json").exists():
-                made += not one_kill(folder, rng)
+                turn = TURNS[made % len(TURNS)]
+                was_killed = not one_kill(folder, turn, rng)
+                made, killed[turn] = made + was_killed, killed[turn] + was_killed
                 if made >= kills and not (folder / "done.json").exists():  # the rest is left alone
                     n = rng.choice((1, 2, 4))
                     last = command(n, str(WORKER), "killed", str(folder))
@@ -136,6 +143,7 @@ def main(kills: int, seed: int) -> None:
             found = json.loads((folder / "done.json").read_text())["digest"]
             assert found == expected, f"training {trainings} has other bits than the undisturbed one"
             trainings += 1
+    print("kills:", *(f"{count} x rank {rank} of {n}" for (n, rank), count in sorted(killed.items())), sep="\n  ")
     print(f"{made} kills in {trainings} trainings: all ended in time, and all have the bits of the undisturbed one")
 
 

@@ -86,11 +86,14 @@ def digest(trainer: gpuprop.Trainer) -> str:
 
 
 def bits(out: str, *devices: str) -> None:
-    """Write the digests of all cases, or of the first so many for "DEVICE:NUMBER", as every process has them."""
+    """Write the digests that every process has of the cases of each "DEVICE", "DEVICE:FIRST CASES" or "DEVICE=CASE"."""
     found = {}
     for one in devices:
-        device, _, number = one.partition(":")
+        device, _, wanted = one.partition("=")
+        device, _, number = device.partition(":")
         for name, case in list(cases(device).items())[: int(number or 99)]:
+            if wanted not in ("", name):
+                continue
             trainer = trained(case, communicator="mpi")
             digests = _gathered(digest(trainer))
             assert len(set(digests)) == 1, (name, digests)

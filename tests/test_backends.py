@@ -291,6 +291,24 @@ def test_gpu_with_everything(tmp_path: Path) -> None:
     assert "a kernel does not run on GPU 0 (ImportError: " in found["cuda"]
 
 
+def test_processes_of_one_machine_take_its_gpus_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stubs = {**CUPY, "cupy/cuda/runtime.py": NEW_DRIVER.replace("return 1\n", "return 3\n", 1), **NUMBA_CUDA}
+    ask = """
+import gpuprop.backends as backends
+for device in ("cuda", "auto", "cuda:0"):
+    try:
+        print(backends.choose(device).reason)
+    except backends.BackendUnavailableError as error:
+        print(error)
+"""
+    for variable, rank, gpu in [("MPI_LOCALRANKID", "2", 2), ("OMPI_COMM_WORLD_LOCAL_RANK", "4", 1)]:
+        monkeypatch.setenv(variable, rank)
+        found = machine(Path(tempfile.mkdtemp(dir=tmp_path)), stubs, ask).splitlines()
+        wanted = [f"does not run on GPU {number}" for number in (gpu, gpu, 0)]
+        assert all(one in line for one, line in zip(wanted, found, strict=True)), found
+        monkeypatch.delenv(variable)
+
+
 SIMULATE = """
 import json, gpuprop.backends as backends
 found = {"auto": backends.choose("auto").device}

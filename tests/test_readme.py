@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -41,19 +43,63 @@ def test_its_commands_exist() -> None:
         assert main([command, "--help"]) == 0
 
 
+COMMANDS = re.findall(r"^    gpuprop ([^#\n]*[^#\s])", README, re.MULTILINE)
+
+#: What runs in place of a command that needs the network, a GPU or a person.
+STAND_INS = {
+    "train openml:adult": "train adult.csv --target income --epochs 2 --out gpuprop-adult",
+    "selfcheck --report selfcheck.json": "selfcheck --device numpy --quick --report selfcheck.json",
+    "bench epoch --device cuda": "bench kernels --device numpy --only forward,update --shape 9x7x5",
+    "watch gpuprop-mnist": "runs gpuprop-mnist",  # tests/test_watch.py stops it, too
+}
+
+
+def test_its_commands_run_from_top_to_bottom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from gpuprop.__main__ import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GPUPROP_DEVICE", "numpy")
+    _write_data()
+    assert set(STAND_INS) <= set(COMMANDS)
+    for command in ["train mnist --epochs 1", *COMMANDS]:
+        assert main(shlex.split(STAND_INS.get(command, command))) == 0, command
+    capsys.readouterr()
+    assert {"predictions.csv", "trace.html", "xor.html", "selfcheck.json"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def _write_data() -> None:
+    """Write the files that the commands name: tables with gaps and text, and images."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for _ in range(120):
+        rooms, built, quarter = rng.integers(1, 6), rng.integers(1900, 2020), rng.choice(["north", "south", ""])
+        rows.append(f"{rooms},{built},{quarter},{rooms * 50 + (built - 1900) + rng.integers(0, 9)}")
+    text = "\n".join(["rooms,built,quarter,price", *rows]) + "\n"
+    Path("table.csv").write_text(text, encoding="utf-8")
+    Path("new.csv").write_text("rooms,built,quarter\n3,1975,north\n2,2001,\n", encoding="utf-8")
+    people = [
+        f"{rng.integers(18, 80)},{rng.choice(['Private', '?'])},{rng.choice(['<=50K', '>50K'])}" for _ in range(90)
+    ]
+    Path("adult.csv").write_text("\n".join(["age,workclass,income", *people]) + "\n", encoding="utf-8")
+    labels = rng.integers(0, 3, 90)
+    images = (rng.integers(0, 60, (90, 6, 6)) + 80 * labels[:, None, None]).astype(np.uint8)
+    np.savez("images.npz", X=images, y=labels)
+
+
 SHOWN = re.compile(r"<!-- gpuprop (bench peers .*?) -->\n(.*?)<!-- end -->", re.DOTALL)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/cpu-speed.md"])
 def test_tables_of_peers_are_what_their_command_prints(
-    page: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from gpuprop.__main__ import main
 
     if not (ROOT / "benchmarks").exists():
         pytest.skip("only a checkout has the reports that the tables are of")
     monkeypatch.chdir(ROOT)
-    shown = SHOWN.findall((ROOT / page).read_text(encoding="utf-8"))
+    shown = SHOWN.findall((ROOT / "docs" / "cpu-speed.md").read_text(encoding="utf-8"))
     assert shown
     for command, text in shown:
         assert main(command.split()) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -15,11 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
+from sklearn import neural_network
 
 import gpuprop
-from gpuprop.datasets import stored
+from gpuprop.datasets import stored_arrays
 from gpuprop.datasets.stored import StoredRows
-from gpuprop.training.windows import BlockwiseOrders, windows_of
+from gpuprop.training.windowed_orders import BlockwiseOrders, WindowedOrders
+from gpuprop.training.windows import windows_of
 
 Array = NDArray[Any]
 N, WIDTH = 1003, 5
@@ -61,6 +64,17 @@ def parquet_folder(folder: Path, X: Array, y: Array) -> Path:
     return folder
 
 
+def arrow_folder(folder: Path, X: Array, y: Array) -> Path:
+    """A stream, a file, and a compressed file."""
+    for end, rows in zip(("a.arrows", "b.arrow", "c.feather"), np.array_split(np.arange(N), 3), strict=True):
+        table = pa.table({f"x{i}": X[rows, i] for i in range(WIDTH)} | {"y": y[rows]})
+        options = pa.ipc.IpcWriteOptions(compression="zstd" if end == "c.feather" else None)
+        make = pa.ipc.new_stream if end == "a.arrows" else pa.ipc.new_file
+        with make(str(folder / end), table.schema, options=options) as writer:
+            writer.write_table(table, max_chunksize=70)
+    return folder
+
+
 def idx_pair(folder: Path, X: Array, y: Array) -> Path:
     for name, rows in (("a-images-idx3-ubyte", X.reshape(N, WIDTH, 1)), ("a-labels-idx1-ubyte", y)):
         header = bytes([0, 0, 8, rows.ndim]) + b"".join(struct.pack(">I", size) for size in rows.shape)
@@ -73,6 +87,7 @@ FORMATS: dict[str, tuple[Callable[[Path, Array, Array], Path], str]] = {
     "npy table": (npy_table, "float64"),
     "npz folder": (npz_folder, "uint8"),
     "parquet folder": (parquet_folder, "float32"),
+    "arrow folder": (arrow_folder, "float32"),
     "idx pair": (idx_pair, "uint8"),
 }
 
@@ -80,7 +95,7 @@ FORMATS: dict[str, tuple[Callable[[Path, Array, Array], Path], str]] = {
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut arrays into pieces of a few rows."""
-    monkeypatch.setattr(stored, "BLOCK_BYTES", 400)
+    monkeypatch.setattr(stored_arrays, "BLOCK_BYTES", 400)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -114,7 +129,7 @@ def test_targets_of_a_regression_and_of_text_are_understood(tmp_path: Path) -> N
     assert gpuprop.datasets.open(tmp_path / "kinds.parquet").classes == ["ant", "bee", "cow"]
 
 
-def orders_of(rows: StoredRows, trainer: gpuprop.Trainer, batch_size: int) -> BlockwiseOrders:
+def orders_of(rows: StoredRows, trainer: gpuprop.Trainer, batch_size: int) -> WindowedOrders:
     return windows_of(rows, trainer, batch_size).orders
 
 
@@ -125,6 +140,7 @@ def orders_of(rows: StoredRows, trainer: gpuprop.Trainer, batch_size: int) -> Bl
         *((name, {}) for name in FORMATS),
         ("parquet folder", {"shards": 4}),
         ("npy pair", {"shuffle": False}),
+        *((name, {"shuffle": "full"}) for name in ("npy pair", "npy table", "idx pair")),
         ("npz folder", {"plan": "fused", "device": "cpu"}),
     ],
 )
@@ -146,7 +162,8 @@ def test_a_training_equals_the_one_in_memory_bit_for_bit(name: str, options: dic
     apart = trainer().fit(rows)
     orders = orders_of(rows, apart, 37)
     assert len(orders.windows(0)) > 3
-    whole = trainer(**({"row_orders": orders} if options.get("shuffle", True) else {})).fit(X, y)
+    # A full shuffle visits the rows as a training in memory does by itself.
+    whole = trainer(**({"row_orders": orders} if options.get("shuffle", True) is True else {})).fit(X, y)
     assert np.array_equal(apart.network.host_parameters(), whole.network.host_parameters())
     for column in whole.history:
         assert column == "seconds" or apart.history[column] == whole.history[column]
@@ -166,7 +183,8 @@ def test_orders_are_permutations_that_mix_the_rows_of_several_pieces() -> None:
     assert max(sum(starts[one + 1] - starts[one] for one in pieces) for pieces in orders.windows(0)) <= 200
 
 
-def test_a_stopped_training_goes_on_with_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shuffle", [True, "full"])
+def test_a_stopped_training_goes_on_with_the_same_bits(shuffle: Any, tmp_path: Path) -> None:
     class Ending(gpuprop.Callback):
         def on_step_end(self, trainer: gpuprop.Trainer, epoch: int, step: int) -> None:
             if epoch == 2 and step == 11:
@@ -178,7 +196,14 @@ def test_a_stopped_training_goes_on_with_the_same_bits(tmp_path: Path) -> None:
     def trainer(**more: Any) -> gpuprop.Trainer:
         network = gpuprop.Network((WIDTH, 6, 2), device="numpy", seed=1)
         return gpuprop.Trainer(
-            network, batch_size=20, epochs=3, learning_rate=1e-3, validation=0.1, early_stopping=5, **more
+            network,
+            batch_size=20,
+            epochs=3,
+            learning_rate=1e-3,
+            validation=0.1,
+            early_stopping=5,
+            shuffle=shuffle,
+            **more,
         )
 
     whole = trainer().fit(rows)
@@ -200,8 +225,15 @@ def test_what_cannot_be_is_refused_with_a_reason(tmp_path: Path) -> None:
     network = gpuprop.Network((WIDTH, 3), loss="categorical_cross_entropy", device="numpy")
     with pytest.raises(ValueError, match="have their targets with them"):
         gpuprop.Trainer(network).fit(rows, y)
-    with pytest.raises(ValueError, match="are visited in blocks"):
-        gpuprop.Trainer(network, row_orders=lambda epoch, n: np.arange(n)).fit(rows)
+    (tmp_path / "parts").mkdir()
+    apart = gpuprop.datasets.open(npz_folder(tmp_path / "parts", X, y), memory=16_000)
+    with pytest.raises(ValueError, match="row_orders: parts is read a block at a time"):
+        gpuprop.Trainer(network, row_orders=lambda epoch, n: np.arange(n)).fit(apart)
+    with pytest.raises(ValueError, match="shuffle: parts is read a block at a time"):
+        gpuprop.Trainer(network, shuffle="full").fit(apart)
+    shutil.rmtree(tmp_path / "parts")
+    with pytest.raises(ValueError, match=r"shuffle.*'ful'"):
+        gpuprop.Trainer(network, shuffle="ful")  # type: ignore[arg-type]
     with pytest.raises(gpuprop.DataError, match="expected at most 16,000; take a smaller share"):
         rows.held_out(0.9, seed=0)
     with pytest.raises(gpuprop.DataError, match="expected at most a quarter of the memory"):
@@ -211,6 +243,79 @@ def test_what_cannot_be_is_refused_with_a_reason(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(gpuprop.DataError, match=r"got a folder of .*npy.*txt"):
         gpuprop.datasets.open(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["parquet", "npz"])
+def test_sample_weights_on_disk_count_as_those_in_memory(name: str, tmp_path: Path) -> None:
+    X, y = data(regression=True)
+    y, weight = y[:, 0], np.random.default_rng(8).uniform(0, 3, N)
+    weight[5:50] = 0
+    if name == "npz":
+        for part, rows_of_file in enumerate(np.array_split(np.arange(N), 13)):
+            columns = {"X": X[rows_of_file], "y": y[rows_of_file], "weight": weight[rows_of_file]}
+            np.savez(tmp_path / f"{part:02d}.npz", allow_pickle=False, **columns)
+    else:
+        columns = {"weight": weight, "y": y} | {f"x{i}": X[:, i] for i in range(WIDTH)}
+        pq.write_table(pa.table(columns), tmp_path / "a.parquet", row_group_size=70)
+    target = None if name == "npz" else "y"
+    rows = gpuprop.datasets.open(tmp_path, memory=16_000, sample_weight="weight", target=target)
+    assert rows.n_features == WIDTH
+
+    def trainer(**options: Any) -> gpuprop.Trainer:
+        network = gpuprop.Network((WIDTH, 6, 1), device="numpy", l2=0.01, seed=1)
+        return gpuprop.Trainer(network, batch_size=20, epochs=2, learning_rate=1e-3, **options)
+
+    apart = trainer().fit(rows)
+    whole = trainer(row_orders=orders_of(rows, apart, 20)).fit(X, y, weight)
+    assert np.array_equal(apart.network.host_parameters(), whole.network.host_parameters())
+    assert apart.history["train_loss"] == whole.history["train_loss"]
+    # In memory the targets' variation is that of targets in float32.
+    assert apart.history["train_r2"] == pytest.approx(whole.history["train_r2"], rel=1e-6)
+    assert len(rows.held_out(0.05, 0)[1]) == 3
+    assert trainer(validation=0.05).fit(rows).history["validation_loss"][0] is not None
+    with pytest.raises(ValueError, match="need conventions='gpuprop'"):
+        trainer(conventions="scikit-learn").fit(rows)
+    with pytest.raises(gpuprop.DataError, match=r"'w'|and w"):
+        gpuprop.datasets.open(tmp_path, sample_weight="w", target=target)
+
+
+def test_wrong_sample_weights_are_refused(tmp_path: Path) -> None:
+    X, y = data()
+    weight = np.ones(N)
+    weight[7] = -1
+    np.savez(tmp_path / "00.npz", X=X, y=y, weight=weight)
+    with pytest.raises(gpuprop.DataError, match=r"row 8 of a block of .*got the sample weight -1"):
+        _ = gpuprop.datasets.open(tmp_path, sample_weight="weight").weights
+    np.save(tmp_path / "table.npy", X)
+    with pytest.raises(gpuprop.DataError, match="which Parquet, Arrow and NPZ files may have"):
+        gpuprop.datasets.open(tmp_path / "table.npy", sample_weight="weight")
+
+
+def test_what_is_no_table_of_arrows_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.arrow").write_bytes(b"ARROW1 and no more")
+    with pytest.raises(gpuprop.DataError, match="is no file or stream of Arrow's"):
+        gpuprop.datasets.open(tmp_path)
+    text = pa.table({"a": [1.0, 2.0], "y": pa.array(["yes", "no"]).dictionary_encode()})
+    with pa.ipc.new_file(str(tmp_path / "a.arrow"), text.schema) as writer:
+        writer.write_table(text)
+    with pytest.raises(gpuprop.DataError, match="expected columns without a dictionary"):
+        gpuprop.datasets.open(tmp_path)
+
+
+def test_partial_fit_over_pieces_gives_what_it_gives_in_scikit_learn(tmp_path: Path) -> None:
+    X, y = data()
+    rows = gpuprop.datasets.open(npz_folder(tmp_path, X, y))
+    models = [
+        library.MLPClassifier((6,), random_state=3, learning_rate_init=0.01) for library in (neural_network, gpuprop)
+    ]
+    for model in models:
+        for _ in range(2):
+            for piece in rows.blocks():
+                model.partial_fit(*piece, classes=rows.classes)
+    theirs, ours = models
+    assert len(ours.loss_curve_) == 26
+    np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=1e-5)
+    np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), rtol=1e-4, atol=1e-6)
 
 
 def test_a_reader_that_fails_ends_the_training_with_its_error(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from gpuprop.backends.sharded import ShardedPlan
+from gpuprop.backends.sharded import AddUp, ShardedPlan, add_up_on_host
 from gpuprop.backends.steps import StepsPlan
 from gpuprop.backends.threads import threads_for_products
 from gpuprop.errors import PlanError, unknown_name
@@ -87,6 +87,7 @@ def sharded(
     trainings: Sequence[Training],
     want: str,
     around_updates: Callable[[], AbstractContextManager[None]] = nullcontext,
+    add_up: AddUp = add_up_on_host,
 ) -> ShardedPlan | None:
     """Return the plan of a training whose updates are cut into shards, or None if these are no such trainings.
 
@@ -108,4 +109,4 @@ def sharded(
             "plan 'sharded': batch normalisation averages over all rows of a batch, of which a shard has only some; "
             "leave out shards= and communicator=, or batch_norm"
         )
-    return ShardedPlan(training, around_updates=around_updates)
+    return ShardedPlan(training, around_updates=around_updates, add_up=add_up)

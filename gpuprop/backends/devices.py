@@ -1,9 +1,9 @@
 """Devices: their names, which of them this machine can use, and which one ``auto`` chooses.
 
 Names: ``cpu`` (NumPy with compiled loops; plain NumPy where Numba is missing), ``numpy`` (always plain NumPy), ``cuda``
-(the first NVIDIA GPU), ``cuda:N``, ``cuda-sim`` (the CUDA kernels in Numba's simulator, for learning and testing) and
-``auto`` (a GPU if one works, else ``cpu``; never the simulator). The environment variable GPUPROP_DEVICE overrides
-whatever name a program asks for.
+(the first NVIDIA GPU; processes that ``mpirun`` has started take the GPUs of their machine in turn), ``cuda:N``,
+``cuda-sim`` (the CUDA kernels in Numba's simulator, for learning and testing) and ``auto`` (a GPU if one works, else
+``cpu``; never the simulator). The environment variable GPUPROP_DEVICE overrides whatever name a program asks for.
 
 Only ``auto`` falls back to another device, and it says why. Importing this module imports neither CuPy nor Numba.
 """
@@ -15,6 +15,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
@@ -55,6 +56,9 @@ ENVIRONMENT_VARIABLE = "GPUPROP_DEVICE"
 
 _OLDEST_CUPY, _OLDEST_NUMBA_CUDA = (14, 2), (0, 30)
 _SIMULATOR_VARIABLE = "NUMBA_ENABLE_CUDASIM"
+
+# Launchers of processes tell each of them its number among those of its machine: MPICH, Open MPI, Slurm's srun.
+_LOCAL_RANK_VARIABLES = ("MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID")
 
 # Names that other programs use for the same devices; they serve to suggest the right one.
 _OTHER_NAMES = {"gpu": "cuda", "nvidia": "cuda", "host": "cpu", "sim": "cuda-sim", "simulator": "cuda-sim"}
@@ -181,9 +185,10 @@ def resolve(device: str) -> tuple[str, str]:
     name = _checked_name(override or device, asked)
     if name in ("cpu", "numpy"):
         return name, f"{asked} {name!r}: {'plain NumPy' if name == 'numpy' else 'NumPy with compiled loops'}"
-    usable, reason = _cuda_sim_usable() if name == "cuda-sim" else _cuda_usable(_gpu_index(name))
+    index = _gpu_index(name) if ":" in name else _own_gpu()
+    usable, reason = _cuda_sim_usable() if name == "cuda-sim" else _cuda_usable(index)
     if usable:
-        chosen = "cuda-sim" if name == "cuda-sim" else f"cuda:{_gpu_index(name)}"
+        chosen = "cuda-sim" if name == "cuda-sim" else f"cuda:{index}"
         return chosen, f"{asked} {name!r} chose {chosen}: {reason}"
     if name == "auto":
         return "cpu", f"{asked} {name!r} chose cpu: {reason}"
@@ -224,6 +229,19 @@ def _checked_name(name: str, asked: str) -> str:
 def _gpu_index(name: str) -> int:
     """Return the number in ``cuda:N``, or 0 if there is none."""
     return int(name.partition(":")[2] or 0)
+
+
+def _own_gpu() -> int:
+    """Return the number of the GPU that is this process's turn: the first one, if ``mpirun`` has not started it."""
+    given = next((os.environ[name] for name in _LOCAL_RANK_VARIABLES if name in os.environ), "")
+    rank = int(given) if given.isdigit() else 0
+    if rank == 0 or import_fault("cupy", "CuPy"):
+        return 0
+    import cupy
+
+    with suppress(Exception):  # `_cuda_usable` says what is wrong with the driver
+        return rank % int(cupy.cuda.runtime.getDeviceCount())
+    return 0
 
 
 def _cuda_usable(index: int) -> tuple[bool, str]:

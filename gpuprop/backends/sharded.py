@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from gpuprop.backends.steps import StepsPlan, places_of, put_back, taken_out
 from gpuprop.core import step
-from gpuprop.core.communicator import add_in_a_tree
+from gpuprop.core.communicator import Communicator, add_in_a_tree
 from gpuprop.core.parameters import Parameters
 from gpuprop.core.updates import Batch, Moment
 
@@ -27,10 +27,18 @@ if TYPE_CHECKING:
     from gpuprop.core.plan import TrainingState
     from gpuprop.core.updates import Training
 
-__all__ = ["ShardedPlan"]
+__all__ = ["AddUp", "ShardedPlan", "add_up_on_host"]
+
+#: Replaces a flat array of a device by the sum of those of all processes.
+AddUp: TypeAlias = "Callable[[Array, Communicator], None]"
 
 _SHARDS = "totals of shards"
 """The name of the part of a state that holds the sums of each shard, and in a last row those of the penalties."""
+
+
+def add_up_on_host(flat: Array, communicator: Communicator) -> None:
+    """Replace an array of the host by the sum of those of all processes."""
+    communicator.sum_gradients(flat)
 
 
 class ShardedPlan(StepsPlan):
@@ -42,15 +50,22 @@ class ShardedPlan(StepsPlan):
         With a sharding.
     around_updates : callable
         See `StepsPlan`.
+    add_up : callable
+        Adds an array of this process's device to those of the others.
     """
 
     name = "sharded"
 
     def __init__(
-        self, training: Training, *, around_updates: Callable[[], AbstractContextManager[None]] = nullcontext
+        self,
+        training: Training,
+        *,
+        around_updates: Callable[[], AbstractContextManager[None]] = nullcontext,
+        add_up: AddUp = add_up_on_host,
     ) -> None:
         assert training.sharding is not None, "the choice of a plan has looked"
         self._sharding = sharding = training.sharding
+        self._add_up = add_up
         n_shards, size = sharding.n_shards, sharding.communicator.size
         of_shard = -(-training.update_size // n_shards)
         processes = "one process" if size == 1 else f"{size} processes"
@@ -79,8 +94,9 @@ class ShardedPlan(StepsPlan):
 
     def begin_epoch(self, *updates: Any) -> None:
         """Take what is new in an epoch."""
-        super().begin_epoch(*updates)
-        self._shard_totals[...] = 0.0
+        with self._training.layers.ops.active():
+            super().begin_epoch(*updates)
+            self._shard_totals[...] = 0.0
         self._gathered[...] = 0.0
 
     def run(self, first: int, last: int) -> None:
@@ -104,7 +120,7 @@ class ShardedPlan(StepsPlan):
             step.batch_gradients(layers, self._work, batch, steps_done, dropout_factor)
             self._shard_totals[shard] += self._work.totals
             self._add(place)
-        self._sum_over_processes()
+        self._add_up(self.gradients.flat, self._sharding.communicator)
         self._work.totals[...] = 0.0
         step.add_penalty(layers, self.gradients, weight, self._work.totals, self._penalty_factors[index])
         self._shard_totals[-1] += self._work.totals
@@ -126,17 +142,6 @@ class ShardedPlan(StepsPlan):
                 level += 1
             levels[level], levels[level - 1] = levels[level - 1], levels[level]
 
-    def _sum_over_processes(self) -> None:
-        ops, communicator, flat = self._training.layers.ops, self._sharding.communicator, self.gradients.flat
-        if communicator.size == 1:
-            return
-        if ops.on_host:
-            communicator.sum_gradients(flat)
-        else:
-            staged = ops.to_numpy(flat)
-            communicator.sum_gradients(staged)
-            flat[...] = ops.asarray(staged, staged.dtype)
-
     def totals(self) -> NDArray[np.float64]:
         """Return the sums of loss and score over the epoch so far, (1, 2)."""
         return np.asarray(add_in_a_tree(self._gathered[:-1]) + self._gathered[-1])[None, :]
@@ -149,14 +154,17 @@ class ShardedPlan(StepsPlan):
     def restore(self, *states: TrainingState) -> None:
         """Go on from a state."""
         (state,) = states
-        put_back(self._training, state)
+        ops = self._training.layers.ops
+        with ops.active():
+            put_back(self._training, state)
         parts = state.parts.get(_SHARDS)
         if parts is None or parts.shape != self._gathered.shape:
             self._gathered[...] = 0.0
             self._gathered[-1] = state.totals
         else:
             self._gathered[...] = parts
-        self._shard_totals[...] = self._training.layers.ops.asarray(self._gathered, np.float64)
+        with ops.active():
+            self._shard_totals[...] = ops.asarray(self._gathered, np.float64)
         self._position = state.position
 
     def places(self) -> Iterator[tuple[str, Array]]:

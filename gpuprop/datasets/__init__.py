@@ -12,7 +12,8 @@ from gpuprop.datasets.bundled import load_digits, load_mnist, make_xor
 from gpuprop.datasets.dataset import Dataset, encode_like, encode_target, split
 from gpuprop.datasets.loading import is_table, load, load_features, load_test, read_table, short_name
 from gpuprop.datasets.raw_table import RawTable
-from gpuprop.datasets.stored import StoredRows, is_stored, open
+from gpuprop.datasets.stored import StoredRows
+from gpuprop.datasets.stored_opening import is_stored, open
 
 __all__ = [
     "Dataset",

@@ -42,7 +42,10 @@ def updates_of(
     else:
         order = checked_order(trainer.row_orders, epoch, trainer.n_samples)[: training.rows_of_epoch]
     data = _weighted_by_rows(trainer, training, order)
-    weights = _batch_weights(trainer, training, data, order)
+    if windows is None:
+        weights = _batch_weights(trainer, training, data, order)
+    else:
+        weights = windows.batch_weights(epoch, len(order))
     users = weights if data is training.data else _batch_weights(trainer, training, training.data, order)
     rates = _scheduled(trainer, training, trainer.schedule, learning_rate, epoch)
     varied, decays = trainer.dropout_schedule, trainer.weight_decay_schedule

@@ -126,8 +126,9 @@ class Trainer:
         Factors of the decay for groups of parameters; without them weights have 1, and all others 0.
     dropout_schedule : str, Schedule or None, default=None
         Varies the network's shares of dropped units as `schedule` varies the rate.
-    shuffle : bool, default=True
-        Whether each epoch visits the rows in a new order.
+    shuffle : bool or "full", default=True
+        Whether each epoch visits the rows in a new order. Rows that stay on disk are shuffled in blocks, with "full" as
+        those in memory are; `gpuprop.datasets.open` says which formats can do so.
     row_orders : callable or None, default=None
         Source of the orders, ``row_orders(epoch, n_samples)`` with the epoch counted from 0; None draws them by `seed`.
         One that remembers something needs methods ``state()`` and ``restore(state)`` to be resumed.
@@ -220,7 +221,7 @@ class Trainer:
         weight_decay_schedule: str | Schedule | None = None,
         weight_decay_factors: Mapping[str, float] | None = None,
         dropout_schedule: str | Schedule | None = None,
-        shuffle: bool = True,
+        shuffle: bool | Literal["full"] = True,
         row_orders: RowOrders | None = None,
         seed: int | None = None,
         conventions: Literal["gpuprop", "scikit-learn"] = "gpuprop",
@@ -276,7 +277,9 @@ class Trainer:
         if self.label_smoothing and not network.loss_function.classification:
             raise ValueError(f"label_smoothing: needs a loss of classes, got {network.loss_function.name!r}")
         self.seed = network.seed if seed is None else check_integer("seed", seed, 0)
-        self.shuffle = bool(shuffle)
+        if isinstance(shuffle, str) and shuffle != "full":
+            raise unknown_name("shuffle", shuffle, ("full",))
+        self.shuffle: bool | str = shuffle if shuffle == "full" else bool(shuffle)
         self.row_orders = row_orders or (counter_based_orders(self.seed) if shuffle else in_order)
         if conventions not in ("gpuprop", "scikit-learn"):
             raise unknown_name("conventions", conventions, ("gpuprop", "scikit-learn"))

@@ -6,17 +6,19 @@ window, whose rows are shuffled together; the next window is read while the upda
     the order of an epoch   | rows of pieces 7, 2, 5, shuffled | rows of pieces 0, 9, 3, shuffled | ...
     the ring                  the window in use                  the one that is being read
 
-The row at place i of the order lies at place ``i % n`` of a ring of n rows. So a plan sees an ordinary data set of n
-rows and an order that goes round and round in it, and makes the updates that it would make of the whole data set.
+Rows are copied into the ring as they were read, one piece after the other, and the order says where those of an update
+lie: nothing is moved in memory to shuffle it. So a plan sees an ordinary data set of as many rows as the ring has and
+an order that goes round and round in it, and makes the updates that it would make of the whole data set.
 """
 
 from __future__ import annotations
 
+import bisect
 import hashlib
+import itertools
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +28,7 @@ from gpuprop.core.updates import EpochUpdates
 from gpuprop.errors import PlanError
 from gpuprop.maths.losses import smoothed_labels
 from gpuprop.training.orders import counter_based_orders, in_order
+from gpuprop.training.windowed_orders import BlockwiseOrders, FullOrders, WindowedOrders
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,60 +37,7 @@ if TYPE_CHECKING:
     from gpuprop.datasets.stored import StoredRows
     from gpuprop.model.network import Network
 
-__all__ = ["BlockwiseOrders", "WindowedPlan", "Windows", "windows_of"]
-
-
-@dataclass(frozen=True)
-class BlockwiseOrders:
-    """Row orders of an epoch, as training on stored rows makes them; also for ``Trainer(row_orders=...)``.
-
-    Attributes
-    ----------
-    starts : tuple of int
-        The first row of each piece, and the number of all rows.
-    window_rows : int
-        The most rows of a window; at least those of the largest piece.
-    seed : int
-    shuffled : bool
-        Whether pieces, and the rows of a window, are visited in a random order.
-    """
-
-    starts: tuple[int, ...]
-    window_rows: int
-    seed: int
-    shuffled: bool = True
-
-    def __call__(self, epoch: int, n_samples: int) -> NDArray[np.int64]:
-        """Return the whole order of an epoch."""
-        return np.concatenate([self.rows(epoch, window, pieces) for window, pieces in enumerate(self.windows(epoch))])
-
-    def windows(self, epoch: int) -> list[list[int]]:
-        """Return the pieces of each window of an epoch."""
-        n_pieces = len(self.starts) - 1
-        order = self._generator(epoch, 0).permutation(n_pieces).tolist() if self.shuffled else range(n_pieces)
-        found: list[list[int]] = []
-        room = 0
-        for piece in order:
-            n_rows = self.starts[piece + 1] - self.starts[piece]
-            if n_rows > room:
-                found.append([])
-                room = self.window_rows
-            found[-1].append(piece)
-            room -= n_rows
-        return found
-
-    def rows(self, epoch: int, window: int, pieces: list[int]) -> NDArray[np.int64]:
-        """Return the rows of a window in the order of the epoch."""
-        rows = np.concatenate([np.arange(self.starts[piece], self.starts[piece + 1]) for piece in pieces])
-        return rows[self.places(epoch, window, len(rows))]
-
-    def places(self, epoch: int, window: int, n_rows: int) -> NDArray[np.int64]:
-        """Return the order in which the rows of a window are visited, as places among them."""
-        return self._generator(epoch, window + 1).permutation(n_rows) if self.shuffled else np.arange(n_rows)
-
-    def _generator(self, epoch: int, window: int) -> np.random.Generator:
-        key = np.array([self.seed & 0xFFFFFFFFFFFFFFFF, (epoch << 32) + window], np.uint64)
-        return np.random.Generator(np.random.Philox(key=key))
+__all__ = ["WindowedPlan", "Windows", "windows_of"]
 
 
 class Windows:
@@ -98,18 +48,21 @@ class Windows:
     rows : StoredRows
     network : Network
     update_size : int
-    orders : BlockwiseOrders
+    orders : WindowedOrders
     smoothing : float
         See ``Trainer(label_smoothing=...)``.
     """
 
     def __init__(
-        self, rows: StoredRows, network: Network, update_size: int, orders: BlockwiseOrders, smoothing: float
+        self, rows: StoredRows, network: Network, update_size: int, orders: WindowedOrders, smoothing: float
     ) -> None:
         self.stored, self.orders = rows, orders
         self._network, self._smoothing, self._update_size = network, smoothing, update_size
         n_ring = min(2 * orders.window_rows + update_size, rows.n_samples)
         some = network.prepare(*rows.read(0))  # checks that the data fit the network
+        # Weights are rounded to the network's dtype before they are added up, as those of rows in memory are.
+        self._wide = None if rows.weights is None else rows.weights.astype(network.dtype).astype(np.float64)
+        self._weights = None if self._wide is None else np.ones(n_ring, network.dtype)
         self._inputs = np.empty((n_ring, rows.n_features), some.inputs.dtype)
         self._targets = np.empty((n_ring, network.layer_sizes[-1]), network.dtype)
         for first in range(0, n_ring, some.n_samples):  # a plan looks at some rows before the first epoch
@@ -122,37 +75,55 @@ class Windows:
         self._ended = False
         self._error: BaseException | None = None
         self._first, self._filled, self._done = 0, 0, 0
-        deviation = rows.statistics.target_deviation if rows.classes is None else np.zeros(0)
         self.data = TrainingData(
             inputs=self._inputs,
             scaling=some.scaling,
             targets=self._targets,
-            sample_weight=None,
+            sample_weight=self._weights,
             wide_weight=None,
-            total_weight=float(rows.n_samples),
+            total_weight=float(rows.n_samples if self._wide is None else self._wide.sum()),
             metric=some.metric,
-            total_variation=float((deviation**2).sum()) * rows.n_samples if some.metric == "residual" else 0.0,
+            total_variation=rows.target_variation if some.metric == "residual" else 0.0,
         )
 
     @property
     def fingerprints(self) -> dict[str, str]:
         """What a resume must find unchanged: the files, and how their rows are shuffled."""
-        orders = repr((self.orders.starts, self.orders.window_rows, self.orders.shuffled))
-        return {"stored rows": self.stored.fingerprint, "window": hashlib.sha256(orders.encode()).hexdigest()}
+        orders = self.orders.description
+        found = {"stored rows": self.stored.fingerprint, "window": hashlib.sha256(orders.encode()).hexdigest()}
+        if self.stored.weights is not None:
+            found["sample_weight"] = hashlib.sha256(self.stored.weights.data).hexdigest()
+        return found
 
     def slots(self, epoch: int, n_rows: int) -> NDArray[np.int32]:
         """Return where the rows of an epoch lie in the ring, in the order in which they are visited."""
         self._epoch = epoch
-        order = np.arange(n_rows, dtype=np.int32)
-        order %= len(self._inputs)
-        return order
+        order, begin = np.empty(self.stored.n_samples, np.int32), 0
+        for window, end in enumerate(self._ends_of(epoch)):
+            order[begin:end] = (begin + self.orders.places(epoch, window, end - begin)) % len(self._inputs)
+            begin = end
+        return order[:n_rows]
+
+    def batch_weights(self, epoch: int, n_rows: int) -> NDArray[np.float64]:
+        """Return the sum of sample weights of each update of an epoch."""
+        starts, weights = np.arange(0, n_rows, self._update_size), self._wide
+        if weights is None:
+            return np.minimum(n_rows - starts, self._update_size).astype(np.float64)
+        visited = []
+        for window, parts in enumerate(self.orders.windows(epoch)):
+            of_window = np.concatenate([weights[self.orders.index(part)] for part in parts])
+            visited.append(of_window[self.orders.places(epoch, window, len(of_window))])
+        return np.asarray(np.add.reduceat(np.concatenate(visited)[:n_rows], starts))
+
+    def _ends_of(self, epoch: int) -> list[int]:
+        """Return up to which place of an epoch's order each of its windows goes."""
+        lengths = (sum(map(self.orders.length, parts)) for parts in self.orders.windows(epoch))
+        return list(itertools.accumulate(lengths))
 
     def begin_epoch(self) -> None:
         """Forget what was read: the next rows are those of an epoch that begins."""
         self.close()
-        windows = self.orders.windows(self._epoch)
-        starts = self.orders.starts
-        self._ends = np.cumsum([sum(starts[one + 1] - starts[one] for one in pieces) for pieces in windows]).tolist()
+        self._ends = self._ends_of(self._epoch)
 
     def ready(self, first: int, last: int) -> int:
         """Wait for the rows of an update, and return up to which update rows are then there; at most `last`.
@@ -163,11 +134,11 @@ class Windows:
         if self._thread is None:
             self._start(begin)
         n_rows = self._ends[-1]
-        end = next(end for end in self._ends if end >= min(begin + size, n_rows))
+        end = self._ends[bisect.bisect_left(self._ends, min(begin + size, n_rows))]
         stop = last if end >= n_rows else min(last, max(first + 1, end // size))
         needed = min(stop * size, n_rows)
         with self._changed:
-            self._done = begin
+            self._done = self._begin_of_window(begin)
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._filled >= needed or self._error is not None)
             if self._error is not None:
@@ -183,26 +154,30 @@ class Windows:
                 self._changed.notify_all()
             thread.join()
 
+    def _begin_of_window(self, place: int) -> int:
+        """Return where the window of a place of the order begins: any of its rows may still be visited."""
+        window = bisect.bisect_right(self._ends, place)
+        return 0 if window == 0 else self._ends[window - 1]
+
     def _start(self, begin: int) -> None:
-        self._ended, self._error, self._done = False, None, begin
-        self._first = next(place for place, end in enumerate(self._ends) if end > begin)
-        self._filled = 0 if self._first == 0 else self._ends[self._first - 1]
+        self._ended, self._error = False, None
+        self._first = bisect.bisect_right(self._ends, begin)
+        self._filled = self._done = self._begin_of_window(begin)
         self._thread = threading.Thread(target=self._fill, name="gpuprop-reader", daemon=True)
         self._thread.start()
 
     def _fill(self) -> None:
         """Read one window after the other, as soon as there is room for it."""
         try:
-            for window, pieces in enumerate(self.orders.windows(self._epoch)):
+            for window, parts in enumerate(self.orders.windows(self._epoch)):
                 if window < self._first:
                     continue
-                begin, end = self._filled, self._ends[window]
+                at, end = self._filled, self._ends[window]
                 self._wait_for_room(end)
-                for X, y, slots in self._shuffled(window, pieces, begin, end - begin):
+                for part in parts:
                     if self._ended:
                         return
-                    self._inputs[slots] = X
-                    self._targets[slots] = y
+                    at = self._put(at, part)
                 with self._changed:
                     self._filled = end
                     self._changed.notify_all()
@@ -212,25 +187,26 @@ class Windows:
                 self._changed.notify_all()
 
     def _wait_for_room(self, end: int) -> None:
-        """Wait until the rows up to place `end` of the order fit into the ring."""
+        """Wait until the rows up to place `end` of the order fit into the ring, beside the window in use."""
         with self._changed:
             self._changed.wait_for(lambda: self._ended or end - self._done <= len(self._inputs))
 
-    def _shuffled(
-        self, window: int, pieces: list[int], begin: int, n_rows: int
-    ) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]]:
-        """Yield inputs, targets and places in the ring of each piece of a window."""
-        visited = np.empty(n_rows, np.int64)
-        visited[self.orders.places(self._epoch, window, n_rows)] = np.arange(begin, begin + n_rows)
-        visited %= len(self._inputs)
-        network, first = self._network, 0
-        for place in pieces:
-            data = network.prepare(*self.stored.read(place))
-            targets = data.targets
-            if self._smoothing:
-                targets = smoothed_labels(targets, self._smoothing, network.loss_function)
-            yield data.inputs, targets, visited[first : first + data.n_samples]
-            first += data.n_samples
+    def _put(self, at: int, part: Any) -> int:
+        """Read a part into the ring, from the place `at` of the order on, and return where the next one begins."""
+        network = self._network
+        data = network.prepare(*self.orders.read(self.stored, part))
+        targets = data.targets
+        if self._smoothing:
+            targets = smoothed_labels(targets, self._smoothing, network.loss_function)
+        begin, n_rows = at % len(self._inputs), data.n_samples
+        before_end = min(n_rows, len(self._inputs) - begin)
+        columns = [(self._inputs, data.inputs), (self._targets, targets)]
+        if self._weights is not None and self._wide is not None:
+            columns.append((self._weights, self._wide[self.orders.index(part)]))
+        for ring, rows in columns:
+            ring[begin : begin + before_end] = rows[:before_end]
+            ring[: n_rows - before_end] = rows[before_end:]
+        return at + n_rows
 
 
 class WindowedPlan:
@@ -300,11 +276,18 @@ def windows_of(rows: StoredRows, trainer: Any, update_size: int) -> Windows:
     PlanError
         If the network is on a GPU.
     ValueError
-        If the trainer has row orders of its own.
+        If the trainer has orders of rows that the format cannot follow, or scikit-learn's conventions and weights.
     """
     network = trainer.network
-    if trainer.row_orders != (counter_based_orders(trainer.seed) if trainer.shuffle else in_order):
-        raise ValueError("row_orders: rows that stay on disk are visited in blocks; leave it out, and use shuffle")
+    own_orders = trainer.row_orders != (counter_based_orders(trainer.seed) if trainer.shuffle else in_order)
+    full = own_orders or trainer.shuffle == "full"
+    if full and rows.row_reader is None:
+        raise ValueError(
+            f"{'row_orders' if own_orders else 'shuffle'}: {rows.name} is read a block at a time, so that its rows are "
+            "visited in blocks; shuffle=True does so, and single rows are found in NPY and IDX files only"
+        )
+    if rows.weight_reader is not None and trainer.conventions != "gpuprop":
+        raise ValueError("conventions: sample weights that stay on disk need conventions='gpuprop'")
     if not network.ops.on_host:
         raise PlanError(f"rows that stay on disk: the device {network.device_!r} reads none yet; use device='cpu'")
     # Two windows lie in the ring, beside one piece that is read.
@@ -312,5 +295,10 @@ def windows_of(rows: StoredRows, trainer: Any, update_size: int) -> Windows:
     row_bytes = rows.n_features * (1 if rows.dtype == np.uint8 else network.dtype.itemsize)
     row_bytes += network.layer_sizes[-1] * network.dtype.itemsize
     window_rows = max(largest, (rows.memory // row_bytes - 2 * largest - update_size) // 2)
-    orders = BlockwiseOrders(rows.starts, min(window_rows, rows.n_samples), trainer.seed, trainer.shuffle)
+    window_rows = min(window_rows, rows.n_samples)
+    orders: WindowedOrders
+    if full:
+        orders = FullOrders(trainer.row_orders, rows.n_samples, window_rows, largest)
+    else:
+        orders = BlockwiseOrders(rows.starts, window_rows, trainer.seed, trainer.shuffle)
     return Windows(rows, network, update_size, orders, trainer.label_smoothing)

@@ -42,7 +42,7 @@ from functools import cache
 
 from gpuprop_kernels.fused_step import EightSteps
 from gpuprop_kernels.shapes import Tile, log2
-from gpuprop_kernels.target import cuda, device, float32, i32, mma_bf16, mma_tf32, vector
+from gpuprop_kernels.target import MLIR, cuda, device, float32, i32, mma_bf16, mma_tf32, vector
 from gpuprop_kernels.words import layout
 
 __all__ = ["tensor_steps"]
@@ -51,6 +51,8 @@ __all__ = ["tensor_steps"]
 @cache
 def tensor_steps(tile: Tile, lanes: int) -> EightSteps:
     """Build the product of eight words of k, for slabs whose operand A is loaded by so many `lanes` a row."""
+    if MLIR:
+        raise ValueError(f"{tile.name}: got the compiler numba-cuda-mlir, expected numba-cuda for tensor cores")
     size_m, size_n = tile.thread_rows, tile.thread_columns
     across, down = tile.columns // size_n, tile.rows // size_m
     group, rows_of_slice = tile.group, tile.depth // tile.slices // 2

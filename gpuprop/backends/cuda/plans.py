@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from gpuprop.backends.choosing import check_plan_name, sharded
 from gpuprop.backends.cuda.kernel_plan import CudaPlan
+from gpuprop.backends.cuda.staged_sum import StagedSum
 from gpuprop.backends.cuda.together import TogetherPlan, kernels_fault
 from gpuprop.backends.steps import StepsPlan
 from gpuprop.errors import PlanError
@@ -25,7 +26,8 @@ __all__ = ["plan"]
 
 def plan(ops: CudaArrays, trainings: Sequence[Training], want: str) -> Plan:
     """Choose how updates are made; see `gpuprop.core.plan.Backend.plan`."""
-    shards = sharded(trainings, want)
+    with ops.active():
+        shards = sharded(trainings, want, ops.active, StagedSum(ops.runtime))
     if shards is not None:
         return shards
     check_plan_name(want, ("steps", "fused", "graph", "streamed", "joint"), ops.device)

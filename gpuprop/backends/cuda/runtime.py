@@ -64,6 +64,10 @@ class Runtime(Protocol):
         """Copy an array of the host to one of the device, of the same shape and dtype."""
         ...
 
+    def download(self, array: Array, out: NDArray[Any]) -> None:
+        """Wait for all earlier work, and copy an array of the device to one of the host, of its shape and dtype."""
+        ...
+
     def free_memory(self) -> float:
         """Return the bytes that an array could take; infinity if nothing limits them."""
         ...
@@ -134,6 +138,9 @@ class SimulatorRuntime:
 
     def upload(self, host: NDArray[Any], out: Array) -> None:
         out[...] = host
+
+    def download(self, array: Array, out: NDArray[Any]) -> None:
+        out[...] = array
 
     def free_memory(self) -> float:
         return float("inf")
@@ -244,6 +251,10 @@ class DeviceRuntime:
 
     def upload(self, host: NDArray[Any], out: Array) -> None:
         out.set(host, stream=self._stream)
+
+    def download(self, array: Array, out: NDArray[Any]) -> None:
+        with self.active():
+            array.get(stream=self._stream, out=out)
 
     def free_memory(self) -> float:
         with self.active():

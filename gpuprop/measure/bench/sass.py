@@ -166,34 +166,12 @@ def _target(capability: Capability) -> str:
     return f"{major}{minor}{'a' if capability >= (9, 0) else ''}"
 
 
-class _Device:
-    """It replaces the driver's device: Numba asks that for its capability when it inlines a device function."""
-
-    compute_capability: Capability = (9, 0)
-
-
-def _ptx(variant: Variant, capability: Capability) -> str:
-    from numba import cuda
-    from numba.cuda import dispatcher
-
-    kernel = variant.kernel
-    _Device.compute_capability = capability
-    original = dispatcher.get_current_device
-    dispatcher.get_current_device = _Device
-    try:
-        bounds = kernel.targetoptions.get("launch_bounds")
-        options = {"launch_bounds": bounds} if bounds else {}
-        target = (*capability, "a") if capability >= (9, 0) else capability
-        text, _ = cuda.compile_ptx(kernel.py_func, variant.signature, cc=target, **options)
-    finally:
-        dispatcher.get_current_device = original
-    return str(text)
-
-
 def _assemble(variant: Variant, capability: Capability) -> _Code:
+    from gpuprop_kernels.target.without_device import ptx
+
     with tempfile.TemporaryDirectory() as folder:
         source, image = Path(folder) / "kernel.ptx", Path(folder) / "kernel.cubin"
-        source.write_text(_ptx(variant, capability))
+        source.write_text(ptx(variant.kernel, variant.signature, capability))
         said = _run("ptxas", "-v", "-O3", "-arch", f"sm_{_target(capability)}", str(source), "-o", str(image)).stderr
         return _Code(said, _text_section(image.read_bytes()))
 

@@ -78,8 +78,7 @@ class Selection:
 
 def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> Iterator[Variant]:
     """Yield the kernels that multiply with this tile: forward, delta, gradient and their gathering variants."""
-    import numba
-
+    from gpuprop_kernels import target
     from gpuprop_kernels.activations import Activation
     from gpuprop_kernels.delta import hidden_delta_kernel
     from gpuprop_kernels.forward import forward_kernel
@@ -88,9 +87,9 @@ def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> It
     from gpuprop_kernels.shapes import FULL, NAMED_TILES, NO_OPTIMIZER
     from gpuprop_kernels.wide import wide_output_kernel
 
-    tile, dt, chosen = NAMED_TILES[tile_name], getattr(numba, dtype), Activation(activation)
-    a, i, integer, byte = dt[::1], numba.int32[::1], numba.int32, numba.uint8[::1]
-    lone = (numba.int8, integer, integer)  # one network: see `gpuprop_kernels.networks`
+    tile, dt, chosen = NAMED_TILES[tile_name], getattr(target, dtype), Activation(activation)
+    a, i, integer, byte = dt[::1], target.int32[::1], target.int32, target.uint8[::1]
+    lone = (target.int8, integer, integer)  # one network: see `gpuprop_kernels.networks`
 
     def variant(family: str, option: str, kernel: Any, *signature: Any) -> Variant:
         return Variant(family, option, tile_name, dtype, tile.threads, kernel, signature)
@@ -129,7 +128,7 @@ def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> It
     pair = Activation("softmax"), "categorical_cross_entropy", "class"
     for source in ("dense",) if dense_only else ("dense", "bytes", "bytes_by_column"):
         kernel = wide_output_kernel(tile, dt, source, *pair, True)
-        arrays = (a if source == "dense" else byte, i, *[a] * 10, numba.uint32[::1], i)
+        arrays = (a if source == "dense" else byte, i, *[a] * 10, target.uint32[::1], i)
         family = "wide" + " gathering" * (source != "dense") + " by column" * source.endswith("column")
         option = "softmax" if source == "dense" else f"softmax {source}"
         yield variant(family, option, kernel, *arrays, integer, a, *[integer] * 5, *lone)
@@ -137,18 +136,16 @@ def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> It
 
 def flat_variants(dtype: str) -> Iterator[Variant]:
     """Yield the kernels without a tile: head, rows, updates, reductions."""
-    import numba
-
-    from gpuprop_kernels import max_norm, update
+    from gpuprop_kernels import max_norm, target, update
     from gpuprop_kernels.activations import HIDDEN, Activation
     from gpuprop_kernels.forward import BATCH_BLOCK, load_batch_kernel
     from gpuprop_kernels.head import HEAD, head_kernel
     from gpuprop_kernels.optimizers import STATE_ARRAYS
     from gpuprop_kernels.rows import ROWS, loss_rows_kernel, softmax_rows_kernel
 
-    dt = getattr(numba, dtype)
-    a, i, integer, byte = dt[::1], numba.int32[::1], numba.int32, numba.uint8[::1]
-    lone = (numba.int8, integer, integer)  # one network: see `gpuprop_kernels.networks`
+    dt = getattr(target, dtype)
+    a, i, integer, byte = dt[::1], target.int32[::1], target.int32, target.uint8[::1]
+    lone = (target.int8, integer, integer)  # one network: see `gpuprop_kernels.networks`
 
     def variant(family: str, option: str, threads: int, kernel: Any, *signature: Any) -> Variant:
         return Variant(family, option, "", dtype, threads, kernel, signature)

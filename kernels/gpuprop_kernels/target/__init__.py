@@ -1,7 +1,9 @@
 """What a kernel may use, on the device and in Numba's simulator: the only package that imports ``numba.cuda``.
 
 One source serves both. Compiled, each name here is an intrinsic or an inlined device function; with
-``NUMBA_ENABLE_CUDASIM=1`` it is a plain Python function that does the same with NumPy scalars.
+``NUMBA_ENABLE_CUDASIM=1`` it is a plain Python function that does the same with NumPy scalars. With
+``GPUPROP_KERNEL_COMPILER=numba-cuda-mlir`` the names are those of `mlir`, for the compiler that follows numba-cuda;
+nothing launches its kernels yet.
 
 =====================  ====================================================================================
 ``i32, u32, u64``      cast to an integer. Numba widens int32 + int32 to int64, so that every index
@@ -28,22 +30,28 @@ All loads and stores go through here, so that the simulator checks every alignme
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numba
-from numba import float32, float64, int32, uint32
+from numba import float32, float64, int8, int32, uint8, uint32
 
 SIM = bool(numba.core.config.ENABLE_CUDASIM)
+MLIR = not SIM and os.environ.get("GPUPROP_KERNEL_COMPILER") == "numba-cuda-mlir"
 
-# Both sides define the same names; the list below says which of them kernels may use.
+# Every body defines the same names; the list below says which of them kernels may use.
 if SIM:
     from gpuprop_kernels.target.simulator import *
     from gpuprop_kernels.target.tensor_simulator import *
+elif MLIR:
+    from gpuprop_kernels.target.mlir import *
+    from gpuprop_kernels.target.tensor_missing import *
 else:
     from gpuprop_kernels.target.compiled import *
     from gpuprop_kernels.target.tensor_compiled import *
 
 __all__ = [
+    "MLIR",
     "SIM",
     "block_x",
     "block_y",
@@ -61,6 +69,7 @@ __all__ = [
     "grid_y",
     "high_tf32",
     "i32",
+    "int8",
     "int32",
     "is_int32",
     "kernel",
@@ -86,6 +95,7 @@ __all__ = [
     "thread",
     "u32",
     "u64",
+    "uint8",
     "uint32",
     "vector",
     "words",
