@@ -17,7 +17,7 @@ from pathlib import Path
 DOCS = Path(__file__).resolve().parent
 LESSONS = (
     "by_hand", "notations", "activations", "softmax", "algorithm", "gradients", "symmetry", "xor", "depth", "digits",
-    "optimizers", "convergence", "kernel", "ladder",
+    "optimizers", "convergence", "kernel", "ladder", "tensor_cores",
 )  # fmt: skip
 
 #: Picture -> the command that makes it. OUT is the picture, RUN a place for what else comes out; without OUT the

@@ -288,6 +288,20 @@ def test_lesson_ladder(tmp_path: Path) -> None:
     assert all("128" in op for op in found["double buffer"].loads("LDS"))
 
 
+def test_lesson_tensor_cores(tmp_path: Path) -> None:
+    lesson = load_example("lesson_tensor_cores")
+    found = run("tensor_cores", tmp_path)
+    assert (found["product"] == lesson.A @ lesson.B).all()
+    # The threads' elements cover each matrix once.
+    for which, shape in enumerate(((16, 8), (8, 8), (16, 8))):
+        places = [place for thread in range(32) for place in lesson.places(thread)[which]]
+        assert sorted(places) == list(np.ndindex(shape))
+    worst = {precision: max(errors.values()) for precision, errors in found["errors"].items()}
+    assert worst["float32"] < 1e-6
+    assert worst["tf32x3"] < 1e-6
+    assert 1e-5 < worst["tf32"] < 1e-3 < worst["bf16"] < 1e-2
+
+
 def test_lesson_convergence(tmp_path: Path) -> None:
     found = run("convergence", tmp_path, epochs=12, seeds=1)
     last = {factor: {value: curves[:, -1].mean() for value, curves in runs.items()} for factor, runs in found.items()}
