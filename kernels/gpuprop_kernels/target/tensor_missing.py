@@ -14,4 +14,8 @@ def _refuse(*words: Any) -> NoReturn:
     raise NotImplementedError("tensor cores: gpuprop has no code for them under this compiler; use precision='float32'")
 
 
-high_tf32 = mma_bf16 = mma_tf32 = pack_bf16 = round_tf32 = _refuse
+high_tf32: Any = _refuse
+mma_bf16: Any = _refuse
+mma_tf32: Any = _refuse
+pack_bf16: Any = _refuse
+round_tf32: Any = _refuse
