@@ -104,16 +104,16 @@ BLOCKS = {"128x128_8x8": 2, "64x64_8x4": 3, "64x64_4x4": 3, "32x32_4x4": 3}
 
 
 TENSOR_FRACTION = {
-    # Measured for sm_80 and sm_90: forward, delta, gradient and wide output, the lowest of them with gathered bytes.
-    "128x128_8x8_tf32x3": 0.18,  # 0.187 of a wide output; 48 instructions come with 64 additions outside
-    "128x128_8x8_tf32": 0.145,  # 0.150 of gathered gradients; dense products 0.163 to 0.173
-    "128x128_8x8_bf16": 0.115,  # 0.120 of gathered gradients; dense products 0.146 to 0.168
-    "64x64_8x4_tf32x3": 0.125,  # 0.1315 of a gathered gradient with adam; others 0.142 to 0.150
-    "64x64_8x4_tf32": 0.09,
-    "64x64_8x4_bf16": 0.065,  # 0.0672 of a gathered gradient with adam; others 0.088 to 0.099
-    "32x32_4x4_tf32x3": 0.08,  # 0.083
-    "32x32_4x4_tf32": 0.045,
-    "32x32_4x4_bf16": 0.035,  # 0.037 of a gathered gradient with adam; others 0.041 to 0.057
+    # The lowest of forward, delta, gradient and wide output, dense or of gathered bytes, for sm_80 to sm_120.
+    "128x128_8x8_tf32x3": 0.185,  # 0.1868 of a wide output; 48 instructions come with 64 additions outside
+    "128x128_8x8_tf32": 0.1,  # 0.145 of gathered gradients, dense 0.160 to 0.173; sm_100 and sm_120 from 0.1013 on
+    "128x128_8x8_bf16": 0.085,  # 0.120 of gathered gradients, dense 0.146 to 0.168; sm_100 and sm_120 from 0.0860 on
+    "64x64_8x4_tf32x3": 0.13,  # 0.1304 of a gathered gradient with adam; others 0.142 to 0.150
+    "64x64_8x4_tf32": 0.08,  # 0.0816 of a gathered gradient with adam; others 0.1006 to 0.104
+    "64x64_8x4_bf16": 0.0645,  # 0.0650 of a gathered gradient with adam; others 0.088 to 0.099
+    "32x32_4x4_tf32x3": 0.083,  # 0.0833
+    "32x32_4x4_tf32": 0.041,  # 0.0412
+    "32x32_4x4_bf16": 0.0365,  # 0.0370
 }
 """The least share of tensor-core instructions in the inner loop, by tile; each does 1,024 multiply-adds, or 2,048."""
 

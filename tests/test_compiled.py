@@ -40,9 +40,10 @@ OTHERS = tuple(capability for capability in ARCHITECTURES if capability not in M
 KERNELS = ("relu", "relu bytes", "softmax", "store dense", "slab bytes", "adam bytes")
 """An option for each kernel: forward and delta, gathering, wide output, gradients, with the optimizer."""
 
-TENSOR_OPTIONS = ("relu", "relu bytes", "adam bytes", "store dense", "softmax")
+TENSOR_OPTIONS = ("relu", "relu bytes", "adam bytes", "store dense")
 TENSOR_OTHERS = ((8, 6), (8, 9), (10, 0), (12, 0))
-TENSOR_NAMED = {} if MISSING else {tile.name: tile for tiles in _tensor_tiles() for tile in tiles[:-1]}
+TENSOR_NAMED = {} if MISSING else {tile.name: tile.rows == 128 for tiles in _tensor_tiles() for tile in tiles[:-1]}
+"""The tiles of tensor cores, and whether each is a large one."""
 
 CASES = {
     **{tile: Selection(tile, MAIN, OPTIONS) for tile in TILES},
@@ -51,10 +52,14 @@ CASES = {
     "dropout": Selection("128x128_8x8", ((8, 6),), ("relu dropout",)),
     "float64": Selection("64x64_4x4", ((9, 0),), ("relu", "relu bytes", "store dense", "adam bytes"), dtype="float64"),
     **{
-        f"tensor cores {name}": Selection(name, ((8, 0),) if tile.rows < 128 else ((8, 0), (9, 0)), TENSOR_OPTIONS)
-        for name, tile in TENSOR_NAMED.items()
+        f"tensor cores {name}": Selection(name, ((8, 0), (9, 0)) if large else ((8, 0),), TENSOR_OPTIONS[not large :])
+        for name, large in TENSOR_NAMED.items()
     },
-    "tensor cores of other architectures": Selection("64x64_8x4_tf32x3", TENSOR_OTHERS, ("adam bytes",)),
+    **{
+        f"tensor cores {name}, other architectures": Selection(name, TENSOR_OTHERS, ("relu",))
+        for name, large in TENSOR_NAMED.items()
+        if large
+    },
     "without a tile": Selection("", ((8, 6),)),
 }
 
