@@ -198,7 +198,11 @@ def test_the_compiled_paths_go_on_with_the_same_bits(plan: str, tmp_path: Path) 
 
 
 @needs_loops
-def test_trainings_that_share_their_updates_go_on_with_the_same_bits(tmp_path: Path) -> None:
+def test_trainings_that_share_their_updates_go_on_with_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpuprop.backends.cpu.joint_plan.not_worth_joining", lambda trainings: None)
+
     def some(folder: Path | None) -> list[gpuprop.Trainer]:
         kept = [None if folder is None else gpuprop.Checkpoint(folder / str(k), "1 epoch") for k in range(3)]
         return [case({"seed": k})("cpu", kept[k], epochs=4) for k in range(3)]
@@ -238,7 +242,11 @@ def test_trainings_that_share_their_updates_go_on_with_the_same_bits(tmp_path: P
 
 
 @needs_loops
-def test_a_training_that_ends_first_leaves_the_others_on_their_common_path(tmp_path: Path) -> None:
+def test_a_training_that_ends_first_leaves_the_others_on_their_common_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpuprop.backends.cpu.joint_plan.not_worth_joining", lambda trainings: None)
+
     def some(folder: Path | None) -> list[gpuprop.Trainer]:
         kept = [None if folder is None else Killing(folder / str(k), "1 epoch") for k in range(2)]
         for one in kept:

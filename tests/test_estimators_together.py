@@ -36,18 +36,19 @@ needs_loops = pytest.mark.skipif(
 
 
 @pytest.fixture
-def joint_runs(monkeypatch: Any) -> list[tuple[int, bool]]:
-    """How many networks, with batches shared or not, made their updates together; filled while trainings run."""
-    from gpuprop.backends.cpu import joint
+def joint_runs(monkeypatch: Any) -> list[int]:
+    """How many networks made their updates together; filled while trainings run, however short they are."""
+    from gpuprop.backends.cpu import joint, joint_plan
 
-    runs: list[tuple[int, bool]] = []
+    runs: list[int] = []
     run = joint.JointUpdates.run
 
     def counted(self: Any, first: int, last: int) -> None:
-        runs.append((len(self._epochs), self._shared))
+        runs.append(len(self._epochs))
         run(self, first, last)
 
     monkeypatch.setattr(joint.JointUpdates, "run", counted)
+    monkeypatch.setattr(joint_plan, "not_worth_joining", lambda trainings: None)
     return runs
 
 
@@ -107,7 +108,7 @@ def test_each_is_the_network_trained_alone(kind: Any, shared: Any, joint_runs: A
     order = {"order_random_state": 5} if shared else {}
     loss = {"loss": "poisson"} if kind == "regression" else {}
     fit_all([model_of(kind, random_state=seed, max_iter=4, **order, **loss) for seed in range(3)], *data_of(kind))
-    assert set(joint_runs) == {(3, shared)}
+    assert set(joint_runs) == {3}
 
 
 @needs_loops
@@ -123,7 +124,7 @@ def test_each_size_of_layers(sizes: Any, joint_runs: Any) -> None:
             for seed in range(2)
         ]
         fit_all([model.set_params(max_iter=2) for model in models], X, y)
-    assert set(joint_runs) == {(2, True), (2, False)}
+    assert set(joint_runs) == {2}
 
 
 @needs_loops
@@ -138,7 +139,7 @@ def test_large_batches_are_shared_or_trained_alone(joint_runs: Any) -> None:
             X,
             y,
         )
-    assert set(joint_runs) == {(2, True)}
+    assert set(joint_runs) == {2}
 
 
 @needs_loops
@@ -152,7 +153,7 @@ def test_penalties_rates_and_hyperparameters_are_each_networks_own(joint_runs: A
         {"learning_rate": "cosine"},
     ]
     fit_all([model_of("multiclass", random_state=0, activation="tanh", **parameters) for parameters in own], X, y)
-    assert set(joint_runs) == {(5, True)}
+    assert set(joint_runs) == {5}
 
 
 @needs_loops
@@ -165,7 +166,7 @@ def test_optimizers_with_no_one_and_two_memories(solver: Any, joint_runs: Any) -
     if solver == "sgd":
         models += [model_of("regression", solver=gpuprop.optimizers.SGD(), random_state=seed) for seed in range(2)]
     fit_all(models, X, y)
-    assert set(joint_runs) == {(2, False)}
+    assert set(joint_runs) == {2}
 
 
 @needs_loops
@@ -176,7 +177,7 @@ def test_sample_weights_activations_that_need_z_and_float32(joint_runs: Any) -> 
     models = [model_of("multiclass", random_state=s, activation=["gelu", "elu"], max_iter=5) for s in (1, 1, 2)]
     models[1].alpha = 1.0
     fit_all(models, X, y, sample_weight=weight)
-    assert set(joint_runs) == {(2, True)}  # the third has an order of its own
+    assert set(joint_runs) == {3}
 
     del joint_runs[:]
     single = [model_of("multiclass", random_state=s, max_iter=5) for s in (1, 2)]
@@ -185,7 +186,7 @@ def test_sample_weights_activations_that_need_z_and_float32(joint_runs: Any) -> 
     for model, expected in zip(single, alone, strict=True):
         assert model.coefs_[0].dtype == np.float32
         assert_same(model, expected, rtol=CURVE[np.dtype(np.float32)])
-    assert set(joint_runs) == {(2, False)}
+    assert set(joint_runs) == {2}
 
 
 @needs_loops
@@ -193,14 +194,14 @@ def test_sparse_rows_and_rows_of_their_own(joint_runs: Any) -> None:
     X, y = data_of("multiclass")
     X = sparse.csr_array(np.where(np.abs(X) > 1, X, 0.0))
     fit_all([model_of("multiclass", random_state=0, alpha=alpha) for alpha in (0.1, 1.0)], X, y)
-    assert set(joint_runs) == {(2, True)}
-    del joint_runs[:]
+    assert not joint_runs  # one after the other: the loops read dense rows
+    X = X.toarray()
     folds = [rows for rows, _ in KFold(3).split(y[:99])]
     models = [model_of("multiclass", random_state=0) for _ in folds]
     list(fit_together(Job(model, X[rows], y[rows]) for model, rows in zip(models, folds, strict=True)))
     for model, rows in zip(models, folds, strict=True):
         assert_same(model, clone(model).fit(X[rows], y[rows]))
-    assert set(joint_runs) == {(3, False)}
+    assert set(joint_runs) == {3}
 
 
 # --- what each training keeps to itself ------------------------------------------------------------------------------
@@ -214,8 +215,7 @@ def test_one_that_stops_early_leaves_the_others(joint_runs: Any) -> None:
     lengths = [model.n_iter_ for model in models]
     assert min(lengths) < max(lengths) < 60
     left = [sum(length > epoch for length in lengths) for epoch in range(max(lengths))]
-    assert [count for count, _ in joint_runs] == left  # the last one stays on the path, with the same bits
-    assert {shared for count, shared in joint_runs if count > 1} == {True}
+    assert joint_runs == left  # the last one stays on the path, with the same bits
 
 
 @needs_loops
@@ -245,7 +245,7 @@ def test_callbacks_and_validation_rows_of_each(joint_runs: Any) -> None:
     assert [len(model.callbacks[0].seen) for model in models] == [6, 3, 6]
     assert models[0].callbacks[0].seen[-1][1] == models[0].loss_
     assert EachStep.steps == 2 * 6 * 4  # alone in both cases: no update of it is made out of its sight
-    assert joint_runs == [(3, True)] * 3 + [(2, True)] * 3
+    assert joint_runs == [3] * 3 + [2] * 3
 
 
 @needs_loops
@@ -259,25 +259,22 @@ def test_one_that_diverges_says_where_and_the_others_go_on(joint_runs: Any) -> N
     assert str(outcomes[1].error) == str(alone.value)
     for i in (0, 2):
         assert_same(models[i], clone(models[i]).fit(X, y))
-    assert joint_runs[:2] == [(3, True), (2, True)]
+    assert joint_runs[:2] == [3, 2]
 
 
 @needs_loops
-def test_an_interruption_ends_all_with_the_epochs_so_far(monkeypatch: Any) -> None:
+def test_an_interruption_ends_all_with_the_epochs_so_far(monkeypatch: Any, joint_runs: Any) -> None:
     from gpuprop.backends.cpu import joint
 
     X, y = data_of("binary")
-    run = joint.JointUpdates._backward
-    calls = 0
+    run = joint.JointUpdates.run
 
-    def interrupted(self: Any, *arguments: Any) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == 10:  # in the third epoch of four updates
+    def interrupted(self: Any, first: int, last: int) -> None:
+        run(self, first, last)
+        if len(joint_runs) == 3:  # in the third epoch, when its updates have been made
             raise KeyboardInterrupt
-        run(self, *arguments)
 
-    monkeypatch.setattr(joint.JointUpdates, "_backward", interrupted)
+    monkeypatch.setattr(joint.JointUpdates, "run", interrupted)
     models = [model_of("binary", random_state=seed) for seed in range(2)]
     with pytest.warns(UserWarning, match="Training interrupted by user"):
         list(fit_together(Job(model, X, y) for model in models))
@@ -309,7 +306,7 @@ def test_what_cannot_be_done_together_is_done_alone(joint_runs: Any) -> None:
     list(fit_together(Job(model, X, y) for model in lbfgs))
     for model, alone in zip(lbfgs, expected, strict=True):
         np.testing.assert_array_equal(model.coefs_[0], alone.coefs_[0])
-    assert not joint_runs
+    assert set(joint_runs) == {2}  # those with dropout, and those whose gradients are clipped
 
 
 # --- MLPEnsemble -----------------------------------------------------------------------------------------------------
@@ -400,7 +397,7 @@ def test_search_finds_what_grid_search_finds(kind: Any, joint_runs: Any) -> None
     np.testing.assert_array_equal(found.predict(X), expected.predict(X))  # both refitted alone
     assert found.score(X, y) == expected.score(X, y)
     if compiled_loops() is not None:
-        assert (4, True) in joint_runs  # one fold's candidates
+        assert 12 in joint_runs  # four candidates in three folds, which have 67 and 68 rows
 
 
 def test_search_of_a_pipeline_with_two_scores(joint_runs: Any) -> None:
@@ -417,7 +414,7 @@ def test_search_of_a_pipeline_with_two_scores(joint_runs: Any) -> None:
     assert found.best_params_ == expected.best_params_
     assert found.feature_names_in_.tolist() == list(X.columns)
     if compiled_loops() is not None:
-        assert set(joint_runs) == {(2, True)}
+        assert 6 in joint_runs
     with pytest.raises(ValueError, match="the score that decides, one of accuracy, neg_log_loss"):
         gpuprop.search(model, grid, X, y, cv=3, scoring=["accuracy", "neg_log_loss"])
 

@@ -118,14 +118,14 @@ def test_joint_trainings_go_on_from_any_update_with_the_same_bits(shared: bool) 
         return found
 
     undisturbed, n = some(), 8
-    plan = choose_plan(undisturbed)
+    plan = choose_plan(undisturbed, want="joint")
     plan.begin_epoch(*epochs_of(undisturbed, 0))
     plan.run(0, n)
     first, second = some(), [training("cpu", seed=seed) for seed in range(5, 8)]
-    before = choose_plan(first)
+    before = choose_plan(first, want="joint")
     before.begin_epoch(*epochs_of(first, 0))
     before.run(0, 3)
-    later = choose_plan(second)
+    later = choose_plan(second, want="joint")
     later.begin_epoch(*epochs_of(second, 0))
     later.restore(*before.state())
     later.run(3, n)

@@ -122,6 +122,7 @@ def test_ensembles_compile_nothing_more(monkeypatch: pytest.MonkeyPatch, zeros: 
     X, y = arrays(3, "float32")
     X[:, 5:] *= not zeros
     model = gpuprop.MLPEnsemble(gpuprop.MLPClassifier(device="cpu", max_iter=2, batch_size=20), 3, random_state=0)
+    monkeypatch.setattr("gpuprop.backends.cpu.joint_plan.not_worth_joining", lambda trainings: None)
     with counted() as names:
         model.fit(X, y)
     assert model.estimators_[0].plan_.startswith("joint")
@@ -130,8 +131,9 @@ def test_ensembles_compile_nothing_more(monkeypatch: pytest.MonkeyPatch, zeros: 
 
 def test_what_cannot_be_trained_together_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warming, "_PLANS", ())
-    (made,) = warming._warm_one("regressor", None, "float32", {"dropout": (0.0, 0.5)})
-    assert (made.compiled, made.fault) == (0, "plan 'joint': units are dropped")
+    (made,) = warming._warm_one("regressor", None, "float32", {"hidden": (2049, 2049), "dropout": (0.0, 0.0, 0.0)})
+    fault = "plan 'joint': two neighbouring layers have more than 2,048 units each, which BLAS multiplies faster"
+    assert (made.compiled, made.fault) == (0, fault)
 
 
 def test_the_command_says_what_it_compiled_and_where_it_lies(

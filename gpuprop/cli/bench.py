@@ -77,12 +77,13 @@ Examples:
 _TOGETHER_HELP = """Train many networks of one shape: together, one after the other, by torch.func.vmap and by jax.vmap.
 
 Each network has weights and row orders of its own. "mnist" trains 784-64-10 on 3,200 images, "small" 8-16-4 on 160 rows
-that are made up. PyTorch and JAX take part where they are installed.
+that are made up. PyTorch and JAX take part where they are installed. On the CPU trainings so short that compiling their
+loops would not pay take turns: ten of "small" need 400 epochs.
 
 \b
 Examples:
   gpuprop bench together
-  gpuprop bench together --config small --networks 100,1000 --rounds 3
+  gpuprop bench together --config small --networks 100,1000 --epochs 60 --rounds 3
 """
 
 Rounds = Annotated[int, typer.Option(metavar="N", min=1, help="Number of samples of each contender.")]
@@ -237,7 +238,7 @@ def together(
     device: Device = "cpu",
     config: Annotated[str, typer.Option("--config", metavar="NAMES", help="Some of mnist, small.")] = "mnist,small",
     networks: Annotated[str, typer.Option(metavar="NUMBERS", help="How many networks.")] = "1,10,100",
-    epochs: Annotated[int, typer.Option(metavar="N", min=1, help="Epochs of each training.")] = 4,
+    epochs: Annotated[int, typer.Option(metavar="N", min=1, help="Epochs of each training.")] = 12,
     rounds: Rounds = 5,
     report: Report = None,
     json: Json = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -57,9 +58,10 @@ class TrainingData:
 
     def batch_weights(self, order: NDArray[np.int32], batch_size: int) -> NDArray[np.float64]:
         """Return the sum of weights of each batch of `order`, on the host."""
-        weight, starts = self.wide_weight, np.arange(0, len(order), batch_size)
+        weight = self.wide_weight
         if weight is None:
-            return np.minimum(len(order) - starts, batch_size).astype(np.float64)
+            return _rows_of_batches(len(order), batch_size).copy()
+        starts = np.arange(0, len(order), batch_size)
         if isinstance(weight, np.ndarray):
             return np.asarray(np.add.reduceat(weight[order], starts))
         xp = namespace(weight)
@@ -84,3 +86,9 @@ class TrainingData:
         if self.total_variation == 0:  # constant targets: the convention of scikit-learn's r2_score
             return 1.0 if total == 0 else 0.0
         return 1.0 - total / self.total_variation
+
+
+@functools.lru_cache(maxsize=16)
+def _rows_of_batches(n_rows: int, batch_size: int) -> NDArray[np.float64]:
+    """Return the number of rows of each batch: many networks ask for it in each epoch."""
+    return np.minimum(n_rows - np.arange(0, n_rows, batch_size), batch_size).astype(np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Generator, Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -133,16 +134,15 @@ class Training:
         """Rows that an epoch visits."""
         return self.data.n_samples if self.n_rows is None else self.n_rows
 
-    @property
+    @functools.cached_property
     def shape(self) -> Hashable:
         """What trainings must share to be updated in the same calls; their parameters and rates may differ.
 
-        On a GPU the numbers of rows may differ, too: a network without rows in an update stays as it is.
+        The numbers of rows may differ, too: a network without rows in an update stays as it is.
         """
         spec, ops = self.layers.spec, self.layers.ops
         names = (*(activation.name for activation in spec.activations), spec.loss.name, self.rule.optimizer.name)
-        rows = (self.data.n_samples, self.rows_of_epoch) if ops.on_host else ()
-        return ops.device, spec.dtype, spec.precision, names, self.data.metric, spec.layer_sizes, self.update_size, rows
+        return ops.device, spec.dtype, spec.precision, names, self.data.metric, spec.layer_sizes, self.update_size
 
     @property
     def updates_of_epoch(self) -> int:

@@ -49,9 +49,9 @@ class MLPEnsemble(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]  # s
     random_state : int, RandomState or None, default=None
         The ensemble draws the `random_state` of each member from it.
     shared_order : bool, default=True
-        Whether all members hold out the same rows and see the others in the same order, so that they can share each
-        batch. The ensemble then draws their common `order_random_state` too, unless `estimator` has one. With False
-        each member has rows and an order of its own: the members vary more, and train more slowly.
+        Whether all members hold out the same rows and see the others in the same order. The ensemble then draws their
+        common `order_random_state` too, unless `estimator` has one. With False each member has rows and an order of its
+        own: the members vary more.
 
     Attributes
     ----------

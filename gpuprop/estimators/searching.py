@@ -44,10 +44,8 @@ def search(
 ) -> GridSearchCV | RandomizedSearchCV:
     """Find the best parameters by cross-validation, training candidates together.
 
-    Candidates of one shape share each batch if they see the same rows in the same order: they have the same
-    `random_state`, and differ in penalties, learning rates or weights of classes. Other candidates of one shape, in
-    other folds or with other seeds, train side by side, and the rest one after the other. Each becomes the network
-    that its own ``fit`` would have given. See `gpuprop.training.side_by_side`.
+    Candidates of one shape train together, in all folds and with all seeds, and the rest one after the other. Each
+    becomes the network that its own ``fit`` would have given. See `gpuprop.training.side_by_side`.
 
     Under ``joblib.parallel_config`` with several workers, such as those of Dask, each worker trains a share of
     the candidates of a fold together, and a share whose worker is lost is trained elsewhere.

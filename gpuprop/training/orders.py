@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +36,24 @@ class _CounterBased:
 
     def __call__(self, epoch: int, n_samples: int) -> NDArray[Any]:
         key = np.array([self.seed & 0xFFFFFFFFFFFFFFFF, epoch], np.uint64)
-        return np.random.Generator(np.random.Philox(key=key)).permutation(n_samples)
+        return _philox.of_key(key).permutation(n_samples)
+
+
+class _Philox(threading.local):
+    """A generator of each thread, which is given a key: to make one takes several times as long as a short order."""
+
+    def __init__(self) -> None:
+        self._generator = np.random.Generator(np.random.Philox(key=0))
+        self._state: Any = self._generator.bit_generator.state
+
+    def of_key(self, key: NDArray[np.uint64]) -> np.random.Generator:
+        """Return a generator in the state of ``Philox(key=key)``."""
+        self._state["state"]["key"] = key
+        self._generator.bit_generator.state = self._state
+        return self._generator
+
+
+_philox = _Philox()
 
 
 def counter_based_orders(seed: int) -> RowOrders:
@@ -56,6 +74,8 @@ def checked_order(row_orders: RowOrders, epoch: int, n_samples: int) -> NDArray[
     ValueError
         If `row_orders` does not return `n_samples` numbers of rows.
     """
+    if isinstance(row_orders, _CounterBased):
+        return row_orders(epoch, n_samples).astype(np.int32)
     order = np.asarray(row_orders(epoch, n_samples))
     if order.shape != (n_samples,) or order.dtype.kind not in "iu":
         raise ValueError(f"row_orders: got {order.dtype} of shape {order.shape}, expected {n_samples} row numbers")

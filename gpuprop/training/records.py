@@ -136,7 +136,10 @@ class LiveProgress(Progress):
 def append_record(history: dict[str, list[Any]], record: dict[str, Any]) -> None:
     """Add the row of an epoch to the columns of a history."""
     for column, value in record.items():
-        history.setdefault(column, []).append(value)
+        if column in history:
+            history[column].append(value)
+        else:
+            history[column] = [value]
 
 
 def even_columns(history: dict[str, list[Any]], known: Collection[str]) -> None:

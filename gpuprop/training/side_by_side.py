@@ -163,8 +163,9 @@ class SideBySide:
             trainings = [now[i].training for i in members]
             plan: Plan | None = None
             if len(trainings) > 1 or trainings[0].joined:
+                asked = any(one.joined or one.want == "joint" for one in trainings)
                 try:
-                    plan = choose_plan(trainings, want="joint")
+                    plan = choose_plan(trainings, want="joint" if asked else "auto")
                 except PlanError:
                     plan = None
             self._plans[shape] = plan
@@ -188,8 +189,8 @@ def _made_by(plan: Plan, epochs: list[EpochUpdates]) -> list[MadeElsewhere | Non
             plan.rewind()
             raise
         parameters = plan.host_parameters() if isinstance(plan, SharedBuffer) else [None] * len(epochs)
-    reason = plan.reason
+    reason, finite = plan.reason, np.logical_and.reduce(np.isfinite(totals), axis=1)
     return [
-        MadeElsewhere(one, reason, partial(plan.rewind, place), own) if np.isfinite(one).all() else None
-        for place, (one, own) in enumerate(zip(totals, parameters, strict=True))
+        MadeElsewhere(one, reason, partial(plan.rewind, place), own) if sound else None
+        for place, (one, own, sound) in enumerate(zip(totals, parameters, finite, strict=True))
     ]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -504,9 +505,10 @@ class Trainer:
             updates = updates_of(self, run.training, self.epochs_done, run.epoch_rate, run.windows)
             made = None
             if run.within is None or run.within.position == 0:
+                # A plan of this trainer that kept `on_joined` would keep the trainer and its data in a circle.
+                joining = updates if run.reason else replace(updates, on_joined=lambda: self._join(run))
                 try:
-                    # A plan of this trainer that kept `on_joined` would keep the trainer and its data in a circle.
-                    made = yield replace(updates, on_joined=lambda: self._join(run))
+                    made = yield joining
                 except (KeyboardInterrupt, TrainingEnded):  # while a plan made the updates of several trainings
                     save(self, run)
                     raise
@@ -514,10 +516,11 @@ class Trainer:
             with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
                 totals = run.take(made) if made else run.make(self, updates, lambda n: at_boundary(self, run, n))
                 record = self._complete(run, updates, totals, None if made is None else made.parameters)
-                known = list(self.history)
-                for callback in run.begun_callbacks(self):
-                    callback.on_epoch_end(self, self.epochs_done, record)
-                even_columns(self.history, known)
+                if self.callbacks or len(self.history) > len(record):  # some columns are not of the record
+                    known = list(self.history)
+                    for callback in run.begun_callbacks(self):
+                        callback.on_epoch_end(self, self.epochs_done, record)
+                    even_columns(self.history, known)
                 end_of_epoch(self, run, record, stop=self._stop)
                 if self.callbacks:  # one may have changed them
                     run.parameters = self.network.host_parameters()
@@ -542,7 +545,7 @@ class Trainer:
         """
         if parameters is None:
             parameters = self.network.host_parameters()
-        if not (np.isfinite(totals).all() and np.isfinite(parameters).all()):
+        if not (math.isfinite(totals[0]) and math.isfinite(totals[1]) and np.isfinite(parameters).all()):
             self._restore(run.parameters)
             explain_divergence(run.plan_of(self.network, self.plan), updates, self.epochs_done, run.start)
         seen = updates.data.share(float(updates.weights.sum())) if self.drop_last else updates.data

@@ -21,27 +21,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuprop.arrays import is_sparse
-from gpuprop.backends.cpu import loops, optimizer_loops
+from gpuprop.backends.cpu import loops
 from gpuprop.backends.cpu.columns import scaling_columns
 from gpuprop.backends.cpu.compiling import announced
-from gpuprop.backends.cpu.fused_step import GATHERED, GATHERED_PIECE, OWN, PIECE, Batches, Kind, Model, Work, epoch
-from gpuprop.backends.cpu.panels import Panels, aligned, row_strides
+from gpuprop.backends.cpu.fused_arrays import kind_of, model_of, work_of, works_of_team
+from gpuprop.backends.cpu.fused_step import Batches, Work, alone, epoch
+from gpuprop.backends.cpu.panels import Panels, aligned
 from gpuprop.backends.cpu.subnormals import subnormals_flushed
 from gpuprop.backends.cpu.team import Team, team_of, together
-from gpuprop.backends.cpu.tiles import TileShape, tile_shape
+from gpuprop.backends.cpu.tiles import tile_shape
 from gpuprop.backends.steps import Memory, places_of, put_back, taken_out
 from gpuprop.backends.threads import ThreadChoice, limited_blas, most_threads, threads_beside_a_team
-from gpuprop.core.parameters import padded
 from gpuprop.core.plan import Renewable, TrainingState
-from gpuprop.maths.dropout import keep_threshold
 
 if TYPE_CHECKING:
     from gpuprop.core.data import TrainingData
-    from gpuprop.core.rule import UpdateRule
-    from gpuprop.core.spec import Spec
     from gpuprop.core.updates import EpochUpdates, Training
 
-__all__ = ["LEAST_SAVING", "MOST_KEPT", "WIDEST_PAIR", "FusedPlan", "cannot_fuse", "mostly_zero", "not_worth_fusing"]
+__all__ = [
+    "LEAST_SAVING", "MOST_KEPT", "WIDEST_PAIR", "FusedPlan", "can_list", "cannot_fuse", "mostly_zero",
+    "not_worth_fusing", "saved_by_update", "too_wide",
+]  # fmt: skip
 
 Array = NDArray[Any]
 
@@ -93,21 +93,41 @@ def cannot_fuse(training: Training) -> str | None:
 
 def not_worth_fusing(training: Training) -> str | None:
     """Return why a training is faster by the primitives, or None if it is faster fused."""
+    if (training.updates_before + training.n_updates) * saved_by_update(training) < LEAST_SAVING:
+        return "the training is so short that compiling its loops would take longer than they save"
+    return too_wide(training)
+
+
+def saved_by_update(training: Training) -> float:
+    """Return the seconds that an update is expected to save."""
     products, dtype = training.products, training.layers.spec.dtype
     few, by_product = min(products, _MANY_PRODUCTS), _SAVED_BY_PRODUCT[tile_shape(dtype).lanes * dtype.itemsize]
-    saving = _SAVED_BY_UPDATE + by_product * few + _SAVED_BEYOND * (products - few)
-    if (training.updates_before + training.n_updates) * saving < LEAST_SAVING:
-        return "the training is so short that compiling its loops would take longer than they save"
+    return _SAVED_BY_UPDATE + by_product * few + _SAVED_BEYOND * (products - few)
+
+
+def too_wide(training: Training) -> str | None:
+    """Return why BLAS multiplies faster than the tiles, or None."""
     if any(min(pair) > WIDEST_PAIR for pair in pairwise(training.layers.spec.layer_sizes)):
         return f"two neighbouring layers have more than {WIDEST_PAIR:,} units each, which BLAS multiplies faster"
     return None
 
 
-def mostly_zero(data: TrainingData, columns: tuple[Array, Array], rows: int) -> bool:
+def can_list(training: Training) -> bool:
+    """Return whether lists of what is not zero in the inputs can save time.
+
+    A layer of one tile uses a list only once, which saves less than making it costs: 64-32-16-10 took 6 % longer with
+    batches of 32, and 23 % longer with single samples.
+    """
+    spec = training.layers.spec
+    return spec.layer_sizes[1] > tile_shape(spec.dtype).width and not any(spec.dropout)
+
+
+def mostly_zero(data: TrainingData, columns: tuple[Array, Array]) -> bool:
     """Return whether skipping zeros of the inputs saves more than finding them costs, judged by at most 256 rows.
 
     A tile can skip a column that is zero in all its rows, or a row that is zero in all its columns.
     """
+    rows = tile_shape(columns[0].dtype).rows
     some = data.inputs[:: max(1, data.n_samples // 256)]
     there = some[: len(some) // rows * rows, : data.inputs.shape[1] // rows * rows]
     if there.size == 0:
@@ -137,22 +157,17 @@ class FusedPlan(Renewable):
         self._training: Training | None = training
         self._made_for, rule = _made_for(training), training.rule
         self._layers, self._rule, self._update_size = training.layers, rule, training.update_size
-        spec, data, dtype = self._layers.spec, training.data, self._layers.spec.dtype
-        output, update_size, products = spec.output_activation, training.update_size, training.products
-        self._columns = columns = scaling_columns(data.scaling, spec.layer_sizes[0], dtype)
+        spec, products, dtype = self._layers.spec, training.products, self._layers.spec.dtype
+        self._columns = scaling_columns(training.data.scaling, spec.layer_sizes[0], dtype)
         # A limit on norms needs all gradients, or all weights, at once.
         limited = rule.clip_norm is not None or rule.max_norm is not None
         self._threads = ThreadChoice(0 if limited else products, training.n_threads)
         self.updates_of_call = max(1, PRODUCTS_OF_CALL // products)
-        shape = tile_shape(dtype)
-        dropped = any(spec.dropout)
-        # A layer of one tile uses a list only once, which saves less than making it costs: 64-32-16-10 took 6 % longer
-        # with batches of 32, and 23 % longer with single samples.
-        wide, may_skip = spec.layer_sizes[1] > shape.width, skips_zeros and not dropped
-        listed = may_skip and mostly_zero(data, columns, shape.rows) and wide
-        self._listed = listed if may_skip and wide else None
-        self._seen = ref(data.inputs)
-        self._panels = panels = Panels(spec.layer_sizes, shape)
+        self._panels = panels = Panels(spec.layer_sizes, tile_shape(dtype))
+        may_skip = skips_zeros and not any(spec.dropout)
+        listed = may_skip and mostly_zero(training.data, self._columns) and can_list(training)
+        self._listed = listed if may_skip and can_list(training) else None
+        self._seen = ref(training.data.inputs)
         self._packed = self._none = np.empty(0, dtype)
         self._memory_before = Memory(rule)
         self._panel_parameters = aligned(panels.size, dtype)
@@ -162,32 +177,10 @@ class FusedPlan(Renewable):
         # Whether the panels are what the next update reads, and whether they are newer than the network's arrays.
         self._entered = self._newer = False
         self._teams: dict[int, tuple[list[Team], list[Work]]] = {}
-        self._work = _work(spec, update_size, shape, listed, panels.size if rule.clip_norm is not None else 0)
-        hidden = list(dict.fromkeys((one.base_name, one.derivative_of == "z") for one in spec.hidden_activations))
-        # An optimizer with fewer arrays does not touch the stand-ins.
-        state = (*self._state, self._panel_parameters, self._panel_parameters)[:2]
-        self._model = _model(spec, rule, panels, [name for name, _ in hidden])._replace(
-            parameters=self._panel_parameters, first=state[0], second=state[1]
-        )
-        self._updates = epoch(
-            Kind(
-                dtype=dtype,
-                shape=shape,
-                hidden=tuple(hidden) or (("identity", False),),
-                output=output.base_name,
-                output_from=output.derivative_of,
-                loss=spec.loss.name,
-                metric=data.metric,
-                optimizer=rule.optimizer.name,
-                penalised=spec.penalised,
-                clipped=rule.clip_norm is not None,
-                limited=rule.max_norm is not None,
-                dropped=dropped,
-                listed=listed,
-                grouped=rule.grouped,
-                inputs_scaled=rule.scaling_layer is not None,
-            )
-        )
+        self._work = work_of(training, panels, listed=bool(self._listed))
+        self._model = model_of(training, panels, self._panel_parameters, self._state)
+        self._networks = epoch(kind_of(training, listed=bool(self._listed)))
+        self._members = alone(self._work.totals)
 
     @property
     def reason(self) -> str:
@@ -217,7 +210,7 @@ class FusedPlan(Renewable):
         data = training.data
         # `mostly_zero` takes as long as many an update, and what it answers changes no result.
         if self._listed is not None and self._seen() is not data.inputs:
-            if mostly_zero(data, self._columns, self._panels.shape.rows) != self._listed:
+            if mostly_zero(data, self._columns) != self._listed:
                 return False
             self._seen = ref(data.inputs)
         arrays = training.rule.state.values()
@@ -247,7 +240,7 @@ class FusedPlan(Renewable):
             shift=self._columns[0],
             factor=self._columns[1],
         )
-        self._steps_done, self._position = epoch.steps_done, 0
+        self._members.steps_done[0], self._position = epoch.steps_done, 0
         self._write_back()
         self._entered = False  # between epochs the network may change
         self._memory_before.keep()
@@ -280,7 +273,7 @@ class FusedPlan(Renewable):
 
         def updates(team: Team) -> None:
             with subnormals_flushed():  # each thread has its own mode
-                self._updates(self._batches, works[team.thread], self._model, team, self._steps_done, start, stop)
+                self._networks(self._batches, works[team.thread], self._model, team, self._members, 0, 1, start, stop)
 
         with contextlib.nullcontext() if self._called else announced():
             if n_threads == 1:
@@ -292,12 +285,7 @@ class FusedPlan(Renewable):
     def _team(self, n_threads: int) -> tuple[list[Team], list[Work]]:
         """Return the members of a team, and the arrays of each: some are its own to write, all others are shared."""
         if n_threads not in self._teams:
-            works = [self._work]
-            shared = self._work._asdict()
-            for _ in range(1, n_threads):
-                own = {name: aligned(shared[name].shape, shared[name].dtype) for name in OWN}
-                works.append(self._work._replace(**own))
-            self._teams[n_threads] = team_of(n_threads), works
+            self._teams[n_threads] = team_of(n_threads), works_of_team(self._work, n_threads)
         return self._teams[n_threads]
 
     def _connect(self) -> None:
@@ -372,103 +360,4 @@ def _made_for(training: Training) -> tuple[Any, ...]:
         rule.max_norm,
         rule.rate_factors,
         rule.gradient_factors,
-    )
-
-
-def _model(spec: Spec, rule: UpdateRule, panels: Panels, hidden: list[str]) -> Model:
-    """Return the constants of a training; parameters and optimizer state are filled in later."""
-    dtype, activations, optimizer = spec.dtype, spec.activations, rule.optimizer
-    none = np.empty(0, dtype)
-    return Model(
-        units=panels.units,
-        codes=np.array([hidden.index(one.base_name) for one in activations[:-1]], np.int64),
-        from_z=np.array([one.derivative_of == "z" for one in activations], np.bool_),
-        activation_parameters=np.array([one.parameter for one in activations]),
-        weights_at=panels.weights_at,
-        biases_at=panels.biases_at,
-        transposed_at=panels.transposed_at,
-        parameters=none,
-        transposed=aligned(panels.transposed_size, dtype),
-        first=none,
-        second=none,
-        hyperparameters=optimizer_loops.hyperparameters(optimizer),
-        l1=spec.l1,
-        l2=spec.l2,
-        clip_norm=rule.clip_norm or 0.0,
-        max_norm=rule.max_norm or 0.0,
-        drop_thresholds=np.array([keep_threshold(rate) for rate in spec.dropout], np.uint64),
-        drop_factors=np.array([1.0 / (1.0 - rate) for rate in spec.dropout]),
-        drop_key=np.array([spec.seed & 0xFFFFFFFF, (spec.seed >> 32) & 0xFFFFFFFF], np.uint64),
-        **_factors(spec, rule),
-        **_scaling(rule, panels, dtype),
-    )
-
-
-def _factors(spec: Spec, rule: UpdateRule) -> dict[str, Any]:
-    """Return the factors of rates and gradients as fields of `Model`; they are empty where there are none."""
-    n_arrays = 2 * spec.n_layers if rule.grouped else 0
-    return {
-        "rate_factors": np.array(rule.rate_factors or (1.0,) * n_arrays, np.float64),
-        "gradient_factors": np.array(rule.gradient_factors or (1.0,) * n_arrays, np.float64),
-    }
-
-
-def _scaling(rule: UpdateRule, panels: Panels, dtype: np.dtype[Any]) -> dict[str, Any]:
-    """Return the fields of `Model` that belong to a scaling layer; without one they are empty."""
-    layer, none = rule.scaling_layer, np.empty(0, dtype)
-    if layer is None:
-        names = ("scale", "scale_first", "scale_second", "scale_sums", "scale_weights")
-        return dict.fromkeys(names, none) | {"scale_rate_factor": 1.0}
-    n_features, n_panels = len(layer.factors), -(-int(panels.units[1]) // panels.shape.width)
-    first, second = optimizer_loops.slots(rule.optimizer, layer.state, layer.factors)
-    return {
-        "scale": layer.factors,
-        "scale_first": first,
-        "scale_second": second,
-        "scale_sums": np.zeros(n_panels * n_features, dtype),
-        "scale_weights": aligned(n_features * padded(int(panels.units[1]), panels.shape.lanes), dtype),
-        "scale_rate_factor": layer.rate_factor,
-    }
-
-
-def _work(spec: Spec, n_rows: int, shape: TileShape, listed: bool, kept_gradient: int) -> Work:
-    """Allocate the arrays of a step of at most `n_rows` rows."""
-    dtype, sizes, rows = spec.dtype, spec.layer_sizes, shape.rows
-    strides = row_strides(sizes, shape)
-    starts = np.cumsum([0, *(n_rows * stride for stride in strides)])
-    keeps_z = any(activation.derivative_of == "z" for activation in spec.hidden_activations)
-    dropped = any(spec.dropout)
-    pairs = [(fan_in, padded(fan_out, shape.width)) for fan_in, fan_out in pairwise(sizes)]
-    gathered = max((fan_out for fan_in, fan_out in pairs if n_rows * fan_in >= GATHERED), default=0)
-    n_columns, n_listed = (sizes[0], n_rows) if listed else (0, 0)
-    row_tiles, column_tiles = -(-n_listed // rows), -(-n_columns // rows)
-
-    def numbers(*sizes: int) -> Array:
-        return aligned(sizes, dtype)
-
-    a = numbers(starts[-1] + rows)  # copying the last columns reads to the end of a tile
-    return Work(
-        at=starts[:-1].astype(np.int64),
-        strides=np.array(strides, np.int64),
-        a=a,
-        z=numbers(starts[-1] if keeps_z else 0),
-        inputs=numbers(starts[-1] + rows) if dropped else a,
-        masks=numbers(starts[-1] if dropped else 0),
-        delta=numbers(starts[-1] + shape.width),  # copying the last columns reads to the end of a panel
-        y=numbers(n_rows, sizes[-1]),
-        weight=numbers(n_rows),
-        output_z=numbers(n_rows, sizes[-1]),
-        output_a=numbers(n_rows, sizes[-1]),
-        output_delta=numbers(n_rows, sizes[-1]),
-        gradient=numbers(kept_gradient or max(GATHERED_PIECE if gathered else PIECE, rows * shape.width, max(sizes))),
-        rows=numbers(n_rows * max(rows, GATHERED_PIECE // shape.width) if gathered else 0),
-        columns=numbers(n_rows * gathered),
-        totals=np.zeros(2),
-        tile_totals=np.zeros((-(-n_rows // rows), 2)),
-        penalties=np.zeros(sum(-(-fan_in // rows) for fan_in in sizes[:-1])),
-        marks=np.zeros(max(n_columns, n_listed * column_tiles), np.uint8),
-        column_lists=np.zeros((row_tiles, n_columns), np.int32),
-        column_counts=np.zeros(row_tiles, np.int64),
-        row_lists=np.zeros((column_tiles, n_listed), np.int32),
-        row_counts=np.zeros(column_tiles, np.int64),
     )

@@ -27,11 +27,11 @@ from gpuprop.backends.cpu.compiling import compiled, joined, part, rows_of, spli
 from gpuprop.backends.cpu.panels import LINE, column_copier, transposition
 from gpuprop.backends.cpu.team import Team, meet, share
 from gpuprop.backends.cpu.tiles import TileShape, column_lister, multiplication, row_lister
-from gpuprop.backends.cpu.tuples import by_address
+from gpuprop.backends.cpu.tuples import by_address, kept_at
 from gpuprop.maths.optimizers import FLUSH_EVERY
 
 __all__ = [
-    "GATHERED", "GATHERED_PIECE", "LEFT_BLOCK", "OWN", "PIECE", "Batches", "Kind", "Model", "Work", "epoch",
+    "GATHERED", "GATHERED_PIECE", "OWN", "PIECE", "Batches", "Kind", "Members", "Model", "Work", "alone", "epoch",
     "piece_of_copies", "rows_by_panels",
 ]  # fmt: skip
 
@@ -39,7 +39,7 @@ Array = NDArray[Any]
 Numbers = tuple[float, ...]  # of an update, see `gpuprop_kernels.formulas.rules`
 
 #: Numbers of the left matrix that a block of rows may have: it is read once for each panel, out of the second cache.
-LEFT_BLOCK = 131_072
+_LEFT_BLOCK = 131_072
 #: Numbers of a gradient between two calls of the optimizer: with weights and state they stay in the first cache.
 PIECE = 1_024
 #: Numbers in the outputs of a layer, over a batch, from which on they and the deltas above are copied for a gradient:
@@ -175,6 +175,29 @@ class Model(NamedTuple):
     scale_rate_factor: float
 
 
+@by_address
+class Members(NamedTuple):
+    """The networks that make their updates in one call.
+
+    Row i of `batches` and `models` holds the address of everything that network i has for itself, see
+    `gpuprop.backends.cpu.tuples.kept_at`; without rows there is only one network. `active` names the networks that have
+    not ended. `n_updates` are each one's updates in an epoch, `steps_done` those before the epoch, `totals` its sums.
+    """
+
+    batches: Array
+    models: Array
+    active: Array
+    n_updates: Array
+    steps_done: Array
+    totals: Array
+
+
+def alone(totals: Array) -> Members:
+    """Return the members of a call for one network, whose sums are those of the step; the caller counts its updates."""
+    none, first, all_updates = np.empty((0, 0), np.uint8), np.zeros(1, np.int64), np.full(1, np.iinfo(np.int64).max)
+    return Members(none, none, first, all_updates, np.zeros(1, np.int64), totals.reshape(1, 2))
+
+
 # --- the pieces of a step --------------------------------------------------------------------------------------------
 
 
@@ -237,7 +260,7 @@ def rows_by_panels(shape: TileShape, listed: bool) -> Callable[..., None]:
         a: Array, a_at: int, a_stride: int, n_rows: int, panels: Array, panels_at: int, n: int, n_columns: int,
         lists: Array, counts: Array, first_tile: int, out: Array, out_at: int, out_stride: int,
     ) -> None:  # fmt: skip
-        block = max(rows, LEFT_BLOCK // n // rows * rows)
+        block = max(rows, _LEFT_BLOCK // n // rows * rows)
         n_tiles = (min(block, n_rows) + rows - 1) // rows
         # The tiles of a panel share in asking for the next one.
         share, stride = n * width // n_tiles, (asks * width + n_tiles - 1) // n_tiles
@@ -616,7 +639,34 @@ def limit_incoming_norm(panel: Array, wide: int, n_columns: int, max_norm: float
 
 @functools.cache
 def epoch(kind: Kind) -> Callable[..., None]:
-    """Return ``updates(batches, work, model, team, steps_done, first, stop)``: some of an epoch's updates."""
+    """Return ``networks(batches, work, model, team, members, begin, end, first, stop)``: updates of some networks.
+
+    The networks `begin` to `end` - 1 of `members` make the updates `first` to `stop` - 1 of an epoch, one network after
+    the other: the parameters and the optimizer state of one stay in the second cache.
+    """
+    updates = _updates(kind)
+
+    @compiled
+    def networks(
+        batches: Batches, work: Work, model: Model, team: Team, members: Members, begin: int, end: int, first: int,
+        stop: int,
+    ) -> None:  # fmt: skip
+        for place in range(begin, end):
+            i = members.active[place]
+            if team.thread == 0:
+                work.totals[0], work.totals[1] = members.totals[i, 0], members.totals[i, 1]
+            own_batches, own_model = kept_at(batches, members.batches, i), kept_at(model, members.models, i)
+            # Networks with fewer rows have fewer updates.
+            updates(own_batches, work, own_model, team, members.steps_done[i], first, min(stop, members.n_updates[i]))
+            if team.thread == 0:
+                members.totals[i, 0], members.totals[i, 1] = work.totals[0], work.totals[1]
+
+    return networks
+
+
+@functools.cache
+def _updates(kind: Kind) -> Callable[..., None]:
+    """Return ``updates(batches, work, model, team, steps_done, first, stop)``: some of a network's updates."""
     take_batch, forward, deltas, drop_layer = _gather(kind), _forward(kind), _deltas(kind), _drop(kind)
     update_weights, update_biases, update = _panel_updates(kind), _bias_updates(kind), _update(kind)
     numbers_of, for_biases = optimizer_loops.numbers_of(kind.optimizer), optimizer_loops.for_biases(kind.optimizer)
@@ -629,7 +679,7 @@ def epoch(kind: Kind) -> Callable[..., None]:
     )  # fmt: skip
     grouped, inputs_scaled, update_scale = kind.grouped, kind.inputs_scaled, _scale_update(kind)
 
-    @compiled
+    @joined
     def updates(
         batches: Batches, work: Work, model: Model, team: Team, steps_done: int, first: int, stop: int
     ) -> None:  # fmt: skip

@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -25,11 +25,12 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from gpuprop.backends.cpu.compiling import compiled, wanted_soon
+from gpuprop.backends.cpu.compiling import compiled, joined, part, wanted_soon
 from gpuprop.backends.cpu.tiles import TileShape
+from gpuprop.backends.cpu.tuples import by_address, kept_at
 from gpuprop.core.parameters import padded
 
-__all__ = ["Panels", "aligned", "column_copier", "row_strides", "transposition"]
+__all__ = ["Home", "Panels", "aligned", "column_copier", "panel_copier", "row_strides", "transposition"]
 
 Array = NDArray[Any]
 Places = NDArray[np.int64]
@@ -250,3 +251,77 @@ def transposition(shape: TileShape) -> Callable[..., None]:
                 )  # fmt: skip
 
     return transpose
+
+
+@by_address
+class Home(NamedTuple):
+    """The arrays of a network in its own layout, and the same in panels; an array that it lacks is empty.
+
+    `units`, `weights_at` and `biases_at` are those of `Panels`; `unscaled` are the first weights without the factors of
+    a scaling layer.
+    """
+
+    units: Places
+    weights_at: Places
+    biases_at: Places
+    parameters: Array
+    first: Array
+    second: Array
+    unscaled: Array
+    panel_parameters: Array
+    panel_first: Array
+    panel_second: Array
+    panel_unscaled: Array
+
+
+@functools.cache
+def panel_copier(shape: TileShape) -> Callable[..., None]:
+    """Return ``copy(home, homes, active, begin, end, into)``: arrays of networks into panels, or back.
+
+    The networks are ``active[begin:end]``; row i of `homes` keeps the `Home` of network i, which is of the types of
+    `home`.
+    """
+    lanes, width = shape.lanes, shape.width
+
+    @joined
+    def copy_weights(own: Array, packed: Array, fan_in: int, fan_out: int, into: bool) -> None:
+        for top in range(0, fan_in, _ROWS):
+            for column in range(0, fan_out, width):
+                wide, count = lanes if fan_out - column <= lanes else width, min(width, fan_out - column)
+                for i in range(top, min(top + _ROWS, fan_in)):
+                    row = part(own, i * fan_out + column, count)
+                    panel = part(packed, column * fan_in + i * wide, count)
+                    if into:
+                        for j in range(count):
+                            panel[j] = row[j]
+                    else:
+                        for j in range(count):
+                            row[j] = panel[j]
+
+    @joined
+    def copy_layers(home: Home, own: Array, packed: Array, into: bool) -> None:
+        if own.size == 0:
+            return
+        at, n_layers = 0, home.weights_at.size
+        for layer in range(n_layers):
+            fan_in, fan_out, begin = home.units[layer], home.units[layer + 1], home.weights_at[layer]
+            n_weights = fan_in * fan_out
+            copy_weights(part(own, at, n_weights), part(packed, begin, packed.size - begin), fan_in, fan_out, into)
+            at += n_weights
+        for layer in range(n_layers):
+            fan_out = home.units[layer + 1]
+            row, panel = part(own, at, fan_out), part(packed, home.biases_at[layer], fan_out)
+            copy_weights(row, panel, 1, fan_out, into)
+            at += fan_out
+
+    @compiled
+    def copy(home: Home, homes: Array, active: Places, begin: int, end: int, into: bool) -> None:
+        for place in range(begin, end):
+            its = kept_at(home, homes, active[place])
+            copy_layers(its, its.parameters, its.panel_parameters, into)
+            copy_layers(its, its.first, its.panel_first, into)
+            copy_layers(its, its.second, its.panel_second, into)
+            if its.unscaled.size > 0:
+                copy_weights(its.unscaled, its.panel_unscaled, its.units[0], its.units[1], into)
+
+    return copy

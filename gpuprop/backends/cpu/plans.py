@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from gpuprop.backends.choosing import check_plan_name, only_one, plain_steps, rounding_note, sharded
 from gpuprop.backends.cpu import fused, joint
-from gpuprop.backends.cpu.joint_plan import JointPlan
+from gpuprop.backends.cpu.joint_plan import JointPlan, groups_of
 from gpuprop.backends.cpu.shared_steps import SharedStepsPlan, worth_sharing
 from gpuprop.backends.cpu.subnormals import subnormals_flushed
 from gpuprop.errors import PlanError
@@ -50,15 +50,21 @@ def plan(trainings: Sequence[Training], want: str) -> Plan:
 
 
 def _joint(trainings: Sequence[Training], want: str) -> JointPlan:
-    """Return the plan of several trainings, if at least two of them can share their updates, or one has done so."""
+    """Return the plan of several trainings, if at least two of them can share their calls, or one has done so.
+
+    Short trainings do so only if the path was asked for by name.
+    """
     if want not in ("auto", "joint"):
         raise PlanError(f"plan {want!r} makes the updates of one network, got {len(trainings)}; use plan='joint'")
-    faults = [joint.cannot_join(training) for training in trainings]
-    able = [training for training, fault in zip(trainings, faults, strict=True) if fault is None]
-    if len(able) < 2 and not any(training.joined for training in able):
+    groups = groups_of(trainings, asked=want == "joint")
+    if not groups:
+        faults = [joint.cannot_join(training) for training in trainings]
+        able = [training for training, fault in zip(trainings, faults, strict=True) if fault is None]
         fault = next((fault for fault in faults if fault is not None), "there is only one network")
+        if len(able) > 1:
+            fault = joint.not_worth_joining(able) or "no two networks are of one kind"
         raise PlanError(f"plan 'joint': {fault}")
-    return JointPlan(trainings)
+    return JointPlan(trainings, groups)
 
 
 def _steps(training: Training, why: str) -> StepsPlan:

@@ -5,8 +5,10 @@ some forty arrays. Each of its functions would get hundreds of arguments, and wo
 field; the compiler needs a second and more to find out that most of that work is useless.
 
 When Python calls compiled code, a tuple of a class marked with `by_address` is written to memory and stays there until
-the call ends. The compiled functions pass on its address and load only the fields that they name. They cannot do
-anything else with such a tuple.
+the call ends. The compiled functions pass on its address and load only the fields that they name.
+
+The tuples of many networks are kept in the rows of an array (`keep`), from which compiled code takes the one that it
+wants (`kept_at`). The arrays that they name must live as long as the rows are used.
 """
 
 from __future__ import annotations
@@ -17,9 +19,14 @@ import numba
 from numba import types
 from numba.core import cgutils
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
-from numba.extending import NativeValue, lower_getattr_generic, models, register_model, typeof_impl, unbox
+from numba.extending import NativeValue, intrinsic, lower_getattr_generic, models, register_model, typeof_impl, unbox
 
-__all__ = ["by_address"]
+from gpuprop.backends.cpu.compiling import compiled
+
+__all__ = ["ROW_BYTES", "by_address", "keep", "kept_at"]
+
+ROW_BYTES = 2048
+"""The bytes of a row that holds a tuple."""
 
 Class = TypeVar("Class", bound=type[tuple[Any, ...]])
 
@@ -85,3 +92,45 @@ def _store(kind: _Address, value: Any, c: Any) -> Any:
             wrong = native.is_error
         failed = c.builder.or_(failed, wrong)
     return NativeValue(address, is_error=failed)
+
+
+@intrinsic
+def _store_in(context, given, rows, i):  # type: ignore[no-untyped-def]
+    """Write the fields of a tuple to row i of an array of bytes."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source, array, i = arguments
+        content = source.type.pointee
+        if context.get_abi_sizeof(content) > ROW_BYTES:
+            raise TypeError(f"a tuple has {context.get_abi_sizeof(content)} bytes, expected at most {ROW_BYTES}")
+        row = _row(context, builder, signature.args[1], array, i, source.type)
+        cgutils.raw_memcpy(builder, row, source, context.get_constant(types.intp, 1), context.get_abi_sizeof(content))
+        return context.get_dummy_value()
+
+    return types.none(given, rows, types.intp), build
+
+
+@intrinsic
+def kept_at(context, like, rows, i):  # type: ignore[no-untyped-def]
+    """Return the tuple in row i, which has the types of the tuple `like`; without rows that tuple itself."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        given, array, i = arguments
+        kind = signature.args[1]
+        n_rows = builder.extract_value(context.make_array(kind)(context, builder, array).shape, 0)
+        there = builder.icmp_signed(">", n_rows, n_rows.type(0))
+        return builder.select(there, _row(context, builder, kind, array, i, given.type), given)
+
+    return like(like, rows, types.intp), build
+
+
+def _row(context: Any, builder: Any, kind: Any, array: Any, i: Any, pointer: Any) -> Any:
+    """Return the address of a row as one of the given type."""
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [builder.mul(i, i.type(ROW_BYTES))]), pointer)
+
+
+@compiled
+def keep(given: Any, rows: Any, i: int) -> None:
+    """Keep a tuple in row i of an array of shape (n, `ROW_BYTES`), uint8."""
+    _store_in(given, rows, i)
