@@ -1,29 +1,65 @@
 """The pages of this folder as a site: ``python -m sphinx -W --keep-going docs site``.
 
 The pages are plain Markdown that reads as well where it lies. What a site needs beyond that is made here: the order of
-the pages, and a page for each source file that a link points into, with a place for every line.
+the pages, a page for each source file that a link points into, formulas as MathML, `llms.txt` and the pages as plain
+Markdown. `reference.py` and `formulas.py` make the reference and the page of formulas, `notebooks.py` the notebooks of
+the lessons. The build needs no network, and neither does the site.
 """
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
+import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_for_filename
 
-ROOT = Path(__file__).resolve().parent.parent
+DOCS = Path(__file__).resolve().parent
+ROOT = DOCS.parent
+sys.path.insert(0, str(DOCS))
+
+import formulas  # noqa: E402  # they lie beside this file
+import notebooks  # noqa: E402
+import reference  # noqa: E402
+
+from gpuprop.version import __version__  # noqa: E402
 
 project = "gpuprop"
 author = copyright = "The gpuprop developers"
-extensions = ["myst_parser"]
-root_doc = "README"
-exclude_patterns = ["_build"]
+version = release = __version__
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.intersphinx"]
+root_doc = "index"
+# Two pages are for those who read the folder: here stand index.md and the reference in their places.
+exclude_patterns = ["_build", "README.md", "guide/where.md"]
+source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 myst_heading_anchors = 3
+myst_enable_extensions = ["dollarmath", "colon_fence", "attrs_inline"]
+html_math_renderer = "mathml"
+default_role = "py:obj"  # a name between single quotes links to its page where it has one
+autodoc_typehints = "none"  # the docstrings say the types, with shapes and dtypes
+autodoc_member_order = "bysource"
+napoleon_google_docstring = False
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+napoleon_preprocess_types = True
+napoleon_type_aliases = {
+    "ndarray": "numpy.ndarray",
+    "array_like": ":term:`array_like`",
+    "Generator": "numpy.random.Generator",
+    "DataFrame": "pandas.DataFrame",
+    "dtype": "numpy.dtype",
+    **{one.path.rpartition(".")[2]: one.path for one in reference.public_names() if one.kind == "class"},
+}
+nitpicky = False
+suppress_warnings = ["myst.xref_missing", "ref.python"]
 myst_url_schemes = ["http", "https", "source"]
 html_theme = "furo"
 html_title = "gpuprop"
@@ -36,7 +72,9 @@ html_theme_options = {
     "dark_css_variables": {"color-brand-primary": "#6cbcf0", "color-brand-content": "#6cbcf0"},
 }
 
-ORDER = ["lessons/README", "exercises", "watching"]
+#: The pages that the landing page names first; the rest follow in the order of the alphabet.
+ORDER = ["guide/README", "reference/index", "lessons/README", "play", "exercises", "watching"]
+LATER = ["formats", "cpu-speed", "sources", "reading"]
 _OUTWARD = re.compile(r"\]\(((?:\.\./)+[^)\s]*)\)")
 
 
@@ -48,13 +86,20 @@ def _prepare(app: Any, docname: str, source: list[str]) -> None:
         path = posixpath.normpath(posixpath.join("docs", posixpath.dirname(docname), target))
         return match[0] if path.startswith("docs/") else f"](source:{path}{'#' + line if line else ''})"
 
-    source[0] = _OUTWARD.sub(outward, source[0])
+    source[0] = _OUTWARD.sub(outward, source[0]).replace("(guide/where.md)", "(reference/index.rst)")
+    if docname.startswith("lessons/") and notebooks.program_of(source[0]) is not None:
+        link = f'<a href="../notebooks/{posixpath.basename(docname)}.ipynb" download>Take this lesson as a notebook</a>'
+        source[0] = notebooks.with_lines(source[0]).replace("\n## ", f"\n{link}\n\n## ", 1)
     if docname == root_doc:
-        rest = sorted(name for name in app.env.found_docs if "/" not in name and name not in (*ORDER, root_doc))
-        source[0] += _toctree([*ORDER, *rest])
-    elif docname == "lessons/README":
-        lessons = (name.removeprefix("lessons/") for name in app.env.found_docs if name.startswith("lessons/"))
-        source[0] += _toctree(sorted(name for name in lessons if name != "README"))
+        named = {*ORDER, *LATER, root_doc}
+        rest = sorted(name for name in app.env.found_docs if "/" not in name and name not in named)
+        source[0] += _toctree([*ORDER, *rest, *LATER])
+    elif docname.endswith("/README"):
+        folder = docname.removesuffix("README")
+        pages = sorted(name.removeprefix(folder) for name in app.env.found_docs if name.startswith(folder))
+        # The guide's pages stand in the order in which its list names them, the lessons in that of their numbers.
+        pages.sort(key=lambda name: source[0].find(f"]({name}.md)"))
+        source[0] += _toctree([name for name in pages if name != "README"])
 
 
 def _toctree(names: list[str]) -> str:
@@ -109,8 +154,171 @@ def _write_sources(app: Any, error: Exception | None) -> None:
         )
 
 
+# --- what is made for the build --------------------------------------------------------------------------------
+
+
+def _make_pages(app: Any) -> None:
+    """Write the sources of the pages that are made from the library; git ignores them."""
+    reference.write_pages(DOCS / "reference", formulas.page())
+
+
+# --- links to other projects -----------------------------------------------------------------------------------
+
+#: What the docstrings name of other projects. A build asks no server for an inventory: these few lines are it.
+_OTHERS: dict[str, tuple[str, dict[str, str]]] = {
+    "numpy": (
+        "https://numpy.org/doc/stable/",
+        {
+            "numpy.ndarray py:class": "reference/generated/numpy.ndarray.html",
+            "numpy.dtype py:class": "reference/generated/numpy.dtype.html",
+            "numpy.random.Generator py:class": "reference/random/generator.html",
+            "array_like std:term": "glossary.html#term-array_like",
+        },
+    ),
+    "sklearn": (
+        "https://scikit-learn.org/stable/",
+        {
+            f"sklearn.{name} py:class": f"modules/generated/sklearn.{name}.html"
+            for name in (
+                "neural_network.MLPClassifier",
+                "neural_network.MLPRegressor",
+                "model_selection.GridSearchCV",
+                "pipeline.Pipeline",
+                "base.BaseEstimator",
+            )
+        },
+    ),
+    "cupy": ("https://docs.cupy.dev/en/stable/", {"cupy.ndarray py:class": "reference/generated/cupy.ndarray.html"}),
+    "numba": (
+        "https://numba.readthedocs.io/en/stable/",
+        {
+            "numba.njit py:function": "user/jit.html",
+            "numba.cuda.jit py:function": "cuda-reference/kernel.html#numba.cuda.jit",
+        },
+    ),
+    "pandas": (
+        "https://pandas.pydata.org/docs/",
+        {"pandas.DataFrame py:class": "reference/api/pandas.DataFrame.html"},
+    ),
+}
+
+
+def _inventories(folder: Path) -> dict[str, tuple[str, str]]:
+    """Write an inventory for each other project, and return where it is, as Sphinx wants to know it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for project, (address, objects) in _OTHERS.items():
+        lines = "".join(f"{what} 1 {place} -\n" for what, place in objects.items())
+        head = f"# Sphinx inventory version 2\n# Project: {project}\n# Version:\n"
+        head += "# The remainder of this file is compressed using zlib.\n"
+        (folder / f"{project}.inv").write_bytes(head.encode() + zlib.compress(lines.encode()))
+        found[project] = (address, str(folder / f"{project}.inv"))
+    return found
+
+
+def _configure(app: Any, config: Any) -> None:
+    """Point intersphinx at the inventories before it looks for them."""
+    config.intersphinx_mapping = _inventories(Path(app.doctreedir) / "inventories")
+
+
+# --- formulas --------------------------------------------------------------------------------------------------
+
+
+def _inline_formula(writer: Any, node: nodes.math) -> None:
+    writer.body.append(tex2mathml(node.astext(), as_block=False))
+    raise nodes.SkipNode
+
+
+def _block_formula(writer: Any, node: nodes.math_block) -> None:
+    writer.body.append(f'<div class="formula">{tex2mathml(node.astext(), as_block=True)}</div>\n')
+    raise nodes.SkipNode
+
+
+# --- notebooks -------------------------------------------------------------------------------------------------
+
+
+def _write_notebooks(app: Any, error: Exception | None) -> None:
+    """Write each lesson as a notebook, to be downloaded from its page."""
+    if error is not None:
+        return
+    folder = Path(app.outdir) / "notebooks"
+    folder.mkdir(exist_ok=True)
+    for page in sorted((DOCS / "lessons").glob("[0-9]*.md")):
+        text = json.dumps(notebooks.notebook(page), indent=1, ensure_ascii=False)
+        (folder / f"{page.stem}.ipynb").write_text(text + "\n", encoding="utf-8")
+
+
+# --- the playground -------------------------------------------------------------------------------------------
+
+
+def _write_playground(app: Any, error: Exception | None) -> None:
+    """Write the page that `play.md` shows in its frame."""
+    from gpuprop.learn.play import render, worked_problem, xor_problem
+
+    if error is None:
+        page = Path(app.outdir) / "playground.html"
+        page.write_text(render([worked_problem(), xor_problem()]), encoding="utf-8")
+
+
+# --- for readers that are programs -----------------------------------------------------------------------------
+
+
+def _write_markdown(app: Any, error: Exception | None) -> None:
+    """Write each page as plain Markdown beside it, and ``llms.txt``, which lists them."""
+    if error is not None:
+        return
+    out = Path(app.outdir)
+    texts = {f"reference/{name}": text for name, text in reference.markdown_pages().items()}
+    for name in sorted(app.env.found_docs):
+        source = Path(app.env.doc2path(name))
+        if source.suffix == ".md":
+            texts[name] = _for_programs(source.read_text(encoding="utf-8"), name)
+    for name, text in texts.items():
+        (out / f"{name}.md").parent.mkdir(parents=True, exist_ok=True)
+        (out / f"{name}.md").write_text(text, encoding="utf-8")
+    (out / "llms.txt").write_text(_llms(texts), encoding="utf-8")
+
+
+def _for_programs(text: str, docname: str) -> str:
+    """Return a page whose links to sources point at the pages that the site has of them."""
+
+    def outward(match: re.Match[str]) -> str:
+        target, _, line = match[1].partition("#")
+        path = posixpath.normpath(posixpath.join("docs", posixpath.dirname(docname), target))
+        if path.startswith("docs/"):
+            return match[0]
+        file = path if (ROOT / path).is_file() else f"{path}/README.md"
+        return f"]({'../' * docname.count('/')}source/{file}.html{'#' + line if line else ''})"
+
+    return _OUTWARD.sub(outward, text)
+
+
+def _llms(texts: dict[str, str]) -> str:
+    """Return the list of pages in the form of llmstxt.org."""
+    parts = {"Guide": "guide/", "Reference": "reference/", "Lessons": "lessons/", "Pages": ""}
+    found: dict[str, list[str]] = {part: [] for part in parts}
+    for name, text in texts.items():
+        part = next(part for part, folder in parts.items() if name.startswith(folder))
+        title = re.search(r"^# (.*)$", text, re.M)
+        found[part].append(f"- [{title[1] if title else name}]({name}.md)")
+    lines = [
+        "# gpuprop",
+        "",
+        "> Multilayer perceptrons on CPUs and NVIDIA GPUs: fast to train, and every number can be seen.",
+    ]
+    for part, links in found.items():
+        lines += ["", f"## {part}", "", *links]
+    return "\n".join(lines) + "\n"
+
+
 def setup(app: Any) -> None:
     """Connect the above."""
+    app.add_html_math_renderer("mathml", (_inline_formula, None), (_block_formula, None))
+    app.connect("config-inited", _configure, priority=1)
+    app.connect("builder-inited", _make_pages)
     app.connect("source-read", _prepare)
     app.connect("doctree-resolved", _resolve)
     app.connect("build-finished", _write_sources)
+    app.connect("build-finished", _write_notebooks)
+    app.connect("build-finished", _write_playground)
+    app.connect("build-finished", _write_markdown)

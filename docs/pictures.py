@@ -32,6 +32,7 @@ COMMANDS: dict[str, list[str]] = {
     "images/peers.png": [
         *("-m", "gpuprop", "bench", "peers", "--read", "../benchmarks/results/cpu/xeon.json", "--picture", "OUT"),
     ],
+    "images/play.png": ["play_picture.py", "OUT"],  # needs Chromium
     "images/mnist-training.png": ["-m", "gpuprop", "train", "mnist", "--out", "RUN"],
 }
 

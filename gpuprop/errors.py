@@ -38,39 +38,114 @@ _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u206
 
 
 class GpupropError(Exception):
-    """Base class of gpuprop's own errors."""
+    """Base class of gpuprop's own errors.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> try:
+    ...     gpuprop.load("no-such-model.safetensors")
+    ... except gpuprop.GpupropError as error:
+    ...     print(type(error).__name__)
+    ModelFileError
+    """
 
 
 class BackendUnavailableError(GpupropError, RuntimeError):
-    """A device was asked for by name and cannot be used; the message says what to install."""
+    """A device was asked for by name and cannot be used; the message says what to install.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> try:
+    ...     gpuprop.Network((2, 1), device="cuda:99")
+    ... except gpuprop.BackendUnavailableError as error:
+    ...     print("cuda" in str(error))
+    True
+    """
 
 
 class CommunicatorError(GpupropError, RuntimeError):
-    """The processes of a training cannot go on together; the message says which of them has failed, or differs."""
+    """The processes of a training cannot go on together; the message says which of them has failed, or differs.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> issubclass(gpuprop.CommunicatorError, gpuprop.GpupropError)
+    True
+    """
 
 
 class DeviceError(GpupropError, RuntimeError):
-    """A GPU failed in the middle of its work; what was on it is lost."""
+    """A GPU failed in the middle of its work; what was on it is lost.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> issubclass(gpuprop.DeviceError, gpuprop.GpupropError)
+    True
+    """
 
 
 class DeviceMemoryError(GpupropError, MemoryError):
-    """The memory of a GPU does not suffice; the message says what was needed and what to make smaller."""
+    """The memory of a GPU does not suffice; the message says what was needed and what to make smaller.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> issubclass(gpuprop.DeviceMemoryError, gpuprop.GpupropError)
+    True
+    """
 
 
 class DataError(GpupropError, ValueError):
-    """A data set or a data file is not what it should be; names file, place and expectation."""
+    """A data set or a data file is not what it should be; names file, place and expectation.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> try:
+    ...     gpuprop.datasets.load("no-such-file.csv")
+    ... except gpuprop.DataError as error:
+    ...     print(str(error)[:16])
+    no-such-file.csv
+    """
 
 
 class ModelFileError(GpupropError, ValueError):
-    """A model file is truncated, corrupted, oversized, hostile or of an unknown format."""
+    """A model file is truncated, corrupted, oversized, hostile or of an unknown format.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> try:
+    ...     gpuprop.load("no-such-model.safetensors")
+    ... except gpuprop.ModelFileError as error:
+    ...     print(str(error)[:13])
+    no-such-model
+    """
 
 
 class PlanError(GpupropError, ValueError):
-    """A path that was asked for by name cannot make the updates of a training; the message says why."""
+    """A path that was asked for by name cannot make the updates of a training; the message says why.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> issubclass(gpuprop.PlanError, gpuprop.GpupropError)
+    True
+    """
 
 
 class ResumeError(GpupropError, ValueError):
-    """A training cannot go on from where another one stood; the message names each difference."""
+    """A training cannot go on from where another one stood; the message names each difference.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> issubclass(gpuprop.ResumeError, gpuprop.GpupropError)
+    True
+    """
 
 
 class TrainingEnded(GpupropError, RuntimeError):  # noqa: N818  # an end that was asked for is no error
@@ -80,6 +155,13 @@ class TrainingEnded(GpupropError, RuntimeError):  # noqa: N818  # an end that wa
     ----------
     signal : signal.Signals
         SIGTERM, SIGHUP or SIGUSR1.
+
+    Examples
+    --------
+    >>> import signal
+    >>> import gpuprop
+    >>> gpuprop.TrainingEnded("ended by SIGTERM", signal=signal.SIGTERM).signal.name
+    'SIGTERM'
     """
 
     def __init__(self, message: str, *, signal: Signals) -> None:
@@ -96,6 +178,12 @@ class NonFiniteLossError(GpupropError, ArithmeticError):
         Where it began, counted from 1; ``step`` counts the updates within the epoch.
     layer : str
         The first place, in the order of the algorithm, that held a non-finite number.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> issubclass(gpuprop.NonFiniteLossError, gpuprop.GpupropError)
+    True
     """
 
     def __init__(self, message: str, *, epoch: int, step: int, layer: str) -> None:

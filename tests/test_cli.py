@@ -24,6 +24,7 @@ COMMANDS = (
     "predict",
     "trace",
     "diagram",
+    "play",
     "gradcheck",
     "exercise",
     "selfcheck",

@@ -12,7 +12,13 @@ from tests.example_tools import EXAMPLES, load_example
 
 @pytest.mark.parametrize(
     ("name", "options", "accuracy"),
-    [("xor", {}, 1.0), ("digits", {"epochs": 8}, 0.9), ("mnist", {"epochs": 1, "rows": 10000}, 0.85)],
+    [
+        ("xor", {}, 1.0),
+        ("digits", {"epochs": 8}, 0.9),
+        ("mnist", {"epochs": 1, "rows": 10000}, 0.85),
+        ("mnist_best", {"recipe": "dropout", "epochs": 1, "rows": 1000}, 0.2),
+        ("mnist_best", {"recipe": "deformations", "epochs": 1, "rows": 1000}, 0.2),
+    ],
 )
 def test_example(name: str, options: dict[str, Any], accuracy: float, tmp_path: Path) -> None:
     picture = tmp_path / f"{name}.png"
@@ -21,6 +27,6 @@ def test_example(name: str, options: dict[str, Any], accuracy: float, tmp_path: 
 
 
 def test_every_example_is_tested() -> None:
-    tested = {"xor", "digits", "mnist", "worked_example"}  # the last one in test_examples_worked.py
+    tested = {"xor", "digits", "mnist", "mnist_best", "worked_example"}  # the last one in test_examples_worked.py
     lessons = {path.stem for path in EXAMPLES.glob("lesson_*.py")}  # in test_lessons.py
     assert {path.stem for path in EXAMPLES.glob("*.py")} - lessons == tested

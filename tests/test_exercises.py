@@ -193,3 +193,28 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ):
         assert cli.fail(*wrong).status == 2
     assert "cannot be read" in cli.fail("exercise", 1, "--check", tmp_path / "none.py").err
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_the_solution_is_right_and_stands_on_the_page(
+    number: int, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    cli = Cli(capsys)
+    task = EXERCISES[number - 1]
+    printed = cli.run("exercise", number, "--solution").out
+    assert "..." not in printed
+    place = tmp_path / "solution.py"
+    place.write_text(printed)
+    assert check(task, place) is None
+    said = cli.run("exercise", number, "--hint").out
+    page = Path(__file__).parent.parent / "docs" / "exercises.md"
+    if page.exists():  # in a checkout
+        text = page.read_text()
+        assert printed in text
+        assert " ".join(said.split()) in " ".join(text.split())
+
+
+def test_help_is_asked_for_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    cli = Cli(capsys)
+    assert "got --hint without N" in cli.fail("exercise", "--hint").err
+    assert "got --hint and --solution, expected one of them" in cli.fail("exercise", 1, "--hint", "--solution").err

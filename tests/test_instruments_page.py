@@ -36,9 +36,10 @@ def test_every_callback_that_ships_is_on_the_page() -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        "cli.run_list", "estimators.trust", "learn.report.charts", "model.explanations", "model.views",
-        "training.calibration", "training.callbacks.base", "training.callbacks.csv_file",
-        "training.callbacks.kept_models", "training.callbacks.progress", "training.profiling", "training.rate_finder",
+        "cli.run_list", "datasets.augmented", "datasets.deformations", "estimators.base", "estimators.trust",
+        "learn.report.charts", "measure.bench.speedrun", "model.explanations", "model.views", "training.calibration",
+        "training.callbacks.base", "training.callbacks.csv_file", "training.callbacks.kept_models",
+        "training.callbacks.progress", "training.profiling", "training.rate_finder",
     ],
 )  # fmt: skip
 def test_the_examples_of_the_docstrings_run(module: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,8 +22,10 @@ from tests.example_tools import EXAMPLES
 
 ROOT = EXAMPLES.parent
 DOCS = ROOT / "docs"
+#: Made for the build of the site, and ignored by git.
+MADE = DOCS / "reference"
 PAGES = sorted((DOCS / "lessons").glob("[0-9]*.md"))
-ALL_PAGES = sorted(DOCS.rglob("*.md"))
+ALL_PAGES = sorted(page for page in DOCS.rglob("*.md") if MADE not in page.parents)
 LESSON = re.compile(r"^    python examples/lesson_(\w+)\.py$", re.M)
 
 
@@ -147,9 +149,10 @@ APART = "scaling.md"
 )
 def test_python_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {"__name__": "page"}
+    module = ModuleType("page")  # which dataclasses of a page look up
+    monkeypatch.setitem(sys.modules, "page", module)
     for block in blocks(page, "python"):
-        exec(compile(block, page.name, "exec"), names)
+        exec(compile(block, page.name, "exec", dont_inherit=True), vars(module))
 
 
 @pytest.mark.parametrize("page", [page for page in ALL_PAGES if blocks(page, "console")], ids=page_name)
@@ -219,6 +222,28 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run([*command, str(DOCS), str(folder / "site")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder / "site"
+
+
+def test_the_site_has_its_parts(site: Path) -> None:
+    """A landing page, the playground, a notebook for each lesson, formulas as MathML, and all of it as Markdown."""
+    assert "See it move" in (site / "index.html").read_text()
+    assert "const ACTIVATIONS" in (site / "playground.html").read_text()
+    assert [page.stem for page in sorted((site / "notebooks").glob("*.ipynb"))] == [page.stem for page in PAGES]
+    formulas = (site / "reference" / "formulas.html").read_text()
+    assert formulas.count("<math") > 20
+    network = (site / "reference" / "gpuprop.Network.html").read_text()
+    assert "https://numpy.org/doc/stable/reference/generated/numpy.ndarray.html" in network
+    assert 'href="gpuprop.Activation.html' in network
+    listed = re.findall(r"\]\(([^)]+)\)", (site / "llms.txt").read_text())
+    assert all((site / page).exists() for page in listed)
+    pages = {page.relative_to(site).with_suffix(".md").as_posix() for page in site.rglob("*.html")}
+    generated = {"genindex.md", "search.md", "playground.md"} | {name for name in pages if name.startswith("source/")}
+    assert pages - generated - {name for name in pages if "/group-" in name} == set(listed)
+
+
+def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        assert re.findall(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=\"https?:[^>]*>", page.read_text()) == [], page
 
 
 def test_the_site_has_a_place_for_every_line_that_is_linked_to(site: Path) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score, log_loss, make_scorer, mean_absolute_error, roc_auc_score
 
 import gpuprop
+from gpuprop.model import evaluation
 from gpuprop.training.records import Patience
 from tests.cli_tools import Cli, read_csv, save_plants, save_prices, write_plants, write_prices
 
@@ -321,6 +323,15 @@ def test_evaluate_computes_metrics_of_networks_and_tables(cli: Cli, tmp_path: Pa
     cli.run("train", table, "--target", "label", "--out", of_table, *options)
     found = json.loads(cli.run("evaluate", of_table, table, "--metric", "f1_macro,accuracy", "--json").out)
     assert found["metrics"]["accuracy"] == pytest.approx(found["accuracy"])
+    two, of_two = tmp_path / "two.csv", tmp_path / "two"
+    two.write_text("a,b,y\n" + "".join(f"{i % 7},{i % 5},{'yes' if i % 7 > 3 else 'no'}\n" for i in range(120)))
+    cli.run("train", two, "--target", "y", "--out", of_two, *options)
+    found = json.loads(cli.run("evaluate", of_two, two, "--metric", "f1,roc_auc", "--json").out)["metrics"]
+    model = gpuprop.load(of_two / "model.safetensors")
+    frame = pd.read_csv(two)
+    truth = frame["y"] == "yes"
+    assert found["f1"] == pytest.approx(f1_score(truth, model.predict(frame) == "yes"))
+    assert found["roc_auc"] == pytest.approx(roc_auc_score(truth, model.predict_proba(frame)[:, 1]))
     prices, of_prices = write_prices(tmp_path / "prices.csv"), tmp_path / "prices"
     cli.run("train", prices, "--target", "y", "--out", of_prices, *options)
     found = json.loads(cli.run("evaluate", of_prices, prices, "--metric", "r2,neg_max_error", "--json").out)
@@ -333,3 +344,35 @@ def test_scorers_of_ones_own() -> None:
     trainer = trained((5, 3), Y3, "categorical_cross_entropy", metrics={"mine": scorer})
     predicted = trainer.network.predict(X[60:])
     assert trainer.history["validation_mine"][-1] == pytest.approx(f1_score(Y3[60:], predicted, average="weighted"))
+
+
+def test_metrics_are_called_once_an_epoch_with_validation_rows_and_cost_no_forward_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    X = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    y = (X[:, 0] > 0).astype(int)
+    passes: list[int] = []
+    real = evaluation.loss_and_score
+
+    def counted(layers: Any, data: Any, *arguments: Any, **options: Any) -> Any:
+        passes.append(data.n_samples)
+        return real(layers, data, *arguments, **options)
+
+    monkeypatch.setattr(evaluation, "loss_and_score", counted)
+    for metrics in ((), ("f1_macro", "roc_auc")):
+        passes.clear()
+        net = gpuprop.Network((4, 3, 2), loss="categorical_cross_entropy", seed=0, device="numpy")
+        gpuprop.Trainer(net, epochs=3, batch_size=20, validation=0.25, metrics=metrics).fit(X, y)
+        assert passes == [15, 15, 15]
+
+    rows: list[int] = []
+
+    def seen(y: Any, predicted: Any) -> float:
+        rows.append(len(y))
+        return 1.0
+
+    net = gpuprop.Network((4, 3, 2), loss="categorical_cross_entropy", seed=0, device="numpy")
+    trainer = gpuprop.Trainer(net, epochs=3, validation=0.25, metrics={"seen": seen})
+    rows.clear()  # what fits the task is tried when the trainer is made
+    trainer.fit(X, y)
+    assert rows == [15, 15, 15]

@@ -76,6 +76,12 @@ class Choice:
         The library that computes on it, e.g. ``"numpy"``.
     reason : str
         One line that says what was chosen and why.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> gpuprop.backends.choose("numpy").device
+    'numpy'
     """
 
     device: str
@@ -97,6 +103,12 @@ class Availability:
         One line: what it is, or why it cannot be used and what to install.
     versions : dict of str to str
         The distributions that the device needs, with their versions; one that is not installed is left out.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> [found.usable for found in gpuprop.backends.availability() if found.device == "numpy"]
+    [True]
     """
 
     device: str
@@ -124,6 +136,12 @@ def choose(device: str = "auto") -> Choice:
         If the name is unknown or malformed; TypeError if it is not a string.
     BackendUnavailableError
         If a device other than ``auto`` was asked for and cannot be used; the message says what is missing.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> gpuprop.backends.choose("numpy").device
+    'numpy'
     """
     name, reason = resolve(device)
     if name != "cpu":
@@ -133,7 +151,21 @@ def choose(device: str = "auto") -> Choice:
 
 
 def get_ops(device: str = "auto") -> Backend:
-    """Return the primitives of the device that `choose` picks for `device`; the errors are those of `choose`."""
+    """Return the primitives of the device that `choose` picks for `device`; the errors are those of `choose`.
+
+    Raises
+    ------
+    BackendUnavailableError
+        If a device that was asked for by name cannot be used.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import gpuprop
+    >>> ops = gpuprop.backends.get_ops("numpy")
+    >>> ops.to_numpy(ops.asarray(np.array([1.0, 2.0]), np.dtype("float64"))).tolist()
+    [1.0, 2.0]
+    """
     name, _ = resolve(device)
     if name.startswith("cuda"):
         from gpuprop.backends.cuda.emulated import EmulatingOps
@@ -179,7 +211,21 @@ def _runtime(name: str) -> Runtime:
 
 
 def resolve(device: str) -> tuple[str, str]:
-    """Return the name of the device that `choose` picks, and the reason; choosing ``cpu`` does not import Numba."""
+    """Return the name of the device that `choose` picks, and the reason; choosing ``cpu`` does not import Numba.
+
+    Raises
+    ------
+    ValueError
+        If there is no such device.
+    BackendUnavailableError
+        If a device that was asked for by name cannot be used.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> gpuprop.backends.resolve("numpy")[0]
+    'numpy'
+    """
     override = os.environ.get(ENVIRONMENT_VARIABLE)
     asked = ENVIRONMENT_VARIABLE if override else "device"
     name = _checked_name(override or device, asked)
@@ -196,7 +242,14 @@ def resolve(device: str) -> tuple[str, str]:
 
 
 def availability() -> list[Availability]:
-    """Return what this machine can do with each device; the devices that always work come first."""
+    """Return what this machine can do with each device; the devices that always work come first.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> sorted({"cpu", "numpy"} & {found.device for found in gpuprop.backends.availability()})
+    ['cpu', 'numpy']
+    """
     fault = loops_fault()
     cpu = f"plain NumPy: {fault}" if fault else "NumPy with compiled loops"
     cuda = ("cupy", "cupy-cuda12x", "cupy-cuda13x", "numba", "numba-cuda")

@@ -37,6 +37,7 @@ def application() -> typer.Typer:
         export,
         gradcheck,
         info,
+        play,
         predict,
         report,
         run_list,
@@ -58,7 +59,7 @@ def application() -> typer.Typer:
     )
     app.callback(invoke_without_command=True)(_root)
     of_runs = (train, watch, evaluate, predict, explain, run_list, report, export)
-    modules = (*of_runs, trace, diagram, exercise, gradcheck, selfcheck, bench, warm, info)
+    modules = (*of_runs, trace, diagram, play, exercise, gradcheck, selfcheck, bench, warm, info)
     for module in modules:
         module.register(app)
     for command in app.registered_commands:

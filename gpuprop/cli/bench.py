@@ -86,6 +86,17 @@ Examples:
   gpuprop bench together --config small --networks 100,1000 --epochs 60 --rounds 3
 """
 
+_SPEEDRUN_HELP = """Time how long a network takes to test accuracies of MNIST: 97.5, 98.0 and 98.5 %.
+
+Each mark has a recipe, which is trained with one seed after the other until a t-test says with p < 0.01 that the mean
+test accuracy is above the mark, at most --seeds times. The seconds are those of a training, without compiling.
+
+\b
+Examples:
+  gpuprop bench speedrun
+  gpuprop bench speedrun --mark 98 --seeds 64 --report speedrun.json
+"""
+
 Rounds = Annotated[int, typer.Option(metavar="N", min=1, help="Number of samples of each contender.")]
 Report = Annotated[
     Path | None, typer.Option("--report", metavar="FILE", help="Write all results to this file, as JSON.")
@@ -115,6 +126,7 @@ def register(app: typer.Typer) -> None:
     bench.command("epoch", help=_EPOCH_HELP, short_help="A whole epoch of MNIST.")(epoch)
     bench.command("scale", help=SCALE_HELP, short_help="Several processes for one training.")(scale)
     bench.command("tile", help=_TILE_HELP, short_help="The multiplication of the CPU's fused tier against BLAS.")(tile)
+    bench.command("speedrun", help=_SPEEDRUN_HELP, short_help="Seconds to an accuracy of MNIST.")(speedrun)
     bench.command("together", help=_TOGETHER_HELP, short_help="Many networks of one shape, against vmap.")(together)
     bench.command(
         "peers",
@@ -259,6 +271,35 @@ def together(
         output.progress(f"{bench.CASES[name]}")
         entries += bench.entries(name, counts, ops.device, epochs=epochs, rounds=rounds, contenders=bench.installed())
     output.finish("together", entries, bench.table(entries))
+
+
+def speedrun(
+    device: Device = "auto",
+    mark: Annotated[str, typer.Option(metavar="PERCENT,...", help="Some of 97.5, 98, 98.5.")] = "97.5,98,98.5",
+    seeds: Annotated[int, typer.Option(metavar="N", min=2, help="The most seeds of a mark.")] = 32,
+    report: Report = None,
+    json: Json = False,
+) -> None:
+    """Train, test the mean, print."""
+    from gpuprop.measure.bench import speedrun as bench
+
+    known = {f"{100 * one:g}": one for one in bench.MARKS}
+    chosen = [known[name] for name in known_names("--mark", [f"{_number(one):g}" for one in mark.split(",")], known)]
+    ops, reason = _device(device)
+    if ops is None:
+        raise BackendUnavailableError(reason)
+    output, entries = _Output(ops, reason, report, json), []
+    for entry in bench.entries(chosen, ops.device, seeds):
+        output.progress(f"{entry['name']}: {entry['mean']:.2%} in {entry['median_seconds']:.2f} s")
+        entries.append(entry)
+    output.finish("speedrun", entries, bench.table(entries))
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise OptionError(f"got --mark {text!r}, expected some of 97.5, 98, 98.5") from None
 
 
 def _training(

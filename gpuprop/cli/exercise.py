@@ -15,7 +15,8 @@ __all__ = ["register"]
 _HELP = """Learn by filling holes: eight small functions of backpropagation, each with a piece missing.
 
 Without N the exercises are listed. --check runs your file, compares its numbers with finite differences or a reference,
-and names the mistake if it is a common one. The exit status is 0 if the solution is right.
+and names the mistake if it is a common one. The exit status is 0 if the solution is right. --hint says the step that
+is easily missed; --solution prints the file with its holes filled.
 
 \b
 Examples:
@@ -23,6 +24,7 @@ Examples:
   gpuprop exercise 1
   gpuprop exercise 3 --out hidden_delta.py
   gpuprop exercise 3 --check hidden_delta.py
+  gpuprop exercise 3 --hint
 """
 
 
@@ -41,29 +43,37 @@ def exercise(
     check: Annotated[
         Path | None, typer.Option("--check", metavar="FILE", help="Check your solution in this file.")
     ] = None,
+    hint: Annotated[bool, typer.Option("--hint", help="Print a hint.")] = False,
+    solution: Annotated[bool, typer.Option("--solution", help="Print a solution.")] = False,
 ) -> None:
-    """List, write or check."""
+    """List, write, check or help."""
     from gpuprop.errors import GpupropError
     from gpuprop.learn.exercises import EXERCISES
     from gpuprop.learn.exercises import check as judge
 
+    wanted = {"--out": out is not None, "--check": check is not None, "--hint": hint, "--solution": solution}
+    given = [name for name, is_given in wanted.items() if is_given]
     if number is None:
-        if out is not None or check is not None:
-            raise OptionError("got --out or --check without N, expected the number of an exercise")
+        if given:
+            raise OptionError(f"got {given[0]} without N, expected the number of an exercise")
         for count, task in enumerate(EXERCISES, start=1):
             print(f"{count}  {task.title}")
         print("\ngpuprop exercise N --out FILE writes one, gpuprop exercise N --check FILE checks it.")
         return
     if not 1 <= number <= len(EXERCISES):
         raise OptionError(f"got exercise {number}, expected 1 to {len(EXERCISES)}")
-    if out is not None and check is not None:
-        raise OptionError("got --out and --check, expected one of them")
+    if len(given) > 1:
+        raise OptionError(f"got {' and '.join(given)}, expected one of them")
     task = EXERCISES[number - 1]
     if check is not None:
         complaint = judge(task, check)
         if complaint:
             raise GpupropError(complaint)
         print(f"right: {task.function} agrees with {task.against}")
+    elif hint or solution:
+        from gpuprop.learn.exercises import unfolding
+
+        print(unfolding.hint(task) if hint else unfolding.solution(task), end="\n" if hint else "")
     elif out is None:
         print(task.template, end="")
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,7 +45,7 @@ def runs(
     json: Json = False,
 ) -> None:
     """Find, compare, print."""
-    from gpuprop.cli.console import print_json, print_table
+    from gpuprop.cli.console import is_terminal, print_json, print_table
     from gpuprop.training.run_list import differing_options, found_runs
 
     found = found_runs(folder)
@@ -89,8 +90,16 @@ def runs(
                 sparkline(run.history.get(curve, [])),
             ]
         )
-    numbers = range(1 + len(differing), len(headers) - 1)
-    print_table(headers, rows, right=list(numbers))
+    numbers = list(range(1 + len(differing), len(headers) - 1))
+    if is_terminal() and _width([headers, *rows]) > shutil.get_terminal_size().columns:
+        headers, rows = headers[:-1], [row[:-1] for row in rows]  # figures matter more than the curve
+    print_table(headers, rows, right=numbers)
+
+
+def _width(rows: list[list[str]]) -> int:
+    """Return how many characters a table of these rows takes in a line."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return sum(widths) + 2 * (len(widths) - 1)
 
 
 def sparkline(values: list[float | None]) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gpuprop.core.array_ops import Array
     from gpuprop.core.updates import EpochUpdates, Training
 
-__all__ = ["Backend", "Plan", "Renewable", "SharedBuffer", "TrainingState"]
+__all__ = ["Backend", "CountedLaunches", "Plan", "Renewable", "SharedBuffer", "TrainingState"]
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,14 @@ class Renewable(ABC):
         bool
             False if that training needs another plan.
         """
+
+
+class CountedLaunches(ABC):
+    """What a `Plan` has beside, if it makes updates by launches of kernels that it can count."""
+
+    @abstractmethod
+    def launches(self) -> dict[str, tuple[int, int]]:
+        """Return how often an epoch launches each kernel, and the bytes that these launches must move at least."""
 
 
 class SharedBuffer(ABC):

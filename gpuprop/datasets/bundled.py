@@ -27,6 +27,11 @@ def load_mnist() -> tuple[Part, Part]:
         to 255 (ink), row by row. ``y`` int64, the digits 0 to 9; they are int64 because they serve as indices, and
         because arithmetic on uint8 labels would wrap around.
 
+    Raises
+    ------
+    DataError
+        If the files of the package are damaged.
+
     Notes
     -----
     The four files unpack to those of the original distribution, byte for byte. MNIST was made by Yann LeCun,
@@ -37,6 +42,13 @@ def load_mnist() -> tuple[Part, Part]:
     ----------
     Y. LeCun, L. Bottou, Y. Bengio, P. Haffner: Gradient-based learning applied to document recognition. Proceedings
     of the IEEE 86 (11), 1998, 2278-2324.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> (X, y), (X_test, y_test) = gpuprop.datasets.load_mnist()
+    >>> X.shape, X_test.shape
+    ((60000, 784), (10000, 784))
     """
     return _mnist_part("train"), _mnist_part("t10k")
 
@@ -65,6 +77,13 @@ def load_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     References
     ----------
     E. Alpaydin, C. Kaynak: Optical Recognition of Handwritten Digits. UCI Machine Learning Repository, 1998.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> X, y = gpuprop.datasets.load_digits()
+    >>> X.shape, X.max()
+    ((1797, 64), np.uint8(16))
     """
     path = _digits_file()
     if path is None:  # a scikit-learn that keeps its data in another place
@@ -108,6 +127,13 @@ def make_xor(repeats: int = 1, noise: float = 0.0, seed: int = 0) -> tuple[NDArr
     ------
     ValueError
         If ``repeats`` is below 1, or ``noise`` is negative or not finite.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> X, y = gpuprop.datasets.make_xor()
+    >>> X.tolist(), y.tolist()
+    ([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], [0, 1, 1, 0])
     """
     if repeats < 1:
         raise ValueError(f"got repeats {repeats}, expected at least 1")

@@ -48,6 +48,13 @@ class Dataset:
         The test part, if the data set comes with one.
     notes : tuple of str
         A sentence about each thing that was guessed when the source was read.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> dataset = gpuprop.datasets.load("digits")
+    >>> dataset.X.shape, dataset.task, len(dataset.classes)
+    ((1797, 64), 'classification', 10)
     """
 
     name: str
@@ -89,6 +96,19 @@ def encode_target(
     classes : list or None
         The sorted labels, or None for regression. They have the type of ``values``. Those that a file spells as Python
         prints integers, floats or bools have that type, and others stay text: ``007`` stays ``007``.
+
+    Raises
+    ------
+    DataError
+        If a target is missing, or is none for the task.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpuprop.datasets import encode_target
+    >>> codes, classes = encode_target("file.csv", np.array(["b", "a", "b"]))
+    >>> codes.tolist(), classes
+    ([1, 0, 1], ['a', 'b'])
     """
     if task not in TASKS:
         raise unknown_name("task", task, TASKS)
@@ -221,6 +241,13 @@ def encode_like(
     ------
     DataError
         If a label is not one of the classes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpuprop.datasets import encode_like
+    >>> encode_like("file.csv", np.array(["b", "a"]), ["a", "b"]).tolist()
+    [1, 0]
     """
     if values.dtype.kind == "S":
         values = np.char.decode(values, "utf-8", "replace")
@@ -288,6 +315,13 @@ def split(dataset: Dataset, test_fraction: float = 0.25, seed: int = 0) -> tuple
         If ``test_fraction`` is out of range.
     DataError
         If a class has only one row, or a part would have fewer rows than there are classes.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> (X, y), (X_test, y_test) = gpuprop.datasets.split(gpuprop.datasets.load("digits"), 0.2)
+    >>> len(X) + len(X_test)
+    1797
     """
     if not 0 < test_fraction < 1:
         raise ValueError(f"got test_fraction {test_fraction}, expected a number between 0 and 1")

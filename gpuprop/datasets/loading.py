@@ -89,6 +89,12 @@ def load(
         the place and what was expected.
     ValueError
         If ``task`` is unknown.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> gpuprop.datasets.load("digits").X.shape
+    (1797, 64)
     """
     if _is_bundled(source):
         if target is not None or labels is not None or task not in {"auto", "classification"}:
@@ -160,6 +166,14 @@ def load_test(
     ------
     DataError
         As for ``load``, and if columns are missing or superfluous, or a label is not one of ``classes``.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> dataset = gpuprop.datasets.load("digits")
+    >>> X, y = gpuprop.datasets.load_test("digits", classes=dataset.classes)
+    >>> X.shape[1]
+    64
     """
     if _is_bundled(source):
         X, labels_of_rows = _bundled_test(source, n_features)
@@ -188,7 +202,7 @@ def load_features(
     arrays: Mapping[str, str] | None = None,
     max_unpacked: int | None = None,
 ) -> NDArray[Any]:
-    """Load samples without targets, for predictions.
+    r"""Load samples without targets, for predictions.
 
     Parameters
     ----------
@@ -205,6 +219,19 @@ def load_features(
     -------
     ndarray of shape (n_samples, n_features)
         uint8, float32 or float64, C-contiguous, finite.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, or its columns are not those that were asked for.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import gpuprop
+    >>> _ = Path("rows.csv").write_text("a,b\n1,2\n3,4\n")
+    >>> gpuprop.datasets.load_features("rows.csv", n_features=2).tolist()
+    [[1.0, 2.0], [3.0, 4.0]]
     """
     if _is_bundled(source):
         return _bundled_test(source, n_features)[0]
@@ -289,7 +316,14 @@ def read_table(
 
 
 def is_table(source: Source) -> bool:
-    """Return whether a source holds a table with columns (text, Parquet, OpenML), which ``read_table`` reads."""
+    """Return whether a source holds a table with columns (text, Parquet, OpenML), which ``read_table`` reads.
+
+    Examples
+    --------
+    >>> from gpuprop.datasets import is_table
+    >>> is_table("shop.csv"), is_table("images.npy")
+    (True, False)
+    """
     if _is_bundled(source):
         return False
     return _is_openml(source) or ending(Path(source)) in TABLES
@@ -374,7 +408,14 @@ def _refuse_arrays(source: Source, request: Request) -> None:
 
 
 def short_name(source: Source) -> str:
-    """Return a name for a run: ``iris`` for ``data/iris.csv``, ``adult`` for ``openml:adult@2``."""
+    """Return a name for a run: ``iris`` for ``data/iris.csv``, ``adult`` for ``openml:adult@2``.
+
+    Examples
+    --------
+    >>> from gpuprop.datasets import short_name
+    >>> short_name("data/shop.csv")
+    'shop'
+    """
     if _is_openml(source):
         return str(source).removeprefix(OPENML).partition("@")[0]
     name = bare_name(Path(source))

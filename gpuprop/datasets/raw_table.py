@@ -35,7 +35,7 @@ CELLS_AT_A_TIME = 2**20
 
 @dataclass(frozen=True, eq=False)
 class RawTable:
-    """A table with typed columns, as a file of text, Parquet or OpenML has it.
+    r"""A table with typed columns, as a file of text, Parquet or OpenML has it.
 
     Attributes
     ----------
@@ -59,6 +59,14 @@ class RawTable:
         What the file says about the target beyond its values: a nominal column holds classes, amounts are numbers.
     target_guessed : bool
         Whether the target is the last column because nothing else was known.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import gpuprop
+    >>> _ = Path("shop.csv").write_text("colour,price,y\nred,1.5,yes\nblue,2.5,no\n")
+    >>> gpuprop.datasets.read_table("shop.csv").frame.shape
+    (2, 2)
     """
 
     name: str

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,9 +90,15 @@ class StoredRows:
     weight_reader : callable or None
         ``weight_reader(piece)`` returns the sample weights of a piece.
 
+    Raises
+    ------
+    DataError
+        When rows are read, if a file has changed or is damaged.
+
     Examples
     --------
     >>> import tempfile, numpy as np, gpuprop
+    >>> from pathlib import Path
     >>> folder = Path(tempfile.mkdtemp())
     >>> np.save(folder / "X.npy", np.arange(12.0).reshape(6, 2)), np.save(folder / "y.npy", [0, 1, 0, 1, 0, 1])
     (None, None)
@@ -117,6 +123,10 @@ class StoredRows:
     target_reader: Callable[[Piece], NDArray[Any]] | None = None
     row_reader: Callable[[NDArray[Any]], Part] | None = None
     weight_reader: Callable[[Piece], NDArray[Any]] | None = None
+
+    #: What messages call such rows, and what the plan of a training says of them.
+    kind: ClassVar[str] = "rows that stay on disk"
+    said: ClassVar[str] = "the rows stay on disk"
 
     @cached_property
     def starts(self) -> tuple[int, ...]:
@@ -185,6 +195,10 @@ class StoredRows:
     def _checked(self, file: Path, X: NDArray[Any], labels: NDArray[Any], at: Callable[[int], str]) -> Part:
         refuse_nonfinite(file, X, at, lambda column: f"column {column + 1}")
         return np.ascontiguousarray(X, self.dtype), encode_like(file, labels, self.classes, at)
+
+    def read_in_epoch(self, place: int, epoch: int) -> Part:
+        """Return what a training takes of a piece in an epoch, counted from 0: here the same in all of them."""
+        return self.read(place)
 
     def blocks(self) -> Iterator[Part]:
         """Yield all rows in their order, a piece at a time."""

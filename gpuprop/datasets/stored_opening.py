@@ -25,7 +25,14 @@ _MOST_CLASSES = 1000
 
 
 def is_stored(source: object) -> bool:
-    """Return whether a source is a folder, whose rows stay on disk."""
+    """Return whether a source is a folder, whose rows stay on disk.
+
+    Examples
+    --------
+    >>> from gpuprop.datasets import is_stored
+    >>> is_stored("mnist")
+    False
+    """
     return isinstance(source, (str, os.PathLike)) and source not in BUNDLED and Path(source).is_dir()
 
 
@@ -67,6 +74,17 @@ def open(
     ------
     DataError
         If there are no such files, or their contents are wrong. Columns must be numbers.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> import gpuprop
+    >>> Path("rows").mkdir()
+    >>> np.save("rows/X.npy", np.zeros((6, 3), np.float32)), np.save("rows/y.npy", np.arange(6) % 2)
+    (None, None)
+    >>> gpuprop.datasets.open("rows").n_samples
+    6
     """
     path = Path(source)
     if not path.exists():

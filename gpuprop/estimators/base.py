@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, is_classifier
+from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.metaestimators import available_if
@@ -32,6 +32,7 @@ from gpuprop.estimators.parameters import (
     CONSTRAINTS,
     Method,
     cannot_change,
+    check_parameters,
     hidden_activations,
     hidden_layer_sizes,
     max_epochs,
@@ -172,7 +173,9 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
             raise ValueError(f"monitor={self.monitor!r} is what early stopping watches; set early_stopping=True")
         if self.solver != "lbfgs":
             return
-        for name in ("dropout", "clip_norm", "callbacks", "weight_decay", "checkpoint", "metrics", "monitor"):
+        for name in (
+            "dropout", "clip_norm", "callbacks", "weight_decay", "checkpoint", "metrics", "monitor", "batch_norm",
+        ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and np.any(np.asarray(value, dtype=object) != 0):
                 raise InvalidParameterError(f"The {name!r} parameter has no meaning with solver 'lbfgs', got {value!r}")
@@ -205,7 +208,10 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
         """Build the network, draw its weights as scikit-learn does, and begin the records."""
         network = self.new_network(sizes, dtype)
         logistic = self._logistic_layers(network.hidden_activations)
-        network.set_parameters(initial_parameters(sizes, logistic, random_state))
+        parameters = network.host_parameters()  # weights and biases come first
+        drawn = initial_parameters(sizes, logistic, random_state)
+        parameters[: drawn.size] = drawn
+        network.set_parameters(parameters)
         if any(network.dropout):
             network.reseed(int(random_state.randint(2**31 - 1)))
         self.take_network(network)
@@ -236,7 +242,35 @@ class BaseMLP(Exchange, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
             dropout=self.dropout,
             l1=self.l1,
             l2=self.alpha,
+            batch_norm=self.batch_norm,
+            residual=self.residual,
         )
+
+    def network_for(self, X: Any, y: Any) -> Network:
+        """Return the network with which `fit` would begin on such data, initial weights included.
+
+        The estimator stays as it is, fitted or not.
+
+        Parameters
+        ----------
+        X, y
+            As for ``fit``; a few rows suffice if y has every class.
+
+        Examples
+        --------
+        >>> import gpuprop
+        >>> X, y = gpuprop.datasets.load_digits()
+        >>> network = gpuprop.MLPClassifier((32, 16), random_state=0).network_for(X, y)
+        >>> network.layer_sizes
+        (64, 32, 16, 10)
+        """
+        check_parameters(self)
+        one = clone(self)
+        samples = one._check_samples(X, y, None, incremental=False, reset=True)
+        sizes = (samples.X.shape[1], *hidden_layer_sizes(one), samples.targets.shape[1])
+        one._initialize(sizes, samples.X.dtype, generator(one.random_state, None))
+        network: Network = one.network_
+        return network
 
     def take_network(self, network: Network) -> None:
         """Take `network` as the fitted model; a later fit goes on from nothing but its parameters."""

@@ -127,6 +127,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         `early_stopping` or X_val; `partial_fit` has no validation rows. Classes are their positions in `classes_`.
     monitor : str or None, default=None
         What `early_stopping` watches: the name of a metric, or "loss". None watches the accuracy, or R2.
+    batch_norm : bool, default=False
+        Whether the net inputs of hidden layers are normalised over each batch, see `gpuprop.Network`; not with "lbfgs".
+        `coefs_` and `intercepts_` are then those before the normalisation, and exports have it folded in.
+    residual : bool, default=False
+        Whether a hidden layer adds its input to its output where both have one size, see `gpuprop.Network`.
 
     Attributes
     ----------
@@ -157,6 +162,13 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         The device in use and the library that computes on it.
     plan_ : str
         A sentence that says by which path the last fit made its updates, and why. A model file does not hold it.
+
+    Raises
+    ------
+    ValueError
+        On fitting, if a parameter or the data are out of range.
+    NonFiniteLossError
+        On fitting, if the loss becomes infinite or NaN.
 
     Notes
     -----
@@ -223,6 +235,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # scikit-l
         checkpoint: Any = None,
         metrics: Any = None,
         monitor: str | None = None,
+        batch_norm: bool = False,
+        residual: bool = False,
     ) -> None:
         set_parameters(self, locals())
 

@@ -63,6 +63,11 @@ class MLPEnsemble(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]  # s
     feature_names_in_ : ndarray of shape (n_features_in_,)
         The names of the columns, if X had names.
 
+    Raises
+    ------
+    ValueError
+        On fitting, if a parameter or the data are out of range.
+
     References
     ----------
     B. Lakshminarayanan, A. Pritzel and C. Blundell, "Simple and scalable predictive uncertainty estimation using deep

@@ -17,6 +17,7 @@ from gpuprop.estimators.described import describe, kind_of, restore_records
 from gpuprop.estimators.fitted import Fitted
 from gpuprop.model.network import Network
 from gpuprop.model.stored_network import save_network
+from gpuprop.model.unscaled import folded_network
 
 __all__ = ["Exchange"]
 
@@ -205,6 +206,10 @@ def _accepts(model: Any, name: str) -> bool:
 
 
 def _copies(network: Network) -> tuple[list[Array], list[Array]]:
+    """Return weights and biases, batch normalisation folded into them."""
+    network = folded_network(network)
+    if not network.spec.plain:
+        raise ValueError("a network with residual layers has no such form: its weights and biases are not all of it")
     to_numpy = network.ops.to_numpy
     return [to_numpy(w).copy() for w in network.weights], [to_numpy(b).copy() for b in network.biases]
 

@@ -92,6 +92,8 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "checkpoint": [str, os.PathLike, Checkpoint, None],
     "metrics": [str, list, tuple, dict, callable, None],
     "monitor": [str, None],
+    "batch_norm": ["boolean"],
+    "residual": ["boolean"],
 }
 
 

@@ -33,6 +33,7 @@ from gpuprop.training.parts import (
 if TYPE_CHECKING:
     from gpuprop.datasets import RawTable
     from gpuprop.estimators.tabular import BaseTabular
+    from gpuprop.training.answers import AnswersOfClassifier
 
 __all__ = ["NetworkPredictor", "Predictor", "Rows", "TablePredictor", "load_predictor"]
 
@@ -231,16 +232,24 @@ class TablePredictor:
             return indices
 
     def metrics(self, names: Sequence[str], rows: Rows) -> dict[str, float | None]:
-        """Return metrics of all networks together, of labels or of values in the units of the data."""
+        """Return metrics of all networks together, of values in the units of the data, or of class indices.
+
+        Indices, as in training: scikit-learn's "f1", say, takes the class 1 of two for the positive one, but not "yes".
+        """
         if not names:
             return {}
         from sklearn.metrics import get_scorer
 
         Metrics(names, self.network)  # refuses what does not fit, by its name
         y = np.asarray(rows.y)
-        truth = y if self.classes is None else np.asarray(self.classes)[y]
         with _naming_cells(rows):
-            return {name: float(get_scorer(name)(self.model, rows.X, truth)) for name in names}
+            answers = self.model if self.classes is None else self._answers(rows)
+            return {name: float(get_scorer(name)(answers, rows.X, y)) for name in names}
+
+    def _answers(self, rows: Rows) -> AnswersOfClassifier:
+        from gpuprop.training.answers import AnswersOfClassifier
+
+        return AnswersOfClassifier(np.asarray(self.model.predict_proba(rows.X)), single=True, probable=True)
 
     def columns(self, rows: Rows) -> dict[str, list[Any]]:
         """Return the columns of a prediction file: labels as they are spelled, and the probability of each class."""

@@ -44,6 +44,13 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]  # scikit-lea
     loss_, best_loss_, loss_curve_, coefs_, intercepts_, n_iter_, plan_, ... :
         As for `MLPClassifier`.
 
+    Raises
+    ------
+    ValueError
+        On fitting, if a parameter or the data are out of range.
+    NonFiniteLossError
+        On fitting, if the loss becomes infinite or NaN.
+
     Notes
     -----
     docs/scikit-learn.md lists where and why this differs from scikit-learn.
@@ -102,6 +109,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]  # scikit-lea
         checkpoint: Any = None,
         metrics: Any = None,
         monitor: str | None = None,
+        batch_norm: bool = False,
+        residual: bool = False,
     ) -> None:
         set_parameters(self, locals())
 

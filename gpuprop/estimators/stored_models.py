@@ -65,6 +65,13 @@ def load(
         neither gpuprop's nor in `activations`.
     ValueError, BackendUnavailableError
         If `device` is unknown or cannot be used here.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> gpuprop.Network((2, 4, 1), seed=0).save("model.safetensors")
+    >>> gpuprop.load("model.safetensors").layer_sizes
+    (2, 4, 1)
     """
     activations = tuple(activations)
     file, tensors, metadata = read_model(path, device)

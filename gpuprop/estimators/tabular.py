@@ -425,6 +425,11 @@ class TabularClassifier(ClassifierMixin, BaseTabular):  # type: ignore[misc]  # 
     feature_names_in_ : ndarray of shape (n_features_in_,)
         The names of the columns, if X had names.
 
+    Raises
+    ------
+    ValueError
+        On fitting, if a parameter or the table is not as expected; the message names the column.
+
     See Also
     --------
     MLPClassifier : In place of scikit-learn's class of the same name, for arrays of numbers.
@@ -650,6 +655,11 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]  # sc
         The number of columns in X, and of outputs of each network.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         The names of the columns, if X had names.
+
+    Raises
+    ------
+    ValueError
+        On fitting, if a parameter or the table is not as expected; the message names the column.
 
     See Also
     --------

@@ -140,10 +140,22 @@ def check_gradients(
     GradientReport
         Its ``passed`` is True or False, and ``print`` shows it as a table.
 
+    Raises
+    ------
+    ValueError
+        If the data do not fit the network.
+
     Notes
     -----
     Near a kink the quotient mixes two slopes. If any unit switches sides between ``w - h`` and ``w + h``, the check
     tries a smaller h, and leaves the parameter out if that does not help.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> network, x, y = gpuprop.trace.worked_example()
+    >>> gpuprop.check_gradients(network, x, y).passed
+    True
     """
     if tolerance is None:
         tolerance = 1e-6 if network.dtype == np.float64 else 1e-3

@@ -58,6 +58,18 @@ def loss_curves(history: Mapping[str, Sequence[float | None]], *, title: str = "
     -------
     Figure
         The losses are on the left, accuracy (or R2) beside them, and the metrics, if there are any, on the right.
+
+    Raises
+    ------
+    GpupropError
+        If matplotlib is not installed or broken.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> network = gpuprop.Network((2, 4, 1), seed=0, device="numpy")
+    >>> trainer = gpuprop.Trainer(network, epochs=3).fit(*gpuprop.datasets.make_xor())
+    >>> figure = gpuprop.plots.loss_curves(trainer.history)
     """
     metric, name = ("r2", "R²") if "train_r2" in history else ("accuracy", "accuracy")
     metrics = _metrics_in(history, metric)
@@ -92,6 +104,16 @@ def confusion_matrix(y: ArrayLike, predicted: ArrayLike, classes: Sequence[Any],
     -------
     Figure
         Rows are true classes, columns predicted ones.
+
+    Raises
+    ------
+    GpupropError
+        If matplotlib is not installed or broken.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> figure = gpuprop.plots.confusion_matrix([0, 1, 1], [0, 1, 0], ["no", "yes"])
     """
     labels = [_shortened(str(label)) for label in classes]
     n_classes = len(labels)
@@ -132,6 +154,16 @@ def predictions(y: ArrayLike, predicted: ArrayLike, *, title: str = "") -> Figur
     y, predicted : array_like of shape (n_samples,) or (n_samples, n_outputs)
         True and predicted values; each output has its own colour and marker.
     title : str, default=""
+
+    Raises
+    ------
+    GpupropError
+        If matplotlib is not installed or broken.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> figure = gpuprop.plots.predictions([1.0, 2.0, 3.0], [1.1, 1.9, 3.2])
     """
     true, guess = (np.asarray(values, dtype=np.float64) for values in (y, predicted))
     true, guess = true.reshape(len(true), -1), guess.reshape(len(guess), -1)
@@ -165,6 +197,18 @@ def learning_rates(found: RateSearch, *, title: str = "") -> Figure:
     found : RateSearch
         What `gpuprop.find_learning_rate` returns.
     title : str, default=""
+
+    Raises
+    ------
+    GpupropError
+        If matplotlib is not installed or broken.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> X, y = gpuprop.datasets.make_xor(100, noise=0.1)
+    >>> trainer = gpuprop.Trainer(gpuprop.Network((2, 4, 1), seed=0, device="numpy"), batch_size=8)
+    >>> figure = gpuprop.plots.learning_rates(gpuprop.find_learning_rate(trainer, X, y))
     """
     figure = _figure(6.4, 4.2, title, left=0.8)
     axes = figure.subplots()
@@ -205,10 +249,21 @@ def attributions(
     pixels : array_like of shape (rows, columns) or None, default=None
         The image.
     title : str, default=""
+
+    Raises
+    ------
+    GpupropError
+        If matplotlib is not installed or broken.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> figure = gpuprop.plots.attributions({"age": 0.4, "price": -0.1})
     """
     if pixels is not None and values is not None:
-        figure = _figure(7.6, 3.8, title, left=0.2, bottom=0.2)
-        left, right = figure.subplots(1, 2)
+        figure = _figure(8.4, 3.8, title, left=0.2, bottom=0.2)
+        left, right, key, room = figure.subplots(1, 4, width_ratios=(1, 1, 0.05, 0.12))  # room for the numbers
+        room.set_axis_off()
         gray = np.asarray(pixels)
         signed = np.asarray(values, np.float64).reshape(gray.shape)
         largest = float(np.abs(signed).max()) or 1.0
@@ -216,7 +271,7 @@ def attributions(
         left.set_title("input")
         shown = right.imshow(signed, cmap="RdBu", vmin=-largest, vmax=largest)
         right.set_title("contributions")
-        figure.colorbar(shown, ax=right, shrink=0.8)
+        figure.colorbar(shown, cax=key)
         for axes in (left, right):
             axes.set(xticks=[], yticks=[])
         return figure
@@ -242,6 +297,18 @@ def profile(found: Profile, *, title: str = "") -> Figure:
     found : Profile
         What ``Trainer.profile`` returns.
     title : str, default=""
+
+    Raises
+    ------
+    GpupropError
+        If matplotlib is not installed or broken.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> X, y = gpuprop.datasets.make_xor(100, noise=0.1)
+    >>> trainer = gpuprop.Trainer(gpuprop.Network((2, 4, 1), seed=0, device="numpy"), epochs=2)
+    >>> figure = gpuprop.plots.profile(trainer.profile(X, y))
     """
     names, seconds = list(found.parts), list(found.parts.values())
     left = max(map(_inches, names)) + 0.2
@@ -263,6 +330,11 @@ def draw_nothing() -> None:
     ------
     Exception
         What matplotlib raises if it is not installed, or is set up for LaTeX, a font or a style that is not there.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> gpuprop.plots.draw_nothing()
     """
     from io import BytesIO
 

@@ -515,6 +515,12 @@ def get_activation(activation: str | Activation, *, output: bool = False) -> Act
     ------
     ValueError
         If the name is unknown, or only an output layer may use it.
+
+    Examples
+    --------
+    >>> from gpuprop.activations import get_activation
+    >>> get_activation("leaky_relu(0.2)").parameter
+    0.2
     """
     if isinstance(activation, Activation):
         found = activation

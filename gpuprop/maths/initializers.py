@@ -61,6 +61,7 @@ def lecun_normal(rng: np.random.Generator, fan_in: int, fan_out: int) -> NDArray
     return rng.standard_normal((fan_in, fan_out)) / math.sqrt(fan_in)
 
 
+#: The initializers by name; ``"uniform(0.1)"`` sets the bound.
 INITIALIZERS: dict[str, Initializer] = {
     "zeros": zeros,
     "uniform": uniform,
@@ -72,7 +73,14 @@ INITIALIZERS: dict[str, Initializer] = {
 
 
 def default_initializer(activation: str | Activation) -> str:
-    """Return the initialiser that suits an activation: ``he`` for rectifying units, most others take ``glorot``."""
+    """Return the initialiser that suits an activation: ``he`` for rectifying units, most others take ``glorot``.
+
+    Examples
+    --------
+    >>> from gpuprop.initializers import default_initializer
+    >>> default_initializer("relu"), default_initializer("tanh")
+    ('he', 'glorot')
+    """
     if isinstance(activation, Activation):
         return activation.initializer
     known = base_name(activation) in OUTPUT_ACTIVATIONS
@@ -80,7 +88,20 @@ def default_initializer(activation: str | Activation) -> str:
 
 
 def get_initializer(init: str | Initializer) -> Initializer:
-    """Return the initialiser of this name, e.g. ``"he"`` or ``"uniform(0.5)"``; a callable is returned as it is."""
+    """Return the initialiser of this name, e.g. ``"he"`` or ``"uniform(0.5)"``; a callable is returned as it is.
+
+    Raises
+    ------
+    ValueError
+        If there is no such initializer, or its number is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpuprop.initializers import get_initializer
+    >>> get_initializer("uniform(0.1)")(np.random.default_rng(0), 3, 2).shape
+    (3, 2)
+    """
     if callable(init):
         return init
     match = re.fullmatch(r"uniform\(([^()]+)\)", str(init).replace(" ", ""))

@@ -58,6 +58,14 @@ class Loss:
     formula, gradient_formula : str
         One output's share of the loss and its derivative as traces show them, of the output ``a`` and the target
         ``y``; see `gpuprop.Activation`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpuprop.losses import get_loss
+    >>> loss = get_loss("squared_error")
+    >>> loss.value(np.array([[3.0]]), np.array([[1.0]])).tolist(), loss.canonical
+    ([2.0], 'identity')
     """
 
     name: str
@@ -368,7 +376,19 @@ LOSSES: dict[str, Loss] = {
 
 
 def get_loss(loss: str | Loss) -> Loss:
-    """Return the loss of this name, e.g. ``"poisson"`` or ``"pinball(0.9)"``; a `Loss` is returned as it is."""
+    """Return the loss of this name, e.g. ``"poisson"`` or ``"pinball(0.9)"``; a `Loss` is returned as it is.
+
+    Raises
+    ------
+    ValueError
+        If there is no such loss, or its number is out of range.
+
+    Examples
+    --------
+    >>> from gpuprop.losses import get_loss
+    >>> get_loss("pinball(0.9)").parameter
+    0.9
+    """
     if isinstance(loss, Loss):
         return loss
     return named("loss", loss, LOSSES, _PARAMETRIC)
@@ -389,6 +409,13 @@ def smoothed_labels(y: Array, smoothing: float, loss: Loss) -> Array:
     Notes
     -----
     Szegedy et al., "Rethinking the Inception architecture for computer vision", 2016, section 7.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpuprop.losses import get_loss, smoothed_labels
+    >>> smoothed_labels(np.array([[1.0, 0.0]]), 0.2, get_loss("categorical_cross_entropy")).tolist()
+    [[0.9, 0.1]]
     """
     n_classes = y.shape[1] if loss.canonical == "softmax" else 2
     return y * (1 - smoothing) + smoothing / n_classes
@@ -401,6 +428,12 @@ def check_pair(loss: Loss, activation: Activation) -> None:
     ------
     ValueError
         For example for ``relu`` with ``poisson``: the loss takes ``log(a)``, and relu gives 0.
+
+    Examples
+    --------
+    >>> from gpuprop.activations import get_activation
+    >>> from gpuprop.losses import check_pair, get_loss
+    >>> check_pair(get_loss("poisson"), get_activation("exponential", output=True))
     """
     if activation.output_range not in loss.output_ranges:
         needs = "0 < a < 1" if loss.output_ranges == {"unit"} else "a > 0"
@@ -426,6 +459,16 @@ def output_delta(loss: Loss, activation: Activation, z: Array, a: Array, y: Arra
         The loss of each sample, summed over the outputs.
     delta : ndarray of shape (n_samples, n_outputs)
         ``dL/dz`` of each sample's own loss: neither averaged nor weighted.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpuprop.activations import get_activation
+    >>> from gpuprop.losses import get_loss, output_delta
+    >>> z, y = np.array([[0.0]]), np.array([[1.0]])
+    >>> logistic = get_activation("logistic")
+    >>> output_delta(get_loss("binary_cross_entropy"), logistic, z, logistic.function(z), y)[1].tolist()
+    [[-0.5]]
     """
     if activation.name == loss.canonical:
         return loss.value_from_z(z, a, y), a - y
@@ -446,6 +489,13 @@ def score(a: Array, y: Array, metric: Metric) -> NDArray[Any]:
         ``"class"``: 1 where the largest output is that of the target (the first of equals wins), else 0.
         ``"labels"``: 1 where every output is on the target's side of 0.5, else 0.
         ``"residual"``: the squared residual, summed over the outputs, from which R2 is formed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpuprop.losses import score
+    >>> score(np.array([[0.2, 0.8]]), np.array([[0.0, 1.0]]), "class").tolist()
+    [True]
     """
     if metric == "class":
         return np.asarray(a.argmax(axis=1) == y.argmax(axis=1))
@@ -456,7 +506,15 @@ def score(a: Array, y: Array, metric: Metric) -> NDArray[Any]:
 
 
 def penalty(weights: Array, l1: float, l2: float) -> float:
-    """Return ``l1 sum |W| + l2 / 2 sum W^2`` of a flat array of weights."""
+    """Return ``l1 sum |W| + l2 / 2 sum W^2`` of a flat array of weights.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpuprop.losses import penalty
+    >>> penalty(np.array([1.0, -2.0]), l1=0.0, l2=1.0)
+    2.5
+    """
     value = 0.0
     if l1:
         value += l1 * float(np.abs(weights).sum(dtype=np.float64))

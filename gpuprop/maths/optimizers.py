@@ -71,6 +71,19 @@ class Optimizer(ABC):
         Used where no learning rate is given.
     scratch_arrays : int
         How many work arrays an update needs, at least 1.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> import gpuprop
+    >>> @dataclass(frozen=True)
+    ... class Sign(gpuprop.optimizers.Optimizer):
+    ...     name = "sign"
+    ...     default_learning_rate = 0.001
+    ...
+    ...     def apply(self, w, g, state, lr, t, scratch):
+    ...         w -= lr * (g > 0) - lr * (g < 0)
+    >>> trainer = gpuprop.Trainer(gpuprop.Network((2, 4, 1), seed=0), optimizer=Sign())
     """
 
     name: ClassVar[str]
@@ -138,6 +151,12 @@ class SGD(Optimizer):
     References
     ----------
     H. Robbins and S. Monro, "A stochastic approximation method", Annals of Mathematical Statistics 22, 1951.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> network = gpuprop.Network((2, 4, 1), seed=0)
+    >>> trainer = gpuprop.Trainer(network, optimizer=gpuprop.optimizers.SGD())
     """
 
     name = "sgd"
@@ -160,10 +179,21 @@ class Momentum(Optimizer):
     momentum : float, default=0.9
         mu, in [0, 1].
 
+    Raises
+    ------
+    ValueError
+        If a hyperparameter is out of its range.
+
     References
     ----------
     B. T. Polyak, "Some methods of speeding up the convergence of iteration methods", USSR Computational
     Mathematics and Mathematical Physics 4(5), 1964.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> network = gpuprop.Network((2, 4, 1), seed=0)
+    >>> trainer = gpuprop.Trainer(network, optimizer=gpuprop.optimizers.Momentum(0.95))
     """
 
     momentum: float = hyperparameter(0.9, "[0, 1]")
@@ -191,11 +221,22 @@ class Nesterov(Optimizer):
     momentum : float, default=0.9
         mu, in [0, 1].
 
+    Raises
+    ------
+    ValueError
+        If a hyperparameter is out of its range.
+
     References
     ----------
     Y. Nesterov, "A method of solving a convex programming problem with convergence rate O(1/k^2)", Soviet
     Mathematics Doklady 27, 1983; in this form Y. Bengio et al., "Advances in optimizing recurrent networks",
     2013, arXiv:1212.0901, equation 7.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> network = gpuprop.Network((2, 4, 1), seed=0)
+    >>> trainer = gpuprop.Trainer(network, optimizer=gpuprop.optimizers.Nesterov(0.95))
     """
 
     momentum: float = hyperparameter(0.9, "[0, 1]")
@@ -223,10 +264,21 @@ class AdaGrad(Optimizer):
     epsilon : float, default=1e-10
         Keeps the quotient finite where every gradient so far was zero; above 0.
 
+    Raises
+    ------
+    ValueError
+        If a hyperparameter is out of its range.
+
     References
     ----------
     J. Duchi, E. Hazan and Y. Singer, "Adaptive subgradient methods for online learning and stochastic
     optimization", JMLR 12, 2011. The paper adds its delta to sqrt(s) too.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> network = gpuprop.Network((2, 4, 1), seed=0)
+    >>> trainer = gpuprop.Trainer(network, optimizer=gpuprop.optimizers.AdaGrad())
     """
 
     epsilon: float = hyperparameter(1e-10, "(0, inf)")
@@ -259,9 +311,20 @@ class AdaDelta(Optimizer):
     epsilon : float, default=1e-6
         Inside the roots, as in the paper; it sets the size of the first steps. Above 0.
 
+    Raises
+    ------
+    ValueError
+        If a hyperparameter is out of its range.
+
     References
     ----------
     M. D. Zeiler, "ADADELTA: an adaptive learning rate method", 2012, arXiv:1212.5701, algorithm 1.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> network = gpuprop.Network((2, 4, 1), seed=0)
+    >>> trainer = gpuprop.Trainer(network, optimizer=gpuprop.optimizers.AdaDelta(rho=0.9))
     """
 
     rho: float = hyperparameter(0.95, "[0, 1)")
@@ -297,9 +360,20 @@ class RMSProp(Optimizer):
     epsilon : float, default=1e-8
         Keeps the quotient finite for zero gradients; above 0.
 
+    Raises
+    ------
+    ValueError
+        If a hyperparameter is out of its range.
+
     References
     ----------
     T. Tieleman and G. Hinton, lecture 6.5 of "Neural networks for machine learning", Coursera, 2012.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> network = gpuprop.Network((2, 4, 1), seed=0)
+    >>> trainer = gpuprop.Trainer(network, optimizer=gpuprop.optimizers.RMSProp(rho=0.99))
     """
 
     rho: float = hyperparameter(0.9, "[0, 1)")
@@ -336,9 +410,20 @@ class Adam(Optimizer):
     epsilon : float, default=1e-8
         Keeps the quotient finite for zero gradients; above 0.
 
+    Raises
+    ------
+    ValueError
+        If a hyperparameter is out of its range.
+
     References
     ----------
     D. P. Kingma and J. Ba, "Adam: a method for stochastic optimization", 2014, arXiv:1412.6980.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> network = gpuprop.Network((2, 4, 1), seed=0)
+    >>> trainer = gpuprop.Trainer(network, optimizer=gpuprop.optimizers.Adam(beta_2=0.99))
     """
 
     beta_1: float = hyperparameter(0.9, "[0, 1)")
@@ -380,9 +465,20 @@ class AdaMax(Optimizer):
         The paper has none and divides 0 by 0 where a gradient is zero from the start; it stands where PyTorch
         has it. Above 0.
 
+    Raises
+    ------
+    ValueError
+        If a hyperparameter is out of its range.
+
     References
     ----------
     D. P. Kingma and J. Ba, "Adam: a method for stochastic optimization", 2014, arXiv:1412.6980, section 7.1.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> network = gpuprop.Network((2, 4, 1), seed=0)
+    >>> trainer = gpuprop.Trainer(network, optimizer=gpuprop.optimizers.AdaMax())
     """
 
     beta_1: float = hyperparameter(0.9, "[0, 1)")
@@ -425,9 +521,20 @@ class NAdam(Optimizer):
     momentum_decay : float, default=0.004
         How fast mu rises from about b1 / 2 towards b1; 0 or more.
 
+    Raises
+    ------
+    ValueError
+        If a hyperparameter is out of its range.
+
     References
     ----------
     T. Dozat, "Incorporating Nesterov momentum into Adam", ICLR workshop, 2016, algorithm 8.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> network = gpuprop.Network((2, 4, 1), seed=0)
+    >>> trainer = gpuprop.Trainer(network, optimizer=gpuprop.optimizers.NAdam())
     """
 
     beta_1: float = hyperparameter(0.9, "[0, 1)")
@@ -492,10 +599,21 @@ class AdamW(_Decaying, Adam):
     weight_decay : float, default=0.01
         0 or more.
 
+    Raises
+    ------
+    ValueError
+        If a hyperparameter is out of its range.
+
     References
     ----------
     I. Loshchilov and F. Hutter, "Decoupled weight decay regularization", 2019, arXiv:1711.05101, algorithm 2;
     the decay is multiplied by the learning rate, as in PyTorch.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> network = gpuprop.Network((2, 4, 1), seed=0)
+    >>> trainer = gpuprop.Trainer(network, optimizer=gpuprop.optimizers.AdamW(weight_decay=0.1))
     """
 
     weight_decay: float = hyperparameter(0.01, "[0, inf)")
@@ -519,9 +637,20 @@ class Lion(_Decaying):
     weight_decay : float, default=0.01
         0 or more.
 
+    Raises
+    ------
+    ValueError
+        If a hyperparameter is out of its range.
+
     References
     ----------
     X. Chen et al., "Symbolic discovery of optimization algorithms", 2023, arXiv:2302.06675, algorithm 2.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> network = gpuprop.Network((2, 4, 1), seed=0)
+    >>> trainer = gpuprop.Trainer(network, optimizer=gpuprop.optimizers.Lion())
     """
 
     beta_1: float = hyperparameter(0.9, "[0, 1)")
@@ -544,6 +673,7 @@ class Lion(_Decaying):
         _average(moment, g, self.beta_2, work)
 
 
+#: The optimizers by name.
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     kind.name: kind for kind in (SGD, Momentum, Nesterov, AdaGrad, AdaDelta, RMSProp, Adam, AdaMax, NAdam, AdamW, Lion)
 }
@@ -556,6 +686,12 @@ def get_optimizer(optimizer: str | Optimizer) -> Optimizer:
     ------
     ValueError
         If there is no optimizer of that name; the message suggests the nearest one.
+
+    Examples
+    --------
+    >>> from gpuprop.optimizers import get_optimizer
+    >>> get_optimizer("momentum")
+    Momentum(momentum=0.9)
     """
     if isinstance(optimizer, Optimizer):
         return optimizer
@@ -589,6 +725,16 @@ def clip_by_norm(gradients: Array, max_norm: float, scratch: Array) -> float:
     ----------
     R. Pascanu, T. Mikolov and Y. Bengio, "On the difficulty of training recurrent neural networks", 2013,
     arXiv:1211.5063, algorithm 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpuprop.optimizers import clip_by_norm
+    >>> gradients = np.array([3.0, 4.0])
+    >>> float(clip_by_norm(gradients, 1.0, np.empty(2)))
+    5.0
+    >>> gradients.round(2).tolist()
+    [0.6, 0.8]
     """
     max_norm = _positive_norm(max_norm)
     largest = float(max(gradients.max(), -gradients.min()))
@@ -620,6 +766,15 @@ def limit_incoming_norm(weights: Array, max_norm: float) -> None:
     ----------
     N. Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 15, 2014,
     section 5.1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpuprop.optimizers import limit_incoming_norm
+    >>> weights = np.array([[3.0, 0.3], [4.0, 0.4]])
+    >>> limit_incoming_norm(weights, 1.0)
+    >>> weights.round(2).tolist()
+    [[0.6, 0.3], [0.8, 0.4]]
     """
     max_norm = _positive_norm(max_norm)
     norms = np.sqrt(np.einsum("ij,ij->j", weights, weights, dtype=np.float64))

@@ -23,6 +23,11 @@ class InputScaling:
     shift, scale : float or array_like of shape (n_features,)
         One number for all columns, or one for each.
 
+    Raises
+    ------
+    ValueError
+        If a number is not finite.
+
     Examples
     --------
     >>> import gpuprop

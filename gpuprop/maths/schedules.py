@@ -59,6 +59,13 @@ class Position:
         Samples of an epoch.
     train_losses : sequence of float
         The training loss of each epoch so far.
+
+    Examples
+    --------
+    >>> from gpuprop.schedules import Cosine, Position
+    >>> last = Position(epoch=9, step=1000, steps_per_epoch=100, epochs=10, batch_size=32, n_samples=3200)
+    >>> bool(Cosine().rates(1.0, last)[-1] < 0.01)
+    True
     """
 
     epoch: int
@@ -84,7 +91,21 @@ class Position:
 
 @dataclass(frozen=True)
 class Schedule(ABC):
-    """Base class of the schedules; one of your own defines ``name`` and :meth:`rates`."""
+    """Base class of the schedules; one of your own defines ``name`` and :meth:`rates`.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> import numpy as np
+    >>> import gpuprop
+    >>> @dataclass(frozen=True)
+    ... class Halves(gpuprop.schedules.Schedule):
+    ...     name = "halves"
+    ...
+    ...     def rates(self, learning_rate, position):
+    ...         return np.full(position.steps_per_epoch, learning_rate * 0.5**position.epoch)
+    >>> trainer = gpuprop.Trainer(gpuprop.Network((2, 4, 1), seed=0), schedule=Halves())
+    """
 
     name: ClassVar[str]
 
@@ -110,7 +131,15 @@ class Schedule(ABC):
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """The learning rate as it is: ``lr``."""
+    """The learning rate as it is: ``lr``.
+
+    Examples
+    --------
+    >>> from gpuprop.schedules import Position, Constant
+    >>> halfway = Position(epoch=5, step=500, steps_per_epoch=100, epochs=10, batch_size=32, n_samples=3200)
+    >>> float(Constant().rates(1.0, halfway)[0])
+    1.0
+    """
 
     name = "constant"
 
@@ -129,6 +158,18 @@ class InvScaling(Schedule):
     ----------
     power_t : float, default=0.5
         0 or more.
+
+    Raises
+    ------
+    ValueError
+        If a hyperparameter is out of its range.
+
+    Examples
+    --------
+    >>> from gpuprop.schedules import Position, InvScaling
+    >>> halfway = Position(epoch=5, step=500, steps_per_epoch=100, epochs=10, batch_size=32, n_samples=3200)
+    >>> 0 < float(InvScaling().rates(1.0, halfway)[0]) < 1
+    True
     """
 
     power_t: float = hyperparameter(0.5, "[0, inf)")
@@ -160,6 +201,17 @@ class Adaptive(Schedule):
         Above 1.
     smallest_rate : float, default=1e-6
         0 or more.
+
+    Raises
+    ------
+    ValueError
+        If a hyperparameter is out of its range.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> network = gpuprop.Network((2, 4, 1), seed=0)
+    >>> trainer = gpuprop.Trainer(network, schedule=gpuprop.schedules.Adaptive(patience=3))
     """
 
     tol: float = hyperparameter(1e-4, "[0, inf)")
@@ -190,6 +242,18 @@ class Exponential(Schedule):
     ----------
     gamma : float, default=0.95
         In (0, 1].
+
+    Raises
+    ------
+    ValueError
+        If a hyperparameter is out of its range.
+
+    Examples
+    --------
+    >>> from gpuprop.schedules import Position, Exponential
+    >>> halfway = Position(epoch=5, step=500, steps_per_epoch=100, epochs=10, batch_size=32, n_samples=3200)
+    >>> round(float(Exponential(0.9).rates(1.0, halfway)[0]), 5)
+    0.59049
     """
 
     gamma: float = hyperparameter(0.95, "(0, 1]")
@@ -212,10 +276,22 @@ class Cosine(Schedule):
     min_fraction : float, default=0.0
         In [0, 1].
 
+    Raises
+    ------
+    ValueError
+        If a hyperparameter is out of its range.
+
     References
     ----------
     I. Loshchilov and F. Hutter, "SGDR: stochastic gradient descent with warm restarts", 2017, arXiv:1608.03983,
     equation 5, without restarts.
+
+    Examples
+    --------
+    >>> from gpuprop.schedules import Position, Cosine
+    >>> halfway = Position(epoch=5, step=500, steps_per_epoch=100, epochs=10, batch_size=32, n_samples=3200)
+    >>> round(float(Cosine().rates(1.0, halfway)[0]), 3)
+    0.5
     """
 
     min_fraction: float = hyperparameter(0.0, "[0, 1]")
@@ -239,10 +315,22 @@ class CosLog(Schedule):
     cycles : int, default=4
         1 or more.
 
+    Raises
+    ------
+    ValueError
+        If a hyperparameter is out of its range.
+
     References
     ----------
     D. Holzmueller, L. Grinsztajn, I. Steinwart, "Better by default: strong pre-tuned MLPs and boosted trees on tabular
     data", NeurIPS 2024, arXiv:2407.04491, section 3; there it is called coslog4.
+
+    Examples
+    --------
+    >>> from gpuprop.schedules import Position, CosLog
+    >>> halfway = Position(epoch=5, step=500, steps_per_epoch=100, epochs=10, batch_size=32, n_samples=3200)
+    >>> 0 <= float(CosLog().rates(1.0, halfway)[0]) <= 1
+    True
     """
 
     cycles: int = hyperparameter(4, "[1, 30]")
@@ -265,6 +353,13 @@ class FlatCosine(Schedule):
     References
     ----------
     D. Holzmueller, L. Grinsztajn, I. Steinwart, arXiv:2407.04491, section 3; there it is called flat_cos.
+
+    Examples
+    --------
+    >>> from gpuprop.schedules import Position, FlatCosine
+    >>> halfway = Position(epoch=5, step=500, steps_per_epoch=100, epochs=10, batch_size=32, n_samples=3200)
+    >>> float(FlatCosine().rates(1.0, halfway)[0])
+    1.0
     """
 
     name = "flat_cosine"
@@ -292,10 +387,22 @@ class OneCycle(Schedule):
     final_divisor : float, default=1e4
         1 or more.
 
+    Raises
+    ------
+    ValueError
+        If a hyperparameter is out of its range.
+
     References
     ----------
     L. N. Smith, "A disciplined approach to neural network hyper-parameters: part 1", 2018, arXiv:1803.09820;
     L. N. Smith and N. Topin, "Super-convergence", 2018, arXiv:1708.07120.
+
+    Examples
+    --------
+    >>> from gpuprop.schedules import Position, OneCycle
+    >>> halfway = Position(epoch=5, step=500, steps_per_epoch=100, epochs=10, batch_size=32, n_samples=3200)
+    >>> 0 < float(OneCycle().rates(1.0, halfway)[0]) < 1
+    True
     """
 
     rising_fraction: float = hyperparameter(0.3, "(0, 1)")
@@ -330,10 +437,22 @@ class Warmup(Schedule):
     then : Schedule, default=Constant()
         What follows.
 
+    Raises
+    ------
+    ValueError
+        If a hyperparameter is out of its range.
+
     References
     ----------
     P. Goyal et al., "Accurate, large minibatch SGD: training ImageNet in 1 hour", 2017, arXiv:1706.02677,
     section 2.2.
+
+    Examples
+    --------
+    >>> from gpuprop.schedules import Position, Warmup
+    >>> halfway = Position(epoch=5, step=500, steps_per_epoch=100, epochs=10, batch_size=32, n_samples=3200)
+    >>> float(Warmup(2).rates(1.0, halfway)[0])
+    1.0
     """
 
     warmup_epochs: int = hyperparameter(1, "[1, inf)")
@@ -361,6 +480,7 @@ class Warmup(Schedule):
         return self.then.rates(learning_rate, after)
 
 
+#: The schedules by name.
 SCHEDULES: dict[str, type[Schedule]] = {
     kind.name: kind
     for kind in (Constant, InvScaling, Adaptive, Exponential, Cosine, CosLog, FlatCosine, OneCycle, Warmup)
@@ -376,6 +496,12 @@ def get_schedule(schedule: str | Schedule | None) -> Schedule:
     ------
     ValueError
         If there is no schedule of that name; the message suggests the nearest one.
+
+    Examples
+    --------
+    >>> from gpuprop.schedules import get_schedule
+    >>> get_schedule("cosine")
+    Cosine(min_fraction=0.0)
     """
     if isinstance(schedule, Schedule):
         return schedule

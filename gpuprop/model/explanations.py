@@ -203,6 +203,11 @@ def integrated_gradients(
         `tolerance` times the difference.
     tolerance : float, default=1e-3
 
+    Raises
+    ------
+    ValueError
+        If the data do not fit the network, or there is no such output.
+
     References
     ----------
     M. Sundararajan, A. Taly and Q. Yan, "Axiomatic attribution for deep networks", ICML 2017, arXiv:1703.01365.
@@ -314,9 +319,22 @@ def permutation_importance(
     n_repeats : int, default=5
     seed : int, default=0
 
+    Raises
+    ------
+    ValueError
+        If the data do not fit the network, or a group names a column that does not exist.
+
     References
     ----------
     L. Breiman, "Random forests", Machine Learning 45, 2001, section 10.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> X, y = gpuprop.datasets.make_xor(50, noise=0.1)
+    >>> network = gpuprop.Network((2, 8, 1), loss="binary_cross_entropy", seed=0)
+    >>> _ = gpuprop.Trainer(network, learning_rate=0.1, epochs=20).fit(X, y)
+    >>> found = gpuprop.permutation_importance(network, X, y)
     """
     rows, truth = _dense(X), np.asarray(to_host(y))
     n_repeats, rng = check_integer("n_repeats", n_repeats, 1), np.random.default_rng(check_integer("seed", seed, 0))

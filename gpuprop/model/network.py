@@ -103,6 +103,13 @@ class Network(SpecViews, LectureNotation, Explained, NetworkViews):
     device_, backend_ : str
         The device in use and the library that computes on it.
 
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, or the loss is not defined on the outputs of the output activation.
+    BackendUnavailableError
+        If a device that was asked for by name cannot be used.
+
     Examples
     --------
     >>> import gpuprop

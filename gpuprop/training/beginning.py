@@ -144,7 +144,7 @@ def _prepared(trainer: Any, X: Any, y: Any, sample_weight: Any) -> dict[str, Tra
 def _windowed(trainer: Any, rows: StoredRows, y: Any, weight: Any) -> tuple[dict[str, TrainingData | None], Windows]:
     """Return what `_prepared` returns for rows that stay on disk; a share for validation is whole pieces, in memory."""
     if y is not None or weight is not None:
-        raise ValueError("y, sample_weight: rows that stay on disk have their targets with them; leave these out")
+        raise ValueError(f"y, sample_weight: {rows.kind} have their targets with them; leave these out")
     network, validation = trainer.network, None
     if isinstance(trainer.validation, float):
         rows, held_out = rows.held_out(trainer.validation, trainer.seed)

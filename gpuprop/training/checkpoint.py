@@ -59,6 +59,11 @@ class Checkpoint:
         ``finish(network)`` changes a copy of the network in place into the model that `gpuprop.load` reads from a
         checkpoint; None leaves it as it is trained.
 
+    Raises
+    ------
+    ValueError
+        If `every` is no time and no number of epochs or steps, or `keep` is below 1.
+
     Examples
     --------
     >>> import tempfile, gpuprop

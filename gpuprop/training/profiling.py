@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuprop.backends.devices import plan as choose_plan
+from gpuprop.core.plan import CountedLaunches
 from gpuprop.training.beginning import begin
+from gpuprop.training.callbacks.base import Callback
 from gpuprop.training.epoch_updates import updates_of
 from gpuprop.training.rate_finder import probe_of
-from gpuprop.training.records import Progress
+from gpuprop.training.records import Progress, append_record
+from gpuprop.training.run import step_callbacks
 from gpuprop.training.sources import restore_sources, sources_of
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ _PRIMITIVES = {
 }
 _BETWEEN = "between these, in Python"
 _WHOLE = "updates, in one compiled call after the other"
+_CALLBACKS = "callbacks"
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,9 @@ class Profile:
         How updates are made and why.
     advice : str
         One sentence.
+    launches : dict of str to (int, int)
+        On a GPU with fused kernels: how often an epoch launches each kernel, and the bytes that these launches must
+        move at least; counted, not timed.
     """
 
     parts: dict[str, float]
@@ -63,6 +70,7 @@ class Profile:
     preparing: float
     plan_reason: str
     advice: str
+    launches: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         width = max(map(len, self.parts))
@@ -72,6 +80,11 @@ class Profile:
         ]
         lines.append(f"{'an epoch':<{width}}  {1e3 * self.seconds:>10.3f} ms")
         lines.append(f"once: preparing {1e3 * self.preparing:.1f} ms, first use {1e3 * self.first_use:.1f} ms")
+        if self.launches:
+            lines.append("launches of an epoch, and the bytes that they must move:")
+            lines += [
+                f"  {name:<22}{n:>8,}{n_bytes / 2**20:>12,.1f} MiB" for name, (n, n_bytes) in self.launches.items()
+            ]
         return "\n".join([*lines, f"plan: {self.plan_reason}", self.advice])
 
 
@@ -111,17 +124,27 @@ class _TimedOps:
         return timed
 
 
-def profile(trainer: Any, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Profile:
+def profile(
+    trainer: Any,
+    X: ArrayLike,
+    y: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    *,
+    callbacks: Sequence[Callback] = (),
+) -> Profile:
     """Train a copy of the network for two epochs, and say where the second one went.
 
-    Network and trainer stay as they are, and no callback is called. On a GPU each primitive is waited for, which takes
-    longer than an epoch that is left alone.
+    Network and trainer stay as they are. On a GPU each primitive is waited for, which takes longer than an epoch that
+    is left alone.
 
     Parameters
     ----------
     trainer : Trainer
     X, y, sample_weight
         As for ``Trainer.fit``.
+    callbacks : sequence of Callback, default=()
+        Those that take part. The trainer's own do not unless they are given here, because they would write their files
+        and print their lines as they do in a training.
 
     Examples
     --------
@@ -136,22 +159,35 @@ def profile(trainer: Any, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike |
     try:
         probe = probe_of(trainer)
         probe.learning_rate, probe.schedule = trainer.learning_rate, trainer.schedule
+        probe.callbacks = list(callbacks)
         began = time.perf_counter()
         run = begin(probe, (X, y, sample_weight), Progress(0, 0, {}, {}), None)
         preparing = time.perf_counter() - began
         plan = choose_plan([run.training], want=trainer.plan)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
+            for callback in probe.callbacks:
+                callback.on_fit_begin(probe)
             epochs = [_epoch(probe, run, plan, min(epoch, probe.epochs - 1)) for epoch in range(2)]
+            for callback in probe.callbacks:
+                callback.on_fit_end(probe)
+        launches = plan.launches() if isinstance(plan, CountedLaunches) else {}
     finally:
         restore_sources(trainer, sources)
     (first, _), (seconds, parts) = epochs
-    return Profile(parts, seconds, max(0.0, first - seconds), preparing, plan.reason, _advice(parts, seconds, probe))
+    advice = _advice(parts, seconds)
+    return Profile(parts, seconds, max(0.0, first - seconds), preparing, plan.reason, advice, launches)
 
 
 def _epoch(probe: Any, run: Any, plan: Any, epoch: int) -> tuple[float, dict[str, float]]:
     """Make an epoch; return its seconds, and those of its parts."""
     ops, layers, clock, inner = probe.network.ops, probe.network.layers, _Clock(), _Clock()
+    watching, n_updates = step_callbacks(probe), run.training.updates_of_epoch
+    of_call = 1 if watching else plan.updates_of_call
     began = time.perf_counter()
+    if probe.callbacks:
+        with clock.part(_CALLBACKS):
+            for callback in probe.callbacks:
+                callback.on_epoch_begin(probe, epoch + 1)
     with clock.part("row order and rates"):
         updates = updates_of(probe, run.training, epoch, probe.learning_rate)
     with plan.active():
@@ -159,20 +195,32 @@ def _epoch(probe: Any, run: Any, plan: Any, epoch: int) -> tuple[float, dict[str
             plan.begin_epoch(updates)
         layers.ops = _TimedOps(ops, inner)
         try:
+            for update in range(0, n_updates, of_call):
+                with clock.part("updates"):
+                    plan.run(update, min(update + of_call, n_updates))
+                if watching:
+                    with clock.part(_CALLBACKS):
+                        for callback in watching:
+                            callback.on_step_end(probe, epoch + 1, update + 1)
             with clock.part("updates"):
-                for update in range(0, run.training.updates_of_epoch, plan.updates_of_call):
-                    plan.run(update, min(update + plan.updates_of_call, run.training.updates_of_epoch))
                 ops.synchronize()
         finally:
             layers.ops = ops
         with clock.part("sums, and parameters to the host"):
-            plan.totals()
+            (totals,) = plan.totals()
             probe.network.host_parameters()
+        figures: tuple[Any, Any, dict[str, Any]] = (None, None, {})
         if run.scores is not None:
             with clock.part("validation"):
-                run.scores.evaluate(probe.network, 1.0)
+                figures = run.scores.evaluate(probe.network, 1.0)
+    probe.steps_done += n_updates
+    probe.epochs_done += 1
+    if probe.callbacks:
+        with clock.part(_CALLBACKS):
+            record = _record(probe, run, totals, figures, float(updates.rates[-1]), time.perf_counter() - began)
+            for callback in probe.callbacks:
+                callback.on_epoch_end(probe, probe.epochs_done, record)
     seconds = time.perf_counter() - began
-    probe.steps_done += run.training.updates_of_epoch
     parts = dict(clock.parts)
     whole = parts.pop("updates")
     if inner.parts:
@@ -181,17 +229,38 @@ def _epoch(probe: Any, run: Any, plan: Any, epoch: int) -> tuple[float, dict[str
     else:
         middle = {_WHOLE: whole}
     order = ("row order and rates", "begin the epoch")
-    found = {name: parts.pop(name) for name in order} | middle | parts
+    called = {name: parts.pop(name) for name in (_CALLBACKS,) if name in parts}
+    found = {name: parts.pop(name) for name in order} | middle | parts | called
     found["the rest"] = seconds - sum(found.values())
     return seconds, found
 
 
-def _advice(parts: dict[str, float], seconds: float, probe: Any) -> str:
+def _record(probe: Any, run: Any, totals: Any, figures: tuple[Any, Any, Any], rate: float, seconds: float) -> Any:
+    """Return the row of the history that callbacks get, and add it to the copy's history."""
+    data, (loss, score, further) = run.training.data, figures
+    metric = "r2" if data.metric == "residual" else "accuracy"
+    record = {
+        "epoch": probe.epochs_done,
+        "train_loss": float(totals[0]) / data.total_weight,
+        f"train_{metric}": data.score(float(totals[1])),
+        "validation_loss": loss,
+        f"validation_{metric}": score,
+        **further,
+        "learning_rate": rate,
+        "seconds": seconds,
+    }
+    append_record(probe.history, record)
+    return record
+
+
+def _advice(parts: dict[str, float], seconds: float) -> str:
     """Return a sentence about the largest part."""
     name = max(parts, key=lambda one: parts[one])
     share = f"{parts[name] / seconds:.0%} of the epoch"
     if name == _BETWEEN:
         return f"advice: {share} is Python between primitives; larger batches make fewer updates."
+    if name == _CALLBACKS:
+        return f"advice: {share} is callbacks; one that is called after every update costs the most."
     if name == "validation":
         return f"advice: {share} is validation; fewer validation rows, or cheaper metrics, would do."
     if name == "take the rows of batches":

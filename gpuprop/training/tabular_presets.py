@@ -95,6 +95,8 @@ class TabularPreset:
         Penalties, see `gpuprop.Network`.
     early_stopping : int or None
         Epochs that the training waits for a lower validation loss; None makes all epochs.
+    batch_norm, residual : bool
+        Of the hidden layers, see `gpuprop.core.blocks`; not with slopes or a start that is fitted to the rows.
     """
 
     task: Task
@@ -126,6 +128,8 @@ class TabularPreset:
     l1: float = 0.0
     l2: float = 0.0
     early_stopping: int | None = None
+    batch_norm: bool = False
+    residual: bool = False
 
     def __post_init__(self) -> None:
         """Check every setting.
@@ -145,6 +149,8 @@ class TabularPreset:
             raise TypeError(f"hidden: got {self.hidden!r}, expected the units of each layer, e.g. (256, 256)")
         for units in self.hidden:
             check_integer("hidden", units, 1)
+        if (self.batch_norm or self.residual) and (self.slopes or self.fitted_start):
+            raise ValueError("batch_norm, residual: they do not go together with slopes, nor with fitted_start")
         for name, least in (("epochs", 1), ("batch_size", 1), ("most_one_hot", 0), ("early_stopping", 1)):
             if getattr(self, name) is not None or name in ("epochs", "batch_size"):
                 check_integer(name, getattr(self, name), least)
@@ -285,6 +291,8 @@ def network_for_table(
         slopes=chosen.slopes,
         embedding=embedding,
         classes=classes,
+        batch_norm=chosen.batch_norm,
+        residual=chosen.residual,
     )
     rng = np.random.default_rng(np.random.SeedSequence([seed, 2]))  # the weights are drawn from [seed]
     if chosen.normal_biases:

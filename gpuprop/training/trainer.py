@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
+from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -186,6 +187,15 @@ class Trainer:
     plan_reason : str or None
         One sentence that says how updates are made and why, once the first epoch has begun.
 
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+    PlanError
+        On fitting, if the plan that was asked for by name cannot make these updates.
+    NonFiniteLossError
+        On fitting, if the loss becomes infinite or NaN.
+
     Examples
     --------
     >>> import gpuprop
@@ -299,11 +309,16 @@ class Trainer:
         self._reset(Progress(0, 0, {}, {}))
 
     def __repr__(self) -> str:
+        return f"Trainer({self.network!r}, {self._said()})"
+
+    def _repr_html_(self) -> str:
+        """Return the network's table and the settings for a notebook."""
+        return f"{self.network._repr_html_()}<p>Trainer: {escape(self._said())}</p>"
+
+    def _said(self) -> str:
         batches = "one batch" if self.batch_size is None else f"batches of {self.batch_size}"
-        return (
-            f"Trainer({self.network!r}, {self.optimizer.name}, rate {self.learning_rate:g}, {self.epochs_done} of "
-            f"{self.epochs} epochs in {batches})"
-        )
+        done = f"{self.epochs_done} of {self.epochs} epochs in {batches}"
+        return f"{self.optimizer.name}, rate {self.learning_rate:g}, {done}"
 
     def settings(self) -> dict[str, Any]:
         """Return the attributes of a trainer that has not trained yet, for `from_settings`; without its network."""
@@ -430,11 +445,18 @@ class Trainer:
                 pass
         return self
 
-    def profile(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Profile:
+    def profile(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        callbacks: Sequence[Callback] = (),
+    ) -> Profile:
         """Say where an epoch goes, see `gpuprop.training.profiling.profile`; ``print`` shows it as a table."""
         from gpuprop.training.profiling import profile
 
-        return profile(self, X, y, sample_weight)
+        return profile(self, X, y, sample_weight, callbacks=callbacks)
 
     def training(
         self,

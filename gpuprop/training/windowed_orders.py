@@ -47,8 +47,8 @@ class WindowedOrders(Protocol):
         """Return which rows of the data set a part is."""
         ...
 
-    def read(self, stored: StoredRows, part: Any) -> Part:
-        """Return inputs and targets of a part."""
+    def read(self, stored: StoredRows, part: Any, epoch: int) -> Part:
+        """Return inputs and targets of a part, as the epoch has them."""
         ...
 
     def places(self, epoch: int, window: int, n_rows: int) -> NDArray[Any]:
@@ -85,9 +85,9 @@ class BlockwiseOrders:
         """What a resume must find unchanged."""
         return repr((self.starts, self.window_rows, self.shuffled))
 
-    def read(self, stored: StoredRows, part: int) -> Part:
-        """Return inputs and targets of a piece."""
-        return stored.read(part)
+    def read(self, stored: StoredRows, part: int, epoch: int) -> Part:
+        """Return inputs and targets of a piece, as the epoch has them."""
+        return stored.read_in_epoch(part, epoch)
 
     def length(self, part: int) -> int:
         """Return the number of rows of a piece."""
@@ -180,8 +180,8 @@ class FullOrders:
         """Return which rows of the data set a part is."""
         return part
 
-    def read(self, stored: StoredRows, part: NDArray[np.int32]) -> Part:
-        """Return inputs and targets of some rows."""
+    def read(self, stored: StoredRows, part: NDArray[np.int32], epoch: int) -> Part:
+        """Return inputs and targets of some rows, which are the same in every epoch."""
         return stored.rows_at(part)
 
     def places(self, epoch: int, window: int, n_rows: int) -> NDArray[np.int32]:

@@ -194,7 +194,7 @@ class Windows:
     def _put(self, at: int, part: Any) -> int:
         """Read a part into the ring, from the place `at` of the order on, and return where the next one begins."""
         network = self._network
-        data = network.prepare(*self.orders.read(self.stored, part))
+        data = network.prepare(*self.orders.read(self.stored, part, self._epoch))
         targets = data.targets
         if self._smoothing:
             targets = smoothed_labels(targets, self._smoothing, network.loss_function)
@@ -223,7 +223,7 @@ class WindowedPlan:
         self.name, self.updates_of_call, self.threads = plan.name, plan.updates_of_call, plan.threads
         n_bytes = windows.data.inputs.nbytes + windows.data.targets.nbytes
         n_rows = len(windows.data.inputs)
-        self._where = f"; the rows stay on disk, and {n_rows:,} of them ({n_bytes:,} bytes) are in memory"
+        self._where = f"; {windows.stored.said}, and {n_rows:,} of them ({n_bytes:,} bytes) are in memory"
 
     @property
     def reason(self) -> str:
@@ -289,7 +289,7 @@ def windows_of(rows: StoredRows, trainer: Any, update_size: int) -> Windows:
     if rows.weight_reader is not None and trainer.conventions != "gpuprop":
         raise ValueError("conventions: sample weights that stay on disk need conventions='gpuprop'")
     if not network.ops.on_host:
-        raise PlanError(f"rows that stay on disk: the device {network.device_!r} reads none yet; use device='cpu'")
+        raise PlanError(f"{rows.kind}: the device {network.device_!r} reads none yet; use device='cpu'")
     # Two windows lie in the ring, beside one piece that is read.
     largest = max(piece.n_rows for piece in rows.pieces)
     row_bytes = rows.n_features * (1 if rows.dtype == np.uint8 else network.dtype.itemsize)

@@ -43,6 +43,7 @@ from gpuprop.backends.cuda.streaming import RowStream, open_stream
 from gpuprop.backends.cuda.translation import epoch_scalars
 from gpuprop.backends.steps import put_back, taken_out
 from gpuprop.backends.threads import limited_blas
+from gpuprop.core.plan import CountedLaunches
 from gpuprop_kernels.optimizers import SCALARS
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ CHECKED_UPDATES = 4
 """How many updates are made both launch by launch and by replay, to check that both give the same bits."""
 
 
-class CudaPlan:
+class CudaPlan(CountedLaunches):
     """`gpuprop.core.plan.Plan` that makes updates with fused kernels.
 
     Parameters
@@ -131,6 +132,14 @@ class CudaPlan:
         return None
 
     threads = None
+
+    def launches(self) -> dict[str, tuple[int, int]]:
+        found: dict[str, tuple[int, int]] = {}
+        for n_parts in self._parts_of:
+            for name, n_bytes in self._step.work(n_parts):
+                count, total = found.get(name, (0, 0))
+                found[name] = count + 1, total + n_bytes
+        return found
 
     @property
     def n_networks(self) -> int:

@@ -15,7 +15,7 @@ that the same launches, once recorded, serve every window and epoch. Several net
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -136,6 +136,50 @@ class Step:
     def use(self, views: tuple[Any, ...]) -> None:
         """Let the following launches read their rows from these views."""
         self._data_rows, self._targets, self._weights_of_rows, self._metric = views
+
+    def work(self, n_parts: int) -> Iterator[tuple[str, int]]:
+        """Yield the name of each launch of an update of so many parts, in order, and the bytes that it must move.
+
+        That is what the launch reads and writes of its matrices, each once, whatever caches do; a split batch's partial
+        gradients count as often as they are written.
+        """
+        sizes, top, rows, count = self._sizes, self._top, self._max_rows, len(self._trainings)
+        item, n = self._spec.dtype.itemsize, self.memory.n_parameters
+        pixel = item if self._drops[0] else self._data_rows.data.dtype.itemsize
+        units = [rows * size * item for size in sizes]
+        inputs = [rows * sizes[0] * pixel, *units[1:]]
+        matrices = [0, *((fan_in + 1) * fan_out * item for fan_in, fan_out in pairwise(sizes))]
+        slots = 1 + len(self._rule.optimizer.slots)  # parameters, and what the optimizer remembers
+        splits, keeps = self._gradient_parts > 1, self._keeps_gradients
+
+        def update(read: int) -> tuple[str, int]:
+            return "update_parameters", (read + 2 * slots) * n * item
+
+        def made() -> Iterator[tuple[str, int]]:
+            for _ in range(n_parts):
+                if self._drops[0]:
+                    yield "load_batch", rows * sizes[0] * self._data_rows.data.dtype.itemsize + units[0]
+                for layer in range(1, top):
+                    yield "forward_layer", inputs[layer - 1] + matrices[layer] + units[layer]
+                below = units[top - 1] if self._has_head else 0  # the last hidden layer's delta
+                name = "output_head" if self._has_head else "wide_output"
+                yield name, inputs[top - 1] + below + matrices[top] + 2 * units[top]
+                for layer in range(top - 1 - self._has_head, 0, -1):
+                    yield "hidden_delta", units[layer + 1] + matrices[layer + 1] + 2 * units[layer]
+                read = sum(inputs[:top]) + sum(units[1:])
+                written = self._gradient_parts * n if splits else n if keeps else 2 * slots * n
+                yield "accumulate_gradients", read + written * item
+                if splits and keeps:
+                    yield "sum_slabs", (self._gradient_parts + 1) * n * item
+                elif splits:
+                    yield update(self._gradient_parts)
+            if keeps:
+                yield update(1)
+            if self._rule.max_norm is not None:
+                for fan_in, fan_out in pairwise(sizes):
+                    yield "limit_incoming_norm", 2 * fan_in * fan_out * item
+
+        return ((name, count * n_bytes) for name, n_bytes in made())
 
     # --- launches ------------------------------------------------------------------------------------------------
 

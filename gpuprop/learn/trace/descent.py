@@ -260,6 +260,18 @@ def updated_weights_gradients(
     loss, weight_grads, bias_grads
         As from `Network.loss_and_gradients`: ``check_gradients(..., gradients=updated_weights_gradients)`` finds the
         mistake.
+
+    Raises
+    ------
+    ValueError
+        If the data do not fit the network.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> loss, weight_grads, bias_grads = gpuprop.trace.updated_weights_gradients(*gpuprop.trace.worked_example())
+    >>> round(loss, 6)
+    0.298371
     """
     data = network.prepare(X, y)
     work = TrainingWorkspace(network.ops, network.spec, data.n_samples, with_dropout=False)

@@ -22,6 +22,13 @@ class ScalarTrace(Computation):
 
     The attributes are those of `Computation`: ``formula``, ``nodes``, ``value``, ``gradients``, ``variables`` and
     ``results``.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> found = gpuprop.trace.trace_scalar("w * x + b", w=2, x=3, b=1)
+    >>> found.value, found.gradients["w"]
+    (7.0, 3.0)
     """
 
     def to_dict(self) -> dict[str, Any]:

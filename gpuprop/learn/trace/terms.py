@@ -51,6 +51,13 @@ class Term:
         The quantity that is computed.
     formula : expression
         Its formula; see `gpuprop.learn.trace.expressions`.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> steps = gpuprop.trace(*gpuprop.trace.worked_example())
+    >>> steps.terms[0].symbol.name, round(steps.terms[0].value, 4)
+    ('net', 0.3775)
     """
 
     symbol: Quantity
@@ -74,6 +81,13 @@ class Section:
     rule : tuple of expressions
         The same as a chain of equal expressions, in symbols without values; it may be empty.
     terms : tuple of Term
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> steps = gpuprop.trace(*gpuprop.trace.worked_example())
+    >>> steps.sections[0].title
+    'Forward: hidden layer (logistic)'
     """
 
     title: str

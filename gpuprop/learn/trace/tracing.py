@@ -33,6 +33,13 @@ class Trace(TraceRecord):
 
     The attributes are those of `TraceRecord`: ``title``, ``numbers``, ``sections``, ``terms``, ``losses``,
     ``loss_after``, ``outputs_after``, ...
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> steps = gpuprop.trace(*gpuprop.trace.worked_example())
+    >>> steps.to_dict()["terms"][0]["formula"]
+    'w1 * i1 + w2 * i2 + b_h1'
     """
 
     def to_dict(self) -> dict[str, Any]:

@@ -29,7 +29,7 @@ Table = tuple[tuple[str, ...], list[list[str]], tuple[int, ...]]
 
 
 def document(kind: str, device: dict[str, Any], results: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-    """Return a report; `kind` is "kernels", "step", "epoch", "tile", "together" or "peers"."""
+    """Return a report; `kind` is "kernels", "step", "epoch", "tile", "together", "speedrun" or "peers"."""
     return {
         "format": REPORT_FORMAT,
         "kind": kind,

@@ -27,6 +27,11 @@ class CSVLogger(Callback):
     path : str or path
     separator : str, default=","
 
+    Raises
+    ------
+    OSError
+        When the training begins, if the file cannot be written.
+
     Examples
     --------
     >>> import tempfile, gpuprop

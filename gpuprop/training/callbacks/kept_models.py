@@ -39,6 +39,11 @@ class ModelCheckpoint(Callback):
         The best figure so far.
     best_epoch : int or None
 
+    Raises
+    ------
+    ValueError
+        When the training begins, if `monitor` names no column of its history.
+
     Examples
     --------
     >>> import tempfile, gpuprop

@@ -77,6 +77,17 @@ class TensorBoard(Callback):
         Some raw inputs: their activations in each layer are shown as histograms, too.
     histogram_freq : int, default=1
         Histograms are written after each of so many epochs; 0 writes none.
+
+    Raises
+    ------
+    ImportError
+        If tensorboardX is not installed: ``pip install 'gpuprop[tensorboard]'``.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> tracker = gpuprop.callbacks.TensorBoard("logs", histogram_freq=0)
+    >>> trainer = gpuprop.Trainer(gpuprop.Network((2, 4, 1), seed=0), callbacks=[tracker])
     """
 
     def __init__(self, log_dir: str | os.PathLike[str], X: ArrayLike | None = None, *, histogram_freq: int = 1) -> None:
@@ -158,6 +169,17 @@ class MLflow(Callback):
     ----------
     run_id : str or None
         Of the run, once the first epoch has begun.
+
+    Raises
+    ------
+    ImportError
+        If MLflow is not installed: ``pip install 'gpuprop[mlflow]'``.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> tracker = gpuprop.callbacks.MLflow("digits", run_name="128 units", log_model=False)
+    >>> trainer = gpuprop.Trainer(gpuprop.Network((2, 4, 1), seed=0), callbacks=[tracker])
     """
 
     def __init__(

@@ -25,6 +25,19 @@ class UnitActivity(Callback):
     ----------
     X : array_like of shape (n_samples, n_features)
         Raw inputs: the training data, or a few hundred rows of it.
+
+    Raises
+    ------
+    ValueError
+        When the training begins, if `X` does not fit the network.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> X, y = gpuprop.datasets.make_xor()
+    >>> activity = gpuprop.callbacks.UnitActivity(X)
+    >>> network = gpuprop.Network((2, 4, 1), seed=0, device="numpy")
+    >>> _ = gpuprop.Trainer(network, epochs=3, callbacks=[activity]).fit(X, y)
     """
 
     def __init__(self, X: ArrayLike) -> None:
