@@ -89,12 +89,12 @@ class Step:
         # sm_75, sm_80, sm_100 and sm_120.
         tallies = self._spec.penalised or self._rule.clip_norm is not None
         in_registers = not self._keeps_gradients or tallies
-        tile = self._ops.tile(*largest, self._spec.dtype, optimizer=in_registers)
+        tile = self._ops.tile(*largest, self._spec.dtype, optimizer=in_registers, needs_registers=True)
         table, self._n_blocks = job_table(jobs, tile)
         parts = launch.choose_parts(self._n_blocks, self._max_rows, self._ops.runtime.multiprocessors)
         if parts > 1:
             # Nothing is fused into the launch of a partial gradient, so any tile will do.
-            tile = self._ops.tile(*largest, self._spec.dtype)
+            tile = self._ops.tile(*largest, self._spec.dtype, needs_registers=True)
             table, self._n_blocks = job_table(jobs, tile)
         self._gradient_tile, self._gradient_parts = tile, parts
         self._jobs, self._n_jobs = self._ops.constant(table, np.int32), 2 * len(jobs)

@@ -105,7 +105,10 @@ class StepMemory(NetworkBuffer):
     def _lay_out(self, drops_inputs: bool) -> None:
         """Allocate one flat workspace, with a view of each array in it: "a1", "z1", "d1" and "sums1" of layer 1, ..."""
         tall, sizes, lengths = self._max_rows, self.sizes, {}
-        self.tiles: list[Any] = [None, *(self._ops.tile(tall, size, self.dtype) for size in sizes[1:])]
+        gathers = [not drops_inputs, *[False] * (self.top - 1)]
+        self.tiles: list[Any] = [None]
+        for size, from_data in zip(sizes[1:], gathers, strict=True):
+            self.tiles.append(self._ops.tile(tall, size, self.dtype, needs_registers=from_data))
         self.sum_rows = [0, *(blocks(tall, tile.rows) for tile in self.tiles[1:])]
         if drops_inputs:
             lengths["a0"] = tall * padded(sizes[0])

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -76,7 +76,8 @@ def kind(training: Training) -> Hashable:
     scaling = data.scaling
     scaled = None if scaling is None else (np.asarray(scaling.shift).tobytes(), np.asarray(scaling.scale).tobytes())
     return (
-        (spec.layer_sizes, spec.activations, spec.loss, spec.dtype, spec.penalised, tuple(map(bool, spec.dropout))),
+        (spec.layer_sizes, spec.activations, spec.loss, spec.dtype, spec.precision),
+        (spec.penalised, tuple(map(bool, spec.dropout))),
         (rule.optimizer.name, rule.clip_norm, rule.max_norm, training.part_size, training.update_size),
         (data.inputs.dtype, data.metric, data.sample_weight is not None, scaled),
     )
@@ -135,7 +136,8 @@ class TogetherPlan(SharedBuffer):
         self._members, self._largest = waves, len(waves[0])
 
     def _plan_of(self, wave: Sequence[Training]) -> CudaPlan:
-        return _path(self._ops, wave[0])(self._ops, wave, "auto", self._scratch)
+        ops = _ops_of(wave)
+        return _path(ops, wave[0])(ops, wave, "auto", self._scratch)
 
     @property
     def reason(self) -> str:
@@ -241,6 +243,11 @@ class TogetherPlan(SharedBuffer):
 def _path(ops: CudaArrays, one: Training) -> type[CudaPlan]:
     """Return the plan that a lone training of this kind takes."""
     return BlockPlan if chooses_block(ops, one) else CudaPlan
+
+
+def _ops_of(wave: Sequence[Training]) -> CudaArrays:
+    """Return the primitives in the precision of these networks; one plan may have groups in several."""
+    return cast("CudaArrays", wave[0].layers.ops)
 
 
 def _most_in_a_wave(ops: CudaArrays, group: Sequence[Training], budget: float) -> int:

@@ -84,10 +84,10 @@ def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> It
     from gpuprop_kernels.forward import forward_kernel
     from gpuprop_kernels.gradient import gradient_kernel
     from gpuprop_kernels.optimizers import STATE_ARRAYS
-    from gpuprop_kernels.shapes import NO_OPTIMIZER, TILES
+    from gpuprop_kernels.shapes import FULL, NAMED_TILES, NO_OPTIMIZER
     from gpuprop_kernels.wide import wide_output_kernel
 
-    tile, dt, chosen = TILES[tile_name], getattr(target, dtype), Activation(activation)
+    tile, dt, chosen = NAMED_TILES[tile_name], getattr(target, dtype), Activation(activation)
     a, i, integer, byte = dt[::1], target.int32[::1], target.int32, target.uint8[::1]
     lone = (target.int8, integer, integer)  # one network: see `gpuprop_kernels.networks`
 
@@ -95,7 +95,8 @@ def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> It
         return Variant(family, option, tile_name, dtype, tile.threads, kernel, signature)
 
     keep_z = chosen.derivative_of == "z"
-    for source in ("dense", "bytes", "floats", "bytes_by_column"):
+    dense_only = tile_name in FULL
+    for source in ("dense",) if dense_only else ("dense", "bytes", "floats", "bytes_by_column"):
         kernel = forward_kernel(tile, dt, chosen, source, keep_z, False)
         data = byte if source.startswith("bytes") else a
         family = "forward" + " gathering" * (source != "dense") + " by column" * source.endswith("column")
@@ -128,7 +129,7 @@ def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> It
         ("store", "bytes", (True, True)), ("sgd", "bytes", (False, False)), ("adam", "bytes", (False, False)),
         ("adam", "dense", (False, False)), ("adamw", "floats", (True, False)),
     ):  # fmt: skip
-        if (mode in STATE_ARRAYS or any(tallies)) and tile_name in NO_OPTIMIZER:
+        if dense_only or ((mode in STATE_ARRAYS or any(tallies)) and tile.shape in NO_OPTIMIZER):
             continue
         kernel = gradient_kernel(tile, dt, mode, source, *tallies)
         data = byte if source == "bytes" else a
@@ -137,7 +138,7 @@ def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> It
         option = " ".join([mode, source, *["tallied"] * any(tallies)])
         yield variant(family, option, kernel, *signature)
     pair = Activation("softmax"), "categorical_cross_entropy", "class"
-    for source in ("dense", "bytes", "bytes_by_column"):
+    for source in ("dense",) if dense_only else ("dense", "bytes", "bytes_by_column"):
         kernel = wide_output_kernel(tile, dt, source, *pair, True)
         arrays = (a if source == "dense" else byte, i, *[a] * 10, target.uint32[::1], i)
         family = "wide" + " gathering" * (source != "dense") + " by column" * source.endswith("column")
