@@ -41,6 +41,19 @@ class AugmentedRows(StoredRows):
         Equal seeds give equal rows, whatever has been trained before, and by any number of threads.
     contents : str
         The SHA-256 of the rows and targets.
+
+    Raises
+    ------
+    ValueError
+        When rows are read, if `augment` returns rows of another shape.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> X, y = gpuprop.datasets.load_digits()
+    >>> rows = gpuprop.datasets.augmented(X, y, lambda X, rng: X + rng.standard_normal(X.shape), block_rows=100)
+    >>> rows.read_in_epoch(0, 1)[0].shape, rows.kind
+    ((100, 64), 'rows that change in each epoch')
     """
 
     augment: Augmentation
@@ -93,9 +106,15 @@ def augmented(
     AugmentedRows
         For ``Trainer.fit``. A share for validation, ``Trainer(validation=0.1)``, holds rows that are not changed.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If X and y do not have as many rows, X has not two dimensions, or a number is out of range.
+
     Examples
     --------
     >>> import gpuprop
+    >>> import numpy as np
     >>> X, y = gpuprop.datasets.load_digits()
     >>> def noisy(X, rng):
     ...     return np.clip(X + rng.integers(-1, 2, X.shape), 0, 16)
