@@ -20,7 +20,10 @@ from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
+from pygments.lexer import Lexer
 from pygments.lexers import get_lexer_for_filename
+from pygments.lexers.special import TextLexer
+from pygments.util import ClassNotFound
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
@@ -127,6 +130,14 @@ def _linked(app: Any) -> set[str]:
     return found
 
 
+def _lexer_of(path: str) -> Lexer:
+    """Return what colours a file of this name; a table of numbers stays as it is."""
+    try:
+        return get_lexer_for_filename(path, stripnl=False)
+    except ClassNotFound:
+        return TextLexer(stripnl=False)
+
+
 def _write_sources(app: Any, error: Exception | None) -> None:
     """Write a page for each source file that is linked to, with an anchor ``L12`` on every line."""
     if error is not None:
@@ -143,7 +154,7 @@ def _write_sources(app: Any, error: Exception | None) -> None:
         text = (ROOT / path).read_text(encoding="utf-8")
         # One <span id="L12"> around each line.
         formatter = HtmlFormatter(linespans="L", wrapcode=True)
-        body = highlight(text, get_lexer_for_filename(path, stripnl=False), formatter).replace('id="L-', 'id="L')
+        body = highlight(text, _lexer_of(path), formatter).replace('id="L-', 'id="L')
         page = Path(app.outdir) / "source" / f"{path}.html"
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(
