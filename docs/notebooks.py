@@ -27,11 +27,14 @@ _FOLDED = re.compile(r"(^<details>.*?^</details>$)", re.M | re.S)
 #: What makes a cell of its number and its text, and the text.
 Cell = tuple[Callable[[int, str], dict[str, Any]], str]
 
-#: The function of a program that stands on its page; of others it is the first that is short.
+#: The function or the constant of a program that stands on its page; of others it is the first function that is short.
 LINES = {
     "lesson_by_hand": "backward",
     "lesson_algorithm": "lecture",
+    "lesson_convergence": "FACTORS",
     "lesson_gradients": "backpropagate",
+    "lesson_symmetry": "BEGINNINGS",
+    "lesson_tensor_cores": "multiply",
     "lesson_xor": "descend",
     "lesson_kernel": "accumulate",
 }
@@ -60,17 +63,26 @@ def program_of(text: str) -> str | None:
 
 
 def lines_that_matter(program: str) -> str:
-    """Return the source of the function that a page shows; empty if the program has none that is short."""
+    """Return the source of the function or constant that a page shows; empty if the program has none that is short."""
     source = (EXAMPLES / f"{program}.py").read_text(encoding="utf-8")
-    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
-    for node in functions:
+    wanted = LINES.get(program)
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.FunctionDef | ast.AnnAssign):
+            continue
+        name = _name_of(node)
         length = (node.end_lineno or node.lineno) - node.lineno + 1
-        wanted = LINES.get(program)
-        short = length <= _MOST_LINES and not node.name.startswith("_") and node.name not in ("main", "draw")
-        if node.name == wanted or (wanted is None and short):
+        short = length <= _MOST_LINES and not name.startswith("_") and name not in ("main", "draw")
+        if name == wanted or (wanted is None and short and isinstance(node, ast.FunctionDef)):
             lines = source.splitlines()[node.lineno - 1 : node.end_lineno]
             return "\n".join(line[node.col_offset :] for line in lines)
     return ""
+
+
+def _name_of(node: ast.FunctionDef | ast.AnnAssign) -> str:
+    """Return the name that a definition defines; empty for an assignment to a part of something."""
+    if isinstance(node, ast.FunctionDef):
+        return node.name
+    return node.target.id if isinstance(node.target, ast.Name) else ""
 
 
 def with_lines(text: str) -> str:

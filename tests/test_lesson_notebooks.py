@@ -113,3 +113,5 @@ def test_pages_show_lines_of_their_programs() -> None:
         assert not code or code in NOTEBOOKS.with_lines(page.read_text())
     assert sum(bool(code) for code in shown.values()) >= len(shown) - 2
     assert "below.gradient += node.gradient * local" in shown["lesson_by_hand"]
+    assert '"zeros": "zeros"' in shown["lesson_symmetry"]
+    assert '"learning rate": ("rate"' in shown["lesson_convergence"]
