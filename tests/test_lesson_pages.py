@@ -23,9 +23,9 @@ from tests.example_tools import EXAMPLES
 ROOT = EXAMPLES.parent
 DOCS = ROOT / "docs"
 #: Made for the build of the site, and ignored by git.
-MADE = DOCS / "reference"
+MADE = {DOCS / "reference", DOCS / "house"}
 PAGES = sorted((DOCS / "lessons").glob("[0-9]*.md"))
-ALL_PAGES = sorted(page for page in DOCS.rglob("*.md") if MADE not in page.parents)
+ALL_PAGES = sorted(page for page in DOCS.rglob("*.md") if MADE.isdisjoint(page.parents))
 LESSON = re.compile(r"^    python examples/lesson_(\w+)\.py$", re.M)
 
 

@@ -95,6 +95,7 @@ def augmented(
 
     Examples
     --------
+    >>> import numpy as np
     >>> import gpuprop
     >>> X, y = gpuprop.datasets.load_digits()
     >>> def noisy(X, rng):
