@@ -103,6 +103,40 @@ BLOCKS = {"128x128_8x8": 2, "64x64_8x4": 3, "64x64_4x4": 3, "32x32_4x4": 3}
 """Blocks that must fit one multiprocessor in float32, by tile."""
 
 
+REGISTERS = {("block", "float32"): 80, ("block", "float64"): 128}
+"""The most registers of a thread in kernels whose shared memory the launch chooses, by family: what a block of 256
+threads leaves for others on its multiprocessor. Measured in float32: 72 of sm_80, sm_86 and sm_89, with everything."""
+
+TENSOR_FRACTION = {
+    # The lowest of forward, delta, gradient and wide output, dense or of gathered bytes, for sm_80 to sm_120.
+    "128x128_8x8_tf32x3": 0.185,  # 0.1868 of a wide output; 48 instructions come with 64 additions outside
+    "128x128_8x8_tf32": 0.1,  # 0.145 of gathered gradients, dense 0.160 to 0.173; sm_100 and sm_120 from 0.1013 on
+    "128x128_8x8_bf16": 0.085,  # 0.120 of gathered gradients, dense 0.146 to 0.168; sm_100 and sm_120 from 0.0860 on
+    "64x64_8x4_tf32x3": 0.13,  # 0.1304 of a gathered gradient with adam; others 0.142 to 0.150
+    "64x64_8x4_tf32": 0.08,  # 0.0816 of a gathered gradient with adam; others 0.1006 to 0.104
+    "64x64_8x4_bf16": 0.0645,  # 0.0650 of a gathered gradient with adam; others 0.088 to 0.099
+    "32x32_4x4_tf32x3": 0.083,  # 0.0833
+    "32x32_4x4_tf32": 0.041,  # 0.0412
+    "32x32_4x4_bf16": 0.0365,  # 0.0370
+}
+"""The least share of tensor-core instructions in the inner loop, by tile; each does 1,024 multiply-adds, or 2,048."""
+
+TENSOR_BLOCKS = {"128x128": 2, "64x64": 3, "32x32": 3}
+"""Blocks that must fit one multiprocessor on tensor cores; sm_86, sm_89 and sm_120 have less shared memory."""
+
+
+def tensor_violations(report: Report) -> list[str]:
+    """Return what is wrong with a kernel of tensor cores beside spills."""
+    least = 2 if report.capability in ((8, 6), (8, 9), (12, 0)) else TENSOR_BLOCKS[report.tile.partition("_")[0]]
+    bound, share = TENSOR_FRACTION[report.tile], report.tensor_fraction
+    found = [
+        (share < bound, f"share of tensor-core instructions {share:.4f} < {bound}"),
+        (report.occupancy < least, f"{report.occupancy} blocks fit a multiprocessor"),
+        (report.shared > 48 * 1024, f"{report.shared} bytes of shared memory, which needs an attribute"),
+    ]
+    return [what for wrong, what in found if wrong]
+
+
 def violations(report: Report) -> list[str]:
     """Return what is wrong with a compiled kernel."""
     found: list[tuple[object, str]] = [
@@ -110,7 +144,17 @@ def violations(report: Report) -> list[str]:
         (report.local, f"{report.local} accesses to local memory"),
         (report.dtype == "float32" and report.float64, f"{report.float64} float64 instructions"),
     ]
-    if report.tile:
+    if report.family == "block":
+        generic = [op for op in report.total if op.startswith(("LD.", "ST."))]
+        most = REGISTERS[report.family, report.dtype]
+        found += [
+            (report.registers > most, f"{report.registers} registers > {most}"),
+            (generic, f"accesses that do not know whether memory is shared: {generic}"),
+            (report.shared, f"{report.shared} bytes of shared memory beside those of the launch"),
+        ]
+    if report.tile in TENSOR_FRACTION:
+        found += [(True, what) for what in tensor_violations(report)]
+    elif report.tile:
         shared, global_ = report.loads("LDS"), report.loads("LDG")
         narrow = [op for op in global_ if "128" not in op]
         found += [

@@ -393,7 +393,7 @@ class Recorder:
             yield
 
         class Device:
-            attributes = {"MultiProcessorCount": 40 + index}  # noqa: RUF012
+            attributes = {"MultiProcessorCount": 40 + index, "MaxSharedMemoryPerBlockOptin": 101376}  # noqa: RUF012
             compute_capability = ("75", "120")[index]
             __enter__ = lambda one: (one.__dict__.setdefault("open", enter()).__enter__(), one)[1]  # noqa: E731
             __exit__ = lambda one, *error: one.__dict__.pop("open").__exit__(*error)  # noqa: E731

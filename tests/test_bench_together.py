@@ -51,3 +51,30 @@ def test_the_networks_differ_in_weights_and_orders() -> None:
 def test_wrong_numbers_of_networks_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     result = Cli(capsys).fail("bench", "together", "--networks", "1,many")
     assert "got --networks '1,many', expected numbers such as 1,10,100" in result.err
+
+
+def test_without_a_gpu_it_says_what_is_known_of_an_epoch(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from gpuprop.backends import availability
+    from gpuprop.measure.bench import sass
+
+    if any(device.device == "cuda" and device.usable for device in availability()) or sass.missing_tools():
+        pytest.skip("there is a GPU here, or Numba's package for CUDA is missing")
+    report = tmp_path / "report.json"
+    result = Cli(capsys)(*["bench", "together", "--device", "cuda", "--networks", "1,1000", "--report"], report)
+    results = {(one["config"], one["n_networks"]): one for one in json.loads(report.read_text())["results"]}
+    assert {name: results[name, 1000]["path"] for name in together.CASES} == {
+        "mnist": "layer by layer",
+        "small": "block",
+    }
+    for name, n_updates, launches in (("mnist", 100, 300), ("small", 5, 1)):
+        one, many = results[name, 1], results[name, 1000]
+        assert one["updates"] == n_updates
+        assert one["launches"] == many["launches"] == launches
+        assert many["bytes"] == 1000 * one["bytes"]
+    # 8-16-4 has 212 parameters, and Adam two numbers more for each: once in and once out; 160 rows, each with a class.
+    assert results["small", 1]["bytes"] == 2 * 3 * 212 * 4 + 160 * (8 + 4)
+    assert results["small", 1000]["blocks_per_multiprocessor"] == pytest.approx(1000 / 108)
+    # Tiles of 32x32: 25 x 2 and 2 x 1 for the weights, one for the biases of each layer.
+    assert results["mnist", 1]["blocks_per_multiprocessor"] == pytest.approx((50 + 2 + 2) / 108)
+    assert "no GPU took part" in result.out
+    assert "seconds" not in report.read_text().replace("microseconds", "")

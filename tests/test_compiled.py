@@ -22,6 +22,14 @@ from tests.sass_bounds import violations
 MISSING = "the simulator is on" if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1" else sass.missing_tools()
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"compiling without a GPU: {MISSING}")
 
+
+def _tensor_tiles() -> Any:
+    """Return the tiles of tensor cores by precision; without a compiler the kernels cannot be imported."""
+    from gpuprop_kernels.shapes import TENSOR_TILES
+
+    return TENSOR_TILES.values()
+
+
 TILES = ("128x128_8x8", "64x64_8x4", "64x64_4x4", "32x32_4x4")
 OPTIONS = (
     "relu", "relu bytes", "store dense", "store bytes tallied", "slab bytes", "adam dense", "adam bytes", "softmax",
@@ -32,12 +40,30 @@ OTHERS = tuple(capability for capability in ARCHITECTURES if capability not in M
 KERNELS = ("relu", "relu bytes", "softmax", "store dense", "slab bytes", "adam bytes")
 """An option for each kernel: forward and delta, gathering, wide output, gradients, with the optimizer."""
 
+BLOCK = ("one network adam relu", "one network adamw gelu with everything")
+TENSOR_OPTIONS = ("relu", "relu bytes", "adam bytes", "store dense")
+TENSOR_OTHERS = ((8, 6), (8, 9), (10, 0), (12, 0))
+TENSOR_NAMED = {} if MISSING else {tile.name: tile.rows == 128 for tiles in _tensor_tiles() for tile in tiles[:-1]}
+"""The tiles of tensor cores, and whether each is a large one."""
+
 CASES = {
     **{tile: Selection(tile, MAIN, OPTIONS) for tile in TILES},
     "other architectures": Selection("64x64_8x4", OTHERS, ("relu", "slab bytes", "adam bytes")),
     **{name: Selection("128x128_8x8", ((8, 6),), (name,), name) for name in ACTIVATIONS if name != "relu"},
     "dropout": Selection("128x128_8x8", ((8, 6),), ("relu dropout",)),
     "float64": Selection("64x64_4x4", ((9, 0),), ("relu", "relu bytes", "store dense", "adam bytes"), dtype="float64"),
+    "several networks": Selection("64x64_8x4", MAIN, ("relu together", "adam together")),
+    "one block, one network": Selection("", ARCHITECTURES, BLOCK),
+    "one block, one network, float64": Selection("", ((8, 6),), BLOCK, dtype="float64"),
+    **{
+        f"tensor cores {name}": Selection(name, ((8, 0), (9, 0)) if large else ((8, 0),), TENSOR_OPTIONS[not large :])
+        for name, large in TENSOR_NAMED.items()
+    },
+    **{
+        f"tensor cores {name}, other architectures": Selection(name, TENSOR_OTHERS, ("relu",))
+        for name, large in TENSOR_NAMED.items()
+        if large
+    },
     "without a tile": Selection("", ((8, 6),)),
 }
 

@@ -18,9 +18,14 @@ from tests.mutation import Mutant
 
 KERNELS = "gpuprop_kernels"
 TOGETHER = "tests/kernels/test_together.py::test_the_updates_of_two_networks"
+BLOCK = "tests/kernels/test_block.py::test_the_updates_of_two_networks"
+BLOCK_ORACLE = (
+    "tests/kernels/test_cases.py::test_case[one block, one network: two hidden layers, dropout and penalties, float64]"
+)
 FORWARD, DELTA, GRADIENT, OUTPUT, UPDATE, TRAINING = (
     f"tests/kernels/test_{name}.py::test_" for name in ("forward", "delta", "gradient", "output", "update", "training")
 )
+TENSOR = "tests/kernels/test_tensor.py::test_"
 
 
 def simulated(name: str, file: str, old: str, new: str, case: str) -> Mutant:
@@ -424,7 +429,7 @@ MUTANTS = [
     ),
     compiled(
         "a loop over k that is not written out",
-        "tile.py",
+        "fused_step.py",
         "        step(shared, at_a, at_b, acc)\n        step(",
         "        for q in range(8):\n"
         "            step(shared, i32(at_a + q * stride_a), i32(at_b + q * stride_b), acc)\n"
@@ -438,7 +443,85 @@ MUTANTS = [
         "size = max(4 * slabs,",
         "32x32_4x4/relu/relu",
     ),
+    # Tensor cores.
+    simulated(
+        "the low part of an operand is dropped",
+        "tensor_step.py",
+        "add_product(part, 4 * q, 4 * q + 1, 4 * q + 2, 4 * q + 3, x_low, 0, y, 2 * g + q)",
+        "add_product(part, 4 * q, 4 * q + 1, 4 * q + 2, 4 * q + 3, x, 0, y, 2 * g + q)",
+        TENSOR + "product[(7, 17, 33)-tf32x3-whole]",
+    ),
+    simulated(
+        "the low part is the high part again",
+        "words.py",
+        "return device(lambda x, y: high_tf32(x)), device(lambda x, y, high: x - high)",
+        "return device(lambda x, y: high_tf32(x)), device(lambda x, y, high: high)",
+        TENSOR + "product[(7, 17, 33)-tf32x3-whole]",
+    ),
+    simulated(
+        "a fragment begins at the wrong row",
+        "tensor_step.py",
+        "ty = i32((warp >> warp_bits) * 8 + (lane >> 2))",
+        "ty = i32((warp >> warp_bits) * 8 + (lane & 7))",
+        TENSOR + "product[(7, 17, 33)-tf32-whole]",
+    ),
+    simulated(
+        "columns of a fragment are those of its neighbour",
+        "tensor_step.py",
+        "(at ^ 2 if q & 1 else at)",
+        "(at if q & 1 else at ^ 2)",
+        TENSOR + "product[(7, 17, 33)-bf16-whole]",
+    ),
+    simulated(
+        "results lie in the order of the fragment",
+        "tensor_step.py",
+        "add_product(acc, o, o + 2, o + size_n, o + size_n + 2, x, p, y, q)",
+        "add_product(acc, o, o + 1, o + size_n, o + size_n + 1, x, p, y, q)",
+        TENSOR + "product[(7, 17, 33)-tf32-whole]",
+    ),
+    simulated(
+        "the slab of low parts lies on that of the high ones",
+        "words.py",
+        "store(shared, i32(at + low_at), words)",
+        "store(shared, at, words)",
+        TENSOR + "product[(7, 17, 33)-tf32x3-whole]",
+    ),
+    simulated(
+        "the second slab is overwritten too early",
+        "tile.py",
+        "base_b, slabs = tile.planes * tile.depth * stride_a, tile.planes * tile.depth * (stride_a + stride_b)",
+        "base_b, slabs = tile.planes * tile.depth * stride_a, tile.depth * (stride_a + stride_b)",
+        TENSOR + "product[(7, 17, 33)-tf32x3-whole]",
+    ),
+    simulated(
+        "two neighbours along k change places in one operand",
+        "words.py",
+        "return registers[at], registers[at + 4 * pack - 4]",
+        "return registers[at + 4 * pack - 4], registers[at]",
+        TENSOR + "product[(7, 17, 33)-bf16-whole]",
+    ),
+    simulated(
+        "tf32 rounds NaN away",
+        "words.py",
+        "return device(lambda x, y: round_tf32(x)), None",
+        "return device(lambda x, y: high_tf32(x)), None",
+        TENSOR + "infinity_and_nan[tf32]",
+    ),
+    simulated(
+        "ties of bfloat16 round up",
+        "target/tensor_simulator.py",
+        "(bits + 0x7FFF + (bits >> 16 & 1)) >> 16",
+        "(bits + 0x8000) >> 16",
+        TENSOR + "ties_round_as_numpy_says[bf16]",
+    ),
     # Races.
+    raced(
+        "no wait for the other threads' words of a slab",
+        "tile.py",
+        "                put_b(shared, to_b, next_b)\n            sync()\n",
+        "                put_b(shared, to_b, next_b)\n",
+        TENSOR + "product[(17, 33, 7)-tf32-sliced]",
+    ),
     raced(
         "no barrier after a row's sum has been read",
         "reduction.py",
@@ -466,6 +549,70 @@ MUTANTS = [
         "        sync()\n        if t < ld_out:\n",
         "        if t < ld_out:\n",
         OUTPUT + "head[softmax-categorical_cross_entropy-float32]",
+    ),
+    # One block, one network.
+    simulated(
+        "a block goes on with the state of another",
+        "block_epoch.py",
+        "v = ld4(state, i32((array - 1) * n_all + own + place))",
+        "v = ld4(state, i32((array - 1) * n_all + place))",
+        BLOCK,
+    ),
+    simulated(
+        "a block with a shorter epoch goes on",
+        "block_epoch.py",
+        "if rows == 0:",
+        "if rows < 0:",
+        BLOCK,
+    ),
+    simulated(
+        "a block takes the rate of another",
+        "block_epoch.py",
+        "layers, layer, rows, n, scalars, slot, tally)",
+        "layers, layer, rows, n, scalars, i32(slot - network), tally)",
+        BLOCK,
+    ),
+    simulated(
+        "a block draws the masks of another",
+        "block_epoch.py",
+        "drops = (mask, keep, i32(4 * n_layers * network))",
+        "drops = (mask, keep, i32(0))",
+        BLOCK,
+    ),
+    simulated(
+        "biases decay in a block",
+        "block_layers.py",
+        "c = numbers(scalars, slot, is_weight)",
+        "c = numbers(scalars, slot, True)",
+        BLOCK_ORACLE,
+    ),
+    simulated(
+        "a block loses the loss of the rows that it judges first",
+        "block_epoch.py",
+        "value += row_value",
+        "value = row_value",
+        BLOCK_ORACLE,
+    ),
+    raced(
+        "no barrier between a delta and the update of its weights",
+        "block_epoch.py",
+        "                sync()\n                # W[l], b[l]",
+        "                # W[l], b[l]",
+        BLOCK,
+    ),
+    raced(
+        "no barrier between a batch and the layer that reads it",
+        "block_epoch.py",
+        "            sync()\n            # a[l] =",
+        "            # a[l] =",
+        BLOCK,
+    ),
+    raced(
+        "no barrier between two updates",
+        "block_epoch.py",
+        "            sync()\n            leave(",
+        "            leave(",
+        "tests/kernels/test_block.py::test_an_epoch_of_several_launches",  # without penalties, whose sums wait, too
     ),
     # Streams.
     waited(

@@ -22,6 +22,7 @@ PATHS = {
     "fused": "whole epochs in one compiled call; on a GPU fused kernels, each launched by itself",
     "dense": "as fused, without skipping what is zero in the inputs",
     "joint": "several networks of one shape in the same compiled calls; on a GPU in the same launches",
+    "block": "whole epochs in one launch, each network in one block of a GPU",
     "graph": "fused kernels, recorded as CUDA graphs",
     "streamed": "fused kernels, on rows that travel to the GPU while it works",
     "sharded": "a fixed number of shards of each update, which several processes may divide among themselves",

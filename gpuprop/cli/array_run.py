@@ -12,6 +12,7 @@ from gpuprop.cli.options import OptionError, parse_arrays, parse_list, wrong_opt
 if TYPE_CHECKING:
     from gpuprop.backends import Choice
     from gpuprop.cli.runs import ArrayRun
+    from gpuprop.training.trainer import Trainer
 
 __all__ = ["array_run"]
 
@@ -43,18 +44,22 @@ def array_run(options: Mapping[str, Any]) -> tuple[ArrayRun, Choice]:
     with wrong_options():
         recipe = recipe_for(data, train_part[0], options["batch_size"]).with_options(options)
         chosen = device_for_training(options["device"], plain_seconds_of(dataset, train_part, recipe), options["plan"])
-        network = network_for(
-            dataset,
-            train_part,
-            recipe,
-            loss=options["loss"],
-            seed=options["seed"],
-            device=chosen.device,
-            precision=options["precision"],
-            emulate=options["emulate"],
-        )
         metrics, monitor = parse_list(options["metric"]), options["monitor"]
-        trainer = trainer_for(
-            network, recipe, len(train_part[0]), plan=options["plan"], metrics=metrics, monitor=monitor
-        )
-    return ArrayRun(dataset, train_part, test_part, trainer, recipe, guessed), chosen
+
+        def trainer_of(seed: int) -> Trainer:
+            network = network_for(
+                dataset,
+                train_part,
+                recipe,
+                loss=options["loss"],
+                seed=seed,
+                device=chosen.device,
+                precision=options["precision"],
+                emulate=options["emulate"],
+            )
+            return trainer_for(
+                network, recipe, len(train_part[0]), plan=options["plan"], metrics=metrics, monitor=monitor
+            )
+
+        trainer = trainer_of(options["seed"])
+    return ArrayRun(dataset, train_part, test_part, trainer, recipe, guessed, trainer_of), chosen

@@ -78,12 +78,14 @@ _TOGETHER_HELP = """Train many networks of one shape: together, one after the ot
 
 Each network has weights and row orders of its own. "mnist" trains 784-64-10 on 3,200 images, "small" 8-16-4 on 160 rows
 that are made up. PyTorch and JAX take part where they are installed. On the CPU trainings so short that compiling their
-loops would not pay take turns: ten of "small" need 400 epochs.
+loops would not pay take turns: ten of "small" need 400 epochs. With --device cuda and without a GPU it prints what is
+known all the same of an epoch: launches, bytes, floors, and blocks a multiprocessor.
 
 \b
 Examples:
   gpuprop bench together
   gpuprop bench together --config small --networks 100,1000 --epochs 60 --rounds 3
+  gpuprop bench together --device cuda --networks 1,10,100,1000
 """
 
 _SPEEDRUN_HELP = """Time how long a network takes to test accuracies of MNIST: 97.5, 98.0 and 98.5 %.
@@ -263,9 +265,14 @@ def together(
     if min(counts) < 1:
         raise OptionError(f"got --networks {networks!r}, expected numbers such as 1,10,100")
     ops, reason = _device(device)
-    if ops is None:
-        raise BackendUnavailableError(reason)
     output = _Output(ops, reason, report, json)
+    if ops is None:
+        from gpuprop.measure.bench import paper, together_paper
+
+        found = list(together_paper.entries(chosen, counts))
+        model = f"{paper.MODEL}; the table's floors and multiprocessors are those of an {together_paper.GPU}"
+        output.finish("together", found, together_paper.table(found), {"model": model})
+        return
     entries: list[dict[str, Any]] = []
     for name in chosen:
         output.progress(f"{bench.CASES[name]}")

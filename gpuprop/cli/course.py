@@ -6,6 +6,7 @@ import math
 import os
 import re
 import signal
+import statistics
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -59,6 +60,8 @@ class Course:
         self._run, self._stored = run, stored
         self._settings = settings_of(options, device.device)
         self._animate: Path | None = options["animate"]
+        seed, n_networks = options["seed"], options.get("networks", 1)  # an older run has not kept the latter
+        self._other_seeds = [(seed + i) % 2**32 for i in range(1, n_networks)]
         self._film: Recorder | None = None
         self._can_draw = PictureCheck()
         if self._animate is not None:
@@ -106,6 +109,8 @@ class Course:
                     draw_pictures(folder, pictures(self._run))
                 self._say_end(place, complete=stopped is None)
                 self._report()
+                if self._other_seeds and stopped is None and place == folder.path:
+                    self._compare_seeds()
             except KeyboardInterrupt:
                 stopped = stopped or KeyboardInterrupt()
         if stopped is not None:
@@ -180,6 +185,25 @@ class Course:
             print_report(report)
         except Exception as error:
             warn(f"the model is saved, but the report on the test part failed: {error or type(error).__name__}")
+
+    def _compare_seeds(self) -> None:
+        """Train from other seeds, and say and write how far the scores lie apart; network 0 is the saved one."""
+        from gpuprop.training import run_folder
+        from gpuprop.training.scores import report_of
+
+        try:
+            own = report_of(*self._run.test_part, self._run.classes)
+            scores = [own.score, *self._run.scores_of(self._other_seeds)]
+            rows = [f"{network},{score!r}" for network, score in enumerate(scores)]
+            text = "\n".join([f"network,test_{own.metric.lower()}", *rows]) + "\n"
+            (self._folder.staging / run_folder.SEEDS).write_text(text, encoding="utf-8")
+            self._folder.publish()
+            print(
+                f"\nfrom {len(scores)} seeds: test {own.metric} {statistics.mean(scores):.4f} ± "
+                f"{statistics.stdev(scores):.4f}, from {min(scores):.4f} to {max(scores):.4f} ({run_folder.SEEDS})"
+            )
+        except Exception as error:
+            warn(f"the model is saved, but trainings from other seeds failed: {error or type(error).__name__}")
 
     def _explained(self, stopped: KeyboardInterrupt | TrainingEnded, place: Path) -> KeyboardInterrupt | TrainingEnded:
         done, epochs = self._run.trainer.epochs_done, self._run.trainer.epochs

@@ -106,6 +106,12 @@ class Run(Protocol):
     def figures(self) -> dict[str, float | None]:
         """Return the metrics of the test part by their names."""
 
+    def check_networks(self) -> None:
+        """Refuse trainings from other seeds, if there can be none."""
+
+    def scores_of(self, seeds: Sequence[int]) -> list[float]:
+        """Train like this from other seeds, all together, and return each network's score on the test part."""
+
     @property
     def held_out(self) -> tuple[Any, NDArray[Any]]:
         """The rows of the test part, and their true targets."""
@@ -159,6 +165,8 @@ class ArrayRun:
     trainer : Trainer
     recipe : Recipe
     target_guessed : bool
+    trainer_of : callable or None, default=None
+        ``trainer_of(seed) -> Trainer`` makes another one like `trainer`.
     """
 
     def __init__(
@@ -169,7 +177,9 @@ class ArrayRun:
         trainer: Trainer,
         recipe: Recipe,
         target_guessed: bool,
+        trainer_of: Callable[[int], Trainer] | None = None,
     ) -> None:
+        self._trainer_of = trainer_of
         self.name, self.target_guessed = dataset.name, target_guessed
         self.classes: Sequence[Any] | None = dataset.classes
         self._trainer = trainer
@@ -288,6 +298,27 @@ class ArrayRun:
     def figures(self) -> dict[str, float | None]:
         """Return the metrics of the test part by their names."""
         return measured(self.trainer.network, self.trainer.metrics, *self._test_part)
+
+    def check_networks(self) -> None:
+        """Arrays in memory train from any seed."""
+
+    def scores_of(self, seeds: Sequence[int]) -> list[float]:
+        """Train like this from other seeds, all together, and return each network's score on the test part."""
+        from gpuprop.training.scores import report_on
+        from gpuprop.training.side_by_side import train_together
+        from gpuprop.training.targets import StandardisedTargets
+
+        assert self._trainer_of is not None
+        (X, y), trainings = self._train_part, []
+        trainers = [self._trainer_of(seed) for seed in seeds]
+        targets = [StandardisedTargets.of(trainer.network, y) for trainer in trainers]
+        for trainer, own in zip(trainers, targets, strict=True):
+            trainer.learning_rate = self.trainer.learning_rate  # which the rate finder may have chosen
+            trainings.append(trainer.training(X, own.values))
+        _raise_first(train_together(trainings))
+        for trainer, own in zip(trainers, targets, strict=True):
+            own.fold(trainer.network)
+        return [report_on(trainer.network, *self._test_part, self.classes).score for trainer in trainers]
 
     @property
     def held_out(self) -> tuple[Any, NDArray[Any]]:
@@ -451,6 +482,24 @@ class TableRun:
         y = y if units is None else (y.reshape(len(y), -1) - units[0]) / units[1]
         return measured(network, self.trainer.metrics, inputs, y, units=units)
 
+    def check_networks(self) -> None:
+        """Tables train from any seed."""
+
+    def scores_of(self, seeds: Sequence[int]) -> list[float]:
+        """Train like this from other seeds, all together, and return each network's score on the test part."""
+        from gpuprop.estimators.predictors import Rows, TablePredictor
+        from gpuprop.training.scores import report_of
+
+        (frame, y), scores = self._parts.test, []
+        changed = {"n_networks": len(seeds), "random_state": seeds[0], "callbacks": None}
+        several = type(self._estimator)(**self._estimator.get_params(deep=False) | changed)
+        several.fit(self._parts.train[0], self._parts.labels(self._parts.train[1]))
+        for network in several.networks_:
+            one = copy(several)
+            one.networks_ = [network]
+            scores.append(report_of(y, TablePredictor(one).predict(Rows(frame)), self.classes).score)
+        return scores
+
     @property
     def held_out(self) -> tuple[Any, NDArray[Any]]:
         """The rows of the test part as a data frame, and their true targets."""
@@ -503,6 +552,12 @@ class _Begin(Callback):
 def _checkpoints(folder: RunFolder | None) -> Path:
     """Return where checkpoints go; a process that writes none gets a place that does not exist."""
     return Path(os.devnull) / "checkpoints" if folder is None else folder.checkpoints
+
+
+def _raise_first(outcomes: Sequence[Exception | None]) -> None:
+    for outcome in outcomes:
+        if outcome is not None:
+            raise outcome
 
 
 def _table(network: Network) -> EpochTable:

@@ -106,6 +106,10 @@ class StoredRun(ArrayRun):
         """Refuse to take an epoch apart."""
         raise OptionError("got --profile for rows that stay on disk; profile a part of them that is in memory")
 
+    def check_networks(self) -> None:
+        """Refuse further trainings."""
+        raise OptionError("got --networks for rows that stay on disk; it takes a part of them that is in memory")
+
     @property
     def _n_rows(self) -> int:
         return self._rows.n_samples

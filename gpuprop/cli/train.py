@@ -76,7 +76,7 @@ _GROUPS = {
         *("test", "test_fraction", "validation_fraction", "scale"),
     ),
     "Network": ("preset", "hidden", "batch_norm", "residual", "activation", "loss", "dropout", "l1", "l2"),
-    "Training": ("optimizer", "lr", "schedule", "batch_size", "epochs", "seed"),
+    "Training": ("optimizer", "lr", "schedule", "batch_size", "epochs", "seed", "networks"),
     "Choice of the epoch": ("early_stopping", "patience", "metric", "monitor"),
     "Machine": ("device", "precision", "emulate", "plan", "memory", "communicator", "shards", "profile"),
     "Files": ("out", "animate", "resume", "overwrite"),
@@ -209,6 +209,15 @@ def train(
         int,
         typer.Option(metavar="N", min=0, max=2**32 - 1, help="Equal seeds give equal models, bit for bit."),
     ] = 0,
+    networks: Annotated[
+        int,
+        typer.Option(
+            metavar="K",
+            min=1,
+            help="Train K - 1 further networks from other seeds, together, and say how far their scores lie apart; "
+            "the model that is saved is that of --seed.",
+        ),
+    ] = 1,
     device: Device = "auto",
     precision: Annotated[
         str,
@@ -391,6 +400,10 @@ def _train(context: typer.Context, options: dict[str, Any], processes: Communica
             options["lr"] = None
         run, chosen = _kind_of_run(options["data"])(options)
         run.divide(processes, options["shards"])
+        if options.get("networks", 1) > 1:
+            if options["shards"] is not None:
+                raise OptionError("got --networks for a training in shards; further networks train in one process")
+            run.check_networks()
         if sought:  # a resume finds the number among the options
             options["lr"] = run.find_rate()
         if options["profile"]:

@@ -63,7 +63,7 @@ class Plan(Protocol):
 
     @property
     def name(self) -> str:
-        """The path: "steps", "fused", "joint", "graph" or "streamed"."""
+        """The path: "steps", "fused", "joint", "block", "graph" or "streamed"."""
         ...
 
     @property

@@ -39,14 +39,25 @@ from gpuprop.training.run_manifest import (
     write_json,
 )
 
-__all__ = ["CONFUSION", "HISTORY", "LOSS", "PREDICTIONS", "RATES", "RunFolder", "RunFolderError", "write_history"]
+__all__ = [
+    "CONFUSION",
+    "HISTORY",
+    "LOSS",
+    "PREDICTIONS",
+    "RATES",
+    "SEEDS",
+    "RunFolder",
+    "RunFolderError",
+    "write_history",
+]
 
 HISTORY = "history.csv"
+SEEDS = "seeds.csv"
 LOSS = "loss.png"
 CONFUSION = "confusion.png"
 PREDICTIONS = "predictions.png"
 RATES = "learning-rates.png"
-FILES = (MODEL_FILE_NAME, HISTORY, LOSS, CONFUSION, PREDICTIONS, RATES)
+FILES = (MODEL_FILE_NAME, HISTORY, LOSS, CONFUSION, PREDICTIONS, RATES, SEEDS)
 """All files that a run may have: a classifier has a confusion matrix, a regression has predictions."""
 
 

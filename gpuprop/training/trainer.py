@@ -151,8 +151,8 @@ class Trainer:
         that one, so that equal runs give equal bits.
     plan : str, default="auto"
         How updates are made: "auto" lets the backend choose; "steps" (one primitive after the other), "fused" (whole
-        epochs in one compiled call, or fused kernels), "joint", "graph" or "streamed" ask for a path by name, and a
-        fit that it cannot serve raises `gpuprop.PlanError`, which says why. See `plan_reason`.
+        epochs in one compiled call, or fused kernels), "joint", "block", "graph" or "streamed" ask for a path by name,
+        and a fit that it cannot serve raises `gpuprop.PlanError`, which says why. See `plan_reason`.
     precision : {"float32", "tf32x3", "tf32", "bf16"} or None, default=None
         Gives the network this precision of its products, which it keeps; None leaves it as it is. The weights that are
         trained stay float32. See `gpuprop.core.precision`.

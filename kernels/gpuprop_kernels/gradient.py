@@ -166,9 +166,9 @@ def gradient_kernel(
     `source` says how jobs marked as gathered read the data set; it is ``"dense"`` if there are none. `penalised` and
     `measured` say whether the blocks leave sums in `penalties` and in `squares`.
     """
-    if tile.name in NO_OPTIMIZER and (mode in STATE_ARRAYS or penalised or measured):
+    if tile.shape in NO_OPTIMIZER and (mode in STATE_ARRAYS or penalised or measured):
         what = f"the optimizer {mode}" if mode in STATE_ARRAYS else "sums of penalties or squares"
-        raise ValueError(f"got tile {tile.name} with {what}, expected a smaller tile: {NO_OPTIMIZER[tile.name]}")
+        raise ValueError(f"got tile {tile.name} with {what}, expected a smaller tile: {NO_OPTIMIZER[tile.shape]}")
     dense = multiply(tile, dt, DENSE, DENSE, a_by_row=False, b_by_row=False)
     coordinates, shared_size, accumulators = dense.coordinates, dense.shared_size, dense.accumulators
     product = _product(tile, dt, source)

@@ -38,6 +38,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gpuprop_kernels.fused_step import EightSteps
 from gpuprop_kernels.shapes import Tile, log2
 from gpuprop_kernels.staging import Loader, Stage
 from gpuprop_kernels.target import bytes4, cuda, device, i32, sync, thread, uint32, words
@@ -52,23 +53,23 @@ APART = 4
 
 def takes_sectors(tile: Tile, loader: Loader) -> bool:
     """Return whether this tile takes whole sectors: its slab must be less deep than one, and belong to one slice."""
-    return loader.convert is not None and tile.slices == 1 and tile.depth < SECTOR
+    return loader.convert is not None and tile.slices == 1 and tile.k_depth < SECTOR
 
 
-def run_by_sectors(
-    tile: Tile, dt: Any, lanes: int, loader: Loader, a: Stage, b: Stage, eight_steps: Any, coordinates: Any
-) -> Any:
+def run_by_sectors(tile: Tile, dt: Any, lanes: int, loader: Loader, a: Stage, b: Stage, steps: EightSteps) -> Any:
     """Build `run` of `tile.Multiply` for rows of bytes; `lanes` neighbouring threads load each row."""
     n_words, taken, registers_b, zero = SECTOR // 4 // lanes, a.loads, 4 * b.loads, dt(0)
-    load_words, lane_bits = words(n_words), log2(SECTOR // lanes)
+    load_words, lane_bits, lanes_bits = words(n_words), log2(SECTOR // lanes), log2(lanes)
     place_a, place_b, anchor_a, anchor_b = a.place, b.place, a.anchor, b.anchor
+    spot_a, spot_b = a.spot, b.spot
     put_elements, fetch_b, put_b = a.put, b.fetch, b.put
     convert, scaled, factor = loader.convert, loader.factor is not None, loader.factor
     stride_a, stride_b, accumulators = a.stride, b.stride, tile.thread_rows * tile.thread_columns
-    width_m, width_n = min(4, tile.thread_rows), min(4, tile.thread_columns)
-    # Shared memory as in `tile`: a slab of A and one of B, then both for the other slab of a turn.
-    base_b, other = tile.depth * stride_a, tile.depth * (stride_a + stride_b)
-    depth, turn, twice, elements_taken = tile.depth, 2 * tile.depth, tile.depth == 16, 4 * taken
+    places, eight_steps = steps.places, steps.multiply
+    # Shared memory as in `tile`: the slabs of A and those of B, then all of them for the other slab of a turn.
+    base_b, other = tile.planes * tile.depth * stride_a, tile.planes * tile.depth * (stride_a + stride_b)
+    depth, turn, twice, elements_taken = tile.k_depth, 2 * tile.k_depth, tile.depth == 16, 4 * taken
+    paired = tile.precision == "bf16"
 
     @device
     def put_a(shared, at, held, first, source, column):
@@ -102,9 +103,8 @@ def run_by_sectors(
         t = thread()
         along_a, slot_a, deep_a = place_a(t)
         along_b, slot_b, deep_b = place_b(t)
-        _part, tx, ty = coordinates(t)
-        from_a, from_b = i32(ty * width_m), i32(base_b + tx * width_n)
-        to_a, to_b = i32(slot_a * stride_a + along_a), i32(base_b + slot_b * stride_b + along_b)
+        _part, from_a, from_b = places(t, base_b)
+        to_a, to_b = i32(spot_a(slot_a, along_a)), i32(base_b + spot_b(slot_b, along_b))
         at_a, at_b = anchor_a(a, along_a, m0, m, lda), anchor_b(b, along_b, n0, n, ldb)
         for i in range(accumulators):
             acc[i] = zero
@@ -112,6 +112,8 @@ def run_by_sectors(
         half = k_end - last <= SECTOR // 2
         # By staging's counting a lane has 4 k of the slab, and every fourth row of B's slab begins another lane's.
         lane, lane_b, within_b = i32(deep_a >> 2), i32(deep_b >> 2), i32(deep_b & 3)
+        if paired:  # B's rows are those of all groups of four that a lane of A puts into the slab
+            lane_b, within_b = i32(lane_b & (lanes - 1)), i32(within_b + APART * (lane_b >> lanes_bits))
         whole_a, whole_b = i32(lane << lane_bits), i32((lane_b << lane_bits) + within_b)
         deep_a = i32(last + (i32(lane << (lane_bits - 1)) if half else whole_a))
         deep_b = i32(last + (i32((lane_b << (lane_bits - 1)) + within_b) if half else whole_b))

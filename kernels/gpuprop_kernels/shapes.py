@@ -15,7 +15,7 @@ run repeats bit for bit. `tile` gives the budget of each shape in registers and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,8 @@ import numpy as np
 from gpuprop_kernels.target import SIM
 
 __all__ = [
-    "HEAD", "MOST_CLASSES", "NO_OPTIMIZER", "SMALL", "SMALL_HEAD", "TILES", "HeadShape", "Tile", "blocks",
-    "choose_parts", "choose_tile", "log2", "padded", "row_pitch",
+    "FULL", "HEAD", "MOST_CLASSES", "NAMED_TILES", "NO_OPTIMIZER", "SMALL", "SMALL_HEAD", "TENSOR_TILES", "TILES",
+    "HeadShape", "Tile", "blocks", "choose_parts", "choose_tile", "log2", "padded", "row_pitch",
 ]  # fmt: skip
 
 
@@ -42,6 +42,9 @@ class Tile:
         Length of a slab along k, over all slices; 8 or 16 a slice.
     slices : int
         Groups of threads that share the work along k.
+    precision : str
+        "float32" multiplies by fused multiply-adds, in any dtype; "tf32x3", "tf32" and "bf16" on tensor cores, in
+        float32. There, `depth` counts words of 32 bits (`words`).
     """
 
     rows: int
@@ -50,6 +53,17 @@ class Tile:
     thread_columns: int
     depth: int = 8
     slices: int = 1
+    precision: str = "float32"
+
+    @property
+    def k_depth(self) -> int:
+        """Elements of a slab along k: in bfloat16 a word holds two."""
+        return 2 * self.depth if self.precision == "bf16" else self.depth
+
+    @property
+    def planes(self) -> int:
+        """Slabs of an operand: "tf32x3" has one for the high and one for the low part of its elements."""
+        return 2 if self.precision == "tf32x3" else 1
 
     @property
     def group(self) -> int:
@@ -72,7 +86,12 @@ class Tile:
 
     @property
     def name(self) -> str:
-        """Short name for tables, e.g. ``64x64_8x4``."""
+        """Short name for tables, e.g. ``64x64_8x4`` or, on tensor cores, ``64x64_8x4_bf16``."""
+        return self.shape if self.precision == "float32" else f"{self.shape}_{self.precision}"
+
+    @property
+    def shape(self) -> str:
+        """The name without the precision."""
         return f"{self.rows}x{self.columns}_{self.thread_rows}x{self.thread_columns}"
 
 
@@ -90,6 +109,28 @@ TILES = {
     )
 }
 """The tiles that `choose_tile` chooses from."""
+
+_TENSOR_SHAPES = {
+    # Thread rows and columns as above: 16 x 8 results are an instruction's, so that a warp has at least 16 x 16. Depths
+    # in words are what 48 KiB of shared memory hold with at least two blocks, and what whole sectors of bytes need.
+    "tf32x3": (
+        Tile(128, 128, 8, 8, 8),
+        Tile(64, 64, 8, 4, 16),
+        Tile(32, 32, 4, 4, 16, slices=2),
+        Tile(16, 16, 2, 4, 8),
+    ),
+    "tf32": (Tile(128, 128, 8, 8, 16), Tile(64, 64, 8, 4, 16), Tile(32, 32, 4, 4, 32, slices=4), Tile(16, 16, 2, 4, 8)),
+    "bf16": (Tile(128, 128, 8, 8, 8), Tile(64, 64, 8, 4, 8), Tile(32, 32, 4, 4, 32, slices=4), Tile(16, 16, 2, 4, 8)),
+}
+
+TENSOR_TILES = {
+    precision: tuple(replace(tile, precision=precision) for tile in tiles)
+    for precision, tiles in _TENSOR_SHAPES.items()
+}
+"""The tiles that `choose_tile` chooses from for a precision of tensor cores: large, middle, small, the simulator's."""
+
+NAMED_TILES = TILES | {tile.name: tile for tiles in TENSOR_TILES.values() for tile in tiles}
+"""Every tile by its name."""
 
 MOST_CLASSES = 16
 """Lanes of a row."""
@@ -119,6 +160,14 @@ NO_OPTIMIZER = {
 }
 """Tiles whose gradient kernel may hold neither an optimizer nor the tally of penalties and squares, with what was
 measured when it did."""
+
+FULL = {
+    "128x128_8x8_tf32x3": (
+        "beside 64 accumulators and the low parts, the registers hold neither what gathering rows needs (32 to 104 "
+        "bytes spilled) nor a gradient's job (84)"
+    ),
+}
+"""Tiles that multiply only dense rows, with what was measured when a kernel did more."""
 
 FILLED = 0.8
 """The share of the multiprocessors that must get a block for a tile to be chosen."""
@@ -160,25 +209,31 @@ def blocks(n: int, size: int) -> int:
 
 
 def choose_tile(
-    rows: int, columns: int, dtype: Any, multiprocessors: int, capability: tuple[int, int], *, optimizer: bool = False
-) -> Tile:
+    rows: int, columns: int, dtype: Any, multiprocessors: int, capability: tuple[int, int], *, optimizer: bool = False,
+    needs_registers: bool = False, precision: str = "float32",
+) -> Tile:  # fmt: skip
     """Return the tile for a product of this size: the largest that still gives (nearly) every multiprocessor a block.
 
     128x128 is for float32 only, because float64 would not fit the registers. 64x64 with 8x4 a thread needs enough
     shared memory for its occupancy (sm_86 and later). If both are too large, it is 32x32 with sliced k. `optimizer`
-    says that the product is a gradient that an optimizer consumes in the epilogue.
+    says that the product is a gradient that an optimizer consumes in the epilogue, and `needs_registers` that a kernel
+    gathers rows of the data set or forms a gradient. The tiles of a `precision` of tensor
+    cores are those of `TENSOR_TILES`, in float32.
     """
-    if SIM:
-        return SMALL
     single = np.dtype(dtype).itemsize == 4
-    names = ["128x128_8x8"] if single else []
-    names.append("64x64_8x4" if single and capability >= (8, 6) else "64x64_4x4")
-    for name in names:
-        tile = TILES[name]
+    if precision != "float32":
+        *larger, smallest, simulated = TENSOR_TILES[precision]
+    else:
+        names = ["128x128_8x8"] if single else []
+        names.append("64x64_8x4" if single and capability >= (8, 6) else "64x64_4x4")
+        larger, smallest, simulated = [TILES[name] for name in names], TILES["32x32_4x4"], SMALL
+    if SIM:
+        return simulated
+    for tile in larger:
         fills = blocks(rows, tile.rows) * blocks(columns, tile.columns) >= FILLED * multiprocessors
-        if fills and not (optimizer and name in NO_OPTIMIZER):
+        if fills and not (optimizer and tile.shape in NO_OPTIMIZER) and not (needs_registers and tile.name in FULL):
             return tile
-    return TILES["32x32_4x4"]
+    return smallest
 
 
 def choose_parts(n_blocks: int, max_rows: int, multiprocessors: int) -> int:

@@ -25,7 +25,6 @@ take rows of bytes another way (`sectors`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -125,13 +124,14 @@ def row_loader(dt: Any, of_bytes: bool, by_column: bool) -> Loader:
     return Loader(base, locate, load, raw, lanes, kept, factor)
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """How one operand gets from global to shared memory."""
 
     place: Any
     """``place(t) -> (along, slot, deep)``: the first group of four of thread t: along the tile, its row of the slab
     and its k."""
+    spot: Any
+    """``spot(slot, along)``: where in the slab that is."""
     anchor: Any
     """``anchor(source, along, origin, limit, ld)``: the part of the address in memory that no step along k changes."""
     fetch: Any
@@ -144,7 +144,8 @@ class Stage:
 
 def lanes_of_row(tile: Tile, loader: Loader) -> int:
     """Return how many neighbouring threads load one row of an operand that is stored by rows."""
-    return min(loader.lanes, tile.threads // tile.rows, tile.depth // 4)
+    lanes = min(loader.lanes, tile.threads // tile.rows, tile.depth // 4)
+    return 2 if lanes == 4 and tile.precision != "float32" else lanes
 
 
 def stage(
@@ -181,6 +182,10 @@ def stage(
         return i32((t & (extent // 4 - 1)) << 2), slot, deep
 
     @device
+    def spot(slot, along):
+        return i32(slot * stride + along)
+
+    @device
     def anchor(source, along, origin, limit, ld):
         if by_row:
             return i32(base(source) + locate_row(source, min(i32(origin + along), i32(limit - 1))))
@@ -214,4 +219,4 @@ def stage(
             else:
                 st4(shared, o, registers[4 * q], registers[4 * q + 1], registers[4 * q + 2], registers[4 * q + 3])
 
-    return Stage(place, anchor, fetch, put, loads, stride)
+    return Stage(place, spot, anchor, fetch, put, loads, stride)

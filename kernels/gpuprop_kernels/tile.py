@@ -4,17 +4,17 @@ One block computes a ``rows x columns`` tile of C = A B, one thread ``thread_row
 registers. A and B pass through shared memory in slabs of ``depth`` along the inner index k, stored k-major, so that
 one k-step of a thread is a few 128-bit loads and an outer product::
 
-                     B slab  k x columns                    one thread, 8 x 8
-                   +----------------------+              4        gap       4
-                   |   |  tx  |      | tx |            +----+           +----+
-                   +----------------------+          4 |acc | .. .. ..  |acc |
-     A slab        +----------------------+            +----+           +----+
-     k x rows      |                      |        gap   :                 :
-     +------+      |      C tile          |            +----+           +----+
-     | ty   |      |                      |          4 |acc | .. .. ..  |acc |
-     |      |      |                      |            +----+           +----+
-     | ty   |      |                      |       groups of 4 lie columns*4/thread_columns apart: neighbouring
-     +------+      +----------------------+       threads read neighbouring 16 bytes, without bank conflicts
+                     B slab  k x columns
+                   +----------------------+
+                   |   |  tx  |      | tx |       a thread's results: `fused_step`
+                   +----------------------+       on tensor cores: `tensor_step`, what lies in the slabs: `words`
+     A slab        +----------------------+
+     k x rows      |                      |
+     +------+      |      C tile          |
+     | ty   |      |                      |
+     |      |      |                      |
+     | ty   |      |                      |
+     +------+      +----------------------+
 
 An operand comes in one of two layouts. ``by_k``: a row of memory is one k (B of the forward pass, both operands of
 the gradient); it is stored as it comes, 128 bits at a time. ``by_row``: a row of memory is one row of the tile (A of
@@ -40,10 +40,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from gpuprop_kernels.fused_step import fused_steps
 from gpuprop_kernels.sectors import APART, run_by_sectors, takes_sectors
 from gpuprop_kernels.shapes import SMALL, TILES, Tile, log2
-from gpuprop_kernels.staging import Loader, lanes_of_row, stage
-from gpuprop_kernels.target import cuda, device, i32, ld1, st1, sync, thread, vector
+from gpuprop_kernels.staging import Loader, Stage, lanes_of_row, stage
+from gpuprop_kernels.target import cuda, device, i32, ld1, st1, sync, thread
+from gpuprop_kernels.tensor_step import tensor_steps
+from gpuprop_kernels.words import staged_words
 
 __all__ = ["SMALL", "TILES", "Multiply", "Tile", "multiply", "sweep"]
 
@@ -66,22 +69,20 @@ class Multiply:
 def multiply(tile: Tile, dt: Any, loader_a: Loader, loader_b: Loader, a_by_row: bool, b_by_row: bool) -> Multiply:
     """Build the multiply of one tile shape, dtype and pair of operands."""
     size_m, size_n = tile.thread_rows, tile.thread_columns
-    width_m, width_n = min(4, size_m), min(4, size_n)
-    across, down = tile.columns // size_n, tile.rows // size_m
-    gap_m, gap_n = width_m * down, width_n * across
     group, slices, zero = tile.group, tile.slices, dt(0)
     lanes = lanes_of_row(tile, loader_a) if a_by_row else 2
-    a = stage(tile, dt, tile.rows, loader_a, by_row=a_by_row, clear=True, lanes=lanes)
     sectors = a_by_row and takes_sectors(tile, loader_a)
     apart = APART if sectors else 0
-    b = stage(tile, dt, tile.columns, loader_b, by_row=b_by_row, clear=False, lanes=lanes, apart_in_memory=apart)
+    a = _staged(tile, dt, tile.rows, loader_a, by_row=a_by_row, clear=True, lanes=lanes)
+    b = _staged(tile, dt, tile.columns, loader_b, by_row=b_by_row, clear=False, lanes=lanes, apart_in_memory=apart)
     stride_a, stride_b = a.stride, b.stride
-    # Shared memory: a slab of A and one of B, then both for the other turn.
-    base_b, slabs = tile.depth * stride_a, tile.depth * (stride_a + stride_b)
-    size = max(2 * slabs, (slices - 1) * tile.rows * tile.columns, down * tile.columns)
+    # Shared memory: the slabs of A and those of B, then all of them for the other turn.
+    base_b, slabs = tile.planes * tile.depth * stride_a, tile.planes * tile.depth * (stride_a + stride_b)
+    size = max(2 * slabs, (slices - 1) * tile.rows * tile.columns, tile.rows // size_m * tile.columns)
     accumulators, partial = size_m * size_n, tile.rows * tile.columns
     registers_a, registers_b = 4 * a.loads, 4 * b.loads
     place_a, place_b, anchor_a, anchor_b = a.place, b.place, a.anchor, b.anchor
+    spot_a, spot_b = a.spot, b.spot
     fetch_a, fetch_b, put_a, put_b = a.fetch, b.fetch, a.put, b.put
     per_slice = tile.depth // slices
     twice = per_slice == 16
@@ -90,44 +91,11 @@ def multiply(tile: Tile, dt: Any, loader_a: Loader, loader_b: Loader, a_by_row: 
         raise ValueError("got an operand B with a factor, expected it on A")
     if per_slice not in (8, 16):
         raise ValueError(f"{tile.name}: got {per_slice} steps a slice, expected 8 or 16")
-    load_m, load_n = vector(width_m)[0], vector(width_n)[0]
-    # A warp covers a patch of lanes_x x lanes_y threads, so that its shared loads touch few different addresses.
-    lanes_x = min(8, across)
-    warps_x = across // lanes_x
-    group_bits, lane_bits, warp_bits = log2(group), log2(lanes_x), log2(warps_x)
-    lanes_y = max(1, 32 // lanes_x)
-
-    @device
-    def coordinates(t):
-        u = i32(t & (group - 1))
-        lane, warp = i32(u & 31), i32(u >> 5)
-        tx = i32((warp & (warps_x - 1)) * lanes_x + (lane & (lanes_x - 1)))
-        ty = i32((warp >> warp_bits) * lanes_y + (lane >> lane_bits))
-        return i32(t >> group_bits), tx, ty
-
-    @device
-    def step(shared, at_a, at_b, acc):
-        """One k: the outer product of a column of the A slab and a row of the B slab."""
-        x = cuda.local.array(size_m, dt)
-        y = cuda.local.array(size_n, dt)
-        for g in range(size_m // width_m):
-            load_m(shared, i32(at_a + g * gap_m), x, width_m * g)
-        for g in range(size_n // width_n):
-            load_n(shared, i32(at_b + g * gap_n), y, width_n * g)
-        for i in range(size_m):
-            for j in range(size_n):
-                acc[i * size_n + j] += x[i] * y[j]
-
-    @device
-    def eight_steps(shared, at_a, at_b, acc):
-        step(shared, at_a, at_b, acc)
-        step(shared, i32(at_a + stride_a), i32(at_b + stride_b), acc)
-        step(shared, i32(at_a + 2 * stride_a), i32(at_b + 2 * stride_b), acc)
-        step(shared, i32(at_a + 3 * stride_a), i32(at_b + 3 * stride_b), acc)
-        step(shared, i32(at_a + 4 * stride_a), i32(at_b + 4 * stride_b), acc)
-        step(shared, i32(at_a + 5 * stride_a), i32(at_b + 5 * stride_b), acc)
-        step(shared, i32(at_a + 6 * stride_a), i32(at_b + 6 * stride_b), acc)
-        step(shared, i32(at_a + 7 * stride_a), i32(at_b + 7 * stride_b), acc)
+    fused = tile.precision == "float32"
+    if not fused and str(dt) != "float32":
+        raise ValueError(f"{tile.name}: got operands in {dt}, expected float32")
+    steps = fused_steps(tile, dt, stride_a, stride_b, not sectors) if fused else tensor_steps(tile, lanes)
+    coordinates, places, eight_steps = steps
 
     @device
     def add_slices(shared, acc, part, u):
@@ -149,12 +117,10 @@ def multiply(tile: Tile, dt: Any, loader_a: Loader, loader_b: Loader, a_by_row: 
         t = thread()
         along_a, slot_a, deep_a = place_a(t)
         along_b, slot_b, deep_b = place_b(t)
-        part, tx, ty = coordinates(t)
+        part, from_a, from_b = places(t, base_b)
         # These are carried from slab to slab, not computed from the slab's number: measured, some assemblers would
         # then compute the part that depends on the thread again in every turn of the loop.
-        from_a = i32(part * (per_slice * stride_a) + ty * width_m)
-        from_b = i32(base_b + part * (per_slice * stride_b) + tx * width_n)
-        to_a, to_b = i32(slot_a * stride_a + along_a), i32(base_b + slot_b * stride_b + along_b)
+        to_a, to_b = i32(spot_a(slot_a, along_a)), i32(base_b + spot_b(slot_b, along_b))
         at_a, at_b = anchor_a(a, along_a, m0, m, lda), anchor_b(b, along_b, n0, n, ldb)
         deep_a, deep_b = i32(k + deep_a), i32(k + deep_b)
         for i in range(accumulators):
@@ -188,9 +154,16 @@ def multiply(tile: Tile, dt: Any, loader_a: Loader, loader_b: Loader, a_by_row: 
             for i in range(accumulators):
                 acc[i] *= f
 
-    depth = tile.depth
-    by_sectors = run_by_sectors(tile, dt, lanes, loader_a, a, b, eight_steps, coordinates) if sectors else None
+    depth = tile.k_depth
+    by_sectors = run_by_sectors(tile, dt, lanes, loader_a, a, b, steps) if sectors else None
     return Multiply(tile, size, by_sectors or run, coordinates, accumulators)
+
+
+def _staged(tile: Tile, dt: Any, extent: int, loader: Loader, **options: Any) -> Stage:
+    """Return how an operand gets into shared memory: as it is, or as words for tensor cores."""
+    if tile.precision == "float32":
+        return stage(tile, dt, extent, loader, **options)
+    return staged_words(tile, extent, loader, **options)
 
 
 @cache

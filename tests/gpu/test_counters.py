@@ -16,13 +16,14 @@ import pytest
 
 import gpuprop
 from gpuprop.backends import get_ops
+from gpuprop.core.precision import PRECISIONS
 from gpuprop.measure.equivalence import tolerances
 
 # Without numba-cuda these cannot be imported, and the tests are skipped by their fixture.
 if TYPE_CHECKING or find_spec("numba_cuda"):
     from gpuprop.backends.cuda.kernel_plan import CudaPlan
     from gpuprop_kernels import launch
-    from gpuprop_kernels.shapes import NO_OPTIMIZER, TILES
+    from gpuprop_kernels.shapes import FULL, NO_OPTIMIZER, TENSOR_TILES, TILES
 
 pytestmark = pytest.mark.gpu
 
@@ -45,7 +46,7 @@ KERNELS = {
 
 def step(
     sizes: tuple[int, ...], counts: Any, monkeypatch: pytest.MonkeyPatch, *, batch: int = BATCH,
-    data_type: Any = np.uint8, scaling: gpuprop.InputScaling = PIXELS, **how: Any
+    data_type: Any = np.uint8, scaling: gpuprop.InputScaling = PIXELS, precision: str = "float32", **how: Any
 ) -> dict[str, Any]:  # fmt: skip
     """Train two epochs of one update each; return the counts of the second."""
     rng = np.random.default_rng(0)
@@ -60,7 +61,9 @@ def step(
 
     with monkeypatch.context() as patch:
         patch.setattr(CudaPlan, "_launch", counting)
-        net = gpuprop.Network(sizes, device="cuda", loss="categorical_cross_entropy", seed=0, input_scaling=scaling)
+        net = gpuprop.Network(
+            sizes, device="cuda", loss="categorical_cross_entropy", seed=0, input_scaling=scaling, precision=precision
+        )
         gpuprop.Trainer(net, epochs=2, batch_size=batch, shuffle=False, **how).fit(X, y)
     return measured[-1]
 
@@ -112,7 +115,7 @@ def test_a_step(sizes: tuple[int, ...], launches: int, counts: Any, monkeypatch:
 @instrumented
 @pytest.mark.parametrize("tile", ["128x128_8x8", "64x64_8x4", "64x64_4x4", "32x32_4x4"])
 def test_memory_of_a_tile(tile: str, counts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def choose(rows: int, columns: int, *device: Any, optimizer: bool = False) -> Any:
+    def choose(rows: int, columns: int, *device: Any, optimizer: bool = False, **other: Any) -> Any:
         return TILES["64x64_8x4" if optimizer and tile in NO_OPTIMIZER else tile]
 
     monkeypatch.setattr(launch, "choose_tile", choose)
@@ -121,6 +124,30 @@ def test_memory_of_a_tile(tile: str, counts: Any, monkeypatch: pytest.MonkeyPatc
     check_memory(step((128, 128, 32), counts, monkeypatch, clip_norm=1.0), f"{tile}, bytes, clipped")
     check_memory(step((128, 32), counts, monkeypatch), f"{tile}, bytes, no hidden layer")
     check_memory(step((128, 128, 32), counts, monkeypatch, scaling=BY_COLUMN), f"{tile}, bytes by column")
+
+
+@instrumented
+@pytest.mark.parametrize("place", range(3), ids=["large", "middle", "small"])
+@pytest.mark.parametrize("precision", PRECISIONS[1:])
+def test_memory_of_tensor_cores(precision: str, place: int, counts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def choose(
+        rows: int, columns: int, *device: Any, optimizer: bool = False, needs_registers: bool = False, **_: Any
+    ) -> Any:
+        tiles = TENSOR_TILES[precision]
+        tile = tiles[place]
+        full = (optimizer and tile.shape in NO_OPTIMIZER) or (needs_registers and tile.name in FULL)
+        return tiles[1] if full else tile
+
+    monkeypatch.setattr(launch, "choose_tile", choose)
+    floats: dict[str, Any] = {"data_type": np.float32, "precision": precision}
+    title = TENSOR_TILES[precision][place].name
+    check_memory(step((128, 128, 128, 16), counts, monkeypatch, **floats), f"{title}, fused update")
+    check_memory(step((128, 128, 128, 32), counts, monkeypatch, **floats, clip_norm=1.0), f"{title}, clipped")
+    if (precision, place) != ("tf32x3", 2):  # whose two slices fetch half a sector of bytes each, twice
+        bytes_: dict[str, Any] = {"precision": precision}
+        check_memory(step((128, 32), counts, monkeypatch, **bytes_), f"{title}, bytes, no hidden layer")
+        by_column = step((128, 128, 32), counts, monkeypatch, scaling=BY_COLUMN, **bytes_)
+        check_memory(by_column, f"{title}, bytes by column")
 
 
 @instrumented

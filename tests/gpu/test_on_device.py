@@ -129,7 +129,7 @@ def test_nothing_but_launches_between_two_updates(
 
     monkeypatch.setattr(CudaPlan, "_launch", counting(launch))
     monkeypatch.setattr(CudaPlan, "_replay", lambda self, first, last: self._launch(first, last))
-    gpuprop.Trainer(network("cuda", sizes, **options), epochs=2, batch_size=64, **how).fit(X, y)
+    gpuprop.Trainer(network("cuda", sizes, **options), epochs=2, batch_size=64, plan="graph", **how).fit(X, y)
     eager = counted[-1]  # the second epoch: everything is compiled
     assert eager["launches"] == launches * eager["updates"]
     waits = ("syncs", "blocking_copies", "allocs", "async_allocs", "memset_count", "host_allocs")
@@ -139,7 +139,7 @@ def test_nothing_but_launches_between_two_updates(
     monkeypatch.setattr(CudaPlan, "_launch", launch)
     monkeypatch.setattr(CudaPlan, "_replay", counting(replay))
     counted.clear()
-    gpuprop.Trainer(network("cuda", sizes, **options), epochs=2, batch_size=64, **how).fit(X, y)
+    gpuprop.Trainer(network("cuda", sizes, **options), epochs=2, batch_size=64, plan="graph", **how).fit(X, y)
     span = counted[-1]
     assert (span["graph_launches"], span["launches"]) == (1, 0)
     assert span["graph_kernels"] == launches * span["updates"]
@@ -149,7 +149,7 @@ def test_nothing_but_launches_between_two_updates(
 def test_replays_give_the_bits_of_launches() -> None:
     X, y, weight = small()
     how: dict[str, Any] = {"epochs": 2, "batch_size": 64}
-    replayed = gpuprop.Trainer(network("cuda", (20, 33, 10), dropout=0.2), **how).fit(X, y, weight)
+    replayed = gpuprop.Trainer(network("cuda", (20, 33, 10), dropout=0.2), plan="graph", **how).fit(X, y, weight)
     launched = gpuprop.Trainer(network("cuda", (20, 33, 10), dropout=0.2), plan="fused", **how).fit(X, y, weight)
     assert str(replayed.plan_reason).startswith("graph: ")
     assert launched.plan_reason == "fused: fused kernels, launched one by one as asked for"
@@ -160,7 +160,7 @@ def test_replays_give_the_bits_of_launches() -> None:
 @pytest.mark.parametrize("flaw", ["refused", "other numbers"])
 def test_without_graphs_one_warning_and_the_same_numbers(flaw: str, monkeypatch: pytest.MonkeyPatch) -> None:
     X, y, _ = small()
-    how: dict[str, Any] = {"epochs": 2, "batch_size": 64}
+    how: dict[str, Any] = {"epochs": 2, "batch_size": 64, "plan": "graph"}
     right = gpuprop.Trainer(network("cuda", (20, 33, 10)), **how).fit(X, y)
 
     def record(self: DeviceRuntime, launches: Any) -> Any:

@@ -78,6 +78,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.stash[_RUN].close()
 
 
+@pytest.fixture(autouse=DIRECT)
+def _in_launches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the small networks that test the other kernels out of blocks of their own, which `test_block` tests."""
+    if request.path.name != "test_block.py":
+        monkeypatch.setattr("gpuprop_kernels.block_layout.PRODUCTS_OF_A_LAUNCH", 0)
+
+
 CHECKED = os.environ.get("GPUPROP_TEST_DEVICE") == "cuda" and bool(os.environ.get("VGPU_CHECK"))
 """Whether a virtual GPU looks for memory errors and races. It only says on stderr what it finds."""
 

@@ -9,7 +9,8 @@ from gpuprop.measure.equivalence.case import Case, run_case
 from gpuprop.measure.equivalence.cases import all_cases
 from tests.kernels import support as s
 
-WHOLE = {"whole updates: uint8 rows, float64"}
+BLOCK = "one block, one network: two hidden layers, dropout and penalties"
+WHOLE = {"whole updates: uint8 rows, float64", f"{BLOCK}, float32", f"{BLOCK}, float64"}
 LAYERS = ("batch", "forward", "hidden delta", "gradient", "dropout", "update")
 CASES = [
     case

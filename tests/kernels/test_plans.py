@@ -119,7 +119,7 @@ def test_a_path_that_cannot_serve_says_why() -> None:
         fit(plan="streamed")
     with pytest.raises(gpuprop.PlanError, match=r"plan 'graph': (the simulator has no|a graph pays for more than 8)"):
         fit(plan="graph")
-    with pytest.raises(gpuprop.PlanError, match=r"plan 'dense'.*offers steps, fused, graph, streamed, joint"):
+    with pytest.raises(gpuprop.PlanError, match=r"plan 'dense'.*offers steps, fused, graph, streamed, block, joint"):
         fit(plan="dense")
     with pytest.raises(gpuprop.PlanError, match="plan 'joint': there is only one network"):
         fit(plan="joint")

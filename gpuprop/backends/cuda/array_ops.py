@@ -51,6 +51,11 @@ class CudaArrays:
         self.runtime = runtime
         self.device = runtime.device
 
+    @property
+    def kernel_precision(self) -> str:
+        """What the kernels of products round their operands to."""
+        return self.precision
+
     def active(self) -> AbstractContextManager[None]:
         return self.runtime.active()
 
@@ -158,10 +163,21 @@ class CudaArrays:
         """Return the batch of all `n_rows` rows of a matrix, in their own order."""
         return self.batch(n_rows, self.constant(np.arange(n_rows), np.int32))
 
-    def tile(self, n_rows: int, n_columns: int, dtype: Any, *, optimizer: bool = False) -> Tile:
-        """Return the tile for a product of this size, with or without an optimizer in its epilogue."""
+    def tile(
+        self, n_rows: int, n_columns: int, dtype: Any, *, optimizer: bool = False, needs_registers: bool = False
+    ) -> Tile:
+        """Return the tile for a product of this size; see `gpuprop_kernels.shapes.choose_tile`."""
         multiprocessors, capability = self.runtime.multiprocessors, self.runtime.capability
-        return launch.choose_tile(n_rows, n_columns, dtype, multiprocessors, capability, optimizer=optimizer)
+        return launch.choose_tile(
+            n_rows,
+            n_columns,
+            dtype,
+            multiprocessors,
+            capability,
+            optimizer=optimizer,
+            needs_registers=needs_registers,
+            precision=self.kernel_precision,
+        )
 
     def rows(self, data: Array, scaling: InputScaling | None, dtype: Any) -> Rows:
         """Return a data set as the first layer reads it."""

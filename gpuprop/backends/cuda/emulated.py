@@ -30,6 +30,9 @@ __all__ = ["EmulatingOps"]
 class EmulatingOps(CudaOps):
     """`CudaOps` where tensor cores are missing: a precision of theirs is refused, or emulated on request."""
 
+    #: Operands are rounded before a kernel gets them.
+    kernel_precision = "float32"
+
     def in_precision(self, precision: str, *, emulate: bool = False) -> Backend:
         if precision not in (self.precision, "float32") and not emulate:
             raise BackendUnavailableError(

@@ -20,6 +20,8 @@ which needs the norm of all gradients before the first update, and so does a lar
 parts of the batch form gradients (`gpuprop_kernels.shapes.choose_parts`) that the update adds up. Accumulation leaves
 gradients in memory and updates after the last part. Max-norm adds a launch for each layer.
 
+Networks that fit a block of the GPU train there, whole epochs in a launch: `gpuprop.backends.cuda.block_plan`.
+
 Several networks of one kind (`gpuprop.backends.cuda.together` says which) make their updates in the launches, graphs
 and copies of one: their slots of an update lie side by side, their orders one after the other. A network that has
 fewer updates in an epoch than another, or whose training has ended, has no rows in the slots of the others' updates.
@@ -86,9 +88,8 @@ class CudaPlan(CountedLaunches):
         self._lay_out_updates()
         with self._runtime.active():
             self._scratch = scratch or Scratch(ops)
-            self._step = step = Step(ops, trainings, self._scratch)
-            launches = step.launches_of_a_part * self._most_parts + step.launches_of_an_update
-            self._window_size = min(self.n_updates, max(1, WINDOW_LAUNCHES // launches))
+            self._step = step = self._make_step()
+            self._window_size = min(self.n_updates, self._most_in_a_window())
             self._bring()
             self._allocate()
         self._graphs: dict[tuple[int, ...], Callable[[], None]] = {}
@@ -98,6 +99,14 @@ class CudaPlan(CountedLaunches):
         self._before = self._kept.copy()
         self._position = 0
         self._epochs: dict[int, EpochUpdates] = {}
+
+    def _make_step(self) -> Any:
+        """Return what launches the kernels; `gpuprop.backends.cuda.block_plan` has other ones."""
+        return Step(self._ops, self._trainings, self._scratch)
+
+    def _most_in_a_window(self) -> int:
+        launches = self._step.launches_of_a_part * self._most_parts + self._step.launches_of_an_update
+        return max(1, WINDOW_LAUNCHES // int(launches))
 
     def _lay_out_updates(self) -> None:
         """Find the updates of an epoch of each network, and their parts."""
@@ -146,10 +155,10 @@ class CudaPlan(CountedLaunches):
         """The networks whose arrays lie here, also of those whose training has ended."""
         return len(self._trainings)
 
-    @staticmethod
-    def bytes_of_network(ops: CudaArrays, training: Training) -> tuple[int, int]:
+    @classmethod
+    def bytes_of_network(cls, ops: CudaArrays, training: Training) -> tuple[int, int]:
         """Return the bytes that a network takes for good, and those that plans which take turns can share."""
-        lone = CudaPlan(ops, [training], "fused")
+        lone = cls(ops, [training], "fused")
         for_good = 2 * lone._step.memory.buffer.nbytes + lone._order.nbytes
         for_good += sum(array.nbytes for slots in (lone._slots, lone._epoch_slots) for array in slots.values())
         return for_good, lone._scratch.n_bytes

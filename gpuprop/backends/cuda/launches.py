@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuprop.backends.cuda.memory import SPARE, Scratch, StepMemory
+from gpuprop.backends.cuda.memory import Scratch, StepMemory
+from gpuprop.backends.cuda.network_buffer import SPARE
 from gpuprop.backends.cuda.translation import METRICS, kernel_loss
 from gpuprop_kernels import launch
 from gpuprop_kernels.dropout import mask_constants
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from gpuprop.core.data import TrainingData
     from gpuprop.core.updates import Training
 
-__all__ = ["Step", "limit_incoming_norms"]
+__all__ = ["Step", "limit_incoming_norms", "view_data"]
 
 
 class Step:
@@ -88,12 +89,12 @@ class Step:
         # sm_75, sm_80, sm_100 and sm_120.
         tallies = self._spec.penalised or self._rule.clip_norm is not None
         in_registers = not self._keeps_gradients or tallies
-        tile = self._ops.tile(*largest, self._spec.dtype, optimizer=in_registers)
+        tile = self._ops.tile(*largest, self._spec.dtype, optimizer=in_registers, needs_registers=True)
         table, self._n_blocks = job_table(jobs, tile)
         parts = launch.choose_parts(self._n_blocks, self._max_rows, self._ops.runtime.multiprocessors)
         if parts > 1:
             # Nothing is fused into the launch of a partial gradient, so any tile will do.
-            tile = self._ops.tile(*largest, self._spec.dtype)
+            tile = self._ops.tile(*largest, self._spec.dtype, needs_registers=True)
             table, self._n_blocks = job_table(jobs, tile)
         self._gradient_tile, self._gradient_parts = tile, parts
         self._jobs, self._n_jobs = self._ops.constant(table, np.int32), 2 * len(jobs)
@@ -129,9 +130,7 @@ class Step:
 
     def view_data(self, place: list[Array | None], data: TrainingData) -> tuple[Any, ...]:
         """Return inputs, targets and weights at `place` as launches take them; scaling and metric come from `data`."""
-        ops, (inputs, targets, weights) = self._ops, place
-        rows = ops.rows(inputs, data.scaling, self._spec.dtype)
-        return rows, ops.flat(targets), None if weights is None else ops.flat(weights), METRICS[data.metric]
+        return view_data(self._ops, place, data, self._spec.dtype)
 
     def use(self, views: tuple[Any, ...]) -> None:
         """Let the following launches read their rows from these views."""
@@ -355,6 +354,13 @@ class Step:
             clip_norm=clip,
             penalties=penalties,
         )
+
+
+def view_data(ops: CudaArrays, place: list[Array | None], data: TrainingData, dtype: Any) -> tuple[Any, ...]:
+    """Return inputs, targets and weights at `place` as launches take them, and the kernels' name of the metric."""
+    inputs, targets, weights = place
+    rows = ops.rows(inputs, data.scaling, dtype)
+    return rows, ops.flat(targets), None if weights is None else ops.flat(weights), METRICS[data.metric]
 
 
 def limit_incoming_norms(flat: Any, layer_sizes: tuple[int, ...], max_norm: float, batch: Batch) -> None:

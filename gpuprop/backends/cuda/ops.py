@@ -6,6 +6,7 @@ fuses neighbouring primitives and waits for nothing between two updates.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,6 @@ from gpuprop.backends.cuda.translation import (
     kernel_loss,
     slot_scalars,
 )
-from gpuprop.errors import BackendUnavailableError
 from gpuprop.maths.dropout import keep_mask
 from gpuprop_kernels import launch
 from gpuprop_kernels.gradient import GradientJob, job_table
@@ -44,15 +44,14 @@ __all__ = ["CudaOps"]
 
 
 class CudaOps(CudaArrays):
-    """`gpuprop.core.plan.Backend` by CUDA kernels, float32 and float64."""
+    """`gpuprop.core.plan.Backend` by CUDA kernels: float64, float32, and precisions of tensor cores."""
 
     def in_precision(self, precision: str, *, emulate: bool = False) -> Backend:
         if precision == self.precision:
             return self
-        raise BackendUnavailableError(
-            f"precision {precision!r}: this version of gpuprop has no kernels for it on the device {self.device!r}; "
-            "use precision='float32', or device='cpu' with emulate=True, which rounds the operands there"
-        )
+        twin = copy.copy(self)
+        twin.precision = precision
+        return twin
 
     def take_batch(self, data: Array, order: Array, start: int, scaling: InputScaling | None, out: Array) -> None:
         with self.runtime.active():
@@ -164,7 +163,7 @@ class CudaOps(CudaArrays):
     ) -> None:
         (n_rows, n_in), n_out = inputs.shape, delta.shape[1]
         with self.runtime.active():
-            tile = self.tile(n_in, n_out, delta.dtype)
+            tile = self.tile(n_in, n_out, delta.dtype, needs_registers=True)
             # Inputs and deltas lie in different arrays, so the kernel reads the inputs as a data set.
             job = GradientJob(n_in, n_out, 0, 0, 0, n_rows, 0, 0, gathered=True)
             jobs, _ = job_table([job], tile)

@@ -37,6 +37,8 @@ class Runtime(Protocol):
     stream: Any
     multiprocessors: int
     capability: tuple[int, int]
+    #: Bytes of shared memory that a block may ask for.
+    block_memory: int
     #: Whether launches can be recorded as CUDA graphs.
     has_graphs: bool
 
@@ -107,6 +109,7 @@ class SimulatorRuntime:
     stream: Any = 0
     multiprocessors = 1
     capability = (8, 0)
+    block_memory = 48 * 1024
     has_graphs = False
 
     def describe(self) -> str:
@@ -186,6 +189,7 @@ class DeviceRuntime:
         with self._translated():
             self.multiprocessors = int(self._gpu.attributes["MultiProcessorCount"])
             self.capability = (int(self._gpu.compute_capability[:-1]), int(self._gpu.compute_capability[-1]))
+            self.block_memory = int(self._gpu.attributes["MaxSharedMemoryPerBlockOptin"])
             with self._gpu, self._numba_gpu:
                 self._stream = cupy.cuda.Stream()
                 self.stream = cuda.external_stream(self._stream.ptr)

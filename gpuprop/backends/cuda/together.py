@@ -17,10 +17,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from gpuprop.backends.cuda.block_plan import BlockPlan, chooses_block
 from gpuprop.backends.cuda.kernel_plan import CudaPlan
 from gpuprop.backends.cuda.memory import Scratch
 from gpuprop.backends.cuda.residence import FREE_SHARE, HostRows
@@ -75,7 +76,8 @@ def kind(training: Training) -> Hashable:
     scaling = data.scaling
     scaled = None if scaling is None else (np.asarray(scaling.shift).tobytes(), np.asarray(scaling.scale).tobytes())
     return (
-        (spec.layer_sizes, spec.activations, spec.loss, spec.dtype, spec.penalised, tuple(map(bool, spec.dropout))),
+        (spec.layer_sizes, spec.activations, spec.loss, spec.dtype, spec.precision),
+        (spec.penalised, tuple(map(bool, spec.dropout))),
         (rule.optimizer.name, rule.clip_norm, rule.max_norm, training.part_size, training.update_size),
         (data.inputs.dtype, data.metric, data.sample_weight is not None, scaled),
     )
@@ -130,8 +132,12 @@ class TogetherPlan(SharedBuffer):
             waves += [group[first : first + size] for first in range(0, len(group), size)]
         # The largest comes first, so that its workspace serves the others, too.
         waves.sort(key=len, reverse=True)
-        self._plans = [CudaPlan(ops, wave, "auto", self._scratch) for wave in waves]
+        self._plans = [self._plan_of(wave) for wave in waves]
         self._members, self._largest = waves, len(waves[0])
+
+    def _plan_of(self, wave: Sequence[Training]) -> CudaPlan:
+        ops = _ops_of(wave)
+        return _path(ops, wave[0])(ops, wave, "auto", self._scratch)
 
     @property
     def reason(self) -> str:
@@ -179,7 +185,7 @@ class TogetherPlan(SharedBuffer):
             plan.release([one for one in wave if id(one.layers) in gone])
             left = [one for one in wave if id(one.layers) not in gone]
             if left and 2 * len(left) <= plan.n_networks:
-                self._plans[index] = CudaPlan(self._ops, left, "auto", self._scratch)
+                self._plans[index] = self._plan_of(left)
             self._members[index] = left
 
     def run(self, first: int, last: int) -> None:
@@ -234,6 +240,16 @@ class TogetherPlan(SharedBuffer):
             plan.release(wave)
 
 
+def _path(ops: CudaArrays, one: Training) -> type[CudaPlan]:
+    """Return the plan that a lone training of this kind takes."""
+    return BlockPlan if chooses_block(ops, one) else CudaPlan
+
+
+def _ops_of(wave: Sequence[Training]) -> CudaArrays:
+    """Return the primitives in the precision of these networks; one plan may have groups in several."""
+    return cast("CudaArrays", wave[0].layers.ops)
+
+
 def _most_in_a_wave(ops: CudaArrays, group: Sequence[Training], budget: float) -> int:
     """Return how many networks of a group make their updates at once.
 
@@ -254,7 +270,7 @@ def _most_in_a_wave(ops: CudaArrays, group: Sequence[Training], budget: float) -
     if not stackable(sets):
         raise DeviceMemoryError("the data sets of all networks together have more numbers than an int32 index reaches")
     stacked = sum(data.inputs.nbytes + data.targets.nbytes for data in sets) if len(sets) > 1 else 0
-    of_network, of_workspace = CudaPlan.bytes_of_network(ops, one)
+    of_network, of_workspace = _path(ops, one).bytes_of_network(ops, one)
     most = min(
         MOST_NETWORKS, (INDEX_LIMIT - 1) // (max(of_network, of_workspace) // one.layers.spec.dtype.itemsize + 1)
     )

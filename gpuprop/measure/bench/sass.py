@@ -95,6 +95,11 @@ class Report:
         return _fused(self.loop) / max(1, sum(self.loop.values()))
 
     @property
+    def tensor_fraction(self) -> float:
+        """Share of the instructions of tensor cores among those of the inner loop."""
+        return _tensor(self.loop) / max(1, sum(self.loop.values()))
+
+    @property
     def float64(self) -> int:
         """Number of float64 instructions in the whole kernel."""
         return sum(n for op, n in self.total.items() if op.startswith(_FLOAT64))
@@ -207,8 +212,17 @@ def _names(instructions: Iterable[tuple[int, str]]) -> dict[str, int]:
     return dict(collections.Counter(text.split()[0] for _, text in instructions))
 
 
+def _weight(names: dict[str, int]) -> int:
+    """Return how much a loop multiplies: on tensor cores, or in a kernel without them by fused multiply-adds."""
+    return _fused(names) + 1000 * _tensor(names)
+
+
 def _fused(names: dict[str, int]) -> int:
     return sum(n for op, n in names.items() if op.startswith(("FFMA", "DFMA")))
+
+
+def _tensor(names: dict[str, int]) -> int:
+    return sum(n for op, n in names.items() if op.startswith("HMMA"))
 
 
 def _inner_loop(instructions: list[tuple[int, str]]) -> dict[str, int]:
@@ -223,8 +237,8 @@ def _inner_loop(instructions: list[tuple[int, str]]) -> dict[str, int]:
         begin = places.get(int(target[1], 16), end) if target else end
         if begin < end:
             loops.append((begin, end, _names(instructions[begin : end + 1])))
-    most = max((_fused(names) for _, _, names in loops), default=0)
-    best = [loop for loop in loops if _fused(loop[2]) == most]
+    most = max((_weight(names) for _, _, names in loops), default=0)
+    best = [loop for loop in loops if _weight(loop[2]) == most]
     innermost = [
         names
         for begin, end, names in best

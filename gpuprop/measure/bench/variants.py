@@ -84,10 +84,10 @@ def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> It
     from gpuprop_kernels.forward import forward_kernel
     from gpuprop_kernels.gradient import gradient_kernel
     from gpuprop_kernels.optimizers import STATE_ARRAYS
-    from gpuprop_kernels.shapes import NO_OPTIMIZER, TILES
+    from gpuprop_kernels.shapes import FULL, NAMED_TILES, NO_OPTIMIZER
     from gpuprop_kernels.wide import wide_output_kernel
 
-    tile, dt, chosen = TILES[tile_name], getattr(target, dtype), Activation(activation)
+    tile, dt, chosen = NAMED_TILES[tile_name], getattr(target, dtype), Activation(activation)
     a, i, integer, byte = dt[::1], target.int32[::1], target.int32, target.uint8[::1]
     lone = (target.int8, integer, integer)  # one network: see `gpuprop_kernels.networks`
 
@@ -95,12 +95,25 @@ def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> It
         return Variant(family, option, tile_name, dtype, tile.threads, kernel, signature)
 
     keep_z = chosen.derivative_of == "z"
-    for source in ("dense", "bytes", "floats", "bytes_by_column"):
+    dense_only = tile_name in FULL
+    for source in ("dense",) if dense_only else ("dense", "bytes", "floats", "bytes_by_column"):
         kernel = forward_kernel(tile, dt, chosen, source, keep_z, False)
         data = byte if source.startswith("bytes") else a
         family = "forward" + " gathering" * (source != "dense") + " by column" * source.endswith("column")
         option = activation if source == "dense" else f"{activation} {source}"
         yield variant(family, option, kernel, data, i, a, a, a, a, a, a, i, a, i, *[integer] * 5, *lone)
+    # Several networks in one launch: the loop is the same, and offsets are added before and after it.
+    many = (integer, integer, integer)
+    kernel = forward_kernel(tile, dt, chosen, "bytes", keep_z, False)
+    yield variant(
+        "forward gathering", f"{activation} together", kernel, byte, i, a, a, a, a, a, a, i, a, i, *[integer] * 5, *many
+    )
+    kernel = hidden_delta_kernel(tile, dt, chosen, False)
+    yield variant("delta", f"{activation} together", kernel, a, a, a, a, a, i, a, i, *[integer] * 5, *many)
+    if tile_name not in NO_OPTIMIZER:
+        kernel = gradient_kernel(tile, dt, "adam", "bytes")
+        signature = (byte, i, a, a, a, a, a, a, a, i, i, integer, a, *[integer] * 4, *many)
+        yield variant("gradient update gathering", "adam together", kernel, *signature)
     kernel = forward_kernel(tile, dt, chosen, "dense", keep_z, True)
     yield variant(
         "forward dropout", f"{activation} dropout", kernel, a, i, a, a, a, a, a, a, i, a, i, *[integer] * 5, *lone
@@ -116,7 +129,7 @@ def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> It
         ("store", "bytes", (True, True)), ("sgd", "bytes", (False, False)), ("adam", "bytes", (False, False)),
         ("adam", "dense", (False, False)), ("adamw", "floats", (True, False)),
     ):  # fmt: skip
-        if (mode in STATE_ARRAYS or any(tallies)) and tile_name in NO_OPTIMIZER:
+        if dense_only or ((mode in STATE_ARRAYS or any(tallies)) and tile.shape in NO_OPTIMIZER):
             continue
         kernel = gradient_kernel(tile, dt, mode, source, *tallies)
         data = byte if source == "bytes" else a
@@ -125,7 +138,7 @@ def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> It
         option = " ".join([mode, source, *["tallied"] * any(tallies)])
         yield variant(family, option, kernel, *signature)
     pair = Activation("softmax"), "categorical_cross_entropy", "class"
-    for source in ("dense", "bytes", "bytes_by_column"):
+    for source in ("dense",) if dense_only else ("dense", "bytes", "bytes_by_column"):
         kernel = wide_output_kernel(tile, dt, source, *pair, True)
         arrays = (a if source == "dense" else byte, i, *[a] * 10, target.uint32[::1], i)
         family = "wide" + " gathering" * (source != "dense") + " by column" * source.endswith("column")
@@ -137,6 +150,7 @@ def flat_variants(dtype: str) -> Iterator[Variant]:
     """Yield the kernels without a tile: head, rows, updates, reductions."""
     from gpuprop_kernels import max_norm, target, update
     from gpuprop_kernels.activations import HIDDEN, Activation
+    from gpuprop_kernels.block_epoch import train_network_kernel
     from gpuprop_kernels.forward import BATCH_BLOCK, load_batch_kernel
     from gpuprop_kernels.head import HEAD, head_kernel
     from gpuprop_kernels.optimizers import STATE_ARRAYS
@@ -158,6 +172,9 @@ def flat_variants(dtype: str) -> Iterator[Variant]:
     head_signature = (a, a, a, a, a, i, a, a, a, a, a, a, i, a, i, integer, a, *[integer] * 3, *lone)
     for output, loss, metric in pairs:
         out = Activation(output)
+        if loss == "categorical_cross_entropy":
+            head = head_kernel(HEAD, dt, 10, out, loss, metric, Activation("relu"), False, False)
+            yield variant("head", "together", HEAD.threads, head, *head_signature[:-3], integer, integer, integer)
         for hidden in HIDDEN if loss == "categorical_cross_entropy" else ("relu",):
             head = head_kernel(HEAD, dt, 10, out, loss, metric, Activation(hidden), False, False)
             yield variant("head", f"{output} {loss} {hidden}", HEAD.threads, head, *head_signature)
@@ -169,11 +186,29 @@ def flat_variants(dtype: str) -> Iterator[Variant]:
         kernel = update.update_kernel(dt, optimizer, True, True)
         signature = (a, a, a, a, a, a, i, integer, lone[0], *[integer] * 5, dt)
         yield variant("update", optimizer, update.UPDATE_BLOCK, kernel, *signature)
+    kernel = update.update_kernel(dt, "adam", True, True)
+    signature = (a, a, a, a, a, a, i, integer, integer, *[integer] * 5, dt)
+    yield variant("update", "together", update.UPDATE_BLOCK, kernel, *signature)
     kernel = update.sum_slabs_kernel(dt, False, True, True)
     yield variant("sum slabs", "", update.UPDATE_BLOCK, kernel, *[a] * 6, i, integer, lone[0], *[integer] * 4)
     kernel, threads = max_norm.limit_norm_kernel(dt), max_norm.NORM_COLUMNS * max_norm.NORM_ROWS
     yield variant("limit norm", "", threads, kernel, a, i, integer, lone[0], *[integer] * 3, dt, integer)
+    for rule in _block_rules():
+        kernel, data = train_network_kernel(rule, dt), byte if rule.source.startswith("bytes") else a
+        option = " ".join(["one network", rule.optimizer, rule.hidden.name, *["with everything"] * rule.dropout])
+        signature = (data, i, a, a, a, a, a, a, i, a, i, i, a, a, a, *[integer] * 6)
+        yield variant("block", option, rule.threads, kernel, *signature)
     kernel = load_batch_kernel(dt, "bytes", True)
     yield variant(
         "load batch", "bytes dropout", BATCH_BLOCK, kernel, byte, i, a, a, a, i, a, i, *[integer] * 4, lone[0], integer
     )
+
+
+def _block_rules() -> Iterator[Any]:
+    """Yield what the kernel of whole epochs is compiled for here: the plainest rule, and one with everything."""
+    from gpuprop_kernels.activations import Activation
+    from gpuprop_kernels.block_epoch import BlockRule
+
+    output = (Activation("softmax"), "categorical_cross_entropy", "class")
+    yield BlockRule(256, "bytes", Activation("relu"), *output, "adam", False, False, False)
+    yield BlockRule(256, "floats_by_column", Activation("gelu"), *output, "adamw", True, True, True)

@@ -15,10 +15,14 @@ nothing launches its kernels yet.
 ``words(count)``       the load of eight or sixteen uint8 in one access, as words of four; ``bytes4`` takes one apart
 ``st1 st2 st4``        store
 ``vector(width)``      the pair (load, store) between memory and registers, ``width`` elements at a time
-``cuda.shared.array``  the shared memory of a kernel, always with ``alignment=16``; one buffer a kernel
+``cuda.shared.array``  the shared memory of a kernel, always with ``alignment=16``; one buffer a kernel. With the size 0
+                       it is as large as a launch asks for (``allow_shared_memory``)
 ``cuda.local.array``   registers, where every index is known once loops are unrolled
 ``is_int32``           whether an argument is an int32, which the compiler knows: the other branch goes
 ``count_in``           this block in a count of blocks: an integer atomic between two fences
+``quotient``           a // b of two int32, in 32 bits
+``mma_tf32 mma_bf16``  a warp's product of two fragments on tensor cores; ``round_tf32``, ``high_tf32`` and
+                       ``pack_bf16`` make their operands of float32
 ``exp log ...``        the functions of ``math``, in the dtype of their argument
 =====================  ====================================================================================
 
@@ -40,14 +44,18 @@ MLIR = not SIM and os.environ.get("GPUPROP_KERNEL_COMPILER") == "numba-cuda-mlir
 # Every body defines the same names; the list below says which of them kernels may use.
 if SIM:
     from gpuprop_kernels.target.simulator import *
+    from gpuprop_kernels.target.tensor_simulator import *
 elif MLIR:
     from gpuprop_kernels.target.mlir import *
+    from gpuprop_kernels.target.tensor_missing import *
 else:
     from gpuprop_kernels.target.compiled import *
+    from gpuprop_kernels.target.tensor_compiled import *
 
 __all__ = [
     "MLIR",
     "SIM",
+    "allow_shared_memory",
     "block_x",
     "block_y",
     "block_z",
@@ -62,6 +70,7 @@ __all__ = [
     "float64",
     "grid_x",
     "grid_y",
+    "high_tf32",
     "i32",
     "int8",
     "int32",
@@ -75,7 +84,12 @@ __all__ = [
     "ldg4",
     "log",
     "log1p",
+    "mma_bf16",
+    "mma_tf32",
+    "pack_bf16",
     "product32",
+    "quotient",
+    "round_tf32",
     "sqrt",
     "st1",
     "st2",

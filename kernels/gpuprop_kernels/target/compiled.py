@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from cuda.bindings import driver  # type: ignore[import-untyped]
 from llvmlite import ir
 from numba import cuda, int32, uint32, uint64
 from numba.cuda import cgutils, types
@@ -39,6 +40,36 @@ def kernel(threads: int, blocks: int = 0) -> Callable[[Callable[..., Any]], Any]
         return dispatcher
 
     return compiled
+
+
+SHARED_MEMORY = 48 * 1024
+"""Bytes of shared memory that a launch may ask for on every device, without further ado."""
+
+
+def allow_shared_memory(launch: Any, n_bytes: int) -> None:
+    """Allow a configured launch, `kernel[...]`, more than `SHARED_MEMORY`, if it asks for more.
+
+    CUDA wants to be told kernel by kernel ("opt-in"), once the kernel has been loaded.
+    """
+    if n_bytes > SHARED_MEMORY and not launch.pre_launch_callbacks:  # Numba keeps configurations
+        launch.pre_launch_callbacks.append(_Allowance(n_bytes))
+
+
+class _Allowance:
+    """What happens between the compilation of a kernel and its launch."""
+
+    def __init__(self, n_bytes: int) -> None:
+        self._n_bytes = n_bytes
+
+    def __call__(self, kernel: Any, launch: Any) -> None:
+        """Raise the kernel's limit of shared memory, on the device where the launch will run."""
+        loaded = kernel._codelibrary.get_cufunc().kernel
+        if loaded.attributes.max_dynamic_shared_size_bytes < self._n_bytes:
+            limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            device = driver.CUdevice(cuda.current_context().device.id)
+            (result,) = driver.cuKernelSetAttribute(limit, self._n_bytes, loaded.handle, device)
+            if result != driver.CUresult.CUDA_SUCCESS:
+                raise RuntimeError(f"a block gets no {self._n_bytes} bytes of shared memory: {result.name}")
 
 
 def _pointer(context: Any, builder: Any, array_type: Any, value: Any, index: Any) -> Any:
@@ -186,6 +217,16 @@ def is_int32(typing: Any, value: Any) -> Any:
         return context.get_constant(types.boolean, found)
 
     return types.boolean(value), generate
+
+
+@intrinsic
+def quotient(typing: Any, a: Any, b: Any) -> Any:
+    """Return a // b of int32 that are not negative; Numba's own division is that of 64 bits, a call of a function."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.udiv(*args)
+
+    return types.int32(types.int32, types.int32), generate
 
 
 @device

@@ -179,6 +179,17 @@ _typed(is_int32, lambda x: signature(types.boolean, x))
 
 
 @device
+def quotient(a, b):
+    """Return a // b of int32 that are not negative."""
+    return int32(uint32(a) // uint32(b))
+
+
+def allow_shared_memory(launch: Any, n_bytes: int) -> None:
+    """Refuse: nothing launches these kernels yet."""
+    raise NotImplementedError(f"got a launch with {n_bytes} bytes of shared memory, expected none with this compiler")
+
+
+@device
 def product32(a, b):
     """Return the high and the low word of the 64-bit product."""
     product = uint64(a) * uint64(b)

@@ -31,8 +31,12 @@ def _current() -> Any:
 class _Shared:
     """`cuda.shared.array`: one buffer for each block, full of NaN before the first write."""
 
+    asked = 0
+    """The bytes of a buffer of size 0, which the launch chooses."""
+
     @staticmethod
     def array(shape: int, dtype: Any, alignment: int) -> Any:
+        shape = shape or _Shared.asked // np.dtype(str(dtype)).itemsize
         # All threads of a block share its manager, and no other block has the same one.
         manager: Any = _current()._manager
         with _allocation:
@@ -59,6 +63,11 @@ def kernel(threads: int, blocks: int = 0) -> Callable[[Callable[..., Any]], Any]
     """Return a decorator that makes a simulated kernel; it ignores both bounds."""
     decorate: Callable[[Callable[..., Any]], Any] = numba_cuda.jit
     return decorate
+
+
+def allow_shared_memory(launch: Any, n_bytes: int) -> None:
+    """Give the blocks of the next launch so much; Numba's simulator would give them none."""
+    _Shared.asked = n_bytes
 
 
 def _raw(array: Any) -> Any:
@@ -93,6 +102,11 @@ def u32(x: Any) -> int:
 def u64(x: Any) -> int:
     """Return a Python integer of 64 bits."""
     return int(x) & 0xFFFFFFFFFFFFFFFF
+
+
+def quotient(a: int, b: int) -> int:
+    """Return a // b."""
+    return a // b
 
 
 def product32(a: int, b: int) -> tuple[int, int]:

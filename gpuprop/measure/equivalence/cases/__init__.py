@@ -1,13 +1,14 @@
 """What every device must compute, as data: the cases of the tests and of ``gpuprop selfcheck``.
 
-A module a part of the step: `layers` (batch, forward, hidden delta, gradients, dropout), `output` (losses and their
+A module a part of the step: `layers` (batch, forward, hidden delta, gradients, dropout), `precisions` (its
+products on tensor cores), `output` (losses and their
 deltas), `update` (penalties, optimizers, limits) and `training` (inference, gradients, whole updates, trainings).
 """
 
 from __future__ import annotations
 
 from gpuprop.measure.equivalence.case import Case
-from gpuprop.measure.equivalence.cases import layers, output, update
+from gpuprop.measure.equivalence.cases import layers, output, precisions, update
 from gpuprop.measure.equivalence.cases import whole_networks as training
 
 __all__ = ["all_cases"]
@@ -23,5 +24,5 @@ def all_cases(*, quick: bool = False, large: bool = True) -> list[Case]:
     large : bool, default=True
         Also those that are there for the larger tiles of a GPU.
     """
-    found = [*layers.cases(), *output.cases(), *update.cases(), *training.cases()]
+    found = [*layers.cases(), *precisions.cases(), *output.cases(), *update.cases(), *training.cases()]
     return [case for case in found if (case.quick or not quick) and (large or not case.large)]

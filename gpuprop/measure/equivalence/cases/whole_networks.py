@@ -88,7 +88,23 @@ UPDATES = {
 }  # fmt: skip
 QUICK = ("uint8 rows", "19 classes", "everything")
 
-SHORT = Recipe((20, 17, 10), n_samples=300, weighted=True, how={"batch_size": 32, "epochs": 6, "optimizer": "adam"})
+IN_A_BLOCK = {
+    "uint8 rows": UPDATES["uint8 rows"],
+    "float rows, sample weights": UPDATES["float rows, sample weights"],
+    "no hidden layer": UPDATES["no hidden layer"],
+    "19 classes": UPDATES["19 classes"],
+    "two hidden layers, dropout and penalties": Recipe(
+        (13, 9, 7, 3), hidden=("silu", "silu"), weighted=True, network=EVERYTHING | {"dropout": (0.1, 0.3, 0.2)},
+        how={"optimizer": "adamw"},
+    ),
+}  # fmt: skip
+"""Networks that a block of a GPU can train; other devices take their usual path."""
+
+SHORT = Recipe(
+    (20, 17, 10), n_samples=300, weighted=True,
+    how={"batch_size": 32, "epochs": 6, "optimizer": "adam", "clip_norm": 1.0},
+)  # fmt: skip
+"""Clipping keeps it out of a block, so that a GPU replays graphs."""
 
 
 def cases() -> Iterator[Case]:
@@ -101,14 +117,19 @@ def cases() -> Iterator[Case]:
             check = partial(gradients, UPDATES[name])
             yield Case("whole gradient", name, dtype, check, name == "dropout and penalties")
         for name, recipe in UPDATES.items():
-            yield Case("whole updates", name, dtype, partial(training, recipe, "pass"), name in QUICK)
+            yield Case("whole updates", name, dtype, partial(training, recipe, "pass", path="fused"), name in QUICK)
+        for name, recipe in IN_A_BLOCK.items():
+            check = partial(training, recipe, "pass", path="block")
+            yield Case("one block, one network", name, dtype, check, "dropout" in name)
         for optimizer in OPTIMIZERS:
             recipe = Recipe((13, 9, 3), how={"optimizer": optimizer, "learning_rate": 0.01})
-            yield Case("whole updates", optimizer, dtype, partial(training, recipe, "pass"))
+            yield Case("whole updates", optimizer, dtype, partial(training, recipe, "pass", path="fused"))
         yield Case("training", "60 updates", dtype, partial(training, SHORT, "curve"))
         yield Case("training", "1,500 images of MNIST, 784-128-10", dtype, mnist)
         yield Case("replay", "many updates at once, or one by one", dtype, replay)
-        yield Case("together", "three networks in the same launches, or each alone", dtype, together)
+        check = partial(together, {"clip_norm": 1.0})
+        yield Case("together", "three networks in the same launches, or each alone", dtype, check)
+        yield Case("together", "three networks in a block each, or each alone", dtype, partial(together, {}))
 
 
 # --- data and networks ---------------------------------------------------------------------------------------------
@@ -246,12 +267,17 @@ def _updated(
     return np.asarray(flat)
 
 
-def training(recipe: Recipe, kind: str, ops: Ops, dtype: np.dtype[Any]) -> Iterator[Check]:
+def path_on(ops: Ops, path: str) -> str:
+    """Return the path of this name on a GPU, which would train these small networks in blocks; others choose."""
+    return path if ops.backend == "cuda" else "auto"
+
+
+def training(recipe: Recipe, kind: str, ops: Ops, dtype: np.dtype[Any], *, path: str = "auto") -> Iterator[Check]:
     """A training beside the oracle's: a "pass" of a few updates, or a loss "curve"."""
     rows, y, weight, scaling = data_of(recipe, dtype)
     start = network_of(recipe, ops, dtype, scaling)
     losses, flat = expected_run(start, rows, y, weight, OPTIONS | recipe.how)
-    trainer = trained(recipe, ops, dtype)
+    trainer = trained(recipe, ops, dtype, plan=path_on(ops, path))
     yield from _compare(trainer, losses, flat, kind, dtype)
 
 
@@ -293,7 +319,7 @@ class _OneByOne(Callback):
 def replay(ops: Ops, dtype: np.dtype[Any]) -> Iterator[Check]:
     """An epoch at once (on a GPU: a CUDA graph) gives the bits of updates made one by one; a refused graph fails."""
     recipe = Recipe((20, 17, 10), n_samples=90, weighted=True, network={"dropout": 0.2, "l2": 1e-3})
-    how: dict[str, Any] = {"batch_size": 8, "epochs": 2, "optimizer": "adam"}
+    how: dict[str, Any] = {"batch_size": 8, "epochs": 2, "optimizer": "adam", "clip_norm": 1.0}  # so, it is no block's
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "CUDA graphs are not used", RuntimeWarning)
         at_once = trained(recipe, ops, dtype, **how)
@@ -303,8 +329,11 @@ def replay(ops: Ops, dtype: np.dtype[Any]) -> Iterator[Check]:
     yield Check("parameters", at_once.network.host_parameters(), one_by_one.network.host_parameters())
 
 
-def together(ops: Ops, dtype: np.dtype[Any]) -> Iterator[Check]:
-    """Networks of their own rows, rates, penalties and dropout get the bits of their lone fits from common launches."""
+def together(common: dict[str, Any], ops: Ops, dtype: np.dtype[Any]) -> Iterator[Check]:
+    """Networks of their own rows, rates, penalties and dropout get the bits of their lone fits from common launches.
+
+    A GPU trains such networks in a block each, unless `common` has an option that only launches of layers serve.
+    """
     recipes = [
         Recipe(
             (20, 17, 10), n_samples=90 - 13 * i, weighted=True, network={"dropout": 0.2 + 0.1 * i, "l2": 1e-3 * (1 + i)}
@@ -312,7 +341,7 @@ def together(ops: Ops, dtype: np.dtype[Any]) -> Iterator[Check]:
         for i in range(3)
     ]
     how: list[dict[str, Any]] = [
-        OPTIONS | {"batch_size": 8, "epochs": 2, "learning_rate": 0.01 * (1 + i)} for i in range(3)
+        OPTIONS | {"batch_size": 8, "epochs": 2, "learning_rate": 0.01 * (1 + i)} | common for i in range(3)
     ]
     lone = [trained(recipe, ops, dtype, **options) for recipe, options in zip(recipes, how, strict=True)]
     trainings, trainers = [], []
