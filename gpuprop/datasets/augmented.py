@@ -41,6 +41,19 @@ class AugmentedRows(StoredRows):
         Equal seeds give equal rows, whatever has been trained before, and by any number of threads.
     contents : str
         The SHA-256 of the rows and targets.
+
+    Raises
+    ------
+    ValueError
+        During a training, if `augment` returns rows of another shape.
+
+    Examples
+    --------
+    >>> import gpuprop
+    >>> X, y = gpuprop.datasets.load_digits()
+    >>> rows = gpuprop.datasets.augmented(X, y, lambda X, rng: rng.permuted(X, axis=1), seed=1)
+    >>> rows.n_samples, rows.seed
+    (1797, 1)
     """
 
     augment: Augmentation
@@ -92,6 +105,11 @@ def augmented(
     -------
     AugmentedRows
         For ``Trainer.fit``. A share for validation, ``Trainer(validation=0.1)``, holds rows that are not changed.
+
+    Raises
+    ------
+    ValueError
+        If X and y have other numbers of rows, or X is no array of two dimensions.
 
     Examples
     --------

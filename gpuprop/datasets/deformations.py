@@ -39,6 +39,11 @@ class Deformations:
     sigma : float, default=5.5
         The deviation of the Gaussian that smooths the noise, in pixels.
 
+    Raises
+    ------
+    ValueError
+        If the rows that it is called with are no images of this shape.
+
     Notes
     -----
     Ciresan et al. rotate or shear digits by at most 15 degrees (7.5 for 1 and 7), scale them by 15 to 20 percent, and
@@ -46,9 +51,10 @@ class Deformations:
 
     Examples
     --------
+    >>> import numpy as np
     >>> import gpuprop
     >>> X, y = gpuprop.datasets.load_digits()
-    >>> slanted = Deformations((8, 8), rotation=0, scaling=0, elastic=0)(X, np.random.default_rng(0))
+    >>> slanted = gpuprop.datasets.Deformations((8, 8), rotation=0, scaling=0, elastic=0)(X, np.random.default_rng(0))
     >>> slanted.shape, slanted.dtype.name
     ((1797, 64), 'uint8')
     """
