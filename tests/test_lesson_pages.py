@@ -277,7 +277,12 @@ def test_the_site_on_a_phone(site: Path, tmp_path: Path) -> None:
     pages = [page.relative_to(site).as_posix() for page in site.rglob("*.html")]
     (site / "phone.html").write_text(PHONE.replace("PAGES", json.dumps(pages)))
     with files_served(site) as address:
-        lines = dom(f"{address}/phone.html", tmp_path).partition("<pre>")[2].partition("</pre>")[0].splitlines()
+        lines = (
+            dom(f"{address}/phone.html", tmp_path, milliseconds=100_000)
+            .partition("<pre>")[2]
+            .partition("</pre>")[0]
+            .splitlines()
+        )
     found = {name: [float(width) for width in widths] for name, *widths in map(str.split, lines)}
     assert set(found) == set(pages)
     assert {name: width for name, (width, *_) in found.items() if width > 390} == {}
