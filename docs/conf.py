@@ -20,7 +20,9 @@ from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
-from pygments.lexers import TextLexer, get_lexer_for_filename
+from pygments.lexer import Lexer
+from pygments.lexers import get_lexer_for_filename
+from pygments.lexers.special import TextLexer
 from pygments.util import ClassNotFound
 
 DOCS = Path(__file__).resolve().parent
@@ -160,6 +162,14 @@ def _linked(app: Any) -> set[str]:
     return found
 
 
+def _lexer_of(path: str) -> Lexer:
+    """Return what colours a file of this name; a table of numbers stays as it is."""
+    try:
+        return get_lexer_for_filename(path, stripnl=False)
+    except ClassNotFound:
+        return TextLexer(stripnl=False)
+
+
 def _write_sources(app: Any, error: Exception | None) -> None:
     """Write a page for each source file that is linked to, with an anchor ``L12`` on every line."""
     if error is not None:
@@ -175,13 +185,9 @@ def _write_sources(app: Any, error: Exception | None) -> None:
     )
     for path in sorted(_linked(app)):
         text = (ROOT / path).read_text(encoding="utf-8")
-        try:
-            lexer = get_lexer_for_filename(path, stripnl=False)
-        except ClassNotFound:  # a table of results, for example
-            lexer = TextLexer(stripnl=False)
         # One <span id="L12"> around each line.
         formatter = HtmlFormatter(linespans="L", wrapcode=True, linenos="inline")
-        body = highlight(text, lexer, formatter).replace('id="L-', 'id="L')
+        body = highlight(text, _lexer_of(path), formatter).replace('id="L-', 'id="L')
         page = Path(app.outdir) / "source" / f"{path}.html"
         home = "../" * (path.count("/") + 1)
         page.parent.mkdir(parents=True, exist_ok=True)

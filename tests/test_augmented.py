@@ -154,3 +154,12 @@ def test_no_deformation_leaves_the_images_and_a_displacement_stays_small() -> No
     down, right = Deformations(rotation=0, shear=0, scaling=0)._places(400, np.random.default_rng(0))
     moved = np.stack([down - np.arange(28)[:, None], right - np.arange(28)])
     assert 0.5 < moved[:, :, 8:20, 8:20].std() < 1.5
+
+
+@pytest.mark.parametrize(
+    "setting", [{"rotation": -1}, {"shear": 90}, {"scaling": 1.0}, {"elastic": np.nan}, {"sigma": 0}, {"shape": (0, 8)}]
+)
+def test_settings_out_of_range_are_named(setting: dict[str, Any]) -> None:
+    (name,) = setting
+    with pytest.raises(ValueError, match=name):
+        Deformations(**setting)

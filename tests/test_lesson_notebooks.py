@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.example_tools import EXAMPLES
-from tests.test_lesson_pages import PAGES, script
+from tests.test_lesson_pages import PAGES, python_blocks, script
 
 NOTEBOOKS = script("notebooks")
 
@@ -28,7 +30,8 @@ def test_it_is_a_notebook(page: Path) -> None:
     for code in cells(page, "code"):
         compile(code, page.name, "exec")
     for text in cells(page, "markdown"):
-        assert "](" not in text.replace("](http", "")  # no link into the repository, which a notebook has left
+        prose = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
+        assert "](" not in prose.replace("](http", "")  # no link into the repository, which a notebook has left
 
 
 @pytest.mark.parametrize("program", sorted(NOTEBOOKS.SMALL))
@@ -47,6 +50,56 @@ def test_it_runs(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert f'Image("{program}.png")' in show
 
 
+def test_the_notebook_without_a_program_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cells are the Python of the page; what the solutions have stays folded."""
+    monkeypatch.chdir(tmp_path)
+    (page,) = (page for page in PAGES if NOTEBOOKS.program_of(page.read_text()) is None)
+    names: dict[str, Any] = {}
+    codes = cells(page, "code")
+    assert codes == [block.rstrip() for block in python_blocks(page)]
+    for code in codes:
+        exec(compile(code, page.name, "exec", dont_inherit=True), names)
+    assert names["after"][1] > 0.85
+
+
+def test_the_notebook_of_the_kernel_runs(tmp_path: Path) -> None:
+    """It runs in a process of its own, because Numba reads at its import whether to simulate a GPU."""
+    page = next(page for page in PAGES if NOTEBOOKS.program_of(page.read_text()) == "lesson_kernel")
+    definitions, call, _ = cells(page, "code")
+    notebook = tmp_path / "notebook.py"
+    notebook.write_text(f"{definitions}\n\n\n{call}\n", encoding="utf-8")
+    subprocess.run([sys.executable, notebook.name], cwd=tmp_path, capture_output=True, check=True)
+    assert (tmp_path / "lesson_kernel.png").stat().st_size > 1000
+
+
+def test_every_notebook_is_run_or_says_why() -> None:
+    programs = {NOTEBOOKS.program_of(page.read_text()) for page in PAGES} - {None}
+    apart = {
+        "lesson_convergence": "it trains thirty networks, which takes half a minute; test_lessons.py runs its program",
+        "lesson_depth": "it builds a thousand networks; test_lessons.py runs its program",
+        "lesson_kernel": "the test above runs it",
+        "lesson_ladder": "it compiles for a GPU, which test_lessons.py does where the tools are installed",
+    }
+    assert programs == set(NOTEBOOKS.SMALL) | set(apart)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_it_keeps_what_stands_in_brackets(page: Path) -> None:
+    """Only links lose their brackets: an index such as ``weights[0][20, 5]`` keeps them."""
+    text = "\n".join(cells(page, "markdown") + cells(page, "code"))
+    for block in re.findall(r"^```\w+\n(.*?)^```$", page.read_text(), re.M | re.S):
+        assert block.strip() in text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_it_shows_the_lines_that_matter(page: Path) -> None:
+    program = NOTEBOOKS.program_of(page.read_text())
+    code = "" if program is None else NOTEBOOKS.lines_that_matter(program)
+    headings = [text.partition("\n")[0] for text in cells(page, "markdown")]
+    assert ("## The lines that matter" in headings) == bool(code)
+    assert any(f"```python\n{code}\n```" in text for text in cells(page, "markdown")) or not code
+
+
 def test_pages_show_lines_of_their_programs() -> None:
     shown: dict[str, Any] = {}
     for page in PAGES:
@@ -60,3 +113,5 @@ def test_pages_show_lines_of_their_programs() -> None:
         assert not code or code in NOTEBOOKS.with_lines(page.read_text())
     assert sum(bool(code) for code in shown.values()) >= len(shown) - 2
     assert "below.gradient += node.gradient * local" in shown["lesson_by_hand"]
+    assert '"zeros": "zeros"' in shown["lesson_symmetry"]
+    assert '"learning rate": ("rate"' in shown["lesson_convergence"]

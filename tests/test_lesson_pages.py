@@ -140,18 +140,26 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.M | re.S)
 
 
+def python_blocks(page: Path) -> list[str]:
+    """Return a page's Python but for the solutions of a lesson, which `tests/test_lesson_solutions.py` runs."""
+    text = page.read_text()
+    if page in PAGES:
+        text = re.sub(r"^<details>.*?^</details>$", "", text, flags=re.M | re.S)
+    return re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+
+
 #: Its blocks need files and processes, which `tests/test_scaling_page.py` gives them.
 APART = "scaling.md"
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in ALL_PAGES if blocks(page, "python") and page.name != APART], ids=page_name
+    "page", [page for page in ALL_PAGES if python_blocks(page) and page.name != APART], ids=page_name
 )
 def test_python_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     module = ModuleType("page")  # which dataclasses of a page look up
     monkeypatch.setitem(sys.modules, "page", module)
-    for block in blocks(page, "python"):
+    for block in python_blocks(page):
         exec(compile(block, page.name, "exec", dont_inherit=True), vars(module))
 
 
@@ -239,6 +247,20 @@ def test_the_site_has_its_parts(site: Path) -> None:
     pages = {page.relative_to(site).with_suffix(".md").as_posix() for page in site.rglob("*.html")}
     generated = {"genindex.md", "search.md", "playground.md"} | {name for name in pages if name.startswith("source/")}
     assert pages - generated - {name for name in pages if "/group-" in name} == set(listed)
+
+
+def test_solutions_unfold_on_the_site(site: Path) -> None:
+    """Each exercise keeps its number and folds a hint and a solution, with nothing of their Markdown left over."""
+    for page in PAGES:
+        text = (site / "lessons" / f"{page.stem}.html").read_text().partition('<section id="exercises">')[2]
+        numbers = re.findall(r"^(\d+)\. ", page.read_text().partition("## Exercises\n")[2], re.M)
+        folded = re.findall(r"<details><summary>(\w+)</summary>(.*?)</details>", text, re.S)
+        n_exercises = text.count("<summary>Hint</summary>")
+        assert [kind for kind, _ in folded] == ["Hint", "Solution"] * n_exercises
+        lists = [int(start or 1) for start in re.findall(r'<ol class="[^"]*"(?: start="(\d+)")?', text)]
+        assert lists == list(range(1, n_exercises + 1)), page.name
+        assert set(map(str, lists)) <= set(numbers)
+        assert all("```" not in inside and "<p>" in inside for _, inside in folded)
 
 
 def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:

@@ -45,15 +45,15 @@ class AugmentedRows(StoredRows):
     Raises
     ------
     ValueError
-        During a training, if `augment` returns rows of another shape.
+        When rows are read, if `augment` returns rows of another shape.
 
     Examples
     --------
     >>> import gpuprop
     >>> X, y = gpuprop.datasets.load_digits()
-    >>> rows = gpuprop.datasets.augmented(X, y, lambda X, rng: rng.permuted(X, axis=1), seed=1)
-    >>> rows.n_samples, rows.seed
-    (1797, 1)
+    >>> rows = gpuprop.datasets.augmented(X, y, lambda X, rng: X + rng.standard_normal(X.shape), block_rows=100)
+    >>> rows.read_in_epoch(0, 1)[0].shape, rows.kind
+    ((100, 64), 'rows that change in each epoch')
     """
 
     augment: Augmentation
@@ -108,13 +108,13 @@ def augmented(
 
     Raises
     ------
-    ValueError
-        If X and y have other numbers of rows, or X is no array of two dimensions.
+    TypeError, ValueError
+        If X and y do not have as many rows, X has not two dimensions, or a number is out of range.
 
     Examples
     --------
-    >>> import numpy as np
     >>> import gpuprop
+    >>> import numpy as np
     >>> X, y = gpuprop.datasets.load_digits()
     >>> def noisy(X, rng):
     ...     return np.clip(X + rng.integers(-1, 2, X.shape), 0, 16)

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuprop.errors import check_integer, check_real
+
 __all__ = ["Deformations"]
 
 
@@ -41,8 +43,8 @@ class Deformations:
 
     Raises
     ------
-    ValueError
-        If the rows that it is called with are no images of this shape.
+    TypeError, ValueError
+        If a setting is no number or out of its range.
 
     Notes
     -----
@@ -51,8 +53,8 @@ class Deformations:
 
     Examples
     --------
-    >>> import numpy as np
     >>> import gpuprop
+    >>> import numpy as np
     >>> X, y = gpuprop.datasets.load_digits()
     >>> slanted = gpuprop.datasets.Deformations((8, 8), rotation=0, scaling=0, elastic=0)(X, np.random.default_rng(0))
     >>> slanted.shape, slanted.dtype.name
@@ -65,6 +67,14 @@ class Deformations:
     scaling: float = 0.15
     elastic: float = 37.0
     sigma: float = 5.5
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        for size in self.shape:
+            check_integer("shape", size, 1)
+        for name, most in (("rotation", 180.0), ("shear", 90.0), ("scaling", 1.0), ("elastic", np.inf)):
+            check_real(name, getattr(self, name), 0.0, most, open_maximum=True)
+        check_real("sigma", self.sigma, 0.0, open_minimum=True)
 
     def __call__(self, X: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
         """Return a deformed copy of each image.

@@ -104,13 +104,13 @@ def product_variants(tile_name: str, dtype: str, activation: str = "relu") -> It
         yield variant(family, option, kernel, data, i, a, a, a, a, a, a, i, a, i, *[integer] * 5, *lone)
     # Several networks in one launch: the loop is the same, and offsets are added before and after it.
     many = (integer, integer, integer)
-    kernel = forward_kernel(tile, dt, chosen, "bytes", keep_z, False)
-    yield variant(
-        "forward gathering", f"{activation} together", kernel, byte, i, a, a, a, a, a, a, i, a, i, *[integer] * 5, *many
-    )
+    if not dense_only:
+        kernel = forward_kernel(tile, dt, chosen, "bytes", keep_z, False)
+        signature = (byte, i, a, a, a, a, a, a, i, a, i, *[integer] * 5, *many)
+        yield variant("forward gathering", f"{activation} together", kernel, *signature)
     kernel = hidden_delta_kernel(tile, dt, chosen, False)
     yield variant("delta", f"{activation} together", kernel, a, a, a, a, a, i, a, i, *[integer] * 5, *many)
-    if tile_name not in NO_OPTIMIZER:
+    if not dense_only and tile.shape not in NO_OPTIMIZER:
         kernel = gradient_kernel(tile, dt, "adam", "bytes")
         signature = (byte, i, a, a, a, a, a, a, a, i, i, integer, a, *[integer] * 4, *many)
         yield variant("gradient update gathering", "adam together", kernel, *signature)
