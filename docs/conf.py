@@ -46,6 +46,8 @@ source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 myst_heading_anchors = 3
 myst_enable_extensions = ["dollarmath", "colon_fence", "attrs_inline"]
 html_math_renderer = "mathml"
+highlight_language = "none"  # a block without a language is a command or what it prints
+smartquotes_action = "qe"  # two hyphens stay two: they begin an option
 default_role = "py:obj"  # a name between single quotes links to its page where it has one
 autodoc_typehints = "none"  # the docstrings say the types, with shapes and dtypes
 autodoc_member_order = "bysource"
@@ -76,8 +78,11 @@ html_theme_options = {
 }
 
 #: The pages that the landing page names first; the rest follow in the order of the alphabet.
-ORDER = ["guide/README", "reference/index", "lessons/README", "play", "exercises", "watching"]
+ORDER = ["guide/README", "tables", "instruments", "when-things-go-wrong", "reference/index", "lessons/README", "play"]
+ORDER += ["exercises", "watching", "house/CONTRIBUTING", "house/kernels"]
 LATER = ["formats", "cpu-speed", "sources", "reading"]
+#: Pages from outside this folder, by the names that they have on the site.
+HOUSE = {"CONTRIBUTING.md": "house/CONTRIBUTING", "kernels/README.md": "house/kernels"}
 _OUTWARD = re.compile(r"\]\(((?:\.\./)+[^)\s]*)\)")
 
 
@@ -87,6 +92,8 @@ def _prepare(app: Any, docname: str, source: list[str]) -> None:
     def outward(match: re.Match[str]) -> str:
         target, _, line = match[1].partition("#")
         path = posixpath.normpath(posixpath.join("docs", posixpath.dirname(docname), target))
+        if path in HOUSE:
+            return f"]({posixpath.relpath(HOUSE[path], posixpath.dirname(docname))}.md)"
         return match[0] if path.startswith("docs/") else f"](source:{path}{'#' + line if line else ''})"
 
     source[0] = _OUTWARD.sub(outward, source[0]).replace("(guide/where.md)", "(reference/index.rst)")
@@ -117,9 +124,34 @@ def _resolve(app: Any, doctree: nodes.document, docname: str) -> None:
             path, _, line = uri.removeprefix("source:").partition("#")
             if not (ROOT / path).exists():
                 raise FileNotFoundError(f"{docname}: links to {path}, which does not exist")
-            target = path if (ROOT / path).is_file() else f"{path}/README.md"
+            target = _file_of(path)
             _linked(app).add(target)
             link["refuri"] = "../" * docname.count("/") + f"source/{target}.html" + (f"#{line}" if line else "")
+    for dash in list(doctree.findall(nodes.Text)):
+        if dash.astext() == " -- ":  # Sphinx puts it between a parameter and what is said of it
+            dash.parent.replace(dash, nodes.Text(" \u2013 "))
+    if not docname.startswith("reference/"):
+        _link_names(app, doctree, docname)
+
+
+def _link_names(app: Any, doctree: nodes.document, docname: str) -> None:
+    """Let the public names and commands that a page writes as code point at their pages of the reference."""
+    for code in list(doctree.findall(nodes.literal)):
+        page = reference.page_for(code.astext())
+        above = code.parent
+        while above is not None and not isinstance(above, (nodes.reference, nodes.title)):
+            above = above.parent
+        if page is not None and above is None:
+            uri = app.builder.get_relative_uri(docname, f"reference/{page}")
+            link = nodes.reference("", "", code.deepcopy(), refuri=uri, internal=True)
+            code.replace_self(link)
+
+
+def _file_of(path: str) -> str:
+    """Return the file that stands for a path of the repository: of a folder what says what is in it."""
+    if (ROOT / path).is_file():
+        return path
+    return next(f"{path}/{name}" for name in ("README.md", "__init__.py") if (ROOT / path / name).exists())
 
 
 def _linked(app: Any) -> set[str]:
@@ -147,20 +179,23 @@ def _write_sources(app: Any, error: Exception | None) -> None:
         "body { margin: 0; font: 14px/1.5 monospace; } "
         "h1 { font: 600 1rem system-ui; padding: 0 1rem; overflow-wrap: anywhere; }"
         ".highlight { margin: 0; padding: 0 1rem 2rem; overflow-x: auto; } a { color: inherit; }"
+        ".linenos { opacity: .5; padding-right: 1em; user-select: none; }"
         f":target {{ background: #ffe9a8; }} {light} @media (prefers-color-scheme: dark) {{ {dark} "
         "body, .highlight { background: #0d1117; color: #e6edf3; } :target { background: #4b3d00; } }"
     )
     for path in sorted(_linked(app)):
         text = (ROOT / path).read_text(encoding="utf-8")
         # One <span id="L12"> around each line.
-        formatter = HtmlFormatter(linespans="L", wrapcode=True)
+        formatter = HtmlFormatter(linespans="L", wrapcode=True, linenos="inline")
         body = highlight(text, _lexer_of(path), formatter).replace('id="L-', 'id="L')
         page = Path(app.outdir) / "source" / f"{path}.html"
+        home = "../" * (path.count("/") + 1)
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(
             f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{path}</title>'
             '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" '
-            f'content="light dark"><style>{style}</style></head>\n<body><h1>{path}</h1>{body}</body></html>\n',
+            f'content="light dark"><style>{style}</style></head>\n<body><h1><a href="{home}index.html">gpuprop</a> / '
+            f"{path}</h1>{body}</body></html>\n",
             encoding="utf-8",
         )
 
@@ -171,6 +206,46 @@ def _write_sources(app: Any, error: Exception | None) -> None:
 def _make_pages(app: Any) -> None:
     """Write the sources of the pages that are made from the library; git ignores them."""
     reference.write_pages(DOCS / "reference", formulas.page())
+    for path, name in HOUSE.items():
+        _write_house_page(path, DOCS / f"{name}.md")
+
+
+def _write_house_page(path: str, page: Path) -> None:
+    """Write a page from outside this folder into it, with links that are right there."""
+
+    def from_docs(match: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(path), match[1]))
+        return f"]({posixpath.relpath(target, posixpath.join('docs', page.parent.name))}{match[2] or ''})"
+
+    text = (ROOT / path).read_text(encoding="utf-8")
+    text = re.sub(r"\]\((?!https?:|#)([^)#\s]+)(#[^)\s]*)?\)", from_docs, text)
+    page.parent.mkdir(exist_ok=True)
+    if not page.exists() or page.read_text(encoding="utf-8") != text:
+        page.write_text(text, encoding="utf-8")
+
+
+# --- docstrings ------------------------------------------------------------------------------------------------
+
+
+def _attributes_one_by_one(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Give ``a, b : int`` among the attributes of a class an entry for each: napoleon takes it for one."""
+    inside = False
+    found: list[str] = []
+    rest = lines.copy()
+    while rest:
+        line = rest.pop(0)
+        if rest and re.fullmatch(r"-{3,}", rest[0]):
+            inside = line == "Attributes"
+        entry = re.match(r"((?:\w+, )+\w+)( : .*)", line) if inside else None
+        if entry is None:
+            found.append(line)
+            continue
+        said = []
+        while rest and rest[0].startswith(" "):
+            said.append(rest.pop(0))
+        for one in entry[1].split(", "):
+            found += [one + entry[2], *said]
+    lines[:] = found
 
 
 # --- links to other projects -----------------------------------------------------------------------------------
@@ -298,7 +373,9 @@ def _for_programs(text: str, docname: str) -> str:
         path = posixpath.normpath(posixpath.join("docs", posixpath.dirname(docname), target))
         if path.startswith("docs/"):
             return match[0]
-        file = path if (ROOT / path).is_file() else f"{path}/README.md"
+        if path in HOUSE:
+            return f"]({posixpath.relpath(HOUSE[path], posixpath.dirname(docname))}.md)"
+        file = _file_of(path)
         return f"]({'../' * docname.count('/')}source/{file}.html{'#' + line if line else ''})"
 
     return _OUTWARD.sub(outward, text)
@@ -328,6 +405,7 @@ def setup(app: Any) -> None:
     app.connect("config-inited", _configure, priority=1)
     app.connect("builder-inited", _make_pages)
     app.connect("source-read", _prepare)
+    app.connect("autodoc-process-docstring", _attributes_one_by_one, priority=400)
     app.connect("doctree-resolved", _resolve)
     app.connect("build-finished", _write_sources)
     app.connect("build-finished", _write_notebooks)

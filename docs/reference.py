@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -20,7 +21,7 @@ from typing import Any
 
 import gpuprop
 
-__all__ = ["Name", "commands", "markdown_pages", "page_of", "public_names", "write_pages"]
+__all__ = ["Name", "commands", "markdown_pages", "page_for", "page_of", "public_names", "write_pages"]
 
 #: The headings of the reference, each with a sentence and with the modules whose names stand below it.
 GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -154,6 +155,7 @@ def grouped() -> dict[str, list[Name]]:
 # --- commands --------------------------------------------------------------------------------------------------
 
 
+@cache
 def commands() -> dict[str, Any]:
     """Return the commands of ``gpuprop`` by name, as the parser has them."""
     import typer
@@ -173,6 +175,8 @@ def _command_parts(name: str, command: Any) -> tuple[str, str, dict[str, list[tu
     """Return what a command does, its examples, and its options below their headings."""
     text = inspect.cleandoc(command.help or "")
     what, _, examples = text.partition("\b\nExamples:\n")
+    examples, _, more = examples.partition("\n\n")
+    what = f"{what.strip()}\n\n{more}"
     groups = getattr(command, "groups", {})
     headings = {parameter: heading for heading, names in groups.items() for parameter in names}
     sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], **{heading: [] for heading in groups}}
@@ -183,7 +187,8 @@ def _command_parts(name: str, command: Any) -> tuple[str, str, dict[str, list[tu
                 is_argument = parameter.param_type_name == "argument"
                 heading = "Arguments" if is_argument else headings.get(str(parameter.name), "Options")
                 sections.setdefault(heading, []).append((record[0], " ".join(record[1].split())))
-    return what.strip(), inspect.cleandoc(examples), {heading: rows for heading, rows in sections.items() if rows}
+    sections = {heading: rows for heading, rows in sections.items() if rows}
+    return what.strip(), textwrap.dedent(examples).strip(), sections
 
 
 def _page_of(name: str) -> str:
@@ -230,7 +235,7 @@ def _name_page(name: Name) -> str:
         lines += [f".. py:data:: {name.path}", "", *(f"   {line}" for line in name.doc.splitlines()), ""]
         return "\n".join([*lines, *(f"   {line}" for line in _shown(name.value)), ""])
     kind = {"class": "class", "exception": "exception", "function": "function"}[name.kind]
-    lines += [f".. auto{kind}:: {name.path}", ""]
+    lines += [f".. auto{kind}:: {name.path}", "", *_whereabouts(name)]
     if name.kind != "class":
         return "\n".join(lines)
     own = list(members(name.value))
@@ -241,6 +246,64 @@ def _name_page(name: Name) -> str:
             for member in found:
                 lines += [f".. auto{sort}:: {name.path}.{member}", ""]
     return "\n".join(lines)
+
+
+def _whereabouts(name: Name) -> list[str]:
+    """Return where a name is in the source, and which pages show it at work."""
+    value = inspect.unwrap(name.value)
+    file = inspect.getsourcefile(value)
+    assert file is not None
+    path = Path(file).resolve().relative_to(Path(__file__).resolve().parent.parent).as_posix()
+    line = inspect.getsourcelines(value)[1]
+    said = [f"Source: `{path}, line {line} <source:{path}#L{line}>`__"]
+    if pages := pages_with(name):
+        said += ["", "Shown at work: " + ", ".join(f":doc:`/{page}`" for page in pages)]
+    return [*said, ""]
+
+
+def pages_with(name: Name) -> list[str]:
+    """Return the pages, without their endings, whose programs use a name: at most five, those of the guide first."""
+    docs = Path(__file__).parent
+    pattern = re.compile(rf"\b{re.escape(name.path)}\b" if "." in name.path.removeprefix("gpuprop.") else _use(name))
+    found = []
+    for page in [*sorted(docs.glob("guide/*.md")), *sorted(docs.glob("*.md"))]:
+        programs = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+        if page.name != "README.md" and any(pattern.search(program) for program in programs):
+            found.append(page.relative_to(docs).with_suffix("").as_posix())
+    return found[:5]
+
+
+def _use(name: Name) -> str:
+    """Return a pattern of a name of ``gpuprop`` itself: with the package before it, or a class by its name alone."""
+    short = _short(name.path)
+    return rf"\b{short}\b" if name.kind == "class" else rf"\bgpuprop\.{short}\b"
+
+
+@cache
+def _names_by_text() -> dict[str, str]:
+    """Return the page of each way in which prose writes a name: in full, below its module, a class by its own name."""
+    found: dict[str, list[str]] = {}
+    for name in public_names():
+        below = name.path.removeprefix("gpuprop.")
+        texts = {name.path, *([below] if "." in below or name.kind in {"class", "exception"} else [])}
+        if name.kind in {"class", "exception"}:
+            texts.add(_short(name.path))
+        for text in texts:
+            found.setdefault(text, []).append(page_of(name))
+    return {text: pages[0] for text, pages in found.items() if len(pages) == 1}
+
+
+def page_for(text: str) -> str | None:
+    """Return the page that explains what prose writes as code, or None.
+
+    That may be a name (``gpuprop.load(path)``, ``TabularClassifier``) or a command (``gpuprop train mnist``).
+    """
+    if text.startswith("gpuprop "):
+        words = text.split()[1:]
+        known = commands()
+        found = [" ".join(words[:n]) for n in (2, 1) if " ".join(words[:n]) in known]
+        return _page_of(found[0]) if found else None
+    return _names_by_text().get(text.partition("(")[0])
 
 
 def _shown(value: object) -> list[str]:

@@ -21,7 +21,9 @@ LINK = re.compile(r"\[`(\w+)`\]\(([^)\s#]+\.py)(?:#L(\d+))?\)")
 
 def pages() -> list[Path]:
     """All pages whose links are kept."""
-    return [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"]
+    made = {ROOT / "docs" / "reference", ROOT / "docs" / "house"}  # by the build of the site
+    found = [page for page in (ROOT / "docs").rglob("*.md") if made.isdisjoint(page.parents)]
+    return [*sorted(found), ROOT / "README.md"]
 
 
 @cache

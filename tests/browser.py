@@ -18,12 +18,12 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt install chromium")
 
 
-def dom(url: str, profile: Path, size: str = "1280,800") -> str:
-    """Return a page once its scripts have run in a window of this size."""
+def dom(url: str, profile: Path, size: str = "1280,800", milliseconds: int = 3000) -> str:
+    """Return a page once its scripts have run in a window of this size, for this long by the page's own clock."""
     assert CHROMIUM is not None
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"]
     command += [f"--window-size={size}", "--hide-scrollbars"]
-    command += ["--virtual-time-budget=3000", "--dump-dom", url]
+    command += [f"--virtual-time-budget={milliseconds}", "--dump-dom", url]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
 
 

@@ -23,9 +23,9 @@ from tests.example_tools import EXAMPLES
 ROOT = EXAMPLES.parent
 DOCS = ROOT / "docs"
 #: Made for the build of the site, and ignored by git.
-MADE = DOCS / "reference"
+MADE = {DOCS / "reference", DOCS / "house"}
 PAGES = sorted((DOCS / "lessons").glob("[0-9]*.md"))
-ALL_PAGES = sorted(page for page in DOCS.rglob("*.md") if MADE not in page.parents)
+ALL_PAGES = sorted(page for page in DOCS.rglob("*.md") if MADE.isdisjoint(page.parents))
 LESSON = re.compile(r"^    python examples/lesson_(\w+)\.py$", re.M)
 
 
@@ -299,7 +299,12 @@ def test_the_site_on_a_phone(site: Path, tmp_path: Path) -> None:
     pages = [page.relative_to(site).as_posix() for page in site.rglob("*.html")]
     (site / "phone.html").write_text(PHONE.replace("PAGES", json.dumps(pages)))
     with files_served(site) as address:
-        lines = dom(f"{address}/phone.html", tmp_path).partition("<pre>")[2].partition("</pre>")[0].splitlines()
+        lines = (
+            dom(f"{address}/phone.html", tmp_path, milliseconds=100_000)
+            .partition("<pre>")[2]
+            .partition("</pre>")[0]
+            .splitlines()
+        )
     found = {name: [float(width) for width in widths] for name, *widths in map(str.split, lines)}
     assert set(found) == set(pages)
     assert {name: width for name, (width, *_) in found.items() if width > 390} == {}

@@ -27,7 +27,7 @@ Examples:
 
 def register(app: typer.Typer) -> None:
     """Add the command ``diagram``."""
-    app.command("diagram", help=_HELP)(diagram)
+    app.command("diagram", help=_HELP, short_help="Draw a network with its weights and values.")(diagram)
 
 
 def diagram(

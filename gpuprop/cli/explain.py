@@ -40,9 +40,9 @@ def explain(
     row: Annotated[int, typer.Option(metavar="N", min=0, help="The row, counted from 0.")] = 0,
     output: Annotated[
         str | None,
-        typer.Option(metavar="CLASS|N", help="The class or the output to explain.  [default: the predicted]"),
+        typer.Option(metavar="CLASS|N", help="The class or the output to explain.  [default: the one predicted]"),
     ] = None,
-    most: Annotated[int, typer.Option(metavar="N", min=1, help="The most columns to list.")] = 12,
+    most: Annotated[int, typer.Option(metavar="N", min=1, help="How many columns to list at most.")] = 12,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="A picture to write.", show_default=False)
     ] = None,

@@ -83,7 +83,7 @@ MissingValues = Annotated[
     typer.Option(
         "--na",
         metavar="TEXT,...",
-        help='What stands for a missing value in a table, such as "?,-"; empty cells, NA, NaN and null do anyhow.',
+        help='What stands for a missing value in a table, such as "?,-"; empty cells, NA, NaN and null always do.',
     ),
 ]
 Arrays = Annotated[

@@ -33,7 +33,9 @@ def register(app: typer.Typer) -> None:
 
 
 def play(
-    model: Annotated[Path | None, typer.Argument(metavar="[MODEL]", show_default=False)] = None,
+    model: Annotated[
+        Path | None, typer.Argument(metavar="[MODEL]", help="The folder of a run, or a model file.", show_default=False)
+    ] = None,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The page to write.")] = Path("play.html"),
     data: Annotated[str | None, typer.Option(metavar="DATA", help="The data set or file with MODEL's rows.")] = None,
     target: Target = None,

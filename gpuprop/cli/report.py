@@ -17,8 +17,8 @@ __all__ = ["register"]
 _HELP = """Write one HTML page about the run in DIR, which loads nothing and can be mailed or printed.
 
 It shows the curves, the test part with its confusion matrix, calibration and worst mistakes (images as images), the
-columns, the network, and settings, versions and the sums of the files. For the test part the data are read again; where
-they are not there any more, the page says so and shows the rest.
+columns, the network, and settings, versions and the sums of the files. The command reads the data of the test part
+again; if they are gone, the page says so and shows the rest.
 
 \b
 Examples:

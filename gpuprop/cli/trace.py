@@ -33,7 +33,7 @@ Examples:
 
 def register(app: typer.Typer) -> None:
     """Add the command ``trace``."""
-    app.command("trace", help=_HELP)(trace)
+    app.command("trace", help=_HELP, short_help="Show backpropagation number by number.")(trace)
 
 
 def trace(

@@ -129,7 +129,7 @@ def train(
         str | None,
         typer.Option(metavar="NAME", help="The recipe for a table; the options below change it.  [default: tabular]"),
     ] = None,
-    test: Annotated[str | None, typer.Option(metavar="FILE", help="A file with the test part.")] = None,
+    test: Annotated[str | None, typer.Option(metavar="FILE", help="A file with the rows to test on.")] = None,
     test_fraction: Annotated[
         float | None,
         typer.Option(
@@ -146,7 +146,7 @@ def train(
         Any,
         typer.Option(
             metavar="standard|none|divide:N",
-            help="How the inputs are scaled, but for tables; the scaling is saved with the model. standard brings each "
+            help="How to scale the inputs of all but tables; the scaling is saved with the model. standard brings each "
             "column of the training part to mean 0 and deviation 1.  [default: by data; divide:255 for 8-bit images, "
             "standard for other arrays]",
             parser=parse_scale,
@@ -173,14 +173,14 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
-            help=f"{one_of(LOSSES)}.  [default: by task]",
+            help=f"The loss: {one_of(LOSSES)}.  [default: by task]",
         ),
     ] = None,
     optimizer: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help=f"{one_of(OPTIMIZERS)}.  [default: adam]",
+            help=f"The optimizer: {one_of(OPTIMIZERS)}.  [default: adam]",
         ),
     ] = None,
     lr: Annotated[
@@ -332,7 +332,10 @@ def train(
         typer.Option(metavar="FILE.gif|FILE.html", help="Write an animation that shows how a small network learns."),
     ] = None,
     profile: Annotated[
-        bool, typer.Option("--profile", help="First say where an epoch goes, from two epochs of a copy of the network.")
+        bool,
+        typer.Option(
+            "--profile", help="First say where the time of an epoch goes, by two epochs of a copy of the network."
+        ),
     ] = False,
     resume: Annotated[
         Path | None,

@@ -64,7 +64,7 @@ def warm(
     ] = None,
     loss: Annotated[str | None, typer.Option(metavar="NAME", help=f"{one_of(LOSSES)}.  [default: by kind]")] = None,
     optimizer: Annotated[
-        str | None, typer.Option(metavar="NAME", help=f"{one_of(OPTIMIZERS)}.  [default: adam]")
+        str | None, typer.Option(metavar="NAME", help=f"The optimizer: {one_of(OPTIMIZERS)}.  [default: adam]")
     ] = None,
     dropout: Annotated[
         Any,

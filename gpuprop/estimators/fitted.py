@@ -48,7 +48,7 @@ class Fitted:
 
     @property
     def coefs_(self) -> list[Array]:
-        """Weights of each layer, (fan_in, fan_out): on the CPU writable views, from a GPU read-only copies."""
+        """Weights of each layer, (fan_in, fan_out) as writable views on the CPU, as read-only copies from a GPU."""
         network = self._fitted_network("coefs_")
         return _host_views(network, network.weights)
 
@@ -60,7 +60,7 @@ class Fitted:
 
     @property
     def intercepts_(self) -> list[Array]:
-        """Biases of each layer, (fan_out,): on the CPU writable views, from a GPU read-only copies."""
+        """Biases of each layer, (fan_out,) as writable views on the CPU, as read-only copies from a GPU."""
         network = self._fitted_network("intercepts_")
         return _host_views(network, network.biases)
 

@@ -120,7 +120,7 @@ class Activation:
 
     @property
     def base_name(self) -> str:
-        """The name without the parameter: ``leaky_relu`` of ``leaky_relu(0.2)``."""
+        """The name without the parameter, which for ``leaky_relu(0.2)`` is ``leaky_relu``."""
         return base_name(self.name)
 
     def source(self, z: Array | None, a: Array) -> Array:

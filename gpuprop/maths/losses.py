@@ -104,7 +104,7 @@ class Loss:
 
     @property
     def base_name(self) -> str:
-        """The name without the parameter: ``huber`` of ``huber(1.35)``."""
+        """The name without the parameter, which for ``huber(1.35)`` is ``huber``."""
         return base_name(self.name)
 
     @property

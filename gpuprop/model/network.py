@@ -265,7 +265,7 @@ class Network(SpecViews, LectureNotation, Explained, NetworkViews):
 
     @property
     def metric(self) -> Metric:
-        """The score of an output: by its largest value, by each value's side of 0.5, or by the squared residual."""
+        """How an output is scored, by its largest value, by each value's side of 0.5, or by the squared residual."""
         if self.loss_function.name == "categorical_cross_entropy":
             return "class"
         if self.classes is not None:
@@ -274,7 +274,7 @@ class Network(SpecViews, LectureNotation, Explained, NetworkViews):
 
     @property
     def is_classifier(self) -> bool:
-        """Whether `predict` returns classes: under a cross-entropy, or where `classes` are given."""
+        """Whether `predict` returns classes, which it does under a cross-entropy or if `classes` are given."""
         return self.metric != "residual"
 
     def get_config(self) -> dict[str, Any]:

@@ -197,10 +197,10 @@ class SpecViews:
 
     @property
     def n_parameters(self) -> int:
-        """Number of weights and biases, and of what other kinds the network has: the length of `parameters`."""
+        """The length of `parameters`, which holds weights, biases and what other kinds the network has."""
         return Parameters.count(self.spec.layout)
 
     @property
     def n_weights(self) -> int:
-        """Length of the weights in `parameters`: ``parameters[:n_weights]`` are the weights, the rest the biases."""
+        """How many of `parameters` are weights; ``parameters[:n_weights]`` holds them, and the biases follow."""
         return self.layers.parameters.n_weights

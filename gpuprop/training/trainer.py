@@ -374,7 +374,7 @@ class Trainer:
 
     @property
     def progress(self) -> Progress:
-        """Where the training stands, for ``fit(..., resume_from=...)``: a copy, with the arrays on the host."""
+        """A copy of where the training stands, for ``fit(..., resume_from=...)``, with the arrays on the host."""
         return self._progress if self._run is None else captured(self, self._run)
 
     def progress_for_other_data(self) -> Progress:

@@ -1,6 +1,6 @@
 """PyTorch as a contender: eager, compiled, and one update as a CUDA graph. Imported only where PyTorch is installed.
 
-The eager and the compiled one have run on the CPU; none has run on a GPU yet.
+The eager one has run on the CPU. The compiled one and the CUDA graph have run nowhere yet, and none on a GPU.
 """
 
 from __future__ import annotations
