@@ -47,8 +47,8 @@ def compile_here(
     for variant in [*product_variants(tile, "float32"), *flat_variants("float32")]:
         if variant.family in done or (families is not None and variant.family not in families):
             continue
-        if variant.family == "update" and variant.option != "adam":
-            continue
+        if variant.option.endswith("together") or (variant.family == "update" and variant.option != "adam"):
+            continue  # several networks in one launch add offsets, and no loop of their own
         done.add(variant.family)
         for architecture in architectures:
             row: dict[str, Any] = {"kernel": variant.family, "architecture": architecture}
